@@ -1,0 +1,254 @@
+r"""Layer 1. Time grids: the points of a schedule between which a sampler steps.
+
+A grid of n steps has n + 1 points, from the noisiest to the cleanest; the network is called at
+the first n. With ``final="zero"`` the last point is the data itself (sigma = 0), with
+``final="sigma_min"`` it is the last positive noise level.
+
+``sigma_min`` and ``sigma_max`` are in units of sigma / alpha, the noise per unit of signal, on
+every schedule. Nothing here knows samplers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from samplers.schedule import Point, Schedule, VPDiscrete
+
+Spacing = Literal[
+    "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras", "exponential"
+]
+SPACINGS: tuple[str, ...] = get_args(Spacing)
+
+Final = Literal["zero", "sigma_min"]
+
+# Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
+_ALMOST_PURE_NOISE = 0.999
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The points of a sampler's steps, and the schedule for those that lie between.
+
+    Raises ValueError unless the log-SNR rises strictly from point to point and only the first
+    may be pure noise, only the last clean.
+    """
+
+    schedule: Schedule
+    points: Point
+
+    def __post_init__(self) -> None:
+        if self.points.t.ndim != 1 or len(self.points.t) < 2:
+            raise ValueError(
+                f"A grid needs at least two points in one row, not shape {tuple(self.points.t.shape)}."
+            )
+        lam = self.points.lam
+        if bool(lam.isnan().any()) or bool((lam[1:] <= lam[:-1]).any()):
+            raise ValueError(
+                "The noise of a grid must fall strictly from point to point; "
+                f"sigma / alpha came as {_shorten(self.points.rho)}."
+            )
+
+    @property
+    def steps(self) -> int:
+        return len(self.points.t) - 1
+
+    @property
+    def start(self) -> Point:
+        return self[0]
+
+    @property
+    def end(self) -> Point:
+        return self[self.steps]
+
+    def __getitem__(self, index: int) -> Point:
+        return Point(*(values[index] for values in self.points))
+
+    def at_lam(self, lam: Tensor) -> Point:
+        """The point of the schedule at half log-SNR ``lam``, for the stages inside a step."""
+        return self.schedule.at_lam(lam)
+
+
+def make_grid(
+    schedule: Schedule,
+    steps: int,
+    spacing: Spacing = "log-snr",
+    *,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    final: Final = "zero",
+    offset: int = 0,
+) -> Grid:
+    """A grid of ``steps`` steps.
+
+    ==============  ==============================================================================
+    spacing         points
+    ==============  ==============================================================================
+    ``uniform``     evenly spaced in the trained range of t, both ends included
+    ``quadratic``   the square root of that fraction evenly spaced
+    ``leading``     every k-th trained step from the cleanest, plus ``offset``
+    ``trailing``    every k-th trained step back from the noisiest
+    ``linspace``    as ``uniform``, rounded to the trained steps where the schedule has such
+    ``log-snr``     evenly spaced in log(alpha / sigma)
+    ``exponential`` the same under its name in k-diffusion: sigma / alpha in a geometric row
+    ``karras``      (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
+    ==============  ==============================================================================
+
+    ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
+    unknown spacing, or a range outside of what the schedule was trained for.
+    """
+    _check_steps(steps)
+    if spacing not in SPACINGS:
+        raise ValueError(f"The grid is {spacing!r}; it must be one of {', '.join(SPACINGS)}.")
+    if final not in get_args(Final):
+        raise ValueError(f"A grid ends at 'zero' or at 'sigma_min', not at {final!r}.")
+    if offset < 0:
+        raise ValueError(f"The offset of a grid is {offset}; it must be zero or positive.")
+    low, high = _trained_range(schedule, sigma_min, sigma_max)
+    count = steps if final == "zero" else steps + 1
+    match spacing:
+        case "log-snr" | "exponential":
+            points = _spaced_in_noise(schedule, low, high, count, _geometric)
+        case "karras":
+            points = _spaced_in_noise(schedule, low, high, count, _karras)
+        case "leading" | "trailing" | "linspace" if isinstance(schedule, VPDiscrete):
+            points = schedule.point(_trained_steps(low, high, count, spacing, offset))
+        case _:
+            points = _spaced_in_time(schedule, low, high, count, _FRACTIONS[spacing](count))
+    return _close(schedule, points, final)
+
+
+def grid_from_times(schedule: Schedule, times: Sequence[float] | Tensor, final: Final) -> Grid:
+    """A grid through the given times, noisiest first; ``final="zero"`` adds the clean end."""
+    points = schedule.point(torch.as_tensor(times, dtype=torch.float64))
+    return _close(schedule, points, final)
+
+
+def grid_from_sigmas(schedule: Schedule, sigmas: Sequence[float] | Tensor) -> Grid:
+    """A grid through the given noise levels sigma / alpha, noisiest first.
+
+    A trailing 0 is the clean end; without it the grid ends at the last noise level.
+    """
+    rho = torch.as_tensor(sigmas, dtype=torch.float64)
+    if rho.ndim != 1 or len(rho) < 2 or bool((rho[:-1] <= 0).any()) or not bool(rho[-1] >= 0):
+        raise ValueError(
+            f"The noise levels are {_shorten(rho)}; need at least two, all positive "
+            "(the last may be 0)."
+        )
+    closed = bool(rho[-1] == 0)
+    points = schedule.at_lam(-(rho[:-1] if closed else rho).log())
+    return _close(schedule, points, "zero" if closed else "sigma_min")
+
+
+def _close(schedule: Schedule, points: Point, final: Final) -> Grid:
+    if final == "sigma_min":
+        return Grid(schedule, points)
+    if bool(points.sigma[-1] == 0):
+        return Grid(schedule, points)
+    clean = schedule.clean()
+    closed = (torch.cat([row, end.unsqueeze(0)]) for row, end in zip(points, clean, strict=True))
+    return Grid(schedule, Point(*closed))
+
+
+def _trained_range(
+    schedule: Schedule, sigma_min: float | None, sigma_max: float | None
+) -> tuple[Point, Point]:
+    """The cleanest and the noisiest point that a grid may use."""
+    cleanest, noisiest = schedule.cleanest, schedule.noisiest
+    low = cleanest if sigma_min is None else _at_noise(schedule, sigma_min, "sigma_min")
+    high = noisiest if sigma_max is None else _at_noise(schedule, sigma_max, "sigma_max")
+    if not float(low.rho) < float(high.rho):
+        raise ValueError(
+            f"The grid would run from sigma/alpha = {float(high.rho):.4g} down to "
+            f"{float(low.rho):.4g}; sigma_min must be below sigma_max."
+        )
+    return low, high
+
+
+def _at_noise(schedule: Schedule, rho: float, name: str) -> Point:
+    low, high = float(schedule.cleanest.rho), float(schedule.noisiest.rho)
+    if not low * (1 - 1e-6) <= rho <= high * (1 + 1e-6):
+        raise ValueError(
+            f"{name} is {rho} (in units of sigma/alpha); this schedule was trained "
+            f"from {low:.6g} to {high:.6g}."
+        )
+    return schedule.at_lam(-torch.tensor(rho, dtype=torch.float64).log())
+
+
+def _spaced_in_noise(
+    schedule: Schedule, low: Point, high: Point, count: int, space: Callable[..., Tensor]
+) -> Point:
+    """``count`` points spaced in sigma / alpha; the ends are the given points themselves."""
+    top = high
+    if high.pure_noise:
+        top = schedule.point(schedule.at_fraction(torch.tensor(_ALMOST_PURE_NOISE).double()))
+    inner = schedule.at_lam(-space(top.rho, low.rho, count).log())
+    ends = zip(high, inner, low, strict=True)
+    return Point(*(torch.stack([a, *row[1:-1], b])[:count] for a, row, b in ends))
+
+
+def _geometric(top: Tensor, bottom: Tensor, count: int) -> Tensor:
+    return torch.exp(top.log() + _ramp(count) * (bottom.log() - top.log()))
+
+
+def _karras(top: Tensor, bottom: Tensor, count: int) -> Tensor:
+    return (top ** (1 / 7) + _ramp(count) * (bottom ** (1 / 7) - top ** (1 / 7))) ** 7
+
+
+def _spaced_in_time(
+    schedule: Schedule, low: Point, high: Point, count: int, fractions: Tensor
+) -> Point:
+    """Points at fractions (1 is the noisiest) of the range from ``low`` to ``high``."""
+    bottom, top = schedule.fraction(low.t), schedule.fraction(high.t)
+    return schedule.point(schedule.at_fraction(bottom + fractions * (top - bottom)))
+
+
+_FRACTIONS: dict[str, Callable[[int], Tensor]] = {
+    "uniform": lambda count: 1 - _ramp(count),
+    "linspace": lambda count: 1 - _ramp(count),
+    "quadratic": lambda count: (1 - _ramp(count)).square(),
+    "leading": lambda count: torch.arange(count, dtype=torch.float64).flip(0) / count,
+    "trailing": lambda count: torch.arange(1, count + 1, dtype=torch.float64).flip(0) / count,
+}
+
+
+def _trained_steps(low: Point, high: Point, count: int, spacing: str, offset: int) -> Tensor:
+    """``count`` distinct trained indices between the two points, noisiest first."""
+    first, last = int(torch.ceil(low.t - 1e-9)), int(torch.floor(high.t + 1e-9))
+    available = last - first + 1
+    if count > available:
+        raise ValueError(
+            f"A {spacing!r} grid of {count} points was asked for, but only {available} trained "
+            "steps lie in its range; take fewer steps, or the 'log-snr' or 'uniform' grid."
+        )
+    index = torch.arange(count, dtype=torch.float64)
+    match spacing:
+        case "leading":
+            stride = available // count
+            relative = index * stride + min(offset, available - 1 - (count - 1) * stride)
+        case "trailing":
+            relative = torch.floor(available * (index + 1) / count + 0.5) - 1
+        case _:
+            relative = torch.floor((available - 1) * _ramp(count) + 0.5)
+            # A single point starts from the noisiest end, as every other grid does.
+            relative = relative if count > 1 else relative + available - 1
+    return (first + relative).flip(0)
+
+
+def _ramp(count: int) -> Tensor:
+    """0 to 1 in ``count`` even values; 0 alone for one."""
+    return torch.linspace(0, 1, count, dtype=torch.float64)
+
+
+def _check_steps(steps: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"The number of steps is {steps!r}; it must be a whole number from 1 up.")
+
+
+def _shorten(values: Tensor) -> str:
+    numbers = [f"{value:.4g}" for value in values.flatten().tolist()]
+    return ", ".join(numbers if len(numbers) <= 8 else [*numbers[:4], "…", *numbers[-3:]])

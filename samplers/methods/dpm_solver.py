@@ -1,0 +1,158 @@
+r"""DPM-Solver (noise prediction) and DPM-Solver++ (data prediction), single- and multistep, with
+their SDE versions (Lu et al. 2022, https://arxiv.org/abs/2206.00927 and
+https://arxiv.org/abs/2211.01095).
+
+Every step is a Taylor expansion of the exact solution in :mod:`samplers.methods.interval`;
+``f`` is what is predicted, D or eps, and ``gain(k)`` the exact weight of its (k-1)-th derivative.
+A step that touches infinite log-SNR is DDIM's, and such a point never enters a history.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from samplers.draft import Combination, Draft, Evaluation
+from samplers.grid import Grid
+from samplers.methods.interval import Interval, Predicting, ddim
+from samplers.tableau import Tableau
+
+ThirdOrder = Literal["corrected", "reference"]
+
+
+def singlestep_2(grid: Grid, predicting: Predicting = "data", r: float = 0.5) -> Tableau:
+    r"""Second-order singlestep solver, one stage at ``lam + r h``.
+
+    .. math:: x_t = \text{decay} \, x + \text{gain}_1 \Big[f + \frac{f_r - f}{2 r}\Big]
+
+    DPM-Solver-2 (algorithm 1) and DPM-Solver++(2S) (algorithm 1 of the second paper).
+    """
+    _check_stages(r)
+    draft = Draft(grid)
+    for now, nxt in draft.intervals():
+        first = draft.evaluate()
+        if not (now.finite and nxt.finite):
+            draft.append(ddim(first, nxt), nxt)
+            continue
+        step = Interval(now, nxt, predicting)
+        f = step.f(first)
+        f_r = step.f(_stage(draft, step, first, r))
+        draft.append(step.decay * first.x + step.gain(1) * (f + (f_r - f) / (2 * r)), nxt)
+    return draft.tableau()
+
+
+def singlestep_3(
+    grid: Grid, predicting: Predicting = "data", r1: float = 1 / 3, r2: float = 2 / 3
+) -> Tableau:
+    r"""Third-order singlestep solver, stages at ``lam + r1 h`` and ``lam + r2 h``.
+
+    .. math:: x_{r2} = \text{decay} \, x + \text{gain}_1 f + \frac{r_2}{r_1} \text{gain}_2 (f_{r1} - f),
+       \qquad x_t = \text{decay} \, x + \text{gain}_1 f + \frac{1}{r_2} \text{gain}_2 (f_{r2} - f)
+
+    DPM-Solver-3 (algorithm 2) and its DPM-Solver++ counterpart (3S).
+    """
+    _check_stages(r1, r2)
+    draft = Draft(grid)
+    for now, nxt in draft.intervals():
+        first = draft.evaluate()
+        if not (now.finite and nxt.finite):
+            draft.append(ddim(first, nxt), nxt)
+            continue
+        step = Interval(now, nxt, predicting)
+        f = step.f(first)
+        f_1 = step.f(_stage(draft, step, first, r1))
+        f_2 = step.f(_stage(draft, step, first, r2, slope=(f_1 - f) / r1))
+        x = step.decay * first.x + step.gain(1) * f + step.gain(2) * (f_2 - f) / r2
+        draft.append(x, nxt)
+    return draft.tableau()
+
+
+def _stage(
+    draft: Draft, step: Interval, first: Evaluation, r: float, slope: Combination | None = None
+) -> Evaluation:
+    """Go a fraction r of the step, with the derivative ``slope`` (per whole step) if known."""
+    at = draft.grid.at_lam(step.now.lam + r * step.h)
+    part = Interval(step.now, at, step.predicting)
+    x = part.decay * first.x + part.gain(1) * step.f(first)
+    draft.append(x if slope is None else x + part.gain(2) * r * slope, at)
+    return draft.evaluate()
+
+
+def multistep(
+    grid: Grid,
+    order: int,
+    predicting: Predicting = "data",
+    eta: float = 0.0,
+    third_order: ThirdOrder = "corrected",
+    lower_order_final: bool = False,
+) -> Tableau:
+    r"""Multistep solver of order 1, 2 or 3 (2M, 3M); ``eta`` = 1 is the SDE version.
+
+    Second order, with the previous step h' (algorithm 2 of the second paper):
+
+    .. math:: x_t = \text{decay} \, x + \text{gain}_1 \Big[f_0 + \frac{h}{2 h'} (f_0 - f_1)\Big] + \text{noise} \, z
+
+    Third order, with the derivatives f', f'' of the parabola through three predictions:
+
+    .. math:: x_t = \text{decay} \, x + \text{gain}_1 f_0 + \text{gain}_2 h f' + \text{gain}_3 h^2 f'' + \text{noise} \, z
+
+    The published codes put half of h^2 f'' there, which makes them second order:
+    ``third_order="reference"`` does the same, for parity. The first steps have lower order, and
+    with ``lower_order_final`` so have the last: step i of n has at most order n - i.
+    """
+    if order not in (1, 2, 3):
+        raise ValueError(f"A multistep DPM-Solver has order 1, 2 or 3, not {order}.")
+    check_eta(eta)
+    draft, history = Draft(grid), []
+    for i, (now, nxt) in enumerate(draft.intervals()):
+        known = draft.evaluate()
+        if not (now.finite and nxt.finite):
+            draft.append(ddim(known, nxt), nxt)
+            continue
+        step = Interval(now, nxt, predicting, eta)
+        history = [known, *history[: order - 1]]
+        usable = min(len(history), grid.steps - i if lower_order_final else order)
+        x = step.decay * known.x + _taylor(step, history[:usable], third_order)
+        draft.append(x + step.noise * draft.z if eta else x, nxt, usable * step.local_error)
+    return draft.tableau()
+
+
+def _taylor(step: Interval, history: list[Evaluation], third_order: ThirdOrder) -> Combination:
+    """The step's integral of f, from the newest predictions."""
+    f = [step.f(known) for known in history]
+    h = _backward_steps(step, history)
+    match f:
+        case [f0]:
+            return step.gain(1) * f0
+        case [f0, f1]:
+            return step.gain(1) * (f0 + (f0 - f1) * (step.h / (2 * h[0])))
+        case _:
+            slope0, slope1 = (f[0] - f[1]) / h[0], (f[1] - f[2]) / h[1]
+            second = 2 * (slope0 - slope1) / (h[0] + h[1])
+            slope = slope0 + second * (h[0] / 2)
+            half = 0.5 if third_order == "reference" else 1.0
+            return (
+                step.gain(1) * f[0]
+                + step.gain(2) * step.h * slope
+                + half * step.gain(3) * step.h.square() * second
+            )
+
+
+def _backward_steps(step: Interval, history: list[Evaluation]) -> list[Tensor]:
+    lams = [known.at.lam for known in history]
+    return [newer - older for newer, older in zip(lams[:-1], lams[1:], strict=True)]
+
+
+def check_eta(eta: float) -> None:
+    """Raise ValueError unless ``eta`` is a share of the reverse SDE's noise."""
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is {eta}; it must lie between 0 (the ODE) and 1 (the reverse SDE).")
+
+
+def _check_stages(*fractions: float) -> None:
+    if not all(0 < a < b for a, b in zip((1e-6, *fractions), (*fractions, 1 + 1e-9), strict=True)):
+        raise ValueError(
+            f"The stages lie at {', '.join(map(str, fractions))} of a step; "
+            "they must rise and stay between 0 and 1."
+        )

@@ -1,0 +1,98 @@
+r"""One step of an exponential integrator, shared by the families built on the log-SNR.
+
+With ``lam = log(alpha / sigma)`` and eta scaling the noise of the reverse SDE (0 is the
+probability-flow ODE, 1 the reverse SDE; Song et al. 2021, eq. 6 and 13), the exact solution from
+s to t, h = lam_t - lam_s, is in data prediction
+
+.. math:: x_t = \frac{\sigma_t}{\sigma_s} e^{-\eta h} x_s + (1 + \eta) \alpha_t
+    \int_0^h e^{-(1 + \eta)(h - \tau)} D \, d\tau + \sigma_t \sqrt{1 - e^{-2 \eta h}} \, z
+
+and in noise prediction
+
+.. math:: x_t = \frac{\alpha_t}{\alpha_s} x_s - (1 + \eta) \sigma_t
+    \int_0^h e^{h - \tau} \varepsilon \, d\tau + \sigma_t \sqrt{\eta (e^{2h} - 1)} \, z
+
+(Lu et al. 2022, *DPM-Solver++*, eq. 8 and 18-19, https://arxiv.org/abs/2211.01095). Both are
+``decay * x_s + gain(1) * f + noise * z`` if the prediction f does not change within the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from samplers.draft import Combination, Evaluation
+from samplers.phi import lagrange_weights, phi
+from samplers.schedule import Point
+
+Predicting = Literal["data", "noise"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A step between two points of finite log-SNR."""
+
+    now: Point
+    nxt: Point
+    predicting: Predicting
+    eta: float = 0.0
+
+    @property
+    def h(self) -> Tensor:
+        return self.nxt.lam - self.now.lam
+
+    @property
+    def z(self) -> Tensor:
+        """The argument of the phi functions."""
+        return -(1 + self.eta) * self.h if self.predicting == "data" else self.h
+
+    @property
+    def decay(self) -> Tensor:
+        if self.predicting == "data":
+            return self.nxt.sigma / self.now.sigma * torch.exp(-self.eta * self.h)
+        return self.nxt.alpha / self.now.alpha
+
+    @property
+    def noise(self) -> Tensor:
+        if self.predicting == "data":
+            return self.nxt.sigma * torch.sqrt(-torch.expm1(-2 * self.eta * self.h))
+        return self.nxt.sigma * torch.sqrt(self.eta * torch.expm1(2 * self.h))
+
+    @property
+    def local_error(self) -> float:
+        """What freezing eps costs the variance of an SDE step; data prediction loses nothing."""
+        if self.predicting == "data":
+            return 0.0
+        return self.eta * (1 + self.eta) * float(torch.expm1(self.h)) ** 2
+
+    def gain(self, k: int) -> Tensor:
+        """The factor of ``f^(k-1) h^(k-1)``: the step's scale times phi_k."""
+        rate = (1 + self.eta) * self.h
+        scale = self.nxt.alpha if self.predicting == "data" else -self.nxt.sigma
+        return scale * rate * phi(k, self.z)
+
+    def weights(self, lams: list[Tensor]) -> list[Tensor]:
+        """Factors of the predictions made at ``lams``: exact for the polynomial through them."""
+        rate = (1 + self.eta) * self.h
+        scale = self.nxt.alpha if self.predicting == "data" else -self.nxt.sigma
+        nodes = [(lam - self.now.lam) / self.h for lam in lams]
+        return [scale * rate * weight for weight in lagrange_weights(nodes, self.z)]
+
+    def f(self, evaluation: Evaluation) -> Combination:
+        """What this step integrates, of an evaluation."""
+        return evaluation.data if self.predicting == "data" else evaluation.noise
+
+
+def ddim(known: Evaluation, nxt: Point) -> Combination:
+    r"""The step that holds for every log-SNR, finite or not: DDIM in data form.
+
+    .. math:: x_t = \frac{\sigma_t}{\sigma_s} x_s
+        + \Big(\alpha_t - \frac{\sigma_t}{\sigma_s} \alpha_s\Big) D
+
+    At sigma_t = 0 it returns the prediction, at alpha_s = 0 it leaves pure noise.
+    """
+    ratio = nxt.sigma / known.at.sigma
+    return ratio * known.x + (nxt.alpha - ratio * known.at.alpha) * known.data

@@ -1,0 +1,102 @@
+r"""The probability-flow ODE in the coordinates of EDM, and Runge-Kutta methods on it.
+
+With ``y = x / alpha`` and ``rho = sigma / alpha`` the ODE is ``dy / drho = eps``
+(Karras et al. 2022, eq. 1 and appendix B, https://arxiv.org/abs/2206.00364). Euler's method
+on it is DDIM (Song et al. 2021, eq. 12 and 13, https://arxiv.org/abs/2010.02502).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from samplers.draft import Combination, Draft, Evaluation
+from samplers.grid import Grid
+from samplers.methods.interval import ddim as ddim_step
+from samplers.schedule import Point
+from samplers.tableau import Tableau
+
+
+class Butcher(NamedTuple):
+    """An explicit Runge-Kutta method: stage i lies at c_i and starts from row i of a."""
+
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+
+
+MIDPOINT = Butcher(c=(0, 1 / 2), a=((), (1 / 2,)), b=(0, 1))
+HEUN = Butcher(c=(0, 1), a=((), (1,)), b=(1 / 2, 1 / 2))
+CLASSICAL = Butcher(
+    c=(0, 1 / 2, 1 / 2, 1),
+    a=((), (1 / 2,), (0, 1 / 2), (0, 0, 1)),
+    b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
+)
+
+
+def ddim(grid: Grid) -> Tableau:
+    r"""DDIM, which is Euler's method in rho and DPM-Solver(++) of first order.
+
+    .. math:: x_t = \alpha_t D + \sigma_t \varepsilon
+    """
+    draft = Draft(grid)
+    for _, nxt in draft.intervals():
+        draft.append(ddim_step(draft.evaluate(), nxt), nxt)
+    return draft.tableau()
+
+
+def heun(grid: Grid) -> Tableau:
+    """Heun's method in rho: EDM's deterministic sampler (Karras et al. 2022, algorithm 1)."""
+    return runge_kutta(grid, HEUN)
+
+
+def midpoint(grid: Grid) -> Tableau:
+    """The explicit midpoint method in rho."""
+    return runge_kutta(grid, MIDPOINT)
+
+
+def rk4(grid: Grid) -> Tableau:
+    """The classical Runge-Kutta method of fourth order in rho."""
+    return runge_kutta(grid, CLASSICAL)
+
+
+def runge_kutta(grid: Grid, butcher: Butcher) -> Tableau:
+    r"""Any explicit Runge-Kutta method on dy/drho = eps.
+
+    .. math:: y_i = y + \Delta\rho \sum_j a_{ij} \varepsilon_j, \qquad
+              y_t = y + \Delta\rho \sum_i b_i \varepsilon_i
+
+    A step that touches infinite log-SNR is DDIM's.
+    """
+    draft = Draft(grid)
+    for now, nxt in draft.intervals():
+        first = draft.evaluate()
+        if not (now.finite and nxt.finite):
+            draft.append(ddim_step(first, nxt), nxt)
+            continue
+        slopes = [first.noise]
+        for c, a in zip(butcher.c[1:], butcher.a[1:], strict=True):
+            stage = _at_rho(grid, now, nxt, c)
+            draft.append(_advance(first, slopes, a, nxt, stage), stage)
+            slopes.append(draft.evaluate().noise)
+        draft.append(_advance(first, slopes, butcher.b, nxt, nxt), nxt)
+    return draft.tableau()
+
+
+def _at_rho(grid: Grid, now: Point, nxt: Point, c: float) -> Point:
+    if c == 1:
+        return nxt
+    return grid.at_lam(-(now.rho + c * (nxt.rho - now.rho)).log())
+
+
+def _advance(
+    first: Evaluation,
+    slopes: list[Combination],
+    weights: tuple[float, ...],
+    nxt: Point,
+    at: Point,
+) -> Combination:
+    """x at ``at``, reached from the base of the step by weighted slopes over its whole length."""
+    y = first.x / first.at.alpha
+    for weight, slope in zip(weights, slopes, strict=True):
+        y = y + weight * (nxt.rho - first.at.rho) * slope if weight else y
+    return at.alpha * y

@@ -1,0 +1,42 @@
+r"""Layer 2. The functions of exponential integrators, without cancellation.
+
+.. math:: \varphi_k(z) = \int_0^1 e^{(1 - \theta) z} \, \frac{\theta^{k-1}}{(k-1)!} \, d\theta,
+          \qquad \varphi_{k+1}(z) = \frac{\varphi_k(z) - 1/k!}{z}
+
+(Hochbruck and Ostermann 2010, *Exponential integrators*, eq. 2.10-2.11).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_NODES, _WEIGHTS = (torch.from_numpy(a) / 2 for a in np.polynomial.legendre.leggauss(16))
+_THETA = _NODES + 0.5
+
+
+def phi(k: int, z: Tensor) -> Tensor:
+    """phi_k(z) for k >= 1 and a float64 scalar z, to a few units in the last place."""
+    if abs(float(z)) < 2:
+        # The recursion cancels for small z; 16 Gauss points are exact to rounding there.
+        weight = _WEIGHTS * _THETA ** (k - 1) / math.factorial(k - 1)
+        return torch.sum(weight * torch.exp((1 - _THETA) * z))
+    value = torch.expm1(z) / z
+    for j in range(1, k):
+        value = (value - 1 / math.factorial(j)) / z
+    return value
+
+
+def lagrange_weights(nodes: list[Tensor], z: Tensor) -> list[Tensor]:
+    r"""Weights w with ``sum_j w_j f(theta_j) = int_0^1 e^{(1-theta) z} p(theta) dtheta``.
+
+    p is the polynomial through the values f at the nodes theta_j, so an exponential Adams
+    formula of any order, explicit (all nodes <= 0) or implicit (a node at 1), is one call.
+    """
+    theta = torch.stack([torch.as_tensor(node, dtype=torch.float64) for node in nodes])
+    powers = torch.arange(len(nodes), dtype=torch.float64)
+    moments = torch.stack([math.factorial(j) * phi(j + 1, z) for j in range(len(nodes))])
+    return list(torch.linalg.solve(theta ** powers[:, None], moments))

@@ -1,0 +1,160 @@
+r"""Layer 1. What a network predicts, brought to one internal form at the door.
+
+With ``x = alpha x_0 + sigma eps`` a network may predict
+
+===============  ==========================  ============================================
+kind             target                      x_0 from the output o
+===============  ==========================  ============================================
+``epsilon``      eps                         (x - sigma o) / alpha
+``sample``       x_0                         o
+``v_prediction`` v = alpha eps - sigma x_0   (alpha x - sigma o) / (alpha^2 + sigma^2)
+``flow``         u = eps - x_0               (x - sigma o) / (alpha + sigma)
+``score``        -eps / sigma                (x + sigma^2 o) / alpha
+===============  ==========================  ============================================
+
+on any schedule. All are linear, so the door is two numbers a point: ``x_0 = a x + b o``.
+No sampler sees anything but the prediction of x_0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from samplers.schedule import Point
+
+PredictionType = Literal["epsilon", "sample", "v_prediction", "flow", "score"]
+
+PREDICTION_TYPES: tuple[str, ...] = get_args(PredictionType)
+
+Correction = Callable[[Tensor], Tensor]
+"""A change of the predicted x_0 before it is used, such as clipping to the range of pixels."""
+
+
+class Door(NamedTuple):
+    """The two numbers of ``x_0 = of_x * x + of_output * output``, float64, one pair a point."""
+
+    of_x: Tensor
+    of_output: Tensor
+
+
+def check_kind(kind: str) -> None:
+    """Raise ValueError unless ``kind`` names a prediction type."""
+    if kind not in PREDICTION_TYPES:
+        raise ValueError(
+            f"The prediction type is {kind!r}; it must be one of {', '.join(PREDICTION_TYPES)}."
+        )
+
+
+def door(kind: PredictionType, at: Point) -> Door:
+    """The door from a network output to x_0 at ``at``.
+
+    Raises ValueError for an eps- or score-network at alpha = 0: there x is the noise itself and
+    says nothing of x_0.
+    """
+    check_kind(kind)
+    if kind in ("epsilon", "score") and bool((at.alpha == 0).any()):
+        raise ValueError(
+            f"A network that predicts {kind!r} was asked at alpha = 0, where its output holds "
+            "no information on the data; start the grid at a smaller sigma_max."
+        )
+    one = torch.ones_like(at.alpha)
+    match kind:
+        case "epsilon":
+            return Door(one / at.alpha, -at.sigma / at.alpha)
+        case "sample":
+            return Door(torch.zeros_like(one), one)
+        case "v_prediction":
+            norm = at.alpha.square() + at.sigma.square()
+            return Door(at.alpha / norm, -at.sigma / norm)
+        case "flow":
+            total = at.alpha + at.sigma
+            return Door(one / total, -at.sigma / total)
+        case "score":
+            return Door(one / at.alpha, at.sigma.square() / at.alpha)
+
+
+def target(kind: PredictionType, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """What a network of this kind should predict; ``alpha``, ``sigma`` broadcast against ``x0``."""
+    check_kind(kind)
+    match kind:
+        case "epsilon":
+            return eps
+        case "sample":
+            return x0
+        case "v_prediction":
+            return alpha * eps - sigma * x0
+        case "flow":
+            return eps - x0
+        case "score":
+            return -eps / sigma
+
+
+def clip(limit: float) -> Correction:
+    """Clip the predicted x_0 to [-limit, limit]."""
+    if not limit > 0:
+        raise ValueError(f"The clipping range is {limit}; it must be positive.")
+    return lambda x0: x0.clamp(-limit, limit)
+
+
+def dynamic_threshold(ratio: float, max_value: float) -> Correction:
+    """Clip each sample at its own quantile ``ratio`` of |x_0| and rescale it to [-1, 1].
+
+    The quantile is held between 1 and ``max_value`` (Saharia et al. 2022, section 2.3,
+    https://arxiv.org/abs/2205.11487).
+    """
+    if not 0 < ratio <= 1 or not max_value >= 1:
+        raise ValueError(
+            f"Dynamic thresholding with ratio {ratio} and maximum {max_value}; "
+            "need 0 < ratio <= 1 and a maximum of at least 1."
+        )
+
+    def threshold(x0: Tensor) -> Tensor:
+        flat = x0.flatten(1)
+        limit = torch.quantile(flat.abs(), ratio, dim=1, keepdim=True).clamp(1, max_value)
+        return (torch.minimum(torch.maximum(flat, -limit), limit) / limit).reshape(x0.shape)
+
+    return threshold
+
+
+ConditionalModel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A network with a condition: (x [B, ...], t [B], condition [B, ...]) -> output like x."""
+
+
+def classifier_free_guidance(
+    model: ConditionalModel,
+    condition: Tensor,
+    null: Tensor,
+    scale: float,
+    rescale: float = 0.0,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    r"""A model that is guided towards ``condition`` and away from ``null``, in one doubled call.
+
+    .. math:: o = o_{null} + w \, (o_{cond} - o_{null})
+
+    (Ho and Salimans 2022, eq. 6 with w = 1 + their w, https://arxiv.org/abs/2207.12598). A share
+    ``rescale`` of the result is brought back to the standard deviation of o_cond, sample by
+    sample (Lin et al. 2023, eq. 15-16, https://arxiv.org/abs/2305.08891). ``scale`` = 1 is the
+    conditional model itself, at half the cost.
+    """
+    if not 0 <= rescale <= 1:
+        raise ValueError(f"The guidance rescale is {rescale}; it must lie between 0 and 1.")
+    if scale == 1:
+        return lambda x, t: model(x, t, condition)
+    both = torch.cat([null, condition])
+
+    def guided(x: Tensor, t: Tensor) -> Tensor:
+        unconditional, conditional = model(x.repeat(2, *[1] * (x.ndim - 1)), t.repeat(2), both).chunk(2)
+        output = unconditional + scale * (conditional - unconditional)
+        return _rescaled(output, conditional, rescale) if rescale else output
+
+    return guided
+
+
+def _rescaled(output: Tensor, like: Tensor, share: float) -> Tensor:
+    dims = tuple(range(1, output.ndim))
+    ratio = like.std(dims, keepdim=True) / output.std(dims, keepdim=True)
+    return (1 - share + share * ratio) * output

@@ -1,0 +1,203 @@
+"""Layer 4. The registry: one literal table of samplers, their names, claims and sources.
+
+A sampler is a method with its settings. Adding one is one function in ``samplers/methods`` and
+one row here; the tests find it by themselves. Third parties add theirs through the entry-point
+group ``samplers``: an entry point's object is a :class:`Sampler`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.metadata import entry_points
+from typing import Any
+
+from samplers.grid import Grid
+from samplers.methods import deis, dpm_solver, edm, pf_ode, reverse_sde, unipc
+from samplers.tableau import Tableau
+
+Method = Callable[[Grid], Tableau]
+
+ENTRY_POINT_GROUP = "samplers"
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A row of the registry.
+
+    name: what users write.
+    method: a function of a grid and of options with defaults.
+    order: the order of the method without its noise, on the probability-flow ODE.
+    calls: network calls of a full step; a step to sigma = 0 makes one.
+    reference: paper and equation or algorithm.
+    weak_order, strong_order: of stochastic methods, in the laws and in the paths.
+    aliases: other names people know it by.
+    """
+
+    name: str
+    method: Callable[..., Tableau]
+    order: int
+    calls: int
+    reference: str
+    weak_order: float | None = None
+    strong_order: float | None = None
+    aliases: tuple[str, ...] = field(default=())
+
+    @property
+    def stochastic(self) -> bool:
+        return self.weak_order is not None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What can be set, with the defaults of this row."""
+        parameters = list(inspect.signature(self.method).parameters.values())[1:]
+        fixed = self.method.keywords if isinstance(self.method, partial) else {}
+        return {p.name: p.default for p in parameters if p.name not in _IDENTITY & set(fixed)}
+
+    def tableau(self, grid: Grid, options: Mapping[str, Any] | None = None) -> Tableau:
+        """The table of this sampler on ``grid``.
+
+        Raises ValueError for an option that it does not have, or for fewer calls than a
+        singlestep method needs for its order.
+        """
+        chosen = dict(options or {})
+        unknown = sorted(set(chosen) - set(self.options))
+        if unknown:
+            raise ValueError(
+                f"The sampler {self.name!r} has no option {unknown[0]!r}; "
+                f"it has {', '.join(self.options) or 'none'}."
+            )
+        tableau = self.method(grid, **chosen)
+        if tableau.calls < self.calls:
+            raise ValueError(
+                f"The sampler {self.name!r} makes {self.calls} network calls in a full step, but "
+                f"this grid leaves room for {tableau.calls}; take at least 2 steps, or a grid that "
+                "ends at sigma_min."
+            )
+        return tableau
+
+
+# Options that say which member of a family a row is; changing them would belie its name.
+_IDENTITY = {"order", "predicting", "variant", "third_order"}
+
+_SONG = "Song et al. 2021, arXiv:2011.13456"
+_DDIM = "Song, Meng, Ermon 2021, arXiv:2010.02502"
+_DDPM = "Ho et al. 2020, arXiv:2006.11239"
+_EDM = "Karras et al. 2022, arXiv:2206.00364"
+_DPM = "Lu et al. 2022, arXiv:2206.00927"
+_DPMPP = "Lu et al. 2022, arXiv:2211.01095"
+_DEIS = "Zhang, Chen 2023, arXiv:2204.13902"
+_UNIPC = "Zhao et al. 2023, arXiv:2302.04867"
+
+_single_2, _single_3, _multi = (
+    dpm_solver.singlestep_2,
+    dpm_solver.singlestep_3,
+    dpm_solver.multistep,
+)
+
+_TABLE: tuple[Sampler, ...] = (
+    # fmt: off
+    # The probability-flow ODE in rho = sigma / alpha.
+    Sampler("ddim", pf_ode.ddim, 1, 1, f"{_DDIM}, eq. 13",
+            aliases=("euler", "dpmpp-1", "dpm-solver-1", "dpm-1", "dpm-solver++-1", "flow-match-euler-discrete", "euler-discrete")),
+    Sampler("heun", pf_ode.heun, 2, 2, f"{_EDM}, algorithm 1", aliases=("heun-discrete", "edm", "flow-match-heun-discrete")),
+    Sampler("midpoint", pf_ode.midpoint, 2, 2, f"{_EDM}, eq. 1", aliases=("rk2",)),
+    Sampler("rk4", pf_ode.rk4, 4, 4, f"{_EDM}, eq. 1", aliases=("runge-kutta",)),
+    # DPM-Solver: noise prediction.
+    Sampler("dpm-solver-2", partial(_single_2, predicting="noise"), 2, 2, f"{_DPM}, algorithm 1",
+            aliases=("dpm-2", "kdpm2", "k-dpm-2-discrete", "kdpm2-discrete")),
+    Sampler("dpm-solver-3", partial(_single_3, predicting="noise"), 3, 3, f"{_DPM}, algorithm 2", aliases=("dpm-3",)),
+    Sampler("dpm-solver-2m", partial(_multi, order=2, predicting="noise"), 2, 1, f"{_DPMPP}, appendix D", aliases=("dpm-2m",)),
+    Sampler("dpm-solver-3m-corrected", partial(_multi, order=3, predicting="noise"), 3, 1, f"{_DPMPP}, appendix D", aliases=("dpm-3m", "dpm-solver-3m")),
+    Sampler("dpm-solver-3m-reference", partial(_multi, order=3, predicting="noise", third_order="reference"), 2, 1, "the authors' code (half the second difference)"),
+    # DPM-Solver++: data prediction.
+    Sampler("dpmpp-2s", partial(_single_2, predicting="data"), 2, 2, f"{_DPMPP}, algorithm 1",
+            aliases=("dpmpp-2s-ode", "dpm-solver-singlestep", "dpm-solver++-2s")),
+    Sampler("dpmpp-3s", partial(_single_3, predicting="data"), 3, 3, f"{_DPMPP}, appendix A", aliases=("dpm-solver++-3s",)),
+    Sampler("dpmpp-2m", partial(_multi, order=2), 2, 1, f"{_DPMPP}, algorithm 2",
+            aliases=("dpm-solver-multistep", "dpm-solver++", "dpm-solver++-2m", "edm-dpm-solver-multistep")),
+    Sampler("dpmpp-3m-corrected", partial(_multi, order=3), 3, 1, f"{_DPMPP}, appendix A; exact second difference", aliases=("dpmpp-3m", "dpm-solver++-3m")),
+    Sampler("dpmpp-3m-reference", partial(_multi, order=3, third_order="reference"), 2, 1, "the authors' code (half the second difference)"),
+    # UniPC.
+    Sampler("unipc-1", partial(unipc.unipc, order=1), 2, 1, f"{_UNIPC}, algorithms 1-2, B2", aliases=("unipc-1-b2",)),
+    Sampler("unipc-2", partial(unipc.unipc, order=2), 3, 1, f"{_UNIPC}, algorithms 1-2, B2", aliases=("unipc", "uni-pc", "unipc-2-b2", "uni-pc-multistep")),
+    Sampler("unipc-3", partial(unipc.unipc, order=3), 4, 1, f"{_UNIPC}, algorithms 1-2, B2", aliases=("unipc-3-b2",)),
+    Sampler("unipc-1-b1", partial(unipc.unipc, order=1, variant="b1"), 2, 1, f"{_UNIPC}, algorithms 1-2, B1"),
+    Sampler("unipc-2-b1", partial(unipc.unipc, order=2, variant="b1"), 3, 1, f"{_UNIPC}, algorithms 1-2, B1"),
+    Sampler("unipc-3-b1", partial(unipc.unipc, order=3, variant="b1"), 4, 1, f"{_UNIPC}, algorithms 1-2, B1"),
+    # Exponential Adams-Bashforth.
+    Sampler("deis-1", partial(deis.deis, order=1), 1, 1, f"{_DEIS}, eq. 14"),
+    Sampler("deis-2", partial(deis.deis, order=2), 2, 1, f"{_DEIS}, eq. 14", aliases=("deis", "deis-multistep")),
+    Sampler("deis-3", partial(deis.deis, order=3), 3, 1, f"{_DEIS}, eq. 14"),
+    Sampler("deis-4", partial(deis.deis, order=4), 4, 1, f"{_DEIS}, eq. 14"),
+    Sampler("deis-data-2", partial(deis.deis, order=2, predicting="data"), 2, 1, f"{_DEIS}, eq. 14 in data prediction"),
+    Sampler("deis-data-3", partial(deis.deis, order=3, predicting="data"), 3, 1, f"{_DEIS}, eq. 14 in data prediction"),
+    Sampler("deis-data-4", partial(deis.deis, order=4, predicting="data"), 4, 1, f"{_DEIS}, eq. 14 in data prediction"),
+    # The reverse SDE.
+    Sampler("euler-maruyama", reverse_sde.euler_maruyama, 1, 1, f"{_SONG}, eq. 6", 1, 1, ("em", "reverse-sde")),
+    Sampler("ancestral", reverse_sde.ancestral, 1, 1, f"{_DDPM}, eq. 6-7; {_DDIM}, eq. 12", 1, 1,
+            ("ddpm", "euler-ancestral", "euler-a", "euler-ancestral-discrete", "ddim-eta")),
+    Sampler("sde-dpm-solver-1", partial(_multi, order=1, predicting="noise", eta=1.0), 1, 1, f"{_DPMPP}, eq. 16", 1, 1, ("sde-dpm-1",)),
+    Sampler("sde-dpm-solver-2m", partial(_multi, order=2, predicting="noise", eta=1.0), 2, 1, f"{_DPMPP}, eq. 17", 1, 1, ("sde-dpm-2m",)),
+    Sampler("sde-dpm-solver-3m", partial(_multi, order=3, predicting="noise", eta=1.0), 3, 1, f"{_DPMPP}, section 5, third order", 1, 1, ("sde-dpm-3m",)),
+    Sampler("sde-dpmpp-1", partial(_multi, order=1, eta=1.0), 1, 1, f"{_DPMPP}, eq. 18", 1, 1, ("dpmpp-1-sde", "sde-dpm-solver++-1")),
+    Sampler("sde-dpmpp-2m", partial(_multi, order=2, eta=1.0), 2, 1, f"{_DPMPP}, eq. 19", 1, 1, ("dpmpp-2m-sde", "sde-dpm-solver++-2m", "sde-dpm-solver++")),
+    Sampler("sde-dpmpp-3m", partial(_multi, order=3, eta=1.0), 3, 1, f"{_DPMPP}, section 5, third order", 1, 1, ("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
+    Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 1, 1, ("edm-stochastic", "churn")),
+    # fmt: on
+)
+
+
+def list_samplers() -> list[str]:
+    """The name of every sampler in the registry, those of third parties included."""
+    return list(registry())
+
+
+@cache
+def registry() -> dict[str, Sampler]:
+    """Every sampler by name, in the order of the table; third parties' last."""
+    table = {sampler.name: sampler for sampler in _TABLE}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        sampler = entry.load()
+        if not isinstance(sampler, Sampler):
+            raise TypeError(
+                f"The entry point {entry.name!r} of group {ENTRY_POINT_GROUP!r} gave a "
+                f"{type(sampler).__name__}; it must give a samplers.Sampler."
+            )
+        if sampler.name in table:
+            raise ValueError(f"A sampler named {sampler.name!r} is in the registry already.")
+        table[sampler.name] = sampler
+    return table
+
+
+@cache
+def _names() -> dict[str, str]:
+    names = {alias: s.name for s in registry().values() for alias in s.aliases}
+    return names | {name: name for name in registry()}
+
+
+def get_sampler(name: str) -> Sampler:
+    """The sampler of this name or alias; case, ``_`` and the words around it do not matter.
+
+    ``DPMSolverMultistepScheduler`` and ``sample_dpmpp_2m`` both give ``dpmpp-2m``. Raises
+    ValueError for an unknown name, with the nearest known one.
+    """
+    names = _names()
+    for candidate in (name, _plain(name)):
+        if candidate in names:
+            return registry()[names[candidate]]
+    squeezed = {known.replace("-", ""): target for known, target in names.items()}
+    found = squeezed.get(_plain(name).replace("-", ""))
+    if found is not None:
+        return registry()[found]
+    near = difflib.get_close_matches(_plain(name), names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else "see `samplers list`."
+    raise ValueError(f"There is no sampler named {name!r}; {hint}")
+
+
+def _plain(name: str) -> str:
+    plain = name.strip().lower().replace("_", "-").replace(" ", "-")
+    return plain.removeprefix("sample-").removesuffix("scheduler")

@@ -1,0 +1,107 @@
+"""Layer 5. The front door: name, schedule and grid in, image out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from samplers.grid import Final, Grid, Spacing, make_grid
+from samplers.noise import RowNoise
+from samplers.prediction import Correction, PredictionType
+from samplers.registry import Method, get_sampler
+from samplers.schedule import Schedule
+from samplers.solve import Model, Solver, State
+from samplers.tableau import Tableau
+
+
+class NotFiniteError(ArithmeticError):
+    """The network returned NaN or infinity; ``x`` holds the last good state of the sample."""
+
+    def __init__(self, message: str, x: Tensor) -> None:
+        super().__init__(message)
+        self.x = x
+
+
+def build_tableau(
+    sampler: str | Method, grid: Grid, options: Mapping[str, Any] | None = None
+) -> Tableau:
+    """The tableau of a sampler, by name (with options) or as a function of the grid."""
+    if not isinstance(sampler, str):
+        return sampler(grid)
+    return get_sampler(sampler).tableau(grid, options)
+
+
+def sample(
+    model: Model,
+    x_T: Tensor,
+    *,
+    schedule: Schedule,
+    prediction: PredictionType = "epsilon",
+    sampler: str | Method = "dpmpp-2m",
+    steps: int = 20,
+    grid: Spacing | Grid = "log-snr",
+    seeds: Sequence[int] | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    final: Final = "zero",
+    options: Mapping[str, Any] | None = None,
+    correct: Correction | None = None,
+    callback: Callable[[State], None] | None = None,
+) -> Tensor:
+    """Draw one sample for each starting noise in ``x_T``.
+
+    model: ``model(x, t)`` with x [B, ...] and t [B], the schedule's own time.
+    x_T: starting noise [B, ...], at the noise level where the grid starts; its dtype decides the
+        arithmetic (float64 stays float64, half precision is accumulated in float32).
+    prediction: what the model returns; see :mod:`samplers.prediction`.
+    sampler: a name from :func:`samplers.list_samplers`, or a function from a grid to a tableau.
+    grid: a spacing (see :func:`samplers.grid.make_grid`) or a grid of one's own, for which
+        ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are not read.
+    seeds: one whole number for each sample; stochastic samplers need them.
+    options: settings of the sampler, such as ``{"eta": 0.5}``.
+    correct: a change of every predicted x_0, such as :func:`samplers.prediction.clip`.
+    callback: called with the state after every network call.
+
+    Returns x_0 in the dtype of ``x_T``. Gradients flow through everything: call it under
+    ``torch.no_grad()`` if none are wanted. Raises ValueError for impossible settings, and
+    NotFiniteError if the network returns NaN or infinity.
+    """
+    if isinstance(grid, str):
+        grid = make_grid(
+            schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final
+        )
+    if seeds is not None and len(seeds) != len(x_T):
+        raise ValueError(f"{len(seeds)} seeds came for {len(x_T)} samples; give one for each.")
+    noise = None if seeds is None else RowNoise(tuple(seeds), tuple(x_T.shape[1:]))
+    solver = Solver(build_tableau(sampler, grid, options), prediction, noise, correct)
+    state = solver.init(x_T)
+    for state in solver.run(checked(model, solver), state):
+        if callback is not None:
+            callback(state)
+    return state.x.to(x_T.dtype)
+
+
+def checked(model: Model, solver: Solver) -> Model:
+    """The model, with an error at the first call that returns NaN, infinity or another shape."""
+    calls = 0
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        output = model(x, t)
+        if output.shape != x.shape:
+            raise ValueError(
+                f"The network returned shape {tuple(output.shape)} for x of {tuple(x.shape)}; "
+                "it must return one prediction of the shape of x."
+            )
+        if not bool(output.isfinite().all()):
+            raise NotFiniteError(
+                f"The network returned NaN or infinity at call {calls} of {solver.tableau.calls} "
+                f"(t = {float(t[0]):.6g}).",
+                x,
+            )
+        return output
+
+    return call

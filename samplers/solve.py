@@ -1,0 +1,213 @@
+r"""Layer 3. The executor: runs any tableau on any network, and knows no sampler by name.
+
+``advance(state, output)`` is pure: it takes the network's output at ``state.x`` and returns the
+next state. A state is a row number and a few tensors, so it can be pickled, forked, resumed
+elsewhere and compared bit for bit. Half-precision states are accumulated in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from samplers.noise import Noise
+from samplers.prediction import Correction, PredictionType, door
+from samplers.tableau import Row, Tableau
+
+Model = Callable[[Tensor, Tensor], Tensor]
+"""A network: (x of shape [B, ...], t of shape [B]) -> its output, shaped like x."""
+
+
+class State(NamedTuple):
+    """Between two network calls: the row to run next, and what is remembered, newest first."""
+
+    row: int
+    points: tuple[Tensor, ...]
+    predictions: tuple[Tensor, ...]
+
+    @property
+    def x(self) -> Tensor:
+        """The newest point: what the network is asked at next, or the finished sample."""
+        return self.points[0]
+
+
+class Coefficients(NamedTuple):
+    """One row in the dtype and on the device of the state, as 0-d tensors that never promote it.
+
+    x_0 is ``of_x * x + of_output * output``. Each appended point has a line of ``tables``, one
+    number for each of ``point_lags`` and then of ``prediction_lags``, and one of ``noise``, which
+    is empty for a row that draws none.
+    """
+
+    of_x: Tensor
+    of_output: Tensor
+    point_lags: tuple[int, ...]
+    prediction_lags: tuple[int, ...]
+    tables: tuple[tuple[Tensor, ...], ...]
+    noise: tuple[Tensor, ...]
+
+
+Tensors = tuple[Tensor, ...]
+Step = Callable[
+    [Coefficients, Tensors, Tensors, Tensor, Tensor | None, Correction | None],
+    tuple[Tensors, Tensors],
+]
+
+
+def step(
+    row: Coefficients,
+    points: Tensors,
+    predictions: Tensors,
+    output: Tensor,
+    z: Tensor | None,
+    correct: Correction | None,
+) -> tuple[Tensors, Tensors]:
+    """The arithmetic of one row: a door, a few fused multiply-adds, a shift of what is remembered.
+
+    It draws nothing, reads no tensor's value and never branches on one, so it compiles whole.
+    """
+    x0 = (points[0] * row.of_x).addcmul_(output, row.of_output)
+    x0 = x0 if correct is None else correct(x0)
+    made = (x0, *predictions)
+    used = [points[lag] for lag in row.point_lags] + [made[lag] for lag in row.prediction_lags]
+    for a, table in enumerate(row.tables):
+        new = _combine(table, used)
+        points = (new if z is None else new.addcmul_(z, row.noise[a]), *points)
+    appended = len(row.tables)
+    return points[: len(points) - appended], made[: len(predictions)]
+
+
+def _combine(coefficients: Tensors, tensors: list[Tensor]) -> Tensor:
+    """The sum of products; the additions are made in place, in memory that is its own."""
+    total = tensors[0] * coefficients[0]
+    for tensor, coefficient in zip(tensors[1:], coefficients[1:], strict=True):
+        total.addcmul_(tensor, coefficient)
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class Solver:
+    """A tableau bound to what the network predicts and to where the noise comes from.
+
+    noise: needed by stochastic tableaux only.
+    correct: a change of every predicted x_0, such as clipping.
+    step: the arithmetic of a row; ``torch.compile(step, fullgraph=True)`` fits here.
+    """
+
+    tableau: Tableau
+    prediction: PredictionType = "epsilon"
+    noise: Noise | None = None
+    correct: Correction | None = None
+    step: Step = step
+    _cast: dict[tuple[torch.dtype, torch.device], tuple[Coefficients, ...]] = field(
+        default_factory=dict, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.tableau.stochastic and self.noise is None:
+            raise ValueError("This sampler draws noise; give it seeds, one for each sample.")
+
+    @cached_property
+    def doors(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The two numbers that turn each row's network output into x_0."""
+        return tuple(door(self.prediction, row.at) for row in self.tableau.rows)
+
+    def init(self, x: Tensor) -> State:
+        """The state before the first network call, from the starting noise x_T."""
+        x = x.to(working_dtype(x.dtype))
+        tableau = self.tableau
+        if bool(tableau.start_scale != 1):
+            x = tableau.start_scale.to(x) * x
+        if bool(tableau.start_noise != 0):
+            x = x + tableau.start_noise.to(x) * self._draw(-1, x)
+        self.doors  # noqa: B018  refuse an impossible door before the first network call
+        older = tuple(torch.zeros_like(x) for _ in range(tableau.points_kept - 1))
+        made = tuple(torch.zeros_like(x) for _ in range(tableau.predictions_kept))
+        return State(0, (x, *older), made)
+
+    def advance(self, state: State, output: Tensor) -> State:
+        """The next state, from the network's output at ``state.x`` and ``time(state)``."""
+        x = state.points[0]
+        row = self._coefficients(x.dtype, x.device)[state.row]
+        z = self._draw(state.row, x) if row.noise else None
+        output = output.to(x.dtype)
+        memory = self.step(row, state.points, state.predictions, output, z, self.correct)
+        return State(state.row + 1, *memory)
+
+    def done(self, state: State) -> bool:
+        return state.row == len(self.tableau.rows)
+
+    def time(self, state: State) -> Tensor:
+        """The time that the network is told, a float64 scalar on the CPU."""
+        return self.tableau.rows[state.row].at.t
+
+    def run(self, model: Model, state: State) -> Iterator[State]:
+        """Every state from the one after ``state`` to the last; one network call between two.
+
+        The network sees x in the dtype of the state, and t as one number for each sample.
+        """
+        while not self.done(state):
+            t = self.time(state).to(state.x).expand(len(state.x))
+            state = self.advance(state, model(state.x, t))
+            yield state
+
+    def moved(self, state: State, x: Tensor) -> State:
+        """The state after somebody else edited the newest point to ``x`` between two calls.
+
+        Within a step, what was remembered since its base moves along: an edit that shifts the
+        data by c moves a point by alpha c and a prediction by c.
+        """
+        row = self.tableau.rows[state.row]
+        if row.base == 0:
+            return state._replace(points=(x, *state.points[1:]))
+        edit = (x - state.x) / float(row.at.alpha) if not row.at.pure_noise else x - state.x
+        alphas = self._alphas[state.row]
+        of_step = (p + alpha * edit for p, alpha in zip(state.points[1:], alphas, strict=False))
+        made = (d + edit for d in state.predictions[: row.base])
+        points = (x, *of_step, *state.points[1 + row.base :])
+        return State(state.row, points, (*made, *state.predictions[row.base :]))
+
+    @cached_property
+    def _alphas(self) -> tuple[tuple[float, ...], ...]:
+        """For each row, alpha of the remembered points of its step, by lag from 1 to its base."""
+        alphas, found = [float(self.tableau.rows[0].at.alpha)], []
+        for row in self.tableau.rows:
+            found.append(tuple(alphas[-1 - lag] for lag in range(1, row.base + 1)))
+            alphas.extend(row.reached.alpha.tolist())
+        return tuple(found)
+
+    def _draw(self, row: int, like: Tensor) -> Tensor:
+        assert self.noise is not None  # checked when the solver was made
+        return self.noise(row).to(like)
+
+    def _coefficients(self, dtype: torch.dtype, device: torch.device) -> tuple[Coefficients, ...]:
+        key = (dtype, device)
+        if key not in self._cast:
+            pairs = zip(self.tableau.rows, self.doors, strict=True)
+            self._cast[key] = tuple(_cast(row, *numbers, *key) for row, numbers in pairs)
+        return self._cast[key]
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a state of ``dtype`` is accumulated."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _cast(
+    row: Row, of_x: Tensor, of_output: Tensor, dtype: torch.dtype, device: torch.device
+) -> Coefficients:
+    def scalars(vector: Tensor) -> Tensors:
+        return vector.to(dtype).to(device, non_blocking=True).unbind()
+
+    return Coefficients(
+        *scalars(torch.stack([of_x, of_output])),
+        point_lags=row.point_lags,
+        prediction_lags=row.prediction_lags,
+        tables=tuple(scalars(line) for line in torch.cat([row.points, row.predictions], dim=1)),
+        noise=scalars(row.noise) if row.noisy else (),
+    )

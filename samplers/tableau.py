@@ -1,0 +1,254 @@
+r"""Layer 2. The tableau: a sampler as a table of numbers.
+
+A fixed-grid sampler is a straight-line program. Row k evaluates the network at the newest point,
+which gives a prediction D of x_0, and appends one or more points, each a linear combination of
+recent points, recent predictions and one draw z of standard normal noise:
+
+.. math:: x_a = \sum_p A_{ap} \, x_{[p]} + \sum_q B_{aq} \, D_{[q]} + s_a z
+
+Points and predictions are addressed by lag: 0 is the newest (for predictions, the one just
+made). This is a general linear method in the sense of Butcher. The numbers depend on the
+schedule and the grid alone, never on the network, the image, the batch, the dtype or the device.
+
+Nothing here knows a sampler by name, or holds a tensor of the size of an image.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from samplers.schedule import Point
+
+_EXACT = 1e-9
+
+
+class Row(NamedTuple):
+    """One network call and the points that follow from it; all numbers float64.
+
+    at: where the network is evaluated.
+    reached: where the A appended points lie, oldest first ([A] each).
+    point_lags, prediction_lags: the lags that the columns of the two tables address.
+    points, predictions: the coefficients, [A, P] and [A, Q].
+    noise: the standard deviation of the fresh noise in each appended point, [A].
+    step: the number of the grid's interval that this row belongs to.
+    base: the lag of the point from which that interval is crossed.
+    local_error: how far the row may be from exact on trivial data, relative to alpha + sigma.
+    """
+
+    at: Point
+    reached: Point
+    point_lags: tuple[int, ...]
+    prediction_lags: tuple[int, ...]
+    points: Tensor
+    predictions: Tensor
+    noise: Tensor
+    step: int
+    base: int
+    local_error: float
+
+    @property
+    def noisy(self) -> bool:
+        return bool((self.noise != 0).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Tableau:
+    """A sampler on one grid: its rows, and how the starting noise enters.
+
+    The first point is ``start_scale * x_T + start_noise * z``, at ``rows[0].at``; both are 1 and
+    0 but for samplers that add noise before the first evaluation.
+
+    Raises ValueError if a lag is out of range, a number is not finite, or a row breaks the law
+    that every sampler must keep: if the data were one point, a deterministic row lands on its
+    trajectory, and a stochastic one has the right mean and variance (to the row's local error).
+    """
+
+    start: Point
+    start_scale: Tensor
+    start_noise: Tensor
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        _check_lags(self)
+        _check_numbers(self)
+        _check_trivial_data(self)
+
+    @property
+    def end(self) -> Point:
+        """Where the finished sample lies."""
+        return Point(*(values[-1] for values in self.rows[-1].reached))
+
+    @property
+    def calls(self) -> int:
+        """Network calls of the whole run (NFE)."""
+        return len(self.rows)
+
+    @property
+    def points_kept(self) -> int:
+        """How many points the executor has to remember."""
+        lags = [lag for row in self.rows for lag in (*row.point_lags, row.base)]
+        return 1 + max(lags, default=0)
+
+    @property
+    def predictions_kept(self) -> int:
+        """How many predictions the executor has to remember, the one just made included."""
+        return 1 + max((lag for row in self.rows for lag in row.prediction_lags), default=0)
+
+    @property
+    def stochastic(self) -> bool:
+        return bool(self.start_noise != 0) or any(row.noisy for row in self.rows)
+
+    def to_json(self) -> str:
+        """The whole table as JSON; :meth:`from_json` gives it back exactly."""
+        rows = [{name: _plain(value) for name, value in row._asdict().items()} for row in self.rows]
+        head = {name: _plain(getattr(self, name)) for name in ("start", "start_scale", "start_noise")}
+        return json.dumps({**head, "rows": rows}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Tableau:
+        """Read what :meth:`to_json` wrote, and check it as any tableau is checked."""
+        data = json.loads(text)
+        rows = tuple(_row_from_plain(row) for row in data["rows"])
+        head = (_tensor(data["start_scale"]), _tensor(data["start_noise"]))
+        return cls(_point(data["start"]), *head, rows)
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Point():
+            return [column.tolist() for column in value]
+        case Tensor():
+            return value.tolist()
+        case _:
+            return value
+
+
+def _tensor(value: Any) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def _point(columns: list[Any]) -> Point:
+    return Point(*(_tensor(column) for column in columns))
+
+
+def _row_from_plain(row: dict[str, Any]) -> Row:
+    points = {name: _point(row[name]) for name in ("at", "reached")}
+    lags = {name: tuple(row[name]) for name in ("point_lags", "prediction_lags")}
+    tables = {
+        name: _tensor(row[name]).reshape(len(row["noise"]), len(row[f"{name[:-1]}_lags"]))
+        for name in ("points", "predictions")
+    }
+    return Row(**{**row, **points, **lags, **tables, "noise": _tensor(row["noise"])})
+
+
+def _check_lags(tableau: Tableau) -> None:
+    points, predictions = 1, 0
+    for number, row in enumerate(tableau.rows):
+        predictions += 1
+        _check_live_lags(number, "point", row.point_lags, row.points, points)
+        _check_live_lags(number, "prediction", row.prediction_lags, row.predictions, predictions)
+        points += len(row.noise)
+
+
+def _check_live_lags(
+    number: int, what: str, lags: tuple[int, ...], coefficients: Tensor, available: int
+) -> None:
+    """A column may reach beyond the beginning only with zeros (the ramp of a multistep method)."""
+    for column, lag in enumerate(lags):
+        if lag < 0 or (lag >= available and bool((coefficients[:, column] != 0).any())):
+            raise ValueError(
+                f"Row {number} uses {what} lag {lag}, but only {available} exist by then."
+            )
+
+
+def _check_numbers(tableau: Tableau) -> None:
+    for number, row in enumerate(tableau.rows):
+        tables = torch.cat([row.points.flatten(), row.predictions.flatten(), row.noise])
+        if not bool(tables.isfinite().all()):
+            raise ValueError(
+                f"Row {number} (t = {float(row.at.t):.6g}) has a coefficient that is not finite; "
+                "its points lie too close together or too far apart for this sampler."
+            )
+
+
+def _check_trivial_data(tableau: Tableau) -> None:
+    """Follow the law of a sample if the data were one point, and compare it with the schedule's."""
+    law = _TrivialLaw(tableau)
+    slack = _EXACT
+    for number, row in enumerate(tableau.rows):
+        slack = (1 + slack) * (1 + row.local_error) - 1
+        signal, noise = law.append(number, row)
+        error = (signal - row.reached.alpha).abs() + (noise - row.reached.sigma).abs()
+        error = error / (row.reached.alpha + row.reached.sigma)
+        # Large coefficients of opposite signs cancel, and leave their rounding behind.
+        size = 1 + float(torch.cat([row.points, row.predictions], dim=1).abs().max())
+        if bool((error > slack * size).any()):
+            raise ValueError(
+                f"Row {number} (t = {float(row.at.t):.6g}) misses the law of trivial data by "
+                f"{float(error.max()):.3g}, relative to alpha + sigma; it must keep it to {slack * size:.3g}."
+            )
+
+
+class _TrivialLaw:
+    """Points as ``signal * x_0 + noise . (x_T's eps, z_0, z_1, ...)``, if D = x_0 everywhere."""
+
+    def __init__(self, tableau: Tableau) -> None:
+        self._signals = [tableau.start_scale * tableau.start.alpha]
+        noise = torch.zeros(2 + tableau.calls, dtype=torch.float64)
+        noise[0], noise[1] = tableau.start_scale * tableau.start.sigma, tableau.start_noise
+        self._noises = [noise]
+
+    def append(self, number: int, row: Row) -> tuple[Tensor, Tensor]:
+        """Signal and standard deviation of the points that row ``number`` appends."""
+        signal = row.predictions.sum(dim=1)
+        noise = torch.zeros(len(row.noise), len(self._noises[0]), dtype=torch.float64)
+        noise[:, 2 + number] = row.noise
+        for column, lag in enumerate(row.point_lags):
+            if lag < len(self._signals):
+                signal = signal + row.points[:, column] * self._signals[-1 - lag]
+                noise = noise + row.points[:, column, None] * self._noises[-1 - lag]
+        self._signals.extend(signal)
+        self._noises.extend(noise)
+        return signal, noise.norm(dim=1)
+
+
+def _lines(tableau: Tableau) -> list[str]:
+    lines = [f"{tableau.calls} network calls from {_where(tableau.start)} to {_where(tableau.end)}"]
+    if bool(tableau.start_noise != 0):
+        scale, noise = float(tableau.start_scale), float(tableau.start_noise)
+        lines.append(f"start  x = {_sum([(scale, 'x_T'), (noise, 'z')])}")
+    for number, row in enumerate(tableau.rows):
+        lines.append(f"row {number:<3} step {row.step:<3} evaluate at {_where(row.at)}")
+        lines.extend(_row_lines(row))
+    return lines
+
+
+def _row_lines(row: Row) -> list[str]:
+    lines = []
+    for a in range(len(row.noise)):
+        terms = [(float(c), f"x[{lag}]") for c, lag in zip(row.points[a], row.point_lags, strict=True)]
+        terms += [
+            (float(c), f"D[{lag}]") for c, lag in zip(row.predictions[a], row.prediction_lags, strict=True)
+        ]
+        terms.append((float(row.noise[a]), "z"))
+        reached = Point(*(values[a] for values in row.reached))
+        lines.append(f"        x = {_sum(terms)}   at {_where(reached)}")
+    return lines
+
+
+def _sum(terms: list[tuple[float, str]]) -> str:
+    parts = [f"{'-' if value < 0 else '+'} {abs(value):.6g} {name}" for value, name in terms if value]
+    text = " ".join(parts) or "0"
+    return text.removeprefix("+ ")
+
+
+def _where(point: Point) -> str:
+    return f"t = {float(point.t):.6g} (sigma/alpha = {float(point.rho):.4g})"
