@@ -1,0 +1,152 @@
+"""Train a class-conditional diffusion model of the MNIST digits.
+
+    accelerate launch examples/digits/train.py --data data/mnist --output runs/digits
+
+Run it again to go on where it stopped. Every 500 steps it draws a hundred digits. The result is a
+diffusers pipeline, written when the training ends, or from the last checkpoint so far with
+``--export-only``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from data import digits
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from PIL import Image
+from torch import Tensor, nn
+
+from samplers.sample import sample
+from samplers.schedule import Schedule, VPDiscrete
+from samplers.training import (
+    CHECKPOINT,
+    Every,
+    LabelDropout,
+    TrainingConfig,
+    denoising_loss,
+    load_average,
+    replacing,
+    seeded,
+    train,
+)
+
+CLASSES = 10
+NO_CLASS = CLASSES
+"""The label that stands for any digit."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train a diffusion model of the MNIST digits.")
+    parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="from fetch_mnist.py")
+    parser.add_argument("--output", type=Path, default=Path("runs/digits"), help="of the run")
+    parser.add_argument("--export", type=Path, help="folder of the pipeline [OUTPUT/pipeline]")
+    parser.add_argument("--export-only", action="store_true", help="of the last checkpoint")
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    try:
+        unet = build_unet(arguments.seed)
+        if arguments.export_only:
+            load_average(arguments.output / CHECKPOINT, unet)
+        else:
+            unet = train_unet(unet, arguments.data, arguments.output, settings(arguments))
+        if PartialState().is_main_process:
+            export(unet, arguments.export or arguments.output / "pipeline")
+    except (ArithmeticError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def settings(arguments: argparse.Namespace) -> TrainingConfig:
+    return TrainingConfig(
+        steps=arguments.steps,
+        batch_size=64,
+        learning_rate=1e-3,
+        warmup=arguments.steps // 25,
+        average_decay=0.999,
+        seed=arguments.seed,
+        log_every=50,
+        checkpoint_every=200,
+    )
+
+
+def build_unet(seed: int) -> UNet2DModel:
+    """1.5 million parameters, attention at 7x7; the eleventh class is :data:`NO_CLASS`."""
+    torch.manual_seed(seed)
+    return UNet2DModel(
+        sample_size=28,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(24, 48, 96),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=16,
+        num_class_embeds=CLASSES + 1,
+    )
+
+
+def build_scheduler() -> DDPMScheduler:
+    """The noise schedule of DDPM, in the form that diffusers stores."""
+    return DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+    )
+
+
+def call_unet(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    output: Tensor = model(x, t, class_labels=labels).sample
+    return output
+
+
+def train_unet(unet: UNet2DModel, data: Path, output: Path, config: TrainingConfig) -> nn.Module:
+    """Train on velocities, a tenth of them without a label; returns the averaged model."""
+    scheduler = build_scheduler()
+    schedule = VPDiscrete(scheduler.alphas_cumprod)
+    objective = denoising_loss(
+        schedule, scheduler.config.prediction_type, call_unet, LabelDropout(0.1, NO_CLASS)
+    )
+    pictures = Every(500, lambda step, unet: draw(unet, schedule, output / f"step-{step:06d}.png"))
+    return train(unet, digits(data, "train"), objective, config, output, callback=pictures)
+
+
+@torch.no_grad()
+def draw(unet: nn.Module, schedule: Schedule, path: Path) -> None:
+    """Write a picture with a column of ten digits of each class, from the same noise each time."""
+    device = next(unet.parameters()).device
+    noise = torch.randn(100, 1, 28, 28, generator=seeded(0)).to(device)
+    labels = torch.arange(CLASSES, device=device).repeat(10)
+    images = sample(
+        lambda x, t: call_unet(unet, x, t, labels),
+        noise,
+        schedule=schedule,
+        prediction="v_prediction",
+        steps=10,
+    )
+    levels = ((images.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
+    sheet = levels.reshape(10, 10, 28, 28).transpose(1, 2).reshape(280, 280)
+    with replacing(path) as part:
+        Image.fromarray(sheet.numpy()).save(part, format="png")
+
+
+def export(unet: nn.Module, folder: Path) -> None:
+    """Write a pipeline that ``DDPMPipeline.from_pretrained(folder)`` reads; its card stays."""
+    card = folder / "README.md"
+    with replacing(folder) as part:
+        DDPMPipeline(unet, build_scheduler()).save_pretrained(part)
+        if card.exists():
+            shutil.copy(card, part)
+    print(f"The pipeline is in {folder}.")
+
+
+if __name__ == "__main__":
+    main()
