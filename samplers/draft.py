@@ -30,7 +30,7 @@ class Symbol(NamedTuple):
     """A point, a prediction or a draw of noise, counted from the beginning of the run."""
 
     kind: Literal["point", "prediction", "noise"]
-    index: int
+    number: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class Draft:
         base: the remembered point from which the present interval is crossed, if that is not the
         point that was newest when the interval began.
         """
-        start = self._base if base is None else next(iter(base.terms)).index
+        start = self._base if base is None else next(iter(base.terms)).number
         self._rows.append(_DraftRow(self._at, self._newest, self._step, start, [], []))
         prediction = Combination.of(Symbol("prediction", len(self._rows) - 1))
         return Evaluation(self.x, prediction, self._at)
@@ -141,9 +141,10 @@ class Draft:
 
     def tableau(self) -> Tableau:
         """The finished table. Rows that append equally many points share their columns."""
+        found = [(len(row.appended), _Lags.of(k, row)) for k, row in enumerate(self._rows)]
         lags = {
-            count: _Lags.union([_Lags.of(k, row) for k, row in enumerate(self._rows) if len(row.appended) == count])
-            for count in {len(row.appended) for row in self._rows}
+            count: _Lags.union([lags for size, lags in found if size == count])
+            for count in {size for size, _ in found}
         }
         rows = (_finish(k, row, lags[len(row.appended)]) for k, row in enumerate(self._rows))
         return Tableau(self.grid.start, self._start_scale, self._start_noise, tuple(rows))
@@ -157,8 +158,8 @@ class _Lags(NamedTuple):
     def of(cls, number: int, row: _DraftRow) -> _Lags:
         symbols = {symbol for x, _ in row.appended for symbol in x.terms}
         return cls(
-            frozenset(row.newest - s.index for s in symbols if s.kind == "point"),
-            frozenset(number - s.index for s in symbols if s.kind == "prediction"),
+            frozenset(row.newest - s.number for s in symbols if s.kind == "point"),
+            frozenset(number - s.number for s in symbols if s.kind == "prediction"),
         )
 
     @classmethod

@@ -44,7 +44,8 @@ class Grid:
     def __post_init__(self) -> None:
         if self.points.t.ndim != 1 or len(self.points.t) < 2:
             raise ValueError(
-                f"A grid needs at least two points in one row, not shape {tuple(self.points.t.shape)}."
+                "A grid needs at least two points in one row; "
+                f"they came in shape {tuple(self.points.t.shape)}."
             )
         lam = self.points.lam
         if bool(lam.isnan().any()) or bool((lam[1:] <= lam[:-1]).any()):

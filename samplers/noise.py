@@ -24,7 +24,7 @@ class Noise(Protocol):
     """Where a sampler takes its random numbers from."""
 
     def __call__(self, row: int) -> Tensor:
-        """Standard normal noise for row ``row`` of a tableau (-1: for its start), float64 on the CPU."""
+        """Standard normal noise for a row of a tableau (-1: for its start), float64 on the CPU."""
         ...
 
 
@@ -57,7 +57,8 @@ def check_seeds(seeds: Sequence[int]) -> None:
     wrong = [seed for seed in seeds if not 0 <= seed < _SEED_LIMIT]
     if wrong or not len(seeds):
         raise ValueError(
-            f"Seeds must be whole numbers from 0 to 2^63 - 1, one a sample; got {wrong[:3] or 'none'}."
+            "Seeds must be whole numbers from 0 to 2^63 - 1, one for each sample; "
+            f"got {wrong[:3] or 'none'}."
         )
 
 

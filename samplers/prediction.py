@@ -19,6 +19,7 @@ No sampler sees anything but the prediction of x_0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -41,6 +42,29 @@ class Door(NamedTuple):
     of_output: Tensor
 
 
+@dataclass(frozen=True)
+class EDMOutput:
+    r"""The door of a network F inside EDM's preconditioning, told ``c_in y`` with y = x / alpha.
+
+    .. math:: x_0 = c_{skip} \, y + sign \cdot c_{out} F
+
+    with ``c_skip = s^2 / (rho^2 + s^2)``, ``c_out = rho s / sqrt(rho^2 + s^2)`` and
+    s = ``sigma_data`` (Karras et al. 2022, table 1, https://arxiv.org/abs/2206.00364).
+    """
+
+    sigma_data: float
+    sign: float = 1.0
+
+    def __call__(self, at: Point) -> Door:
+        norm = at.sigma.square() + (self.sigma_data * at.alpha).square()
+        of_output = self.sign * self.sigma_data * at.sigma / norm.sqrt()
+        return Door(self.sigma_data**2 * at.alpha / norm, of_output)
+
+
+Prediction = PredictionType | Callable[[Point], Door]
+"""What a network predicts: the name of a kind, or the door itself."""
+
+
 def check_kind(kind: str) -> None:
     """Raise ValueError unless ``kind`` names a prediction type."""
     if kind not in PREDICTION_TYPES:
@@ -49,12 +73,14 @@ def check_kind(kind: str) -> None:
         )
 
 
-def door(kind: PredictionType, at: Point) -> Door:
+def door(kind: Prediction, at: Point) -> Door:
     """The door from a network output to x_0 at ``at``.
 
     Raises ValueError for an eps- or score-network at alpha = 0: there x is the noise itself and
     says nothing of x_0.
     """
+    if not isinstance(kind, str):
+        return kind(at)
     check_kind(kind)
     if kind in ("epsilon", "score") and bool((at.alpha == 0).any()):
         raise ValueError(
@@ -147,7 +173,7 @@ def classifier_free_guidance(
     both = torch.cat([null, condition])
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        unconditional, conditional = model(x.repeat(2, *[1] * (x.ndim - 1)), t.repeat(2), both).chunk(2)
+        unconditional, conditional = model(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
         output = unconditional + scale * (conditional - unconditional)
         return _rescaled(output, conditional, rescale) if rescale else output
 

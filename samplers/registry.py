@@ -57,6 +57,10 @@ class Sampler:
         fixed = self.method.keywords if isinstance(self.method, partial) else {}
         return {p.name: p.default for p in parameters if p.name not in _IDENTITY & set(fixed)}
 
+    def steps_within(self, nfe: int) -> int:
+        """The most steps to sigma = 0 that make at most ``nfe`` network calls."""
+        return (nfe - 1) // self.calls + 1
+
     def tableau(self, grid: Grid, options: Mapping[str, Any] | None = None) -> Tableau:
         """The table of this sampler on ``grid``.
 
@@ -92,63 +96,85 @@ _DPMPP = "Lu et al. 2022, arXiv:2211.01095"
 _DEIS = "Zhang, Chen 2023, arXiv:2204.13902"
 _UNIPC = "Zhao et al. 2023, arXiv:2302.04867"
 
-_single_2, _single_3, _multi = (
-    dpm_solver.singlestep_2,
-    dpm_solver.singlestep_3,
-    dpm_solver.multistep,
-)
+_single_2, _single_3 = dpm_solver.singlestep_2, dpm_solver.singlestep_3
+_multi, _deis, _unipc = dpm_solver.multistep, deis.deis, unipc.unipc
+_HALVED = "the authors' code, with half the second difference"
 
+# fmt: off
 _TABLE: tuple[Sampler, ...] = (
-    # fmt: off
-    # The probability-flow ODE in rho = sigma / alpha.
-    Sampler("ddim", pf_ode.ddim, 1, 1, f"{_DDIM}, eq. 13",
-            aliases=("euler", "dpmpp-1", "dpm-solver-1", "dpm-1", "dpm-solver++-1", "flow-match-euler-discrete", "euler-discrete")),
-    Sampler("heun", pf_ode.heun, 2, 2, f"{_EDM}, algorithm 1", aliases=("heun-discrete", "edm", "flow-match-heun-discrete")),
+    # The probability-flow ODE in rho = sigma / alpha: Runge-Kutta methods.
+    Sampler("ddim", pf_ode.ddim, 1, 1, f"{_DDIM}, eq. 13", aliases=(
+        "euler", "dpmpp-1", "dpm-solver-1", "dpm-1", "dpm-solver++-1", "euler-discrete",
+        "edm-euler", "flow-match-euler-discrete")),
+    Sampler("heun", pf_ode.heun, 2, 2, f"{_EDM}, algorithm 1", aliases=(
+        "edm", "heun-discrete", "flow-match-heun-discrete")),
     Sampler("midpoint", pf_ode.midpoint, 2, 2, f"{_EDM}, eq. 1", aliases=("rk2",)),
     Sampler("rk4", pf_ode.rk4, 4, 4, f"{_EDM}, eq. 1", aliases=("runge-kutta",)),
     # DPM-Solver: noise prediction.
     Sampler("dpm-solver-2", partial(_single_2, predicting="noise"), 2, 2, f"{_DPM}, algorithm 1",
-            aliases=("dpm-2", "kdpm2", "k-dpm-2-discrete", "kdpm2-discrete")),
-    Sampler("dpm-solver-3", partial(_single_3, predicting="noise"), 3, 3, f"{_DPM}, algorithm 2", aliases=("dpm-3",)),
-    Sampler("dpm-solver-2m", partial(_multi, order=2, predicting="noise"), 2, 1, f"{_DPMPP}, appendix D", aliases=("dpm-2m",)),
-    Sampler("dpm-solver-3m-corrected", partial(_multi, order=3, predicting="noise"), 3, 1, f"{_DPMPP}, appendix D", aliases=("dpm-3m", "dpm-solver-3m")),
-    Sampler("dpm-solver-3m-reference", partial(_multi, order=3, predicting="noise", third_order="reference"), 2, 1, "the authors' code (half the second difference)"),
+            aliases=("dpm-2", "kdpm2", "kdpm2-discrete")),
+    Sampler("dpm-solver-3", partial(_single_3, predicting="noise"), 3, 3, f"{_DPM}, algorithm 2",
+            aliases=("dpm-3",)),
+    Sampler("dpm-solver-2m", partial(_multi, order=2, predicting="noise"), 2, 1,
+            f"{_DPMPP}, appendix D", aliases=("dpm-2m",)),
+    Sampler("dpm-solver-3m-corrected", partial(_multi, order=3, predicting="noise"), 3, 1,
+            f"{_DPMPP}, appendix D", aliases=("dpm-solver-3m", "dpm-3m")),
+    Sampler("dpm-solver-3m-reference",
+            partial(_multi, order=3, predicting="noise", third_order="reference"), 2, 1, _HALVED),
     # DPM-Solver++: data prediction.
     Sampler("dpmpp-2s", partial(_single_2, predicting="data"), 2, 2, f"{_DPMPP}, algorithm 1",
-            aliases=("dpmpp-2s-ode", "dpm-solver-singlestep", "dpm-solver++-2s")),
-    Sampler("dpmpp-3s", partial(_single_3, predicting="data"), 3, 3, f"{_DPMPP}, appendix A", aliases=("dpm-solver++-3s",)),
-    Sampler("dpmpp-2m", partial(_multi, order=2), 2, 1, f"{_DPMPP}, algorithm 2",
-            aliases=("dpm-solver-multistep", "dpm-solver++", "dpm-solver++-2m", "edm-dpm-solver-multistep")),
-    Sampler("dpmpp-3m-corrected", partial(_multi, order=3), 3, 1, f"{_DPMPP}, appendix A; exact second difference", aliases=("dpmpp-3m", "dpm-solver++-3m")),
-    Sampler("dpmpp-3m-reference", partial(_multi, order=3, third_order="reference"), 2, 1, "the authors' code (half the second difference)"),
-    # UniPC.
-    Sampler("unipc-1", partial(unipc.unipc, order=1), 2, 1, f"{_UNIPC}, algorithms 1-2, B2", aliases=("unipc-1-b2",)),
-    Sampler("unipc-2", partial(unipc.unipc, order=2), 3, 1, f"{_UNIPC}, algorithms 1-2, B2", aliases=("unipc", "uni-pc", "unipc-2-b2", "uni-pc-multistep")),
-    Sampler("unipc-3", partial(unipc.unipc, order=3), 4, 1, f"{_UNIPC}, algorithms 1-2, B2", aliases=("unipc-3-b2",)),
-    Sampler("unipc-1-b1", partial(unipc.unipc, order=1, variant="b1"), 2, 1, f"{_UNIPC}, algorithms 1-2, B1"),
-    Sampler("unipc-2-b1", partial(unipc.unipc, order=2, variant="b1"), 3, 1, f"{_UNIPC}, algorithms 1-2, B1"),
-    Sampler("unipc-3-b1", partial(unipc.unipc, order=3, variant="b1"), 4, 1, f"{_UNIPC}, algorithms 1-2, B1"),
+            aliases=("dpm-solver++-2s", "dpm-solver-singlestep")),
+    Sampler("dpmpp-3s", partial(_single_3, predicting="data"), 3, 3, f"{_DPMPP}, appendix A",
+            aliases=("dpm-solver++-3s",)),
+    Sampler("dpmpp-2m", partial(_multi, order=2), 2, 1, f"{_DPMPP}, algorithm 2", aliases=(
+        "dpm-solver++", "dpm-solver++-2m", "dpm-solver-multistep", "edm-dpm-solver-multistep")),
+    Sampler("dpmpp-3m-corrected", partial(_multi, order=3), 3, 1,
+            f"{_DPMPP}, appendix A", aliases=("dpmpp-3m", "dpm-solver++-3m")),
+    Sampler("dpmpp-3m-reference", partial(_multi, order=3, third_order="reference"), 2, 1, _HALVED),
+    # UniPC: its order is one more than its name says.
+    Sampler("unipc-1", partial(_unipc, order=1), 2, 1, f"{_UNIPC}, algorithm 1, B2"),
+    Sampler("unipc-2", partial(_unipc, order=2), 3, 1, f"{_UNIPC}, algorithm 1, B2",
+            aliases=("unipc", "unipc-multistep")),
+    Sampler("unipc-3", partial(_unipc, order=3), 4, 1, f"{_UNIPC}, algorithm 1, B2"),
+    Sampler("unipc-1-b1", partial(_unipc, order=1, variant="b1"), 2, 1,
+            f"{_UNIPC}, algorithm 1, B1"),
+    Sampler("unipc-2-b1", partial(_unipc, order=2, variant="b1"), 3, 1,
+            f"{_UNIPC}, algorithm 1, B1"),
+    Sampler("unipc-3-b1", partial(_unipc, order=3, variant="b1"), 4, 1,
+            f"{_UNIPC}, algorithm 1, B1"),
     # Exponential Adams-Bashforth.
-    Sampler("deis-1", partial(deis.deis, order=1), 1, 1, f"{_DEIS}, eq. 14"),
-    Sampler("deis-2", partial(deis.deis, order=2), 2, 1, f"{_DEIS}, eq. 14", aliases=("deis", "deis-multistep")),
-    Sampler("deis-3", partial(deis.deis, order=3), 3, 1, f"{_DEIS}, eq. 14"),
-    Sampler("deis-4", partial(deis.deis, order=4), 4, 1, f"{_DEIS}, eq. 14"),
-    Sampler("deis-data-2", partial(deis.deis, order=2, predicting="data"), 2, 1, f"{_DEIS}, eq. 14 in data prediction"),
-    Sampler("deis-data-3", partial(deis.deis, order=3, predicting="data"), 3, 1, f"{_DEIS}, eq. 14 in data prediction"),
-    Sampler("deis-data-4", partial(deis.deis, order=4, predicting="data"), 4, 1, f"{_DEIS}, eq. 14 in data prediction"),
+    Sampler("deis-1", partial(_deis, order=1), 1, 1, f"{_DEIS}, eq. 14"),
+    Sampler("deis-2", partial(_deis, order=2), 2, 1, f"{_DEIS}, eq. 14",
+            aliases=("deis", "deis-multistep")),
+    Sampler("deis-3", partial(_deis, order=3), 3, 1, f"{_DEIS}, eq. 14"),
+    Sampler("deis-4", partial(_deis, order=4), 4, 1, f"{_DEIS}, eq. 14"),
+    Sampler("deis-data-2", partial(_deis, order=2, predicting="data"), 2, 1,
+            f"{_DEIS}, eq. 14 of x_0"),
+    Sampler("deis-data-3", partial(_deis, order=3, predicting="data"), 3, 1,
+            f"{_DEIS}, eq. 14 of x_0"),
+    Sampler("deis-data-4", partial(_deis, order=4, predicting="data"), 4, 1,
+            f"{_DEIS}, eq. 14 of x_0"),
     # The reverse SDE.
-    Sampler("euler-maruyama", reverse_sde.euler_maruyama, 1, 1, f"{_SONG}, eq. 6", 1, 1, ("em", "reverse-sde")),
-    Sampler("ancestral", reverse_sde.ancestral, 1, 1, f"{_DDPM}, eq. 6-7; {_DDIM}, eq. 12", 1, 1,
-            ("ddpm", "euler-ancestral", "euler-a", "euler-ancestral-discrete", "ddim-eta")),
-    Sampler("sde-dpm-solver-1", partial(_multi, order=1, predicting="noise", eta=1.0), 1, 1, f"{_DPMPP}, eq. 16", 1, 1, ("sde-dpm-1",)),
-    Sampler("sde-dpm-solver-2m", partial(_multi, order=2, predicting="noise", eta=1.0), 2, 1, f"{_DPMPP}, eq. 17", 1, 1, ("sde-dpm-2m",)),
-    Sampler("sde-dpm-solver-3m", partial(_multi, order=3, predicting="noise", eta=1.0), 3, 1, f"{_DPMPP}, section 5, third order", 1, 1, ("sde-dpm-3m",)),
-    Sampler("sde-dpmpp-1", partial(_multi, order=1, eta=1.0), 1, 1, f"{_DPMPP}, eq. 18", 1, 1, ("dpmpp-1-sde", "sde-dpm-solver++-1")),
-    Sampler("sde-dpmpp-2m", partial(_multi, order=2, eta=1.0), 2, 1, f"{_DPMPP}, eq. 19", 1, 1, ("dpmpp-2m-sde", "sde-dpm-solver++-2m", "sde-dpm-solver++")),
-    Sampler("sde-dpmpp-3m", partial(_multi, order=3, eta=1.0), 3, 1, f"{_DPMPP}, section 5, third order", 1, 1, ("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
-    Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 1, 1, ("edm-stochastic", "churn")),
-    # fmt: on
+    Sampler("euler-maruyama", reverse_sde.euler_maruyama, 1, 1, f"{_SONG}, eq. 6", 1, 1,
+            aliases=("em", "reverse-sde")),
+    Sampler("ancestral", reverse_sde.ancestral, 1, 1, f"{_DDPM}, eq. 6-7", 1, 1, aliases=(
+        "ddpm", "ddim-eta", "euler-a", "euler-ancestral", "euler-ancestral-discrete")),
+    Sampler("sde-dpm-solver-1", partial(_multi, order=1, predicting="noise", eta=1.0), 1, 1,
+            f"{_DPMPP}, eq. 16", 1, 1, aliases=("sde-dpm-1",)),
+    Sampler("sde-dpm-solver-2m", partial(_multi, order=2, predicting="noise", eta=1.0), 2, 1,
+            f"{_DPMPP}, eq. 17", 1, 1, aliases=("sde-dpm-2m",)),
+    Sampler("sde-dpm-solver-3m", partial(_multi, order=3, predicting="noise", eta=1.0), 3, 1,
+            f"{_DPMPP}, section 5", 1, 1, aliases=("sde-dpm-3m",)),
+    Sampler("sde-dpmpp-1", partial(_multi, order=1, eta=1.0), 1, 1,
+            f"{_DPMPP}, eq. 18", 1, 1, aliases=("dpmpp-1-sde", "sde-dpm-solver++-1")),
+    Sampler("sde-dpmpp-2m", partial(_multi, order=2, eta=1.0), 2, 1, f"{_DPMPP}, eq. 19", 1, 1,
+            aliases=("dpmpp-2m-sde", "sde-dpm-solver++", "sde-dpm-solver++-2m")),
+    Sampler("sde-dpmpp-3m", partial(_multi, order=3, eta=1.0), 3, 1, f"{_DPMPP}, section 5", 1, 1,
+            aliases=("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
+    Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 1, 1,
+            aliases=("edm-stochastic",)),
 )
+# fmt: on
 
 
 def list_samplers() -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from samplers.noise import Noise
-from samplers.prediction import Correction, PredictionType, door
+from samplers.prediction import Correction, Prediction, door
 from samplers.tableau import Row, Tableau
 
 Model = Callable[[Tensor, Tensor], Tensor]
@@ -100,7 +100,7 @@ class Solver:
     """
 
     tableau: Tableau
-    prediction: PredictionType = "epsilon"
+    prediction: Prediction = "epsilon"
     noise: Noise | None = None
     correct: Correction | None = None
     step: Step = step
@@ -152,9 +152,18 @@ class Solver:
         The network sees x in the dtype of the state, and t as one number for each sample.
         """
         while not self.done(state):
-            t = self.time(state).to(state.x).expand(len(state.x))
-            state = self.advance(state, model(state.x, t))
+            state = self._call(model, state)
             yield state
+
+    def finish(self, model: Model, state: State) -> State:
+        """The last state, after all network calls that are left."""
+        while not self.done(state):
+            state = self._call(model, state)
+        return state
+
+    def _call(self, model: Model, state: State) -> State:
+        t = self.time(state).to(state.x).expand(len(state.x))
+        return self.advance(state, model(state.x, t))
 
     def moved(self, state: State, x: Tensor) -> State:
         """The state after somebody else edited the newest point to ``x`` between two calls.
@@ -204,10 +213,7 @@ def _cast(
     def scalars(vector: Tensor) -> Tensors:
         return vector.to(dtype).to(device, non_blocking=True).unbind()
 
-    return Coefficients(
-        *scalars(torch.stack([of_x, of_output])),
-        point_lags=row.point_lags,
-        prediction_lags=row.prediction_lags,
-        tables=tuple(scalars(line) for line in torch.cat([row.points, row.predictions], dim=1)),
-        noise=scalars(row.noise) if row.noisy else (),
-    )
+    a, b = scalars(torch.stack([of_x, of_output]))
+    tables = tuple(scalars(line) for line in torch.cat([row.points, row.predictions], dim=1))
+    noise = scalars(row.noise) if row.noisy else ()
+    return Coefficients(a, b, row.point_lags, row.prediction_lags, tables, noise)

@@ -106,8 +106,12 @@ class Tableau:
     def to_json(self) -> str:
         """The whole table as JSON; :meth:`from_json` gives it back exactly."""
         rows = [{name: _plain(value) for name, value in row._asdict().items()} for row in self.rows]
-        head = {name: _plain(getattr(self, name)) for name in ("start", "start_scale", "start_noise")}
-        return json.dumps({**head, "rows": rows}, indent=1)
+        start = {
+            "start": _plain(self.start),
+            "start_scale": _plain(self.start_scale),
+            "start_noise": _plain(self.start_noise),
+        }
+        return json.dumps({**start, "rows": rows}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Tableau:
@@ -150,11 +154,10 @@ def _row_from_plain(row: dict[str, Any]) -> Row:
 
 
 def _check_lags(tableau: Tableau) -> None:
-    points, predictions = 1, 0
+    points = 1
     for number, row in enumerate(tableau.rows):
-        predictions += 1
         _check_live_lags(number, "point", row.point_lags, row.points, points)
-        _check_live_lags(number, "prediction", row.prediction_lags, row.predictions, predictions)
+        _check_live_lags(number, "prediction", row.prediction_lags, row.predictions, number + 1)
         points += len(row.noise)
 
 
@@ -193,7 +196,7 @@ def _check_trivial_data(tableau: Tableau) -> None:
         if bool((error > slack * size).any()):
             raise ValueError(
                 f"Row {number} (t = {float(row.at.t):.6g}) misses the law of trivial data by "
-                f"{float(error.max()):.3g}, relative to alpha + sigma; it must keep it to {slack * size:.3g}."
+                f"{float(error.max()):.3g} of alpha + sigma; it must keep it to {slack * size:.3g}."
             )
 
 
@@ -232,20 +235,21 @@ def _lines(tableau: Tableau) -> list[str]:
 
 
 def _row_lines(row: Row) -> list[str]:
+    names = [f"x[{lag}]" for lag in row.point_lags]
+    names += [f"D[{lag}]" for lag in row.prediction_lags]
+    numbers = torch.cat([row.points, row.predictions, row.noise[:, None]], dim=1).tolist()
     lines = []
-    for a in range(len(row.noise)):
-        terms = [(float(c), f"x[{lag}]") for c, lag in zip(row.points[a], row.point_lags, strict=True)]
-        terms += [
-            (float(c), f"D[{lag}]") for c, lag in zip(row.predictions[a], row.prediction_lags, strict=True)
-        ]
-        terms.append((float(row.noise[a]), "z"))
+    for a, line in enumerate(numbers):
         reached = Point(*(values[a] for values in row.reached))
+        terms = list(zip(line, [*names, "z"], strict=True))
         lines.append(f"        x = {_sum(terms)}   at {_where(reached)}")
     return lines
 
 
 def _sum(terms: list[tuple[float, str]]) -> str:
-    parts = [f"{'-' if value < 0 else '+'} {abs(value):.6g} {name}" for value, name in terms if value]
+    parts = [
+        f"{'-' if value < 0 else '+'} {abs(value):.6g} {name}" for value, name in terms if value
+    ]
     text = " ".join(parts) or "0"
     return text.removeprefix("+ ")
 

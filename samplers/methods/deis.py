@@ -26,7 +26,7 @@ def deis(
     """
     if order not in (1, 2, 3, 4):
         raise ValueError(f"DEIS has order 1, 2, 3 or 4, not {order}.")
-    draft: Draft = Draft(grid)
+    draft = Draft(grid)
     history: list[Evaluation] = []
     for i, (now, nxt) in enumerate(draft.intervals()):
         known = draft.evaluate()

@@ -9,6 +9,7 @@ A step that touches infinite log-SNR is DDIM's, and such a point never enters a 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
@@ -47,8 +48,9 @@ def singlestep_3(
 ) -> Tableau:
     r"""Third-order singlestep solver, stages at ``lam + r1 h`` and ``lam + r2 h``.
 
-    .. math:: x_{r2} = \text{decay} \, x + \text{gain}_1 f + \frac{r_2}{r_1} \text{gain}_2 (f_{r1} - f),
-       \qquad x_t = \text{decay} \, x + \text{gain}_1 f + \frac{1}{r_2} \text{gain}_2 (f_{r2} - f)
+    .. math:: x_{r2} = \text{decay} \, x + \text{gain}_1 f
+       + \frac{r_2}{r_1} \text{gain}_2 (f_{r1} - f), \qquad
+       x_t = \text{decay} \, x + \text{gain}_1 f + \frac{1}{r_2} \text{gain}_2 (f_{r2} - f)
 
     DPM-Solver-3 (algorithm 2) and its DPM-Solver++ counterpart (3S).
     """
@@ -91,11 +93,13 @@ def multistep(
 
     Second order, with the previous step h' (algorithm 2 of the second paper):
 
-    .. math:: x_t = \text{decay} \, x + \text{gain}_1 \Big[f_0 + \frac{h}{2 h'} (f_0 - f_1)\Big] + \text{noise} \, z
+    .. math:: x_t = \text{decay} \, x
+       + \text{gain}_1 \Big[f_0 + \frac{h}{2 h'} (f_0 - f_1)\Big] + \text{noise} \, z
 
     Third order, with the derivatives f', f'' of the parabola through three predictions:
 
-    .. math:: x_t = \text{decay} \, x + \text{gain}_1 f_0 + \text{gain}_2 h f' + \text{gain}_3 h^2 f'' + \text{noise} \, z
+    .. math:: x_t = \text{decay} \, x + \text{gain}_1 f_0 + \text{gain}_2 h f'
+       + \text{gain}_3 h^2 f'' + \text{noise} \, z
 
     The published codes put half of h^2 f'' there, which makes them second order:
     ``third_order="reference"`` does the same, for parity. The first steps have lower order, and
@@ -104,7 +108,8 @@ def multistep(
     if order not in (1, 2, 3):
         raise ValueError(f"A multistep DPM-Solver has order 1, 2 or 3, not {order}.")
     check_eta(eta)
-    draft, history = Draft(grid), []
+    draft = Draft(grid)
+    history: list[Evaluation] = []
     for i, (now, nxt) in enumerate(draft.intervals()):
         known = draft.evaluate()
         if not (now.finite and nxt.finite):
@@ -141,7 +146,7 @@ def _taylor(step: Interval, history: list[Evaluation], third_order: ThirdOrder) 
 
 def _backward_steps(step: Interval, history: list[Evaluation]) -> list[Tensor]:
     lams = [known.at.lam for known in history]
-    return [newer - older for newer, older in zip(lams[:-1], lams[1:], strict=True)]
+    return [newer - older for newer, older in pairwise(lams)]
 
 
 def check_eta(eta: float) -> None:
@@ -151,7 +156,7 @@ def check_eta(eta: float) -> None:
 
 
 def _check_stages(*fractions: float) -> None:
-    if not all(0 < a < b for a, b in zip((1e-6, *fractions), (*fractions, 1 + 1e-9), strict=True)):
+    if not all(a < b for a, b in pairwise((0, *fractions))) or fractions[-1] > 1:
         raise ValueError(
             f"The stages lie at {', '.join(map(str, fractions))} of a step; "
             "they must rise and stay between 0 and 1."

@@ -1,0 +1,1 @@
+"""Measurements, run by hand: each script writes one Markdown table under ``docs/benchmarks``."""
