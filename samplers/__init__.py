@@ -2,10 +2,25 @@
 
 From the bottom: :mod:`samplers.schedule`, :mod:`samplers.noise`, :mod:`samplers.prediction`,
 :mod:`samplers.grid`, :mod:`samplers.tableau`, :mod:`samplers.solve`, :mod:`samplers.methods`,
-:mod:`samplers.registry`, :mod:`samplers.sample`. A module imports from those before it only.
+:mod:`samplers.registry`, :mod:`samplers.sample`; on top of these the scheduler for diffusers,
+the training loop and the command line. A module imports from those before it only.
 """
+
+from typing import TYPE_CHECKING
 
 from samplers.registry import Sampler, get_sampler, list_samplers
 from samplers.sample import sample
 
-__all__ = ["Sampler", "get_sampler", "list_samplers", "sample"]
+if TYPE_CHECKING:
+    from samplers.diffusers_scheduler import SamplerScheduler
+
+__all__ = ["Sampler", "SamplerScheduler", "get_sampler", "list_samplers", "sample"]
+
+
+def __getattr__(name: str) -> object:
+    # diffusers takes seconds to import, and only its users need the scheduler.
+    if name == "SamplerScheduler":
+        from samplers.diffusers_scheduler import SamplerScheduler
+
+        return SamplerScheduler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,48 @@
+# The two commands of the README, and their parts. `make help` lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+BIN := $(VENV)/bin
+REQUIREMENTS := pyproject.toml constraints.txt
+
+# One thread to a test process: JOBS of them run at once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
+
+.PHONY: help digits test lint fast slow clean
+
+help: ## say what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+digits: $(VENV)/.installed ## install, and draw digits with the bundled network into digits.png
+	$(BIN)/samplers sample assets/digits --sampler dpmpp-2m --steps 15 --num-images 40 --guidance 1.5 --seed 0 --output digits.png
+	@echo "The picture is $(CURDIR)/digits.png"
+
+test: lint fast ## install, then check style and types, and run the tests but for the slow ones
+
+lint: $(VENV)/.installed-dev ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fast: $(VENV)/.installed-dev ## the tests but for the slow ones
+	$(PYTEST) -m "not slow"
+
+slow: $(VENV)/.installed-dev ## every test
+	$(PYTEST)
+
+clean: ## remove what these commands made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache digits.png
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(REQUIREMENTS) | $(BIN)/python
+	@echo "Installing into $(VENV), which takes a few minutes."
+	$(BIN)/pip install -qq --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(REQUIREMENTS) | $(BIN)/python
+	@echo "Installing into $(VENV), which takes a few minutes."
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

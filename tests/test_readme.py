@@ -1,0 +1,137 @@
+"""What the README and CONTRIBUTING print can be run as it is printed."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+
+import samplers
+from samplers.schedule import EDM
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(code: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(compile(code, "<documentation>", "exec"), names)
+    return names
+
+
+def commands() -> list[str]:
+    """The lines that call ``samplers``, in the README and behind ``make digits``."""
+    recipes = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\t$(BIN)/", "")
+    lines = (recipes + "".join(blocks(README, "sh"))).splitlines()
+    return [line.split(" #")[0].strip() for line in lines if line.startswith("samplers ")]
+
+
+def test_function() -> None:
+    torch.manual_seed(0)
+    x_0 = run(blocks(README, "python")[0])["x_0"]
+    assert x_0.dtype == torch.float64
+    torch.testing.assert_close(x_0.mean(0), torch.full_like(x_0[0], 2), atol=0.05, rtol=0)
+    torch.testing.assert_close(x_0.std(0), torch.full_like(x_0[0], 0.5), atol=0.05, rtol=0)
+
+
+def test_pipeline(tmp_path: Path) -> None:
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    DDPMPipeline(unet, DDIMScheduler()).save_pretrained(tmp_path)
+    code = blocks(README, "python")[1].replace("path/to/a/pipeline", str(tmp_path))
+    assert run(code)["image"].size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(line, marks=pytest.mark.slow if "compare" in line else ())
+        for line in commands()
+    ],
+)
+def test_command(command: str, tmp_path: Path) -> None:
+    arguments = shlex.split(command.replace("assets/", f"{ROOT}/assets/"))[1:]
+    search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "samplers", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if "--output" in arguments:
+        assert (tmp_path / arguments[arguments.index("--output") + 1]).stat().st_size > 0
+
+
+def test_names() -> None:
+    table = README.partition("## Samplers")[2].partition("\n## ")[0]
+    named = {name for line in table.splitlines() if line[:1] == "|" for name in _quoted(line)}
+    assert named
+    assert named <= set(samplers.list_samplers())
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "sample_dpmpp_2m", "euler_a"])
+def test_foreign_names(name: str) -> None:
+    assert f"`{name}`" in README
+    samplers.get_sampler(name)
+
+
+def test_make_targets() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)", "".join(blocks(README, "sh")))) <= targets
+
+
+def test_links() -> None:
+    for text in (README, CONTRIBUTING):
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_worked_example() -> None:
+    """CONTRIBUTING's sampler has the order that it claims, on data N(0, 1) whose flow is known."""
+    method = run(blocks(CONTRIBUTING, "python")[0])["adams_bashforth_2"]
+    schedule = EDM(sigma_min=0.1, sigma_max=10.0)
+    x_T = torch.ones(1, 1, dtype=torch.float64)
+    exact = math.sqrt((1 + 0.1**2) / (1 + 10.0**2))
+
+    def error(steps: int) -> float:
+        x = samplers.sample(
+            lambda x, t: x / (1 + t.square()[:, None]),
+            x_T,
+            schedule=schedule,
+            prediction="sample",
+            sampler=method,
+            steps=steps,
+            final="sigma_min",
+        )
+        return abs(x.item() - exact)
+
+    assert error(320) == pytest.approx(error(160) / 4, rel=0.1)
+
+
+def _quoted(line: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", line)
