@@ -3,7 +3,7 @@ r"""Layer 2. The functions of exponential integrators, without cancellation.
 .. math:: \varphi_k(z) = \int_0^1 e^{(1 - \theta) z} \, \frac{\theta^{k-1}}{(k-1)!} \, d\theta,
           \qquad \varphi_{k+1}(z) = \frac{\varphi_k(z) - 1/k!}{z}
 
-(Hochbruck and Ostermann 2010, *Exponential integrators*, eq. 2.10-2.11).
+(Hochbruck and Ostermann 2010, *Exponential integrators*, section 2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _THETA = _NODES + 0.5
 
 def phi(k: int, z: Tensor) -> Tensor:
     """phi_k(z) for k >= 1 and a float64 scalar z, to a few units in the last place."""
-    if abs(float(z)) < 2:
+    if abs(float(z.detach())) < 2:
         # The recursion cancels for small z; 16 Gauss points are exact to rounding there.
         weight = _WEIGHTS * _THETA ** (k - 1) / math.factorial(k - 1)
         return torch.sum(weight * torch.exp((1 - _THETA) * z))

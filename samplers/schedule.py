@@ -150,7 +150,7 @@ class VPLinear(VariancePreserving):
     r"""VP SDE with beta(t) = beta_min + t (beta_max - beta_min), t in [t_min, 1].
 
     ``log alpha = -t beta_min / 2 - t^2 (beta_max - beta_min) / 4``
-    (Song et al. 2021, eq. 33, https://arxiv.org/abs/2011.13456).
+    (Song et al. 2021, appendix C, https://arxiv.org/abs/2011.13456).
     """
 
     beta_min: float = 0.1
@@ -239,7 +239,7 @@ class VPDiscrete(VariancePreserving):
     r"""The continuous form of a model trained at N discrete steps with ``alphas_cumprod``.
 
     ``t`` is the trained index, 0 to N - 1, and may lie between: log alpha is linear there
-    (Lu et al. 2022, appendix D.4, https://arxiv.org/abs/2206.00927). If the last step holds no
+    (as in DPM-Solver, Lu et al. 2022, https://arxiv.org/abs/2206.00927). If the last step holds no
     signal (zero terminal SNR), alpha itself is linear on the last interval.
     """
 
@@ -319,7 +319,7 @@ class VPDiscrete(VariancePreserving):
 
 @dataclass(frozen=True)
 class SubVP(Schedule):
-    r"""Sub-VP SDE: VP's alpha, ``sigma = 1 - alpha^2`` (Song et al. 2021, eq. 34)."""
+    r"""Sub-VP SDE: VP's alpha, ``sigma = 1 - alpha^2`` (Song et al. 2021, appendix C)."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -356,7 +356,7 @@ class VarianceExploding(Schedule):
 class VE(VarianceExploding):
     r"""``sigma(t) = sigma_min (sigma_max / sigma_min)^t``, t in [0, 1].
 
-    (Song et al. 2021, eq. 30, https://arxiv.org/abs/2011.13456)
+    (Song et al. 2021, appendix C, https://arxiv.org/abs/2011.13456)
     """
 
     sigma_min: float = 0.01

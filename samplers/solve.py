@@ -8,7 +8,7 @@ elsewhere and compared bit for bit. Half-precision states are accumulated in flo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -105,12 +105,8 @@ class Solver:
     correct: Correction | None = None
     step: Step = step
     _cast: dict[tuple[torch.dtype, torch.device], tuple[Coefficients, ...]] = field(
-        default_factory=dict, repr=False
+        default_factory=dict, init=False, repr=False
     )
-
-    def __post_init__(self) -> None:
-        if self.tableau.stochastic and self.noise is None:
-            raise ValueError("This sampler draws noise; give it seeds, one for each sample.")
 
     @cached_property
     def doors(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -118,14 +114,20 @@ class Solver:
         return tuple(door(self.prediction, row.at) for row in self.tableau.rows)
 
     def init(self, x: Tensor) -> State:
-        """The state before the first network call, from the starting noise x_T."""
+        """The state before the first network call, from the starting noise x_T.
+
+        Raises ValueError if the sampler draws noise and has none, or if the network can't be
+        asked where it starts.
+        """
         x = x.to(working_dtype(x.dtype))
         tableau = self.tableau
+        if tableau.stochastic and self.noise is None:
+            raise ValueError("This sampler draws noise; give it seeds, one for each sample.")
+        self.prepare(x.dtype, x.device)
         if bool(tableau.start_scale != 1):
             x = tableau.start_scale.to(x) * x
         if bool(tableau.start_noise != 0):
             x = x + tableau.start_noise.to(x) * self._draw(-1, x)
-        self.doors  # noqa: B018  refuse an impossible door before the first network call
         older = tuple(torch.zeros_like(x) for _ in range(tableau.points_kept - 1))
         made = tuple(torch.zeros_like(x) for _ in range(tableau.predictions_kept))
         return State(0, (x, *older), made)
@@ -133,11 +135,17 @@ class Solver:
     def advance(self, state: State, output: Tensor) -> State:
         """The next state, from the network's output at ``state.x`` and ``time(state)``."""
         x = state.points[0]
-        row = self._coefficients(x.dtype, x.device)[state.row]
+        row = self.prepare(x.dtype, x.device)[state.row]
         z = self._draw(state.row, x) if row.noise else None
         output = output.to(x.dtype)
         memory = self.step(row, state.points, state.predictions, output, z, self.correct)
         return State(state.row + 1, *memory)
+
+    def with_noise(self, noise: Noise) -> Solver:
+        """The same solver, all that it prepared included, with another source of noise."""
+        other = replace(self, noise=noise)
+        other._cast.update(self._cast)
+        return other
 
     def done(self, state: State) -> bool:
         return state.row == len(self.tableau.rows)
@@ -191,10 +199,11 @@ class Solver:
         return tuple(found)
 
     def _draw(self, row: int, like: Tensor) -> Tensor:
-        assert self.noise is not None  # checked when the solver was made
+        assert self.noise is not None  # checked when the run began
         return self.noise(row).to(like)
 
-    def _coefficients(self, dtype: torch.dtype, device: torch.device) -> tuple[Coefficients, ...]:
+    def prepare(self, dtype: torch.dtype, device: torch.device) -> tuple[Coefficients, ...]:
+        """The rows for states of this dtype on this device; made once, then looked up."""
         key = (dtype, device)
         if key not in self._cast:
             pairs = zip(self.tableau.rows, self.doors, strict=True)

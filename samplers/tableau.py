@@ -192,7 +192,7 @@ def _check_trivial_data(tableau: Tableau) -> None:
         error = (signal - row.reached.alpha).abs() + (noise - row.reached.sigma).abs()
         error = error / (row.reached.alpha + row.reached.sigma)
         # Large coefficients of opposite signs cancel, and leave their rounding behind.
-        size = 1 + float(torch.cat([row.points, row.predictions], dim=1).abs().max())
+        size = 1 + float(torch.cat([row.points, row.predictions], dim=1).detach().abs().max())
         if bool((error > slack * size).any()):
             raise ValueError(
                 f"Row {number} (t = {float(row.at.t):.6g}) misses the law of trivial data by "

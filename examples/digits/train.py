@@ -10,6 +10,7 @@ diffusers pipeline, written when the training ends, or from the last checkpoint 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -143,6 +144,10 @@ def export(unet: nn.Module, folder: Path) -> None:
     card = folder / "README.md"
     with replacing(folder) as part:
         DDPMPipeline(unet, build_scheduler()).save_pretrained(part)
+        index = part / "model_index.json"
+        known = json.loads(index.read_text())
+        # `samplers sample --guidance` reads which class stands for "no class".
+        index.write_text(json.dumps({**known, "_null_label": NO_CLASS}, indent=2) + "\n")
         if card.exists():
             shutil.copy(card, part)
     print(f"The pipeline is in {folder}.")

@@ -40,7 +40,7 @@ def churn(
 
     def noised(point: Point) -> tuple[Tensor, Tensor, Point]:
         """The factor on x, the added standard deviation, and the point where they lead."""
-        if not point.finite or not s_tmin <= float(point.rho) <= s_tmax or gamma == 0:
+        if not point.finite or not s_tmin <= float(point.rho.detach()) <= s_tmax or gamma == 0:
             return torch.ones_like(point.alpha), torch.zeros_like(point.alpha), point
         lam = torch.maximum(point.lam - math.log1p(gamma), grid.schedule.noisiest.lam)
         raised = grid.at_lam(torch.minimum(lam, point.lam))
@@ -55,7 +55,7 @@ def churn(
         if last or bool(added == 0):
             draft.append(x, nxt)
             return
-        excess = abs(s_noise - 1) * float(added / raised.sigma)
+        excess = abs(s_noise - 1) * float((added / raised.sigma).detach())
         draft.append(factor * x + added * draft.z, raised, local_error=excess * (1 + s_noise))
 
     for i, (_, nxt) in enumerate(draft.intervals()):

@@ -12,7 +12,7 @@ and in noise prediction
 .. math:: x_t = \frac{\alpha_t}{\alpha_s} x_s - (1 + \eta) \sigma_t
     \int_0^h e^{h - \tau} \varepsilon \, d\tau + \sigma_t \sqrt{\eta (e^{2h} - 1)} \, z
 
-(Lu et al. 2022, *DPM-Solver++*, eq. 8 and 18-19, https://arxiv.org/abs/2211.01095). Both are
+(Lu et al. 2022, *DPM-Solver++*, https://arxiv.org/abs/2211.01095). Both are
 ``decay * x_s + gain(1) * f + noise * z`` if the prediction f does not change within the step.
 """
 
@@ -66,7 +66,7 @@ class Interval:
         """What freezing eps costs the variance of an SDE step; data prediction loses nothing."""
         if self.predicting == "data":
             return 0.0
-        return self.eta * (1 + self.eta) * float(torch.expm1(self.h)) ** 2
+        return self.eta * (1 + self.eta) * float(torch.expm1(self.h.detach())) ** 2
 
     def gain(self, k: int) -> Tensor:
         """The factor of ``f^(k-1) h^(k-1)``: the step's scale times phi_k."""

@@ -40,8 +40,8 @@ def euler_maruyama(grid: Grid, eta: float = 1.0) -> Tableau:
         x = (1 + drift) * known.x - rate * known.noise
         x = x + torch.sqrt(eta * spread) * draft.z if eta else x
         # Freezing the drift errs by the square of what it moves, seen from the smaller end.
-        moved = float(nxt.lam - now.lam) + float(drift.abs() + rate / now.sigma)
-        shrinks = float((now.alpha + now.sigma) / (nxt.alpha + nxt.sigma))
+        moved = float((nxt.lam - now.lam + drift.abs() + rate / now.sigma).detach())
+        shrinks = float(((now.alpha + now.sigma) / (nxt.alpha + nxt.sigma)).detach())
         draft.append(x, nxt, local_error=moved * moved * max(1.0, shrinks))
     return draft.tableau()
 
