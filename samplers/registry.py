@@ -102,7 +102,7 @@ _HALVED = "the authors' code, with half the second difference"
 
 # fmt: off
 _TABLE: tuple[Sampler, ...] = (
-    # The probability-flow ODE in rho = sigma / alpha: Runge-Kutta methods.
+    # The probability-flow ODE in rho = sigma / alpha.
     Sampler("ddim", pf_ode.ddim, 1, 1, f"{_DDIM}, eq. 13", aliases=(
         "euler", "dpmpp-1", "dpm-solver-1", "dpm-1", "dpm-solver++-1", "euler-discrete",
         "edm-euler", "flow-match-euler-discrete")),
@@ -110,6 +110,10 @@ _TABLE: tuple[Sampler, ...] = (
         "edm", "heun-discrete", "flow-match-heun-discrete")),
     Sampler("midpoint", pf_ode.midpoint, 2, 2, f"{_EDM}, eq. 1", aliases=("rk2",)),
     Sampler("rk4", pf_ode.rk4, 4, 4, f"{_EDM}, eq. 1", aliases=("runge-kutta",)),
+    Sampler("lms-2", partial(pf_ode.adams_bashforth, order=2), 2, 1, f"{_EDM}, eq. 1"),
+    Sampler("lms-3", partial(pf_ode.adams_bashforth, order=3), 3, 1, f"{_EDM}, eq. 1"),
+    Sampler("lms-4", partial(pf_ode.adams_bashforth, order=4), 4, 1, f"{_EDM}, eq. 1",
+            aliases=("lms", "lms-discrete")),
     # DPM-Solver: noise prediction.
     Sampler("dpm-solver-2", partial(_single_2, predicting="noise"), 2, 2, f"{_DPM}, algorithm 1",
             aliases=("dpm-2", "kdpm2", "kdpm2-discrete")),

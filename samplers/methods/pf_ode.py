@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 from samplers.draft import Combination, Draft, Evaluation
 from samplers.grid import Grid
 from samplers.methods.interval import ddim as ddim_step
+from samplers.phi import lagrange_weights
 from samplers.schedule import Point
 from samplers.tableau import Tableau
 
@@ -79,6 +82,33 @@ def runge_kutta(grid: Grid, butcher: Butcher) -> Tableau:
             draft.append(_advance(first, slopes, a, nxt, stage), stage)
             slopes.append(draft.evaluate().noise)
         draft.append(_advance(first, slopes, butcher.b, nxt, nxt), nxt)
+    return draft.tableau()
+
+
+def adams_bashforth(grid: Grid, order: int) -> Tableau:
+    r"""Adams-Bashforth in rho, order 2 to 4: the linear multistep method (LMS) of k-diffusion.
+
+    .. math:: y_t = y + \int_\rho^{\rho_t} p(r) \, dr
+
+    with p the polynomial through the last ``order`` slopes eps. In rho the way to sigma = 0 is
+    finite, so the last step keeps the order of the others.
+    """
+    if order not in (2, 3, 4):
+        raise ValueError(f"Adams-Bashforth in rho has order 2, 3 or 4, not {order}.")
+    draft = Draft(grid)
+    history: list[Evaluation] = []
+    for now, nxt in draft.intervals():
+        known = draft.evaluate()
+        if now.pure_noise:
+            draft.append(ddim_step(known, nxt), nxt)
+            continue
+        history = [known, *history[: order - 1]]
+        h = nxt.rho - now.rho
+        nodes = [(past.at.rho - now.rho) / h for past in history]
+        y = known.x / now.alpha
+        for weight, past in zip(lagrange_weights(nodes, torch.zeros_like(h)), history, strict=True):
+            y = y + weight * h * past.noise
+        draft.append(nxt.alpha * y, nxt)
     return draft.tableau()
 
 
