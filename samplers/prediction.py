@@ -163,7 +163,7 @@ def classifier_free_guidance(
 
     (Ho and Salimans 2022, eq. 6 with w = 1 + their w, https://arxiv.org/abs/2207.12598). A share
     ``rescale`` of the result is brought back to the standard deviation of o_cond, sample by
-    sample (Lin et al. 2023, eq. 15-16, https://arxiv.org/abs/2305.08891). ``scale`` = 1 is the
+    sample (Lin et al. 2023, section 3.4, https://arxiv.org/abs/2305.08891). ``scale`` = 1 is the
     conditional model itself, at half the cost.
     """
     if not 0 <= rescale <= 1:

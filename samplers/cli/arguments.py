@@ -1,0 +1,257 @@
+"""What the commands share: their arguments, read into the library's own types."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from samplers.grid import SPACINGS
+from samplers.registry import get_sampler
+
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+
+ALL = "all"
+NUM_IMAGES = 16
+
+
+class Failure(Exception):
+    """Something failed on the way; the command ends with this sentence and code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are exceptions, so that they leave the command as all others do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see `{self.prog} --help`)")
+
+
+Commands = Any  # argparse gives the type of add_subparsers() no public name.
+
+
+def add_command(commands: Commands, name: str, summary: str, epilog: str = "") -> Parser:
+    """A parser for the command ``name``."""
+    parser: Parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the sampler steps."""
+    group = parser.add_argument_group("time grid")
+    group.add_argument(
+        "--grid",
+        choices=SPACINGS,
+        metavar="SPACING",
+        help=f"{', '.join(SPACINGS)} [log-snr; for prompts the pipeline's own]",
+    )
+    group.add_argument(
+        "--sigma-min",
+        type=float,
+        metavar="S",
+        help="last positive noise level, in units of sigma/alpha [the lowest trained]",
+    )
+    group.add_argument(
+        "--sigma-max", type=float, metavar="S", help="first noise level [the highest trained]"
+    )
+    group.add_argument(
+        "--final",
+        choices=("zero", "sigma_min"),
+        help="where the last step ends: at sigma = 0, or at the last positive level [zero, unless "
+        "the checkpoint's scheduler says otherwise]",
+    )
+
+
+def add_option_argument(parser: argparse._ActionsContainer) -> None:
+    """Settings of one sampler."""
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting, such as eta=0.5; repeatable (`samplers show NAME` lists all)",
+    )
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is asked of the model, and where it runs."""
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a diffusers folder")
+    group = parser.add_argument_group("what to draw")
+    group.add_argument(
+        "--label",
+        type=_labels,
+        metavar="N[,N…]|all",
+        help="class of a class-conditional model; several are taken in turn [all]",
+    )
+    group.add_argument("--prompt", help="text, for a model that takes one")
+    group.add_argument("--negative-prompt", metavar="TEXT", help="what to keep away from")
+    group.add_argument(
+        "--guidance",
+        type=float,
+        metavar="W",
+        help="scale of classifier-free guidance; 1 is none [1; for prompts the pipeline's own]",
+    )
+    group.add_argument(
+        "--guidance-rescale",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="share of the guided output brought back to its unguided contrast, 0 to 1 [0]",
+    )
+    seeds = group.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=_whole, default=0, metavar="N", help="of the first image [0]")
+    seeds.add_argument(
+        "--seeds", type=_seeds, metavar="LIST", help="one for each image: 0,1,2 or 0-15 or both"
+    )
+    group = parser.add_argument_group("how to run")
+    group.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="of the network [float32]"
+    )
+    group.add_argument(
+        "--device", default="auto", help="cpu, cuda or cuda:N [auto: the GPU, if there is one]"
+    )
+    group.add_argument(
+        "--null-label",
+        type=_whole,
+        metavar="N",
+        help="the class that stands for 'no class', if the checkpoint does not say",
+    )
+    group.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read weights from a pickle where there are no safetensors (tensors only)",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 up."""
+    number = _whole(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small; it must be at least 1")
+    return number
+
+
+def positives(text: str) -> tuple[int, ...]:
+    """Whole numbers from 1 up, separated by commas."""
+    return tuple(positive(part) for part in text.split(","))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names of samplers, separated by commas; each is looked up."""
+    return tuple(sampler_name(part) for part in text.split(","))
+
+
+def sampler_name(text: str) -> str:
+    """The registry's name of a sampler, from any of its names."""
+    try:
+        return get_sampler(text).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
+
+
+def _whole(text: str) -> int:
+    if not text.strip().removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; it must be zero or more")
+    return int(text)
+
+
+def _labels(text: str) -> tuple[int, ...] | str:
+    return ALL if text == ALL else tuple(_whole(part) for part in text.split(","))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    seeds = tuple(seed for part in text.split(",") for seed in _seed_range(part))
+    if len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"{text} names a seed twice")
+    return seeds
+
+
+def _seed_range(text: str) -> Sequence[int]:
+    first, dash, last = text.partition("-")
+    if not dash:
+        return (_whole(text),)
+    if not _whole(first) <= _whole(last):
+        raise argparse.ArgumentTypeError(f"the range {text} runs backwards")
+    return range(int(first), int(last) + 1)
+
+
+def chosen_seeds(arguments: argparse.Namespace, default_count: int) -> tuple[int, ...]:
+    """The seeds that were asked for, in one way or the other."""
+    count: int | None = arguments.num_images
+    if arguments.seeds is None:
+        return tuple(arguments.seed + i for i in range(count or default_count))
+    if count not in (None, len(arguments.seeds)):
+        raise ValueError(
+            f"--num-images is {count}, but --seeds lists {len(arguments.seeds)}; give only one."
+        )
+    return tuple(arguments.seeds)
+
+
+def chosen_labels(
+    asked: tuple[int, ...] | str | None, classes: Sequence[int], null_label: int | None
+) -> tuple[int, ...] | None:
+    """The classes that are taken in turn, or None for a model that knows none."""
+    if not classes:
+        if asked is not None:
+            raise ValueError("This checkpoint knows no classes; leave --label away.")
+        return None
+    if asked is None or isinstance(asked, str):
+        return tuple(classes)
+    wrong = [label for label in asked if label not in classes and label != null_label]
+    if wrong:
+        none = "" if null_label is None else f" ({null_label} stands for 'no class')"
+        raise ValueError(
+            f"There is no class {wrong[0]}; this checkpoint knows the classes {min(classes)} to "
+            f"{max(classes)}{none}."
+        )
+    return asked
+
+
+def options_of(sampler: str, texts: Sequence[str]) -> dict[str, Any]:
+    """The settings of a sampler from NAME=VALUE, each of the type of its default."""
+    known = get_sampler(sampler).options
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"The option {text!r} has no value; write it as NAME=VALUE.")
+        if name not in known:
+            has = ", ".join(known) or "none"
+            raise ValueError(f"The sampler {sampler!r} has no option {name!r}; it has {has}.")
+        found[name] = _value(name, value, known[name])
+    return found
+
+
+_SWITCH = {"true": True, "false": False}
+
+
+def _value(name: str, text: str, default: object) -> object:
+    if isinstance(default, bool):
+        if text.lower() not in _SWITCH:
+            raise ValueError(f"The option {name} is {text!r}; it must be true or false.")
+        return _SWITCH[text.lower()]
+    if not isinstance(default, int | float):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"The option {name} is {text!r}; it must be a number.") from None

@@ -1,0 +1,73 @@
+"""``samplers sample``: its arguments. The work is in :mod:`samplers.cli.drawing`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from samplers.cli.arguments import (
+    NUM_IMAGES,
+    Commands,
+    add_checkpoint_arguments,
+    add_command,
+    add_grid_arguments,
+    add_option_argument,
+    positive,
+    sampler_name,
+)
+
+_EPILOG = """\
+examples:
+  samplers sample assets/digits --label 3 --guidance 1.5 --steps 15 --output digits.png
+  samplers sample assets/digits --num-images 100 --output all-classes.png
+  samplers sample assets/digits --sampler ancestral --option eta=0.5 --steps 50 --output noisy.png
+  samplers sample my-stable-diffusion --prompt "a lighthouse" --seeds 0-3 --output lighthouse/
+
+Every picture holds, in its PNG text chunk "parameters", all that is needed to draw it again. An
+image depends on its seed alone, not on the number of images, the batch size or the device (but for
+the rounding of the network's own arithmetic).
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``sample``."""
+    parser = add_command(commands, "sample", "draw images from a checkpoint", _EPILOG)
+    add_checkpoint_arguments(parser)
+    group = parser.add_argument_group("sampler")
+    group.add_argument(
+        "--sampler",
+        type=sampler_name,
+        default="dpmpp-2m",
+        metavar="NAME",
+        help="see `samplers list` [dpmpp-2m]",
+    )
+    group.add_argument("--steps", type=positive, default=20, metavar="N", help="[20]")
+    add_option_argument(group)
+    add_grid_arguments(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--num-images", type=positive, metavar="N", help=f"[{NUM_IMAGES}, or as --seeds]"
+    )
+    group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="at once [16]")
+    group.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="NAME.png for one picture of all images; a folder for single images and grid.png, "
+        "where images that are there already are kept",
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace images in the folder that were drawn with other settings",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw the images."""
+    # diffusers takes seconds to import, and the other commands need nothing of it.
+    from samplers.cli.drawing import draw
+
+    return draw(arguments)

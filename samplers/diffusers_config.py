@@ -1,0 +1,485 @@
+r"""Layer 6. Scheduler configs of diffusers, read into the library's own terms.
+
+What a network was trained for stands in the config of its scheduler, under the names of some
+twenty scheduler classes. :func:`read_config` turns any of them into a :class:`SchedulerSettings`:
+a schedule, what the network predicts, what it is told as its time, and the grid that the config
+asks for. No sampler is chosen here, and nothing is imported from diffusers but the signatures of
+its classes, which hold the defaults of missing keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, cast
+
+import diffusers
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samplers.grid import Final, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
+from samplers.prediction import (
+    Correction,
+    EDMOutput,
+    Prediction,
+    PredictionType,
+    clip,
+    dynamic_threshold,
+)
+from samplers.schedule import EDM, EDMPreconditioned, FlowMatching, Schedule, VPDiscrete
+
+Numbers = Sequence[float] | NDArray[Any] | Tensor
+
+ScheduleKind = Literal["vp", "flow", "edm", "ve"]
+
+OWN_CLASS = "SamplerScheduler"
+
+_CLASSES: dict[ScheduleKind, tuple[str, ...]] = {
+    "vp": (
+        "DDPMScheduler",
+        "DDPMParallelScheduler",
+        "DDIMScheduler",
+        "DDIMParallelScheduler",
+        "PNDMScheduler",
+        "LMSDiscreteScheduler",
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler",
+        "DPMSolverSDEScheduler",
+        "UniPCMultistepScheduler",
+        "DEISMultistepScheduler",
+        "SASolverScheduler",
+        "LCMScheduler",
+        "TCDScheduler",
+        "UnCLIPScheduler",
+        "CogVideoXDDIMScheduler",
+        "CogVideoXDPMScheduler",
+    ),
+    "flow": (
+        "FlowMatchEulerDiscreteScheduler",
+        "FlowMatchHeunDiscreteScheduler",
+        "FlowMatchLCMScheduler",
+        "LTXEulerAncestralRFScheduler",
+    ),
+    "edm": ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"),
+    "ve": ("ScoreSdeVeScheduler",),
+}
+
+KNOWN_CLASSES: dict[str, ScheduleKind] = {
+    name: kind for kind, names in _CLASSES.items() for name in names
+}
+"""The scheduler classes of diffusers whose configs can be read, and the kind of their schedule."""
+
+# What a key means where neither the config nor the signature of its class has it.
+DEFAULTS: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "snr_shift_scale": 1.0,
+    "prediction_type": None,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+    "timestep_spacing": "linspace",
+    "steps_offset": 0,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_lu_lambdas": False,
+    "sigma_schedule": "karras",
+    "sigma_data": 1.0,
+    "sigma_min": None,
+    "sigma_max": None,
+    "final_sigmas_type": "zero",
+    "use_flow_sigmas": False,
+    "shift": 1.0,
+    "shift_terminal": None,
+    "use_dynamic_shifting": False,
+    "time_shift_type": "exponential",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SchedulerSettings:
+    """What a scheduler config says of a network.
+
+    schedule: its noise schedule, in the coordinates that the network is given.
+    prediction: what it returns.
+    time_scale: it is told ``time_scale * t``, t being the schedule's time.
+    correction: clipping or thresholding of the predicted x_0, or None.
+    spacing, offset, sigma_min, sigma_max, final: the grid that the config asks for.
+    dynamic_shift: from mu to the flow shift that depends on the image size, or None.
+    shift_terminal: where the last positive time of a flow grid is stretched to, or None.
+    """
+
+    schedule: Schedule
+    prediction: Prediction
+    time_scale: float
+    correction: Correction | None
+    spacing: str
+    offset: int
+    sigma_min: float | None
+    sigma_max: float | None
+    final: Final
+    dynamic_shift: Callable[[float], float] | None
+    shift_terminal: float | None
+
+    def grid(
+        self,
+        steps: int,
+        spacing: Spacing | None = None,
+        *,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+    ) -> Grid:
+        """The config's grid of ``steps`` steps, with what is given here put in its place.
+
+        A flow model's own spacing is even times 1, (n-1)/n, …, 1/n before the shift.
+        """
+        low = self.sigma_min if sigma_min is None else sigma_min
+        high = self.sigma_max if sigma_max is None else sigma_max
+        if self._plain_flow(spacing, low, high) and steps >= 1:
+            return self.grid_from_sigmas(torch.linspace(1, 1 / steps, steps, dtype=torch.float64))
+        return make_grid(
+            self.schedule,
+            steps,
+            cast(Spacing, spacing or self.spacing),
+            sigma_min=low,
+            sigma_max=high,
+            final=self.final,
+            offset=self.offset,
+        )
+
+    def _plain_flow(self, spacing: str | None, low: float | None, high: float | None) -> bool:
+        default = spacing is None and self.spacing == "trailing" and self.final == "zero"
+        return isinstance(self.schedule, FlowMatching) and default and low is None and high is None
+
+    def grid_from_timesteps(self, timesteps: Numbers) -> Grid:
+        """A grid through the times that the network is told, noisiest first.
+
+        Raises ValueError outside of the trained range.
+        """
+        told = torch.as_tensor(timesteps, dtype=torch.float64).cpu()
+        times = told / self.time_scale
+        lowest = min(self.schedule.t_min, 0.0)
+        if bool((times > self.schedule.t_max + 1e-6).any()) or bool((times < lowest).any()):
+            raise ValueError(
+                f"The timesteps run from {float(told.max()):.6g} to {float(told.min()):.6g}; this "
+                f"network was trained from {self.time_scale * self.schedule.t_max:.6g} to "
+                f"{self.time_scale * lowest:.6g}."
+            )
+        return grid_from_times(self.schedule, times, self.final)
+
+    def grid_from_sigmas(self, sigmas: Numbers) -> Grid:
+        """A grid through given noise levels, noisiest first; a 0 at the end is optional.
+
+        Those of a flow model are its times before the shift, as Flux's pipeline passes them; on
+        every other schedule they are sigma / alpha. Without a 0 at the end the grid is closed as
+        the config's ``final_sigmas_type`` says.
+        """
+        levels = torch.as_tensor(sigmas, dtype=torch.float64).cpu()
+        closed = levels.ndim == 1 and len(levels) > 0 and bool(levels[-1] == 0)
+        if isinstance(self.schedule, FlowMatching):
+            times = self._shifted(levels[:-1] if closed else levels)
+            return grid_from_times(self.schedule, times, "zero" if closed else self.final)
+        noisiest = float(self.schedule.noisiest.rho)
+        if bool((levels > noisiest * (1 + 1e-3)).any()):
+            raise ValueError(
+                f"The noise levels begin at {float(levels.max()):.6g}; sigma/alpha of this network "
+                f"goes up to {noisiest:.6g}."
+            )
+        if not closed and self.final == "zero":
+            levels = torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+        return grid_from_sigmas(self.schedule, levels)
+
+    def _shifted(self, u: Tensor) -> Tensor:
+        assert isinstance(self.schedule, FlowMatching)
+        if bool((u > 1 + 1e-6).any()) or bool((u <= 0).any()):
+            raise ValueError(
+                f"The sigmas of a flow model run from {float(u.max()):.6g} to "
+                f"{float(u.min()):.6g}; they must lie in (0, 1]."
+            )
+        shift = self.schedule.shift
+        t = shift * u / (1 + (shift - 1) * u)
+        if self.shift_terminal is None:
+            return t
+        return 1 - (1 - t) * (1 - self.shift_terminal) / (1 - t[-1])
+
+    def shifted_by(self, mu: float | None) -> SchedulerSettings:
+        """The settings for one image size, whose ``mu`` the pipeline computes.
+
+        Without dynamic shifting mu is not read, as in diffusers. Raises ValueError if a schedule
+        that needs mu gets none.
+        """
+        if self.dynamic_shift is None:
+            return self
+        if mu is None:
+            raise ValueError(
+                "This config has use_dynamic_shifting=True, so its shift depends on the image "
+                "size; pass mu to set_timesteps."
+            )
+        assert isinstance(self.schedule, FlowMatching)
+        shifted = dataclasses.replace(self.schedule, shift=self.dynamic_shift(mu))
+        return dataclasses.replace(self, schedule=shifted)
+
+
+def read_config(config: Mapping[str, Any]) -> SchedulerSettings:
+    """What the config of a diffusers scheduler (or of this library's) says of the network.
+
+    Missing keys have the defaults of the class that the config names. Raises ValueError for a
+    class of an unknown kind, or for settings that have no counterpart here.
+    """
+    return read_keys(schedule_kind(config), complete(config))
+
+
+def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
+    """Which kind of schedule the config's class, and its flags, stand for."""
+    name = class_name(config)
+    if name == OWN_CLASS:
+        return cast(ScheduleKind, config.get("schedule", "vp"))
+    keys = complete(config)
+    if keys.get("invert_sigmas"):
+        raise ValueError(
+            "The config has invert_sigmas=True (time runs backwards, as in Mochi); no sampler here "
+            "can serve it, keep the pipeline's own scheduler."
+        )
+    if keys["use_flow_sigmas"]:
+        return "flow"
+    # Stable Video Diffusion: a continuous v-network, which is EDM's with sigma_data = 1.
+    if keys.get("timestep_type") == "continuous" and keys["prediction_type"] == "v_prediction":
+        return "edm"
+    return KNOWN_CLASSES[name]
+
+
+def class_name(config: Mapping[str, Any]) -> str:
+    """The scheduler class that the config belongs to.
+
+    A scheduler that was neither saved nor loaded does not name its class, but holds every key of
+    it: then the class with the most keys among those that ``config`` has in full is meant.
+    """
+    if "_class_name" in config:
+        return _checked_name(config["_class_name"])
+    if {"sampler", "schedule"} <= set(config):
+        return OWN_CLASS
+    fits = {name: len(keys) for name, keys in _signatures().items() if set(keys) <= set(config)}
+    if not fits:
+        raise ValueError(
+            "The scheduler config names no class, and its keys are not those of a known one; add "
+            f"_class_name, one of {', '.join(KNOWN_CLASSES)}."
+        )
+    return max(fits, key=lambda name: fits[name])
+
+
+def _checked_name(name: object) -> str:
+    if name != OWN_CLASS and name not in KNOWN_CLASSES:
+        raise ValueError(
+            f"The scheduler config is of class {name!r}, whose noise schedule is not known here; "
+            f"known are {', '.join(KNOWN_CLASSES)}."
+        )
+    return str(name)
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that the config's own class reads, with that class's defaults for missing ones.
+
+    Keys that the class does not know (left over from another class) say nothing of the network.
+    """
+    name = class_name(config)
+    if name == OWN_CLASS:
+        return {**DEFAULTS, **config}
+    read = {key: config.get(key, default) for key, default in _signatures()[name].items()}
+    keys = {**DEFAULTS, **read}
+    if "flow_shift" in read:
+        keys["shift"] = read["flow_shift"]
+    return keys
+
+
+@cache
+def _signatures() -> dict[str, dict[str, Any]]:
+    """The arguments of every known scheduler class, with their defaults."""
+    classes = {name: inspect.signature(getattr(diffusers, name)) for name in KNOWN_CLASSES}
+    return {
+        name: {p.name: p.default for p in signature.parameters.values()}
+        for name, signature in classes.items()
+    }
+
+
+def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
+    """:func:`read_config` for keys that are complete, on a schedule of the given kind."""
+    if kind not in _SCHEDULES:
+        raise ValueError(f"The schedule is {kind!r}; it must be one of {', '.join(_SCHEDULES)}.")
+    schedule = _SCHEDULES[kind](keys)
+    on_flow = isinstance(schedule, FlowMatching)
+    return SchedulerSettings(
+        schedule=schedule,
+        prediction=_prediction(kind, keys),
+        time_scale=float(keys["num_train_timesteps"]) if on_flow else 1.0,
+        correction=_correction(keys),
+        spacing=_spacing(kind, keys),
+        offset=int(keys["steps_offset"]),
+        # The ends of these two schedules are what their configs call sigma_min and sigma_max.
+        sigma_min=None if kind in ("edm", "ve") else keys["sigma_min"],
+        sigma_max=None if kind in ("edm", "ve") else keys["sigma_max"],
+        final=keys["final_sigmas_type"],
+        dynamic_shift=_dynamic_shift(keys) if on_flow else None,
+        shift_terminal=keys["shift_terminal"] or None,
+    )
+
+
+def _vp(keys: Mapping[str, Any]) -> VPDiscrete:
+    """``alphas_cumprod`` as diffusers makes it, in float64."""
+    table = VPDiscrete.from_betas(_betas(keys)).alphas_cumprod
+    snr_shift = float(keys["snr_shift_scale"])
+    table = table / (snr_shift + (1 - snr_shift) * table)
+    return VPDiscrete(_without_terminal_signal(table) if keys["rescale_betas_zero_snr"] else table)
+
+
+def _betas(keys: Mapping[str, Any]) -> Tensor:
+    if keys["trained_betas"] is not None:
+        return torch.as_tensor(keys["trained_betas"], dtype=torch.float64)
+    start, end = float(keys["beta_start"]), float(keys["beta_end"])
+    steps = int(keys["num_train_timesteps"])
+    match keys["beta_schedule"]:
+        case "linear":
+            return torch.linspace(start, end, steps, dtype=torch.float64)
+        case "scaled_linear":
+            return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
+        case "squaredcos_cap_v2":
+            alpha_bar = VPDiscrete.cosine(steps).alphas_cumprod
+            return 1 - alpha_bar / torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        case "sigmoid":
+            return start + (end - start) * torch.linspace(-6, 6, steps).double().sigmoid()
+        case other:
+            raise ValueError(
+                f"The beta schedule is {other!r}; it must be linear, scaled_linear, "
+                "squaredcos_cap_v2 or sigmoid, or the betas themselves as trained_betas."
+            )
+
+
+def _without_terminal_signal(alphas_cumprod: Tensor) -> Tensor:
+    """Zero signal at the last step (Lin et al. 2023, algorithm 1,
+    https://arxiv.org/abs/2305.08891)."""
+    alpha = alphas_cumprod.sqrt()
+    return ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])).square()
+
+
+def _flow(keys: Mapping[str, Any]) -> FlowMatching:
+    """Without a shift if that depends on the image size: :meth:`SchedulerSettings.shifted_by`."""
+    shift = 1.0 if keys["use_dynamic_shifting"] else float(keys["shift"])
+    return FlowMatching(shift=shift, u_min=1 / int(keys["num_train_timesteps"]))
+
+
+def _edm(keys: Mapping[str, Any]) -> EDMPreconditioned:
+    low, high = keys["sigma_min"], keys["sigma_max"]
+    if low is None or high is None:
+        trained = _vp(keys)
+        low = float(trained.cleanest.rho) if low is None else low
+        high = float(trained.noisiest.rho) if high is None else high
+    return EDMPreconditioned(float(low), float(high), float(keys["sigma_data"]))
+
+
+def _ve(keys: Mapping[str, Any]) -> EDM:
+    return EDM(float(keys["sigma_min"]), float(keys["sigma_max"]))
+
+
+_SCHEDULES: dict[ScheduleKind, Callable[[Mapping[str, Any]], Schedule]] = {
+    "vp": _vp,
+    "flow": _flow,
+    "edm": _edm,
+    "ve": _ve,
+}
+
+# What a network predicts if its config does not say, and what it may.
+_PREDICTIONS: dict[ScheduleKind, dict[str | None, PredictionType]] = {
+    "vp": {
+        None: "epsilon",
+        "epsilon": "epsilon",
+        "sample": "sample",
+        "v_prediction": "v_prediction",
+    },
+    "flow": {
+        None: "flow",
+        "flow_prediction": "flow",
+        "epsilon": "epsilon",
+        "sample": "sample",
+        "v_prediction": "v_prediction",
+    },
+    "ve": {None: "score"},
+}
+
+
+def _prediction(kind: ScheduleKind, keys: Mapping[str, Any]) -> Prediction:
+    name = keys["prediction_type"]
+    if kind == "edm":
+        return _edm_prediction(name, float(keys["sigma_data"]))
+    allowed = _PREDICTIONS[kind]
+    if name not in allowed:
+        names = ", ".join(str(known) for known in allowed if known is not None)
+        raise ValueError(
+            f"The prediction type is {name!r}; on a schedule of kind {kind!r} it must be "
+            f"{names or 'left out'}."
+        )
+    return allowed[name]
+
+
+def _edm_prediction(name: str | None, sigma_data: float) -> EDMOutput:
+    """EDM's F, which diffusers calls epsilon, or its negative, which is v of data scaled to 1."""
+    signs = {None: 1.0, "epsilon": 1.0, "v_prediction": -1.0}
+    if name not in signs:
+        raise ValueError(
+            f"The prediction type is {name!r}; an EDM network predicts epsilon or v_prediction."
+        )
+    return EDMOutput(sigma_data, signs[name])
+
+
+def _correction(keys: Mapping[str, Any]) -> Correction | None:
+    if keys["thresholding"]:
+        return dynamic_threshold(keys["dynamic_thresholding_ratio"], keys["sample_max_value"])
+    return clip(keys["clip_sample_range"]) if keys["clip_sample"] else None
+
+
+def _spacing(kind: ScheduleKind, keys: Mapping[str, Any]) -> str:
+    flags = {
+        "use_karras_sigmas": "karras",
+        "use_exponential_sigmas": "exponential",
+        "use_lu_lambdas": "log-snr",
+        "use_beta_sigmas": "beta",
+    }
+    chosen = [spacing for flag, spacing in flags.items() if keys[flag]]
+    if chosen:
+        return chosen[0]
+    match kind:
+        case "vp":
+            return str(keys["timestep_spacing"])
+        case "flow":
+            return "trailing"
+        case "edm":
+            return str(keys["sigma_schedule"])
+        case "ve":
+            return "exponential"
+
+
+def _dynamic_shift(keys: Mapping[str, Any]) -> Callable[[float], float] | None:
+    if not keys["use_dynamic_shifting"]:
+        return None
+    match keys["time_shift_type"]:
+        case "exponential":
+            return math.exp
+        case "linear":
+            return float
+        case other:
+            raise ValueError(f"time_shift_type is {other!r}; it must be exponential or linear.")

@@ -1,0 +1,207 @@
+"""Layer 6. Pictures: tensors to pixels, sheets with captions, PNG files that say their making.
+
+Nothing here knows networks or samplers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from torch import Tensor
+
+PARAMETERS = "parameters"
+"""The keyword of the PNG text chunk that holds how a picture was made, as JSON."""
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_PAPER = "white"
+_INK = (34, 34, 34)
+_FAINT = (110, 110, 110)
+# Images smaller than this on paper are enlarged by a whole factor, so that pixels stay pixels.
+_READABLE = 96
+
+
+def to_images(x: Tensor) -> list[Image.Image]:
+    """Pictures of a batch [B, C, H, W] whose values run from -1 (black) to 1 (white).
+
+    Raises ValueError unless C is 1 (grey), 3 (colour) or 4 (colour and opacity).
+    """
+    channels = x.shape[1]
+    if channels not in _MODES:
+        raise ValueError(
+            f"The samples have {channels} channels; only 1, 3 or 4 can be drawn as a picture."
+        )
+    levels = ((x.double().clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
+    arrays = levels.permute(0, 2, 3, 1).squeeze(3) if channels == 1 else levels.permute(0, 2, 3, 1)
+    return [Image.fromarray(array.contiguous().numpy()) for array in arrays]
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    """The whole factor by which an image of this size is enlarged on a sheet."""
+    return max(1, math.ceil(_READABLE / max(size)))
+
+
+def enlarged(image: Image.Image) -> Image.Image:
+    """The image as it stands on a sheet; each pixel becomes a square of pixels."""
+    factor = enlargement(image.size)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def columns_for(count: int, classes: int) -> int:
+    """Columns of a sheet: one for each class if that fills its rows, else as square as can be."""
+    if 1 < classes <= 16 and count % classes == 0:
+        return classes
+    return math.ceil(math.sqrt(count))
+
+
+def sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    """The images in rows of ``columns``, enlarged if small, with a narrow gap between."""
+    tiles = [enlarged(image) for image in images]
+    width, height = tiles[0].size
+    gap = max(2, width // 32)
+    rows = math.ceil(len(tiles) / columns)
+    mode = "L" if tiles[0].mode == "L" else "RGB"
+    size = (columns * (width + gap) + gap, rows * (height + gap) + gap)
+    paper = Image.new(mode, size, _PAPER)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        paper.paste(tile, (gap + column * (width + gap), gap + row * (height + gap)))
+    return paper
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a table: images side by side, or none, and the lines of text beneath."""
+
+    images: tuple[Image.Image, ...]
+    lines: tuple[str, ...]
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]]
+) -> Image.Image:
+    """A picture with a heading over every column and a name before every row of cells."""
+    return _Table(title, tuple(columns), tuple((name, tuple(cells)) for name, cells in rows)).draw()
+
+
+_MARGIN = 16
+_TEXT, _SMALL = 15, 13
+_LINE = 18
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The measures of a table of pictures: everything follows from its widest cell and name."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+    @property
+    def _cells(self) -> list[Cell]:
+        return [cell for _, cells in self.rows for cell in cells]
+
+    @property
+    def _tile(self) -> tuple[int, int]:
+        sizes = [enlarged(image).size for cell in self._cells for image in cell.images]
+        return max((w for w, _ in sizes), default=_READABLE), max(
+            (h for _, h in sizes), default=_READABLE
+        )
+
+    @property
+    def _cell(self) -> tuple[int, int]:
+        width, height = self._tile
+        beside = max((len(cell.images) for cell in self._cells), default=1)
+        lines = max((len(cell.lines) for cell in self._cells), default=0)
+        texts = [line for cell in self._cells for line in cell.lines]
+        text = max((_width(line, _SMALL) for line in texts), default=0)
+        return max(beside * (width + 4) - 4, text), height + 6 + lines * _LINE
+
+    @property
+    def _left(self) -> int:
+        return _MARGIN + max(_width(name, _TEXT) for name, _ in self.rows) + _MARGIN
+
+    @property
+    def _top(self) -> int:
+        return _MARGIN + 3 * _LINE + 4
+
+    def draw(self) -> Image.Image:
+        width, height = self._cell
+        across = self._left + len(self.columns) * (width + _MARGIN)
+        across = max(across, _width(self.title, _TEXT) + 2 * _MARGIN)
+        down = self._top + len(self.rows) * (height + _MARGIN)
+        paper = Image.new("RGB", (across, down), _PAPER)
+        pen = ImageDraw.Draw(paper)
+        pen.text((_MARGIN, _MARGIN), self.title, fill=_INK, font=_font(_TEXT))
+        for number, heading in enumerate(self.columns):
+            self._centred(pen, self._x(number), _MARGIN + 2 * _LINE - 6, heading, _TEXT)
+        for row, (name, cells) in enumerate(self.rows):
+            y = self._top + row * (height + _MARGIN)
+            middle = y + self._tile[1] // 2
+            pen.text((_MARGIN, middle), name, fill=_INK, font=_font(_TEXT), anchor="lm")
+            for number, cell in enumerate(cells):
+                self._draw_cell(paper, pen, self._x(number), y, cell)
+        return paper
+
+    def _x(self, column: int) -> int:
+        return self._left + column * (self._cell[0] + _MARGIN)
+
+    def _draw_cell(
+        self, paper: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, cell: Cell
+    ) -> None:
+        tiles = [enlarged(image) for image in cell.images]
+        used = sum(tile.width + 4 for tile in tiles) - 4
+        at = x + (self._cell[0] - used) // 2
+        for tile in tiles:
+            paper.paste(tile, (at, y))
+            at += tile.width + 4
+        for number, line in enumerate(cell.lines):
+            below = y + self._tile[1] + 6 + number * _LINE
+            self._centred(pen, x, below, line, _SMALL)
+
+    def _centred(self, pen: ImageDraw.ImageDraw, x: int, y: int, text: str, size: int) -> None:
+        ink = _INK if size == _TEXT else _FAINT
+        where = (x + self._cell[0] / 2, y)
+        pen.text(where, text, fill=ink, font=_font(size), anchor="ma")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _width(text: str, size: int) -> int:
+    return math.ceil(_font(size).getbbox(text)[2])
+
+
+def write_png(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:
+    """Write the picture with its parameters; ``path`` is whole or untouched at every moment."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text(PARAMETERS, json.dumps(parameters))
+    # The process's number keeps two commands that write to one folder apart.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        image.save(part, format="PNG", pnginfo=info)
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def read_parameters(path: Path) -> dict[str, Any] | None:
+    """How the picture was made, or None if it is no whole picture of ours."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            found = json.loads(image.info[PARAMETERS])
+    except (OSError, SyntaxError, KeyError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,333 @@
+"""Checkpoints: folders of diffusers as something that draws images from seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
+from torch import Tensor
+
+from samplers.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    LoadOptions,
+    Recipe,
+    load_checkpoint,
+    read_settings,
+)
+from samplers.noise import initial_noise
+from samplers.sample import NotFiniteError, sample
+from tests import tiny_checkpoints
+from tests.tiny_checkpoints import CLASSES, NULL, SIZE, change
+
+RECIPE = Recipe(steps=3)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    makers: dict[str, Callable[[Path], Path]] = {
+        "unconditional": tiny_checkpoints.unconditional,
+        "classes": tiny_checkpoints.of_classes,
+        "transformer": tiny_checkpoints.transformer_of_classes,
+        "prompts": tiny_checkpoints.of_prompts,
+    }
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: make(root / name) for name, make in makers.items()}
+
+
+@pytest.fixture
+def classes(folders: dict[str, Path]) -> Checkpoint:
+    return load_checkpoint(folders["classes"], LoadOptions())
+
+
+def draw(
+    checkpoint: Checkpoint,
+    recipe: Recipe = RECIPE,
+    seeds: tuple[int, ...] = (0, 1),
+    labels: tuple[int, ...] | None = None,
+) -> Tensor:
+    return checkpoint.draw(checkpoint.settle(recipe), seeds, labels, lambda: None)
+
+
+# ----------------------------------------------------------------------------- what is drawn
+
+
+def test_unconditional_is_the_front_door(folders: dict[str, Path]) -> None:
+    """The same image as from the library's own function on the same network."""
+    folder = folders["unconditional"]
+    unet = UNet2DModel.from_pretrained(folder / "unet").eval()
+    settings = read_settings(folder)
+    with torch.no_grad():
+        expected = sample(
+            lambda x, t: unet(x, t).sample,
+            initial_noise((0, 1), (3, SIZE, SIZE)).float(),
+            schedule=settings.schedule,
+            sampler="ancestral",
+            steps=3,
+            seeds=(0, 1),
+            correct=settings.correction,
+        )
+    drawn = draw(load_checkpoint(folder, LoadOptions()), replace(RECIPE, sampler="ancestral"))
+    assert torch.equal(drawn, expected)
+
+
+def test_labels_and_guidance_matter(classes: Checkpoint) -> None:
+    assert classes.classes == (0, 1, 2)
+    assert classes.null_label == NULL
+    plain = draw(classes, labels=(0, 1))
+    guided = replace(RECIPE, guidance=2.0)
+    assert not torch.equal(plain, draw(classes, labels=(1, 1)))
+    assert not torch.equal(plain, draw(classes, guided, labels=(0, 1)))
+    rescaled = draw(classes, replace(guided, guidance_rescale=0.7), labels=(0, 1))
+    assert not torch.equal(draw(classes, guided, labels=(0, 1)), rescaled)
+
+
+def test_guidance_of_zero_asks_for_no_class(classes: Checkpoint) -> None:
+    null = draw(classes, replace(RECIPE, guidance=0.0), labels=(0, 1))
+    torch.testing.assert_close(null, draw(classes, labels=(NULL, NULL)))
+
+
+def test_an_image_depends_on_its_seed_alone(classes: Checkpoint) -> None:
+    together = draw(classes, replace(RECIPE, sampler="ancestral"), (5, 6, 7), (0, 1, 2))
+    alone = draw(classes, replace(RECIPE, sampler="ancestral"), (6,), (1,))
+    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_dtypes(folders: dict[str, Path], classes: Checkpoint, dtype: torch.dtype) -> None:
+    other = load_checkpoint(folders["classes"], LoadOptions(dtype=dtype))
+    guided = replace(RECIPE, guidance=1.5)
+    expected = draw(classes, guided, labels=(0, 1))
+    error = (draw(other, guided, labels=(0, 1)).double() - expected).abs().max()
+    assert error < (1e-3 if dtype == torch.float64 else 0.3)
+
+
+def test_transformer(folders: dict[str, Path]) -> None:
+    checkpoint = load_checkpoint(folders["transformer"], LoadOptions())
+    assert checkpoint.classes == (0, 1)
+    assert checkpoint.null_label == 2
+    images = draw(checkpoint, replace(RECIPE, guidance=2.0), labels=(0, 1))
+    assert images.shape == (2, 3, SIZE, SIZE)
+    assert set(checkpoint.weights) == {
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    }
+
+
+def test_latents_are_decoded(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoints.of_latents(tmp_path / "latents"), LoadOptions())
+    assert len(checkpoint.weights) == 2
+    assert draw(checkpoint).shape == (2, 3, 2 * SIZE, 2 * SIZE)
+
+
+def test_flow_matching(tmp_path: Path) -> None:
+    """A flow network is told 1000 t, and its own final level is 0."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    folder = tiny_checkpoints.unconditional(tmp_path / "flow", scheduler)
+    checkpoint = load_checkpoint(folder, LoadOptions())
+    unet = UNet2DModel.from_pretrained(folder / "unet").eval()
+    with torch.no_grad():
+        expected = sample(
+            lambda x, t: unet(x, 1000 * t).sample,
+            initial_noise((0, 1), (3, SIZE, SIZE)).float(),
+            schedule=checkpoint.settings.schedule,
+            prediction="flow",
+            steps=3,
+        )
+    assert torch.equal(draw(checkpoint), expected)
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp-2m", "heun", "ancestral"])
+def test_prompts(folders: dict[str, Path], sampler: str) -> None:
+    calls = 0
+
+    def tick() -> None:
+        nonlocal calls
+        calls += 1
+
+    checkpoint = load_checkpoint(folders["prompts"], LoadOptions())
+    recipe = checkpoint.settle(Recipe(sampler, 3, prompt="a cat", guidance_rescale=0.5))
+    assert recipe.guidance == 7.5
+    images = checkpoint.draw(recipe, (4, 5), None, tick)
+    assert images.shape == (2, 3, SIZE, SIZE)
+    assert calls == checkpoint.tableau(recipe).calls
+    alone = checkpoint.draw(recipe, (5,), None, tick)
+    torch.testing.assert_close(alone, images[1:], rtol=0, atol=1e-4)
+    negative = replace(recipe, negative_prompt="dog")
+    assert not torch.equal(checkpoint.draw(negative, (5,), None, tick), alone)
+
+
+def test_the_calls_are_ticked(classes: Checkpoint) -> None:
+    ticks: list[int] = []
+    recipe = classes.settle(replace(RECIPE, sampler="heun"))
+    classes.draw(recipe, (0,), (0,), lambda: ticks.append(1))
+    assert len(ticks) == classes.tableau(recipe).calls == 5
+
+
+def test_weights_are_named_by_their_hash(folders: dict[str, Path], classes: Checkpoint) -> None:
+    name = "unet/diffusion_pytorch_model.safetensors"
+    digest = hashlib.sha256((folders["classes"] / name).read_bytes()).hexdigest()
+    assert classes.weights == {name: digest}
+
+
+# ---------------------------------------------------------------------------- what is refused
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    for file in folder.rglob("*.*"):
+        (to / file.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+        (to / file.relative_to(folder)).write_bytes(file.read_bytes())
+    return to
+
+
+@pytest.fixture
+def broken(folders: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the class-conditional checkpoint, to be damaged."""
+    return copy_of(folders["classes"], tmp_path / "broken")
+
+
+def refusal(folder: Path, options: LoadOptions | None = None) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder, options or LoadOptions())
+    return str(caught.value)
+
+
+def weights_of(folder: Path) -> Path:
+    return folder / "unet" / "diffusion_pytorch_model.safetensors"
+
+
+def test_missing(tmp_path: Path) -> None:
+    assert "no such folder" in refusal(tmp_path / "nothing")
+    assert "no model_index.json" in refusal(tmp_path)
+    (tmp_path / "model.ckpt").write_bytes(b"")
+    assert "single file" in refusal(tmp_path / "model.ckpt")
+
+
+def test_truncated(broken: Path) -> None:
+    data = weights_of(broken).read_bytes()
+    weights_of(broken).write_bytes(data[: len(data) // 2])
+    assert "no whole safetensors file" in refusal(broken)
+
+
+def test_not_safetensors(broken: Path) -> None:
+    weights_of(broken).write_bytes(b"this is no tensor" * 10)
+    assert "no whole safetensors file" in refusal(broken)
+    weights_of(broken).unlink()
+    assert "has no weights" in refusal(broken)
+
+
+def test_weights_of_another_network(broken: Path) -> None:
+    change(broken / "unet" / "config.json", layers_per_block=2)
+    assert "weights" in refusal(broken)
+    change(broken / "unet" / "config.json", layers_per_block=1, block_out_channels=[8, 8])
+    assert str(broken) in refusal(broken)
+
+
+def test_broken_json(broken: Path) -> None:
+    (broken / "unet" / "config.json").write_text("{")
+    assert str(broken) in refusal(broken)
+    (broken / "model_index.json").write_text("{")
+    assert "not valid JSON" in refusal(broken)
+    (broken / "model_index.json").write_text("[]")
+    assert "not a JSON object" in refusal(broken)
+
+
+def test_scheduler_of_unknown_kind(broken: Path) -> None:
+    path = broken / "scheduler" / "scheduler_config.json"
+    change(path, _class_name="VQDiffusionScheduler")
+    assert "VQDiffusionScheduler" in refusal(broken)
+    path.unlink()
+    assert "no noise schedule" in refusal(broken)
+
+
+def test_pickles_need_to_be_allowed(broken: Path, classes: Checkpoint) -> None:
+    unet = UNet2DModel.from_pretrained(broken / "unet")
+    weights_of(broken).unlink()
+    torch.save(unet.state_dict(), broken / "unet" / "diffusion_pytorch_model.bin")
+    assert "--allow-pickle" in refusal(broken)
+    allowed = load_checkpoint(broken, LoadOptions(allow_pickle=True))
+    assert torch.equal(draw(allowed, labels=(0, 1)), draw(classes, labels=(0, 1)))
+
+
+class Malicious:
+    """A pickle that would leave a file behind if it were run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_an_allowed_pickle_runs_no_code(broken: Path, tmp_path: Path) -> None:
+    weights_of(broken).unlink()
+    bomb = {"weight": Malicious(tmp_path / "exploded")}
+    torch.save(bomb, broken / "unet" / "diffusion_pytorch_model.bin")
+    assert str(broken) in refusal(broken, LoadOptions(allow_pickle=True))
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("StableDiffusionImg2ImgPipeline", "starts from an image"),
+        ("TextToVideoSDPipeline", "makes videos"),
+        ("AudioLDMPipeline", "makes sound"),
+        ("MyOwnPipeline", "does not know"),
+        ("UnCLIPImageVariationPipeline", "neither a class nor a prompt"),
+    ],
+)
+def test_pipelines_that_cannot_be_sampled(
+    folders: dict[str, Path], tmp_path: Path, name: str, why: str
+) -> None:
+    folder = copy_of(folders["prompts"], tmp_path / "other")
+    change(folder / "model_index.json", _class_name=name)
+    assert why in refusal(folder)
+
+
+def test_null_labels(broken: Path) -> None:
+    index = json.loads((broken / "model_index.json").read_text())
+    del index["_null_label"]
+    (broken / "model_index.json").write_text(json.dumps(index))
+    silent = load_checkpoint(broken, LoadOptions())
+    assert silent.classes == (0, 1, 2, 3)
+    with pytest.raises(ValueError, match="--null-label"):
+        silent.settle(replace(RECIPE, guidance=2.0))
+    told = load_checkpoint(broken, LoadOptions(null_label=NULL))
+    assert told.classes == tuple(range(CLASSES))
+    with pytest.raises(ValueError, match="from 0 to 3"):
+        load_checkpoint(broken, LoadOptions(null_label=4))
+
+
+def test_impossible_recipes(folders: dict[str, Path], classes: Checkpoint) -> None:
+    plain = load_checkpoint(folders["unconditional"], LoadOptions())
+    prompts = load_checkpoint(folders["prompts"], LoadOptions())
+    impossible: list[tuple[Checkpoint, Recipe, str]] = [
+        (plain, replace(RECIPE, guidance=2.0), "knows no classes"),
+        (classes, replace(RECIPE, prompt="a cat"), "no prompt"),
+        (classes, replace(RECIPE, guidance_rescale=2.0), "rescale"),
+        (prompts, RECIPE, "--prompt"),
+    ]
+    for checkpoint, recipe, why in impossible:
+        with pytest.raises(ValueError, match=why):
+            checkpoint.settle(recipe)
+    with pytest.raises(ValueError, match="sigma_min"):
+        classes.tableau(replace(RECIPE, sigma_min=1e6))
+
+
+@pytest.mark.parametrize("kind", ["classes", "prompts"])
+def test_not_finite(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    folder = copy_of(folders[kind], tmp_path / "nan")
+    checkpoint = load_checkpoint(folder, LoadOptions())
+    network = checkpoint._network if kind == "classes" else checkpoint._pipeline.unet  # type: ignore[attr-defined]
+    with torch.no_grad():
+        network.conv_out.bias.fill_(torch.nan)
+    recipe, labels = (RECIPE, (0, 1)) if kind == "classes" else (replace(RECIPE, prompt="a"), None)
+    with pytest.raises(NotFiniteError, match="call 1 of 3"):
+        draw(checkpoint, recipe, labels=labels)

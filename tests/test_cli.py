@@ -1,0 +1,530 @@
+"""The command line, run in this process and, where it matters, in processes of its own."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from samplers import list_samplers
+from samplers.checkpoint import NetworkCheckpoint, Recipe
+from samplers.cli import main
+from samplers.cli.main import build_parser
+from samplers.pictures import read_parameters
+from samplers.sample import NotFiniteError
+from samplers.tableau import Tableau
+from tests import tiny_checkpoints
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def digits(root: Path) -> Path:
+    """A checkpoint of three classes."""
+    return tiny_checkpoints.of_classes(root / "classes")
+
+
+@pytest.fixture(scope="module")
+def prompts(root: Path) -> Path:
+    return tiny_checkpoints.of_prompts(root / "prompts")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds that were drawn, in order."""
+    seen: list[int] = []
+    original = NetworkCheckpoint.draw
+
+    def draw(
+        self: NetworkCheckpoint, recipe: Recipe, seeds: Sequence[int], labels: Any, tick: Any
+    ) -> Tensor:
+        images = original(self, recipe, seeds, labels, tick)
+        seen.extend(seeds)
+        return images
+
+    monkeypatch.setattr(NetworkCheckpoint, "draw", draw)
+    return seen
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command; returns the exit code, and what it wrote to stdout and stderr."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+def pixels(path: Path) -> np.ndarray[Any, Any]:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def names(*seeds: int) -> set[str]:
+    return {f"seed-{seed:08d}.png" for seed in seeds}
+
+
+# ------------------------------------------------------------------------------- list and show
+
+
+def test_list_shows_every_sampler(say: Say) -> None:
+    code, out, _ = say("list")
+    assert code == 0
+    rows = {line.split()[0]: line for line in out.splitlines() if line}
+    assert set(list_samplers()) <= set(rows)
+    assert max(len(line) for line in out.splitlines()) <= 100
+    assert re.search(r" 2 +- +1 .*2211\.01095", rows["dpmpp-2m"])
+
+
+def test_list_as_json_and_by_alias(say: Say) -> None:
+    rows = json.loads(say("list", "--json")[1])
+    assert [row["name"] for row in rows] == list_samplers()
+    assert all(row["stochastic"] == (row["weak_order"] is not None) for row in rows)
+    assert "dpm-solver-multistep" in say("list", "--aliases")[1]
+
+
+def test_show_prints_the_tableau(say: Say, digits: Path) -> None:
+    code, out, _ = say("show", "DPMSolverMultistepScheduler", "--steps", 3)
+    assert code == 0
+    assert "dpmpp-2m: order 2" in out
+    assert "D[1]" in out
+    noisy = say("show", "ancestral", "--steps", 3, "--option", "eta=0.5", "--grid", "karras")
+    assert " z " in noisy[1]
+    assert "t = 999 " in say("show", "heun", "--checkpoint", digits)[1]
+
+
+def test_show_as_json_can_be_read_again(say: Say) -> None:
+    out = say("show", "unipc-2", "--steps", 4, "--schedule", "edm", "--json")[1]
+    assert Tableau.from_json(out).calls == 4
+
+
+def test_help_is_a_tour_whose_commands_exist(say: Say) -> None:
+    code, out, _ = say("--help")
+    assert code == 0
+    tour = [line.strip().split("   ")[0] for line in out.splitlines()]
+    commands = [line for line in tour if line.startswith(("samplers ", "accelerate launch "))]
+    assert len(commands) >= 6
+    for command in commands:
+        words = shlex.split(command.removeprefix("accelerate launch -m "))
+        build_parser().parse_args(words[1:])
+    for name in ("sample", "list", "show", "compare"):
+        assert say(name, "--help")[0] == 0
+
+
+def test_the_page_shows_commands_that_exist() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) >= 6
+    for command in commands:
+        words = shlex.split(command.removeprefix("accelerate launch -m "))
+        assert words[0] == "samplers"
+        build_parser().parse_args(words[1:])
+
+
+def test_the_listing_needs_no_diffusers() -> None:
+    code = "import sys; from samplers.cli import main; main(['list']); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "diffusers" not in done.stdout.splitlines()[-1].split()
+
+
+# -------------------------------------------------------------------------------------- sample
+
+
+def test_a_picture(say: Say, digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "picture.png"
+    code, out, err = say(
+        "sample", digits, "--label", 2, "--steps", 3, "--num-images", 4, "--output", path
+    )
+    assert (code, err) == (0, "")
+    assert "4 images: dpmpp-2m, 3 steps, 3 network calls each" in out
+    assert pixels(path).shape == (2 * 96 + 9, 2 * 96 + 9)
+    found = read_parameters(path)
+    assert found is not None
+    assert found["labels"] == [2, 2, 2, 2]
+    assert found["seeds"] == [0, 1, 2, 3]
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--sampler euler_a --option eta=0.5 --steps 3 --seeds 4,7-9",
+        "--grid karras --sigma-min 0.05 --sigma-max 20 --final sigma_min --steps 4 --seed 3",
+        "--guidance 1.5 --guidance-rescale 0.3 --label 0,2 --num-images 5 --dtype float64",
+    ],
+)
+def test_the_stored_command_draws_it_again(
+    say: Say, digits: Path, tmp_path: Path, options: str
+) -> None:
+    """From a single image, from the sheet of a folder and from a picture."""
+    folder, picture, again = tmp_path / "folder", tmp_path / "picture.png", tmp_path / "again.png"
+    for output in (folder, picture):
+        assert say("sample", digits, *options.split(), "--output", output)[0] == 0
+    singles = sorted(folder.glob("seed-*.png"))
+    for path in (picture, folder / "grid.png", singles[-1]):
+        found = read_parameters(path)
+        assert found is not None
+        words = shlex.split(found["command"])
+        assert words[0] == "samplers"
+        assert say(*words[1:-1], again)[0] == 0
+        if path in singles:
+            single = pixels(path)
+            assert (single == pixels(again)[3::12, 3::12][:8, :8]).all()
+        else:
+            assert (pixels(path) == pixels(again)).all()
+
+
+def test_the_classes_are_taken_in_turn(say: Say, digits: Path, tmp_path: Path) -> None:
+    code, _, err = say("sample", digits, "--steps", 2, "--num-images", 6, "--output", tmp_path)
+    assert code == 0
+    assert "taking the 3 classes in turn" in err
+    found = read_parameters(tmp_path / "grid.png")
+    assert found is not None
+    assert found["labels"] == [0, 1, 2, 0, 1, 2]
+    assert pixels(tmp_path / "grid.png").shape == (2 * 99 + 3, 3 * 99 + 3)
+
+
+def test_the_same_image_at_any_batch_size(say: Say, digits: Path, tmp_path: Path) -> None:
+    options = ["--sampler", "sde-dpmpp-2m", "--label", 1, "--steps", 3]
+    for size in (1, 3, 5):
+        code = say(
+            "sample", digits, *options, "--seeds", "0-4", "--batch-size", size, "--output",
+            tmp_path / str(size),
+        )[0]  # fmt: skip
+        assert code == 0
+    say("sample", digits, *options, "--seed", 3, "--num-images", 1, "--output", tmp_path / "alone")
+    for name in names(0, 1, 2, 3, 4):
+        for other in ("3", "5"):
+            difference = pixels(tmp_path / "1" / name) - pixels(tmp_path / other / name)
+            assert abs(difference).max() <= 1
+    three = next(iter(names(3)))
+    assert (pixels(tmp_path / "alone" / three) == pixels(tmp_path / "1" / three)).all()
+
+
+def test_prompts(say: Say, prompts: Path, tmp_path: Path) -> None:
+    options = ["--prompt", "a cat", "--steps", 2, "--seeds", "1,2", "--guidance", 3]
+    for size in (1, 2):
+        output = tmp_path / str(size)
+        code = say("sample", prompts, *options, "--batch-size", size, "--output", output)[0]
+        assert code == 0
+    for name in (*names(1, 2), "grid.png"):
+        assert abs(pixels(tmp_path / "1" / name) - pixels(tmp_path / "2" / name)).max() <= 1
+    found = read_parameters(tmp_path / "1" / "seed-00000002.png")
+    assert found is not None
+    assert (found["prompt"], found["guidance"], found["labels"]) == ("a cat", 3.0, None)
+
+
+# ------------------------------------------------------------------------------ going on, again
+
+
+def test_nothing_is_drawn_twice(say: Say, digits: Path, tmp_path: Path, drawn: list[int]) -> None:
+    def command(seeds: str) -> tuple[int, str, str]:
+        return say(
+            "sample", digits, "--label", 1, "--steps", 2, "--seeds", seeds, "--output", tmp_path
+        )
+
+    assert command("0-2")[0] == 0
+    before = contents(tmp_path)
+    assert command("0-4")[0] == 0
+    assert drawn == [0, 1, 2, 3, 4]
+    after = contents(tmp_path)
+    assert all(after[name] == before[name] for name in names(0, 1, 2))
+    assert set(after) == names(0, 1, 2, 3, 4) | {"grid.png"}
+    assert "0 images drawn, 5 kept" in command("0-4")[1]
+    assert drawn == [0, 1, 2, 3, 4]
+
+
+def interrupting(monkeypatch: pytest.MonkeyPatch, error: BaseException, after: int) -> None:
+    """Have the network raise an error at a call."""
+    original, calls = NetworkCheckpoint._call, 0
+
+    def call(self: NetworkCheckpoint, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise error
+        return original(self, x, t, labels)
+
+    monkeypatch.setattr(NetworkCheckpoint, "_call", call)
+
+
+def test_an_interrupted_job_goes_on(
+    say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[int]
+) -> None:
+    words = ["sample", digits, "--label", 1, "--steps", 2, "--seeds", "0-4", "--batch-size", 2]
+    words += ["--output", tmp_path / "job"]
+    with monkeypatch.context() as patch:
+        interrupting(patch, KeyboardInterrupt(), after=5)
+        code, _, err = say(*words)
+    assert code == 130
+    assert "4 of 5 images are finished" in err
+    assert "run the same command again" in err
+    assert set(contents(tmp_path / "job")) == names(0, 1, 2, 3)
+    assert say(*words)[0] == 0
+    assert drawn == [0, 1, 2, 3, 4]
+    assert say(*words[:-1], tmp_path / "whole")[0] == 0
+    assert contents(tmp_path / "whole") == contents(tmp_path / "job")
+
+
+def test_other_settings_are_not_mixed(say: Say, digits: Path, tmp_path: Path) -> None:
+    words = ["sample", digits, "--label", 1, "--num-images", 2, "--output", tmp_path, "--steps"]
+    assert say(*words, 2)[0] == 0
+    before = contents(tmp_path)
+    code, _, err = say(*words, 3)
+    assert code == 2
+    assert "other settings (steps: 2, not 3)" in err
+    assert "--overwrite" in err
+    assert contents(tmp_path) == before
+    assert say(*words, 3, "--overwrite")[0] == 0
+    assert "0 images drawn, 2 kept" in say(*words, 3)[1]
+
+
+def test_a_foreign_picture_is_not_overwritten(say: Say, digits: Path, tmp_path: Path) -> None:
+    words = ["sample", digits, "--label", 1, "--steps", 2, "--num-images", 1, "--output", tmp_path]
+    path = tmp_path / "seed-00000000.png"
+    Image.new("L", (8, 8)).save(path)
+    assert say(*words)[0] == 2
+    path.write_bytes(b"\x89PNG half a picture")
+    assert say(*words)[0] == 2
+    assert say(*words, "--overwrite")[0] == 0
+    assert read_parameters(path) is not None
+
+
+def test_not_finite_keeps_what_was_finished(
+    say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["sample", digits, "--label", 1, "--steps", 2, "--seeds", "0-3", "--batch-size", 2]
+    original = NetworkCheckpoint._call
+    calls = 0
+
+    def call(self: NetworkCheckpoint, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        nonlocal calls
+        calls += 1
+        output = original(self, x, t, labels)
+        return output * torch.inf if calls % 4 == 0 else output
+
+    monkeypatch.setattr(NetworkCheckpoint, "_call", call)
+    code, _, err = say(*words, "--output", tmp_path / "folder")
+    assert code == 1
+    assert "NaN or infinity at call 2 of 2" in err
+    assert set(contents(tmp_path / "folder")) == names(0, 1)
+    code, _, err = say(*words, "--output", tmp_path / "picture.png")
+    assert code == 1
+    assert "2 finished images of 4 are in" in err
+    assert not (tmp_path / "picture.png").exists()
+    partial = read_parameters(tmp_path / "picture.partial.png")
+    assert partial is not None
+    assert partial["seeds"] == [0, 1]
+
+
+def test_a_full_disk(
+    say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a file is written when the disk is full: none of it may stay."""
+    save, saved = Image.Image.save, 0
+
+    def failing(image: Image.Image, path: Path, **options: Any) -> None:
+        nonlocal saved
+        saved += 1
+        if saved > 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(image, path, **options)
+
+    words = ["sample", digits, "--label", 1, "--steps", 2, "--seeds", "0-3", "--output", tmp_path]
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", failing)
+        code, _, err = say(*words)
+    assert code == 1
+    assert "No space left on device" in err
+    assert "2 of 4 images are finished" in err
+    assert set(contents(tmp_path)) == names(0, 1)
+    assert say(*words)[0] == 0
+
+
+# ------------------------------------------------------------------------------------- compare
+
+
+def test_compare(say: Say, digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / "compare.png"
+    code, out, _ = say(
+        "compare", digits, "--samplers", "ddim,heun,rk4,ancestral", "--nfe", "3,8",
+        "--reference-steps", 30, "--label", 1, "--output", path,
+    )  # fmt: skip
+    assert code == 0
+    found = read_parameters(path)
+    assert found is not None
+    costs = [(r["sampler"], r["steps"], r["network_calls"]) for r in found["results"]]
+    assert costs == [
+        ("ddim", 3, 3),
+        ("ddim", 8, 8),
+        ("heun", 2, 3),
+        ("heun", 4, 7),
+        ("rk4", 2, 5),
+        ("ancestral", 3, 3),
+        ("ancestral", 8, 8),
+    ]
+    errors = {(r["sampler"], r["network_calls"]): r["error"] for r in found["results"]}
+    assert errors["ddim", 8] < errors["ddim", 3]
+    assert errors["ancestral", 3] is None
+    assert "needs more" in out
+    assert f"{errors['ddim', 8]:.3g} (8 calls)" in out
+
+
+def test_compare_starts_from_the_same_noise(say: Say, digits: Path, tmp_path: Path) -> None:
+    say(
+        "compare", digits, "--samplers", "ddim,dpmpp-2m", "--nfe", "4", "--reference", "dpmpp-2m",
+        "--reference-steps", 4, "--label", 0, "--num-images", 2, "--output", tmp_path / "c.png",
+    )  # fmt: skip
+    found = read_parameters(tmp_path / "c.png")
+    assert found is not None
+    assert [r["error"] == 0 for r in found["results"]] == [False, True]
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+BAD_INPUT = [
+    (2, "", "required: COMMAND"),
+    (2, "draw", "invalid choice: 'draw'"),
+    (2, "sample {digits}", "required: --output"),
+    (1, "sample {tmp}/nothing --output {out}", "no such folder"),
+    (1, "sample {tmp} --output {out}", "no model_index.json"),
+    (2, "sample {digits} --sampler dpmp-2m --output {out}", "did you mean 'dpmpp-2m'?"),
+    (2, "sample {digits} --steps 0 --output {out}", "at least 1"),
+    (2, "sample {digits} --steps -3 --output {out}", "negative"),
+    (2, "sample {digits} --steps 2.5 --output {out}", "not a whole number"),
+    (2, "sample {digits} --steps 1 --sampler rk4 --output {out}", "take at least 2 steps"),
+    (2, "sample {digits} --label 4 --output {out}", "knows the classes 0 to 2"),
+    (2, "sample {digits} --label cat --output {out}", "'cat' is not a whole number"),
+    (2, "sample {digits} --grid diagonal --output {out}", "invalid choice: 'diagonal'"),
+    (2, "sample {digits} --sigma-min 1e9 --output {out}", "sigma_min is"),
+    (2, "sample {digits} --sigma-min nan --output {out}", "finite number"),
+    (2, "sample {digits} --guidance inf --output {out}", "finite number"),
+    (2, "sample {digits} --guidance-rescale 2 --output {out}", "from 0 to 1"),
+    (2, "sample {digits} --seeds 3-1 --output {out}", "backwards"),
+    (2, "sample {digits} --seeds 1,1 --output {out}", "a seed twice"),
+    (2, "sample {digits} --seeds 0-3 --num-images 5 --output {out}", "give only one"),
+    (2, "sample {digits} --seed 9223372036854775808 --output {out}", "Seeds must be"),
+    (2, "sample {digits} --option eta=1 --sampler heun --output {out}", "no option 'eta'"),
+    (2, "sample {digits} --option eta=x --sampler ancestral --output {out}", "must be a number"),
+    (2, "sample {digits} --option eta=-1 --sampler ancestral --output {out}", "eta"),
+    (2, "sample {digits} --option lower_order_final=1 --output {out}", "must be true or false"),
+    (2, "sample {digits} --option eta --output {out}", "NAME=VALUE"),
+    (2, "sample {digits} --prompt cat --output {out}", "takes no prompt"),
+    (2, "sample {digits} --null-label 7 --output {out}", "null label is 7"),
+    (2, "sample {digits} --device tpu --output {out}", "must be auto, cpu"),
+    (2, "sample {digits} --device cuda:99 --output {out}", "CUDA devices"),
+    (2, "sample {digits} --output {tmp}/digits.jpg", "written as PNG"),
+    (1, "sample {digits} --output {tmp}/file/out.png", "can't hold pictures"),
+    (1, "sample {digits} --output {tmp}/file/folder", "can't be written to"),
+    (1, "sample {digits} --output /proc/folder", "can't be written to"),
+    (2, "sample {prompts} --output {out}", "--prompt"),
+    (2, "sample {prompts} --prompt cat --label 1 --output {out}", "knows no classes"),
+    (2, "sample {prompts} --prompt cat --null-label 1 --output {out}", "knows no classes"),
+    (2, "show dpmp", "did you mean"),
+    (2, "show dpmpp-2m --steps 0", "at least 1"),
+    (1, "show dpmpp-2m --checkpoint {tmp}", "no model_index.json"),
+    (2, "compare {digits} --samplers ddim,huen --output {out}", "did you mean 'heun'?"),
+    (2, "compare {digits} --nfe 5,0 --output {out}", "at least 1"),
+    (2, "compare {digits} --output {tmp}", "NAME.png"),
+    (2, "compare {digits} --sigma-min 1e9 --output {out}", "sigma_min is"),
+]
+
+
+@pytest.mark.parametrize(("code", "command", "why"), BAD_INPUT)
+def test_bad_input_is_one_sentence(
+    say: Say, digits: Path, prompts: Path, tmp_path: Path, code: int, command: str, why: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    places = {"digits": digits, "prompts": prompts, "tmp": tmp_path, "out": tmp_path / "out.png"}
+    found, _, err = say(*shlex.split(command.format(**places)))
+    assert found == code
+    lines = [line for line in err.splitlines() if not line.startswith("no --label given")]
+    assert len(lines) == 1
+    assert lines[0].startswith("samplers: error: ")
+    assert why in lines[0]
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_device_without_memory(
+    say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupting(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"), after=0)
+    code, _, err = say("sample", digits, "--label", 1, "--output", tmp_path / "x.png")
+    assert code == 1
+    assert "--batch-size below 16" in err
+
+
+def test_compare_reports_what_is_not_finite(
+    say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = NotFiniteError("The network returned NaN.", torch.zeros(1))
+    interrupting(monkeypatch, error, after=0)
+    assert say("compare", digits, "--label", 1, "--output", tmp_path / "x.png")[0] == 1
+
+
+# ------------------------------------------------------------------------ processes of their own
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, words)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_as_a_module() -> None:
+    done = run("samplers", "show", "dpmpp")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("samplers: error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_two_processes_draw_what_one_draws(say: Say, digits: Path, tmp_path: Path) -> None:
+    words = ["sample", digits, "--steps", 2, "--seeds", "0-6", "--batch-size", 1, "--output"]
+    assert say(*words, tmp_path / "one")[0] == 0
+    # On a machine without GPUs, `--cpu` would start one process only.
+    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", 2]
+    done = run(*launcher, "-m", "samplers", *words, tmp_path / "two", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("7 images") == done.stdout.count(", 2 processes,") == 1
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert {p.name for p in one.iterdir()} == {p.name for p in two.iterdir()}
+    for path in one.iterdir():
+        assert (pixels(path) == pixels(two / path.name)).all()
+        assert read_parameters(path) == read_parameters(two / path.name)

@@ -1,0 +1,98 @@
+"""The layers of the design: a module imports from the layers above it only, and lightly.
+
+Read from the source with ``ast``, so that an import inside a function counts as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("samplers", "adjoint", "text2pde")
+
+# From the first layer to the last; within a layer a module may import what stands before it.
+ORDER = (
+    *("samplers.schedule", "samplers.noise", "samplers.phi"),
+    *("samplers.prediction", "samplers.grid"),
+    *("samplers.tableau", "samplers.draft"),
+    *("samplers.solve", "samplers.methods"),
+    "samplers.registry",
+    *("samplers.sample", "samplers.adaptive"),
+    *("samplers.likelihood", "samplers.inverse_problems", "samplers.training", "samplers.pictures"),
+    *("samplers.diffusers_config", "samplers.diffusers_scheduler", "samplers.checkpoint"),
+    *("samplers.cli", "samplers.__main__"),
+    *("adjoint", "text2pde"),
+)
+# A package may name what is below it in the list to hand it on; it computes nothing.
+FACES = {"samplers", "adjoint", "text2pde"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path: Path) -> set[str]:
+    """Every module of ours that the file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module=str(module), level=0, names=names):
+                found |= {module} | {f"{module}.{alias.name}" for alias in names}
+            case ast.ImportFrom(level=level) if level:
+                raise AssertionError(f"{path} imports relatively")
+    return {name for name in found if name.split(".")[0] in PACKAGES}
+
+
+def place(module: str) -> int | None:
+    """Where a module stands in the order; what lies in a package stands where the package does."""
+    inside = [i for i, entry in enumerate(ORDER) if f"{module}.".startswith(f"{entry}.")]
+    return inside[0] if inside else None
+
+
+MODULES = dict(modules())
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in FACES])
+def test_a_module_imports_from_the_layers_above_it(module: str) -> None:
+    own = place(module)
+    assert own is not None, f"{module} has no layer: add it to the design and to the order above"
+    for imported in imports(MODULES[module]):
+        other = place(imported)
+        assert other is None or other <= own, f"{module} imports {imported}, which stands below it"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_samplers_knows_neither_adjoint_nor_text2pde(module: str) -> None:
+    package = module.split(".", maxsplit=1)[0]
+    found = {name.split(".")[0] for name in imports(MODULES[module])}
+    assert found <= {"samplers", package}
+
+
+def test_the_executor_names_no_sampler() -> None:
+    text = (ROOT / "samplers" / "solve.py").read_text()
+    assert "samplers.methods" not in text
+    assert "samplers.registry" not in text
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, samplers; "
+        "print([m for m in ('transformers', 'diffusers', 'accelerate', 'scipy', 'torchsde') "
+        "if m in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "transformers" not in out.stdout
+    assert "accelerate" not in out.stdout

@@ -1,0 +1,67 @@
+"""Noise is a pure function of seed and row: the same alone, in any batch, order and process."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from samplers.noise import RowNoise, check_seeds, initial_noise
+
+SHAPE = (3, 4)
+
+
+def test_a_sample_has_the_same_noise_alone_and_in_any_batch() -> None:
+    batch = RowNoise((5, 7, 5, 2**63 - 1), SHAPE)
+    for row in (-1, 0, 3, 10_000):
+        for i, seed in enumerate(batch.seeds):
+            assert torch.equal(RowNoise((seed,), SHAPE)(row)[0], batch(row)[i])
+
+
+def test_noise_does_not_depend_on_what_was_drawn_before() -> None:
+    noise = RowNoise((1, 2), SHAPE)
+    later = noise(9)
+    for row in range(9):
+        noise(row)
+    torch.manual_seed(0)
+    assert torch.equal(noise(9), later)
+    assert torch.equal(pickle.loads(pickle.dumps(noise))(9), later)
+
+
+def test_another_process_draws_the_same_bits() -> None:
+    code = "from samplers.noise import RowNoise; print(RowNoise((11,), (2,))(4).tolist())"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == str(RowNoise((11,), (2,))(4).tolist())
+
+
+def test_rows_and_seeds_differ() -> None:
+    draws = [initial_noise((0, 1), SHAPE)] + [RowNoise((0, 1), SHAPE)(row) for row in range(-1, 6)]
+    flat = [tuple(sample.flatten().tolist()) for draw in draws for sample in draw]
+    assert len(set(flat)) == len(flat)
+
+
+def test_noise_is_standard_normal_and_independent() -> None:
+    count, rows = 4_000, 3
+    columns = [RowNoise(tuple(range(count)), (2,))(row) for row in range(rows)]
+    columns.append(initial_noise(range(count), (2,)))
+    values = torch.cat(columns, dim=1)
+    assert values.dtype == torch.float64
+    allowed = 4.5 / count**0.5
+    assert float(values.mean(0).abs().max()) < allowed
+    covariance = torch.cov(values.T) - torch.eye(values.shape[1], dtype=torch.float64)
+    assert float(covariance.diagonal().abs().max()) < allowed * 2**0.5
+    assert float(covariance.fill_diagonal_(0).abs().max()) < allowed
+    assert float(values.pow(4).mean()) == pytest.approx(3, abs=0.2)
+
+
+@pytest.mark.parametrize("seeds", [(), (-1,), (0, 2**63)])
+def test_impossible_seeds_are_refused(seeds: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="whole numbers from 0"):
+        check_seeds(seeds)
+    with pytest.raises(ValueError, match="whole numbers from 0"):
+        RowNoise(seeds, SHAPE)
+    with pytest.raises(ValueError, match="whole numbers from 0"):
+        initial_noise(seeds, SHAPE)
