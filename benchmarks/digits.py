@@ -31,6 +31,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.report import table, write
+from samplers.files import replacing
 from samplers.grid import Spacing, make_grid
 from samplers.noise import RowNoise, initial_noise
 from samplers.prediction import classifier_free_guidance
@@ -202,10 +203,8 @@ class Kept:
     def get(self, name: str, measure: Callable[[], Any]) -> Any:
         if name not in self.values:
             self.values[name] = measure()
-            KEPT.parent.mkdir(parents=True, exist_ok=True)
-            part = KEPT.with_suffix(".part")
-            part.write_text(json.dumps(self.values, indent=1))
-            part.replace(KEPT)
+            with replacing(KEPT) as part:
+                part.write_text(json.dumps(self.values, indent=1))
         return self.values[name]
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from samplers.files import replacing
+
 FOLDER = Path(__file__).parent.parent / "docs" / "benchmarks"
 
 
@@ -22,11 +24,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def write(name: str, title: str, *paragraphs: str) -> Path:
     """Write ``docs/benchmarks/name.md`` in one rename, and return its path."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.md"
-    part = path.with_suffix(".part")
-    part.write_text("\n\n".join([f"# {title}", *paragraphs, _measured_on()]) + "\n")
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text("\n\n".join([f"# {title}", *paragraphs, _measured_on()]) + "\n")
     return path
 
 

@@ -112,6 +112,11 @@ class Draft:
         """Make the first point ``scale * x_T + noise * z``, at ``at``, instead of x_T itself."""
         self._start_scale, self._start_noise, self._at = scale, noise, at
 
+    @property
+    def steps_left(self) -> int:
+        """Steps to the end of the grid, the present one included."""
+        return self.grid.steps - self._step
+
     def intervals(self) -> Iterator[tuple[Point, Point]]:
         """The grid's points by pairs, noisiest first."""
         for self._step in range(self.grid.steps):

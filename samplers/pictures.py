@@ -5,10 +5,8 @@ Nothing here knows networks or samplers.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,8 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
+
+from samplers.files import replacing
 
 PARAMETERS = "parameters"
 """The keyword of the PNG text chunk that holds how a picture was made, as JSON."""
@@ -185,15 +185,8 @@ def write_png(image: Image.Image, path: Path, parameters: dict[str, Any]) -> Non
     """Write the picture with its parameters; ``path`` is whole or untouched at every moment."""
     info = PngImagePlugin.PngInfo()
     info.add_text(PARAMETERS, json.dumps(parameters))
-    # The process's number keeps two commands that write to one folder apart.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         image.save(part, format="PNG", pnginfo=info)
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
 
 
 def read_parameters(path: Path) -> dict[str, Any] | None:

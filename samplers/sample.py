@@ -9,7 +9,7 @@ from torch import Tensor
 
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.noise import RowNoise
-from samplers.prediction import Correction, PredictionType
+from samplers.prediction import Correction, Prediction
 from samplers.registry import Method, get_sampler
 from samplers.schedule import Schedule
 from samplers.solve import Model, Solver, State
@@ -38,7 +38,7 @@ def sample(
     x_T: Tensor,
     *,
     schedule: Schedule,
-    prediction: PredictionType = "epsilon",
+    prediction: Prediction = "epsilon",
     sampler: str | Method = "dpmpp-2m",
     steps: int = 20,
     grid: Spacing | Grid = "log-snr",

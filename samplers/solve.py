@@ -200,7 +200,8 @@ class Solver:
 
     def _draw(self, row: int, like: Tensor) -> Tensor:
         assert self.noise is not None  # checked when the run began
-        return self.noise(row).to(like)
+        # Cast here and copied without waiting, so that the device is never waited for.
+        return self.noise(row).to(like.dtype).to(like.device, non_blocking=True)
 
     def prepare(self, dtype: torch.dtype, device: torch.device) -> tuple[Coefficients, ...]:
         """The rows for states of this dtype on this device; made once, then looked up."""

@@ -18,10 +18,8 @@ import dataclasses
 import functools
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -34,6 +32,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
+from samplers.files import replacing
 from samplers.prediction import PredictionType, check_kind, target
 from samplers.schedule import Schedule
 
@@ -516,29 +515,6 @@ def load_average(checkpoint: Path, model: nn.Module) -> int:
 
 
 # ------------------------------------------------------------------------------- what is written
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, of a file or a folder, that takes its place at the end.
-
-    If the block raises, or the process dies in it, ``path`` is what it was before. (A folder that
-    is replaced is missing for the instant of the change.)
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    _remove(part)
-    yield part
-    if path.is_dir():
-        _remove(path)  # nothing can be renamed onto a full folder
-    part.replace(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _append(path: Path, line: dict[str, float]) -> None:

@@ -18,14 +18,15 @@ PACKAGES = ("samplers", "adjoint", "text2pde")
 
 # From the first layer to the last; within a layer a module may import what stands before it.
 ORDER = (
-    *("samplers.schedule", "samplers.noise", "samplers.phi"),
+    *("samplers.schedule", "samplers.noise", "samplers.phi", "samplers.files"),
     *("samplers.prediction", "samplers.grid"),
     *("samplers.tableau", "samplers.draft"),
     *("samplers.solve", "samplers.methods"),
     "samplers.registry",
     *("samplers.sample", "samplers.adaptive"),
     *("samplers.likelihood", "samplers.inverse_problems", "samplers.training", "samplers.pictures"),
-    *("samplers.diffusers_config", "samplers.diffusers_scheduler", "samplers.checkpoint"),
+    *("samplers.diffusers_config", "samplers.diffusers_run", "samplers.diffusers_scheduler"),
+    "samplers.checkpoint",
     *("samplers.cli", "samplers.__main__"),
     *("adjoint", "text2pde"),
 )

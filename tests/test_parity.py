@@ -496,6 +496,27 @@ def _unic(grid: Grid, i: int, x: Tensor, data: list[Tensor], new: Tensor, varian
     return first - nxt.alpha * b * (rho[0] * older + rho[1] * difference)
 
 
+def test_edm_churn_as_published() -> None:
+    """Algorithm 2 of Karras et al. 2022, which asks the network at the noised point."""
+    levels = torch.tensor([9.0, 4.0, 1.5, 0.5, 0.1, 0.0], dtype=torch.float64)
+    steps, gamma = 5, math.sqrt(2) - 1  # the cap, S_churn / n being larger
+    noise = [z.double() for z in draws(steps)]
+    x = start = normal(1).double() * levels[0]
+    for now, nxt, z in zip(levels[:-1], levels[1:], noise, strict=True):
+        raised = now + gamma * now
+        hat = x + torch.sqrt(raised.square() - now.square()) * z
+        slope = (hat - edm_denoise(hat, raised)) / raised
+        x = hat + (nxt - raised) * slope
+        if nxt > 0:
+            second = (x - edm_denoise(x, nxt)) / nxt
+            x = hat + (nxt - raised) * (slope + second) / 2
+    tableau = get_sampler("edm-churn").tableau(grid_from_sigmas(EDM(), levels))
+    # The first point is noised before its row, the others by the second row of the step before.
+    solver = Solver(tableau, "sample", lambda row: noise[(row + 1) // 2])
+    found = finish(solver, lambda x, t: edm_denoise(x, t[0]), solver.init(start))
+    torch.testing.assert_close(found, x, rtol=1e-12, atol=1e-12)
+
+
 def test_deis_3_as_published() -> None:
     """The weights of diffusers' DEIS-3, Lagrange polynomials in log rho, integrated in float64."""
     grid = uneven()

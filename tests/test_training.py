@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from samplers.files import replacing
 from samplers.prediction import PredictionType, door, target
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPDiscrete, VPLinear
 from samplers.training import (
@@ -27,7 +28,6 @@ from samplers.training import (
     denoising_loss,
     learning_rate,
     load_average,
-    replacing,
     train,
 )
 
@@ -139,11 +139,11 @@ def test_a_kill_between_write_and_rename_loses_nothing(
         patch.setattr(Path, "replace", killed_at_the_second_checkpoint)
         with pytest.raises(Killed):
             train(network(), data(), noisy_regression, CONFIG, parts)
-    assert len([path for path in parts.iterdir() if path.suffix == ".part"]) == 1
+    # What a process leaves that had no time to clean up.
+    (parts / f".{CHECKPOINT}.0.part").write_bytes(b"half of a checkpoint")
     assert torch.load(parts / CHECKPOINT, weights_only=True)["step"] == CONFIG.checkpoint_every
     train(network(), data(), noisy_regression, CONFIG, parts)
     assert_same(everything(parts), everything(whole))
-    assert [path.name for path in parts.iterdir() if path.suffix == ".part"] == []
 
 
 def test_a_line_of_the_log_that_was_cut_short_is_dropped(tmp_path: Path) -> None:

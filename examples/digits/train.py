@@ -22,6 +22,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 from torch import Tensor, nn
 
+from samplers.files import replacing
 from samplers.sample import sample
 from samplers.schedule import Schedule, VPDiscrete
 from samplers.training import (
@@ -31,7 +32,6 @@ from samplers.training import (
     TrainingConfig,
     denoising_loss,
     load_average,
-    replacing,
     seeded,
     train,
 )

@@ -19,7 +19,8 @@ from data import digits
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.training import TrainingConfig, replacing, train
+from samplers.files import replacing
+from samplers.training import TrainingConfig, train
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from samplers.draft import Combination, Draft, Evaluation
 from samplers.grid import Grid
-from samplers.methods.interval import Interval, Predicting, ddim
+from samplers.methods.interval import Interval, Predicting, finite_intervals
 from samplers.tableau import Tableau
 
 
@@ -28,14 +28,10 @@ def deis(
         raise ValueError(f"DEIS has order 1, 2, 3 or 4, not {order}.")
     draft = Draft(grid)
     history: list[Evaluation] = []
-    for i, (now, nxt) in enumerate(draft.intervals()):
-        known = draft.evaluate()
-        if not (now.finite and nxt.finite):
-            draft.append(ddim(known, nxt), nxt)
-            continue
+    for known, nxt in finite_intervals(draft):
         history = [known, *history[: order - 1]]
-        usable = min(len(history), grid.steps - i if lower_order_final else order)
-        step = Interval(now, nxt, predicting)
+        usable = min(len(history), draft.steps_left if lower_order_final else order)
+        step = Interval(known.at, nxt, predicting)
         draft.append(step.decay * known.x + integral(step, history[:usable]), nxt)
     return draft.tableau()
 

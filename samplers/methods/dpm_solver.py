@@ -16,7 +16,7 @@ from torch import Tensor
 
 from samplers.draft import Combination, Draft, Evaluation
 from samplers.grid import Grid
-from samplers.methods.interval import Interval, Predicting, ddim
+from samplers.methods.interval import Interval, Predicting, finite_intervals
 from samplers.tableau import Tableau
 
 ThirdOrder = Literal["corrected", "reference"]
@@ -31,12 +31,8 @@ def singlestep_2(grid: Grid, predicting: Predicting = "data", r: float = 0.5) ->
     """
     _check_stages(r)
     draft = Draft(grid)
-    for now, nxt in draft.intervals():
-        first = draft.evaluate()
-        if not (now.finite and nxt.finite):
-            draft.append(ddim(first, nxt), nxt)
-            continue
-        step = Interval(now, nxt, predicting)
+    for first, nxt in finite_intervals(draft):
+        step = Interval(first.at, nxt, predicting)
         f = step.f(first)
         f_r = step.f(_stage(draft, step, first, r))
         draft.append(step.decay * first.x + step.gain(1) * (f + (f_r - f) / (2 * r)), nxt)
@@ -56,12 +52,8 @@ def singlestep_3(
     """
     _check_stages(r1, r2)
     draft = Draft(grid)
-    for now, nxt in draft.intervals():
-        first = draft.evaluate()
-        if not (now.finite and nxt.finite):
-            draft.append(ddim(first, nxt), nxt)
-            continue
-        step = Interval(now, nxt, predicting)
+    for first, nxt in finite_intervals(draft):
+        step = Interval(first.at, nxt, predicting)
         f = step.f(first)
         f_1 = step.f(_stage(draft, step, first, r1))
         f_2 = step.f(_stage(draft, step, first, r2, slope=(f_1 - f) / r1))
@@ -110,14 +102,10 @@ def multistep(
     check_eta(eta)
     draft = Draft(grid)
     history: list[Evaluation] = []
-    for i, (now, nxt) in enumerate(draft.intervals()):
-        known = draft.evaluate()
-        if not (now.finite and nxt.finite):
-            draft.append(ddim(known, nxt), nxt)
-            continue
-        step = Interval(now, nxt, predicting, eta)
+    for known, nxt in finite_intervals(draft):
+        step = Interval(known.at, nxt, predicting, eta)
         history = [known, *history[: order - 1]]
-        usable = min(len(history), grid.steps - i if lower_order_final else order)
+        usable = min(len(history), draft.steps_left if lower_order_final else order)
         x = step.decay * known.x + _taylor(step, history[:usable], third_order)
         draft.append(x + step.noise * draft.z if eta else x, nxt, usable * step.local_error)
     return draft.tableau()

@@ -18,13 +18,14 @@ and in noise prediction
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from samplers.draft import Combination, Evaluation
+from samplers.draft import Combination, Draft, Evaluation
 from samplers.phi import lagrange_weights, phi
 from samplers.schedule import Point
 
@@ -96,3 +97,16 @@ def ddim(known: Evaluation, nxt: Point) -> Combination:
     """
     ratio = nxt.sigma / known.at.sigma
     return ratio * known.x + (nxt.alpha - ratio * known.at.alpha) * known.data
+
+
+def finite_intervals(draft: Draft) -> Iterator[tuple[Evaluation, Point]]:
+    """Evaluate at the beginning of each interval, and cross those of infinite log-SNR by DDIM.
+
+    Yields ``(known, nxt)`` for every other interval; the method appends what leads to ``nxt``.
+    """
+    for now, nxt in draft.intervals():
+        known = draft.evaluate()
+        if now.finite and nxt.finite:
+            yield known, nxt
+        else:
+            draft.append(ddim(known, nxt), nxt)

@@ -14,6 +14,7 @@ import torch
 from samplers.draft import Combination, Draft, Evaluation
 from samplers.grid import Grid
 from samplers.methods.interval import ddim as ddim_step
+from samplers.methods.interval import finite_intervals
 from samplers.phi import lagrange_weights
 from samplers.schedule import Point
 from samplers.tableau import Tableau
@@ -71,14 +72,10 @@ def runge_kutta(grid: Grid, butcher: Butcher) -> Tableau:
     A step that touches infinite log-SNR is DDIM's.
     """
     draft = Draft(grid)
-    for now, nxt in draft.intervals():
-        first = draft.evaluate()
-        if not (now.finite and nxt.finite):
-            draft.append(ddim_step(first, nxt), nxt)
-            continue
+    for first, nxt in finite_intervals(draft):
         slopes = [first.noise]
         for c, a in zip(butcher.c[1:], butcher.a[1:], strict=True):
-            stage = _at_rho(grid, now, nxt, c)
+            stage = _at_rho(grid, first.at, nxt, c)
             draft.append(_advance(first, slopes, a, nxt, stage), stage)
             slopes.append(draft.evaluate().noise)
         draft.append(_advance(first, slopes, butcher.b, nxt, nxt), nxt)

@@ -15,6 +15,7 @@ from samplers.draft import Draft
 from samplers.grid import Grid
 from samplers.methods.dpm_solver import check_eta
 from samplers.methods.interval import ddim as ddim_step
+from samplers.methods.interval import finite_intervals
 from samplers.tableau import Tableau
 
 
@@ -28,11 +29,8 @@ def euler_maruyama(grid: Grid, eta: float = 1.0) -> Tableau:
     """
     check_eta(eta)
     draft = Draft(grid)
-    for now, nxt in draft.intervals():
-        known = draft.evaluate()
-        if not (now.finite and nxt.finite):
-            draft.append(ddim_step(known, nxt), nxt)
-            continue
+    for known, nxt in finite_intervals(draft):
+        now = known.at
         dt = nxt.t - now.t
         drift = grid.schedule.drift(now.t) * dt
         spread = grid.schedule.diffusion_squared(now.t) * dt.abs()

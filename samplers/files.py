@@ -1,0 +1,38 @@
+"""Layer 0. Writing files so that none is ever half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, of a file or a folder, that takes its place at the end.
+
+    If the block raises, or the process dies in it, ``path`` is what it was before. (A folder that
+    is replaced is missing for the instant of the change.)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process's number keeps two commands that write to one place apart.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        if path.is_dir():
+            _remove(path)  # nothing can be renamed onto a full folder
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            _remove(part)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
