@@ -9,7 +9,7 @@ Three measurements, all without guidance but the last:
   features of the digit classifier, and how often the classifier sees the class asked for;
 - the same at 15 calls with classifier-free guidance.
 
-A setting is measured once and kept in ``runs/benchmarks/digits.json``, so a run that was
+A setting is measured once and kept in ``docs/benchmarks/digits.json``, so a run that was
 interrupted goes on; the file belongs to the weights whose hash it names.
 """
 
@@ -22,6 +22,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -45,7 +46,7 @@ from classifier import DigitClassifier, load_classifier  # noqa: E402  a script'
 from data import digits  # noqa: E402
 
 CHECKPOINT = ROOT / "assets" / "digits"
-KEPT = ROOT / "runs" / "benchmarks" / "digits.json"
+KEPT = ROOT / "docs" / "benchmarks" / "digits.json"
 SCHEDULE = VPDiscrete.linear()
 SHAPE = (1, 28, 28)
 NULL = 10
@@ -104,21 +105,23 @@ class Theirs(NamedTuple):
 Setting = Ours | Theirs
 
 OURS = [
-    Ours("ddim", "log-snr"),
-    Ours("heun", "karras"),
-    Ours("dpmpp-2m", "quadratic", 0.05),
-    Ours("dpmpp-3m-corrected", "quadratic", 0.05),
-    Ours("unipc-2", "quadratic", 0.05),
-    Ours("sde-dpmpp-2m", "quadratic", 0.05),
+    Ours("ddim", "trailing"),
+    Ours("dpmpp-2m", "trailing"),
+    Ours("dpmpp-3m-corrected", "trailing"),
+    Ours("unipc-2", "trailing"),
+    Ours("unipc-3", "quadratic", 0.05),
+    Ours("sde-dpmpp-2m", "trailing"),
 ]
+_TRAILING = {"timestep_spacing": "trailing"}
 THEIRS = [
-    Theirs("DDIMScheduler", {"timestep_spacing": "trailing"}),
-    Theirs("HeunDiscreteScheduler", {"use_karras_sigmas": True}),
-    Theirs("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    Theirs("DPMSolverMultistepScheduler", {"use_lu_lambdas": True, "solver_order": 3}),
-    Theirs("UniPCMultistepScheduler", {"use_exponential_sigmas": True}),
-    Theirs("DEISMultistepScheduler", {"use_exponential_sigmas": True}),
+    Theirs("DDIMScheduler", _TRAILING),
+    Theirs("DPMSolverMultistepScheduler", _TRAILING),
+    Theirs("DPMSolverMultistepScheduler", {**_TRAILING, "solver_order": 3}),
+    Theirs("DPMSolverMultistepScheduler", {"use_lu_lambdas": True}),
+    Theirs("UniPCMultistepScheduler", _TRAILING),
+    Theirs("DEISMultistepScheduler", _TRAILING),
 ]
+GUIDED = [OURS[1], OURS[3]]
 BEST = Ours("dpmpp-3m-corrected", "log-snr")
 
 
@@ -192,76 +195,123 @@ def _batches(count: int) -> Iterator[list[int]]:
 
 
 class Kept:
-    """Measurements by name, written after each."""
+    """Measurements by name, written after each, so that a run goes on where another stopped."""
 
     def __init__(self, digest: str) -> None:
-        self.values: dict[str, Any] = {"weights": digest}
-        if KEPT.exists():
-            found = json.loads(KEPT.read_text())
-            self.values = found if found["weights"] == digest else self.values
+        self.fresh: dict[str, Any] = {"weights": digest}
+
+    def read(self) -> dict[str, Any]:
+        """What is kept of these weights; other processes may have added to it."""
+        found = json.loads(KEPT.read_text()) if KEPT.exists() else self.fresh
+        return found if found["weights"] == self.fresh["weights"] else dict(self.fresh)
 
     def get(self, name: str, measure: Callable[[], Any]) -> Any:
-        if name not in self.values:
-            self.values[name] = measure()
-            with replacing(KEPT) as part:
-                part.write_text(json.dumps(self.values, indent=1))
-        return self.values[name]
+        found = self.read()
+        if name in found:
+            return found[name]
+        value = measure()
+        with replacing(KEPT) as part:
+            part.write_text(json.dumps({**self.read(), name: value}, indent=1) + "\n")
+        return value
+
+
+class Bench:
+    """The network, the judge, and every measurement that a report needs."""
+
+    def __init__(self, data: Path) -> None:
+        self.network, self.digest = load_network()
+        self.data, self.kept = data, Kept(self.digest)
+        self.labels = torch.arange(IMAGES) % 10
+
+    @cached_property
+    def judge(self) -> Judge:
+        classifier = load_classifier(ROOT / "assets" / "digits-classifier")
+        return Judge(classifier, _real_images(self.data, "test"))
+
+    @cached_property
+    def solution(self) -> Tensor:
+        return images(self.network, BEST, REFERENCE, PAIRED, 1.0)
+
+    def law(self, setting: Setting, nfe: int, scale: float = 1.0) -> dict[str, float]:
+        def measure() -> dict[str, float]:
+            drawn = images(self.network, setting, nfe, IMAGES, scale)
+            return self.judge.law(drawn, self.labels)
+
+        found: dict[str, float] = self.kept.get(f"law {setting} {nfe} {scale}", measure)
+        return found
+
+    def error(self, setting: Setting, nfe: int) -> float:
+        def measure() -> float:
+            found = images(self.network, setting, nfe, PAIRED, 1.0)
+            return float((found - self.solution).square().mean().sqrt())
+
+        value: float = self.kept.get(f"error {setting} {nfe}", measure)
+        return value
+
+    def floor(self) -> dict[str, float]:
+        """As many real training images, held against the test images."""
+
+        def measure() -> dict[str, float]:
+            return self.judge.law(_real_images(self.data, "train")[:IMAGES], self.labels)
+
+        found: dict[str, float] = self.kept.get("floor", measure)
+        return found
+
+
+def guided_rows(bench: Bench) -> list[list[str]]:
+    laws = [(setting, bench.law(setting, 15, GUIDANCE)) for setting in tqdm(GUIDED, "guided")]
+    return [[str(s), f"{law['agreement']:.1%}", f"{law['frechet']:.2f}"] for s, law in laws]
+
+
+def error_rows(bench: Bench) -> list[list[str]]:
+    return [
+        [str(setting), *(f"{bench.error(setting, nfe):.3f}" for nfe in ERROR_NFE)]
+        for setting in tqdm([*OURS, *THEIRS], "error")
+        if "sde" not in str(setting)
+    ]
+
+
+def law_rows(bench: Bench) -> tuple[list[list[str]], list[list[str]]]:
+    frechet, agreement = [], []
+    for setting in tqdm([*OURS, *THEIRS], "law"):
+        laws = [bench.law(setting, nfe) for nfe in LAW_NFE]
+        frechet.append([str(setting), *(f"{law['frechet']:.2f}" for law in laws)])
+        agreement.append([str(setting), *(f"{law['agreement']:.1%}" for law in laws)])
+    return frechet, agreement
+
+
+PARTS: dict[str, Callable[[Bench], object]] = {
+    "reference": lambda bench: bench.law(BEST, REFERENCE),
+    "guided": guided_rows,
+    "error": error_rows,
+    "law": law_rows,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/mnist"))
-    data = parser.parse_args().data
+    parser.add_argument("--part", choices=PARTS, help="measure this part alone, write no report")
+    arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     diffusers.utils.logging.set_verbosity_error()
     with torch.no_grad():
-        print(_report(data).read_text())
+        bench = Bench(arguments.data)
+        if arguments.part is None:
+            print(report(bench).read_text())
+        else:
+            PARTS[arguments.part](bench)
 
 
-def _report(data: Path) -> Path:
-    network, digest = load_network()
-    kept = Kept(digest)
-    judge = Judge(load_classifier(ROOT / "assets" / "digits-classifier"), _real_images(data))
-    labels = torch.arange(IMAGES) % 10
-
-    def law(setting: Setting, nfe: int, scale: float = 1.0) -> dict[str, float]:
-        found: dict[str, float] = kept.get(
-            f"law {setting} {nfe} {scale}",
-            lambda: judge.law(images(network, setting, nfe, IMAGES, scale), labels),
-        )
-        return found
-
-    solution: list[Tensor] = []
-
-    def error(setting: Setting, nfe: int) -> float:
-        def measure() -> float:
-            if not solution:
-                solution.append(images(network, BEST, REFERENCE, PAIRED, 1.0))
-            found = images(network, setting, nfe, PAIRED, 1.0)
-            return float((found - solution[0]).square().mean().sqrt())
-
-        value: float = kept.get(f"error {setting} {nfe}", measure)
-        return value
-
-    settings: list[Setting] = [*OURS, *THEIRS]
-    frechets, agreements = [], []
-    errors = [
-        [str(setting), *(f"{error(setting, nfe):.3f}" for nfe in ERROR_NFE)]
-        for setting in tqdm(settings, desc="error")
-        if "sde" not in str(setting)
-    ]
-    for setting in tqdm(settings, desc="law"):
-        laws = [law(setting, nfe) for nfe in LAW_NFE]
-        frechets.append([str(setting), *(f"{found['frechet']:.2f}" for found in laws)])
-        agreements.append([str(setting), *(f"{found['agreement']:.1%}" for found in laws)])
-    tuned = [law(setting, 15, GUIDANCE) for setting in OURS[2:]]
-    reference = law(BEST, REFERENCE)
-    floor = kept.get("floor", lambda: judge.law(_real_images(data, "train")[:IMAGES], labels))
+def report(bench: Bench) -> Path:
+    reference, floor = bench.law(BEST, REFERENCE), bench.floor()
+    errors, guided = error_rows(bench), guided_rows(bench)
+    frechet, agreement = law_rows(bench)
     return write(
         "digits",
         "Quality by NFE on `assets/digits`",
-        f"Weights `{digest[:12]}…`. Images of the ten classes in turn, the same starting noise "
-        "for all. NFE counts network calls; a singlestep method takes as many steps as fit.",
+        f"Weights `{bench.digest[:12]}…`. Images of the ten classes in turn, the same starting "
+        "noise for all. NFE counts network calls; a singlestep method takes as many steps as fit.",
         f"## Error to a {REFERENCE}-call solution",
         f"Root mean square over {PAIRED} images in [-1, 1]; no guidance. The solution is "
         f"{BEST}. `sde` samplers draw other images and have no error of this kind.",
@@ -270,19 +320,13 @@ def _report(data: Path) -> Path:
         f"In the classifier's penultimate features, {IMAGES} images; no guidance. "
         f"{IMAGES} real training images have {floor['frechet']:.2f}; "
         f"{BEST} with {REFERENCE} calls has {reference['frechet']:.2f}.",
-        table(["setting", *map(str, LAW_NFE)], frechets),
+        table(["setting", *map(str, LAW_NFE)], frechet),
         "## How often the classifier sees the class asked for",
         f"Without guidance; {reference['agreement']:.1%} with {REFERENCE} calls.",
-        table(["setting", *map(str, LAW_NFE)], agreements),
+        table(["setting", *map(str, LAW_NFE)], agreement),
         f"## With guidance {GUIDANCE} at 15 steps",
         "Each step asks the network with and without the class, in one call.",
-        table(
-            ["setting", "agreement", "Fréchet distance"],
-            [
-                [str(setting), f"{found['agreement']:.1%}", f"{found['frechet']:.2f}"]
-                for setting, found in zip(OURS[2:], tuned, strict=True)
-            ],
-        ),
+        table(["setting", "agreement", "Fréchet distance"], guided),
         "Written by `python -m benchmarks.digits`.",
     )
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from samplers.diffusers_config import SchedulerSettings, read_config
 from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.grid import Final, Grid, Spacing
+from samplers.grid import Final, Grid, Spacing, default_spacing
 from samplers.noise import RowNoise, initial_noise
 from samplers.prediction import classifier_free_guidance
 from samplers.registry import get_sampler
@@ -56,7 +56,7 @@ class CheckpointError(Exception):
 class Recipe:
     """What decides the images of a checkpoint, but for their seeds and classes.
 
-    grid: a spacing; None for log-snr, or for the pipeline's own where there is a prompt.
+    grid: a spacing; None for the schedule's default, or the pipeline's own if it has a prompt.
     final: where the last step ends; None for what the checkpoint's scheduler says.
     guidance: the scale of classifier-free guidance; None for the checkpoint's own.
     prompt, negative_prompt: for checkpoints that draw what a text says.
@@ -401,7 +401,7 @@ class NetworkCheckpoint(Checkpoint):
             )
         name = get_sampler(recipe.sampler).name
         final = recipe.final or self.settings.final
-        grid = recipe.grid or "log-snr"
+        grid = recipe.grid or default_spacing(self.settings.schedule)
         return replace(recipe, sampler=name, grid=grid, final=final, guidance=guidance)
 
     @torch.no_grad()

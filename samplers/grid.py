@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from samplers.schedule import Point, Schedule, VPDiscrete
+from samplers.schedule import FlowMatching, Point, Schedule, VPDiscrete
 
 Spacing = Literal[
     "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras", "exponential"
@@ -121,6 +121,15 @@ def make_grid(
         case _:
             points = _spaced_in_time(schedule, low, high, count, _FRACTIONS[spacing](count))
     return _close(schedule, points, final)
+
+
+def default_spacing(schedule: Schedule) -> Spacing:
+    """The spacing that erred least at 10 to 15 calls on the bundled digits, where it applies.
+
+    That is ``trailing`` on a schedule whose time runs over trained steps or along straight paths,
+    and ``log-snr`` on all others.
+    """
+    return "trailing" if isinstance(schedule, VPDiscrete | FlowMatching) else "log-snr"
 
 
 def grid_from_times(schedule: Schedule, times: Sequence[float] | Tensor, final: Final) -> Grid:

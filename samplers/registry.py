@@ -97,7 +97,10 @@ _DEIS = "Zhang, Chen 2023, arXiv:2204.13902"
 _UNIPC = "Zhao et al. 2023, arXiv:2302.04867"
 
 _single_2, _single_3 = dpm_solver.singlestep_2, dpm_solver.singlestep_3
-_multi, _deis, _unipc = dpm_solver.multistep, deis.deis, unipc.unipc
+_data = partial(dpm_solver.multistep, predicting="data", third_order="corrected")
+_noise = partial(dpm_solver.multistep, predicting="noise", third_order="corrected")
+_deis, _deis_data = partial(deis.deis, predicting="noise"), partial(deis.deis, predicting="data")
+_unipc, _unipc_b1 = partial(unipc.unipc, variant="b2"), partial(unipc.unipc, variant="b1")
 _HALVED = "the authors' code, with half the second difference"
 
 # fmt: off
@@ -119,32 +122,32 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("dpm-2", "kdpm2", "kdpm2-discrete")),
     Sampler("dpm-solver-3", partial(_single_3, predicting="noise"), 3, 3, f"{_DPM}, algorithm 2",
             aliases=("dpm-3",)),
-    Sampler("dpm-solver-2m", partial(_multi, order=2, predicting="noise"), 2, 1,
+    Sampler("dpm-solver-2m", partial(_noise, order=2), 2, 1,
             f"{_DPMPP}, 2M of eps", aliases=("dpm-2m",)),
-    Sampler("dpm-solver-3m-corrected", partial(_multi, order=3, predicting="noise"), 3, 1,
+    Sampler("dpm-solver-3m-corrected", partial(_noise, order=3), 3, 1,
             f"{_DPMPP}, 3M of eps", aliases=("dpm-solver-3m", "dpm-3m")),
     Sampler("dpm-solver-3m-reference",
-            partial(_multi, order=3, predicting="noise", third_order="reference"), 2, 1, _HALVED),
+            partial(_noise, order=3, third_order="reference"), 2, 1, _HALVED),
     # DPM-Solver++: data prediction.
     Sampler("dpmpp-2s", partial(_single_2, predicting="data"), 2, 2, f"{_DPMPP}, algorithm 1",
             aliases=("dpm-solver++-2s", "dpm-solver-singlestep")),
     Sampler("dpmpp-3s", partial(_single_3, predicting="data"), 3, 3, f"{_DPMPP}, third order",
             aliases=("dpm-solver++-3s",)),
-    Sampler("dpmpp-2m", partial(_multi, order=2), 2, 1, f"{_DPMPP}, algorithm 2", aliases=(
+    Sampler("dpmpp-2m", partial(_data, order=2), 2, 1, f"{_DPMPP}, algorithm 2", aliases=(
         "dpm-solver++", "dpm-solver++-2m", "dpm-solver-multistep", "edm-dpm-solver-multistep")),
-    Sampler("dpmpp-3m-corrected", partial(_multi, order=3), 3, 1,
+    Sampler("dpmpp-3m-corrected", partial(_data, order=3), 3, 1,
             f"{_DPMPP}, third order", aliases=("dpmpp-3m", "dpm-solver++-3m")),
-    Sampler("dpmpp-3m-reference", partial(_multi, order=3, third_order="reference"), 2, 1, _HALVED),
+    Sampler("dpmpp-3m-reference", partial(_data, order=3, third_order="reference"), 2, 1, _HALVED),
     # UniPC: its order is one more than its name says.
     Sampler("unipc-1", partial(_unipc, order=1), 2, 1, f"{_UNIPC}, B2"),
     Sampler("unipc-2", partial(_unipc, order=2), 3, 1, f"{_UNIPC}, B2",
             aliases=("unipc", "unipc-multistep")),
     Sampler("unipc-3", partial(_unipc, order=3), 4, 1, f"{_UNIPC}, B2"),
-    Sampler("unipc-1-b1", partial(_unipc, order=1, variant="b1"), 2, 1,
+    Sampler("unipc-1-b1", partial(_unipc_b1, order=1), 2, 1,
             f"{_UNIPC}, B1"),
-    Sampler("unipc-2-b1", partial(_unipc, order=2, variant="b1"), 3, 1,
+    Sampler("unipc-2-b1", partial(_unipc_b1, order=2), 3, 1,
             f"{_UNIPC}, B1"),
-    Sampler("unipc-3-b1", partial(_unipc, order=3, variant="b1"), 4, 1,
+    Sampler("unipc-3-b1", partial(_unipc_b1, order=3), 4, 1,
             f"{_UNIPC}, B1"),
     # Exponential Adams-Bashforth.
     Sampler("deis-1", partial(_deis, order=1), 1, 1, _DEIS),
@@ -152,28 +155,28 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("deis", "deis-multistep")),
     Sampler("deis-3", partial(_deis, order=3), 3, 1, _DEIS),
     Sampler("deis-4", partial(_deis, order=4), 4, 1, _DEIS),
-    Sampler("deis-data-2", partial(_deis, order=2, predicting="data"), 2, 1,
+    Sampler("deis-data-2", partial(_deis_data, order=2), 2, 1,
             f"{_DEIS}, of x_0"),
-    Sampler("deis-data-3", partial(_deis, order=3, predicting="data"), 3, 1,
+    Sampler("deis-data-3", partial(_deis_data, order=3), 3, 1,
             f"{_DEIS}, of x_0"),
-    Sampler("deis-data-4", partial(_deis, order=4, predicting="data"), 4, 1,
+    Sampler("deis-data-4", partial(_deis_data, order=4), 4, 1,
             f"{_DEIS}, of x_0"),
     # The reverse SDE.
     Sampler("euler-maruyama", reverse_sde.euler_maruyama, 1, 1, f"{_SONG}, eq. 6", 1, 1,
             aliases=("em", "reverse-sde")),
     Sampler("ancestral", reverse_sde.ancestral, 1, 1, f"{_DDPM}, eq. 6-7", 1, 1, aliases=(
         "ddpm", "ddim-eta", "euler-a", "euler-ancestral", "euler-ancestral-discrete")),
-    Sampler("sde-dpm-solver-1", partial(_multi, order=1, predicting="noise", eta=1.0), 1, 1,
+    Sampler("sde-dpm-solver-1", partial(_noise, order=1, eta=1.0), 1, 1,
             f"{_DPMPP}, SDE-DPM-Solver-1", 1, 1, aliases=("sde-dpm-1",)),
-    Sampler("sde-dpm-solver-2m", partial(_multi, order=2, predicting="noise", eta=1.0), 2, 1,
+    Sampler("sde-dpm-solver-2m", partial(_noise, order=2, eta=1.0), 2, 1,
             f"{_DPMPP}, SDE-DPM-Solver(2M)", 2, 1, aliases=("sde-dpm-2m",)),
-    Sampler("sde-dpm-solver-3m", partial(_multi, order=3, predicting="noise", eta=1.0), 3, 1,
+    Sampler("sde-dpm-solver-3m", partial(_noise, order=3, eta=1.0), 3, 1,
             f"{_DPMPP}, SDE, third order", 2, 1, aliases=("sde-dpm-3m",)),
-    Sampler("sde-dpmpp-1", partial(_multi, order=1, eta=1.0), 1, 1,
+    Sampler("sde-dpmpp-1", partial(_data, order=1, eta=1.0), 1, 1,
             f"{_DPMPP}, SDE-DPM-Solver++1", 1, 1, aliases=("dpmpp-1-sde", "sde-dpm-solver++-1")),
-    Sampler("sde-dpmpp-2m", partial(_multi, order=2, eta=1.0), 2, 1, f"{_DPMPP}, SDE-DPM-Solver++(2M)", 2, 1,
+    Sampler("sde-dpmpp-2m", partial(_data, order=2, eta=1.0), 2, 1, f"{_DPMPP}, SDE-DPM-Solver++(2M)", 2, 1,
             aliases=("dpmpp-2m-sde", "sde-dpm-solver++", "sde-dpm-solver++-2m")),
-    Sampler("sde-dpmpp-3m", partial(_multi, order=3, eta=1.0), 3, 1, f"{_DPMPP}, SDE, third order", 2, 1,
+    Sampler("sde-dpmpp-3m", partial(_data, order=3, eta=1.0), 3, 1, f"{_DPMPP}, SDE, third order", 2, 1,
             aliases=("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
     Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 2, 1,
             aliases=("edm-stochastic",)),

@@ -21,6 +21,7 @@ from samplers.checkpoint import (
     load_checkpoint,
     read_settings,
 )
+from samplers.grid import default_spacing
 from samplers.noise import initial_noise
 from samplers.sample import NotFiniteError, sample
 from tests import tiny_checkpoints
@@ -70,6 +71,7 @@ def test_unconditional_is_the_front_door(folders: dict[str, Path]) -> None:
             schedule=settings.schedule,
             sampler="ancestral",
             steps=3,
+            grid=default_spacing(settings.schedule),
             seeds=(0, 1),
             correct=settings.correction,
         )
@@ -139,6 +141,7 @@ def test_flow_matching(tmp_path: Path) -> None:
             schedule=checkpoint.settings.schedule,
             prediction="flow",
             steps=3,
+            grid=default_spacing(checkpoint.settings.schedule),
         )
     assert torch.equal(draw(checkpoint), expected)
 

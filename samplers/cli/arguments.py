@@ -60,7 +60,8 @@ def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
         "--grid",
         choices=SPACINGS,
         metavar="SPACING",
-        help=f"{', '.join(SPACINGS)} [log-snr; for prompts the pipeline's own]",
+        help=f"{', '.join(SPACINGS)} [trailing over trained steps and for flow models, log-snr "
+        "for others; for prompts the pipeline's own]",
     )
     group.add_argument(
         "--sigma-min",

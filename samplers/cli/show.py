@@ -17,7 +17,7 @@ from samplers.cli.arguments import (
     positive,
     sampler_name,
 )
-from samplers.grid import make_grid
+from samplers.grid import default_spacing, make_grid
 from samplers.registry import Sampler, get_sampler
 from samplers.schedule import Schedule
 from samplers.tableau import Tableau
@@ -61,10 +61,11 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a tableau."""
     sampler = get_sampler(arguments.name)
+    schedule = _schedule(arguments)
     grid = make_grid(
-        _schedule(arguments),
+        schedule,
         arguments.steps,
-        arguments.grid or "log-snr",
+        arguments.grid or default_spacing(schedule),
         sigma_min=arguments.sigma_min,
         sigma_max=arguments.sigma_max,
         final=arguments.final or "zero",

@@ -51,8 +51,9 @@ def ancestral(grid: Grid, eta: float = 1.0) -> Tableau:
               s = \eta \sigma' \sqrt{1 - (\sigma' \alpha / (\alpha' \sigma))^2}
 
     eta = 1 is DDPM with the posterior variance (Ho et al. 2020, eq. 6 and 7) and the ancestral
-    Euler sampler of k-diffusion, eta = 0 is DDIM (Song et al. 2021, eq. 12 and 16). It holds for
-    every log-SNR, finite or not.
+    Euler sampler of k-diffusion, eta = 0 is DDIM (Song et al. 2021, eq. 12 and 16). This is
+    DDIM's eta: to first order its square scales the noise as eta does in the SDE samplers. It
+    holds for every log-SNR, finite or not.
     """
     check_eta(eta)
     draft = Draft(grid)
