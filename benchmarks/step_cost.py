@@ -64,7 +64,7 @@ def scheduler(make: Callable[[], object], latents: Tensor, output: Tensor) -> Ru
     def run() -> int:
         x = latents
         for t in made.timesteps:  # type: ignore[attr-defined]
-            x = made.step(output, t, x)[0]  # type: ignore[attr-defined]
+            x = made.step(output, t, x, return_dict=False)[0]  # type: ignore[attr-defined]
         return len(made.timesteps)  # type: ignore[attr-defined]
 
     return Run(lambda: made.set_timesteps(STEPS), run)  # type: ignore[attr-defined]

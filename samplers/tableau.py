@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -88,18 +89,18 @@ class Tableau:
         """Network calls of the whole run (NFE)."""
         return len(self.rows)
 
-    @property
+    @cached_property
     def points_kept(self) -> int:
         """How many points the executor has to remember."""
         lags = [lag for row in self.rows for lag in (*row.point_lags, row.base)]
         return 1 + max(lags, default=0)
 
-    @property
+    @cached_property
     def predictions_kept(self) -> int:
         """How many predictions the executor has to remember, the one just made included."""
         return 1 + max((lag for row in self.rows for lag in row.prediction_lags), default=0)
 
-    @property
+    @cached_property
     def stochastic(self) -> bool:
         return bool(self.start_noise != 0) or any(row.noisy for row in self.rows)
 
