@@ -124,7 +124,7 @@ def make_grid(
 
 
 def default_spacing(schedule: Schedule) -> Spacing:
-    """The spacing that erred least at 10 calls on the bundled digits, where it applies.
+    """The spacing that the command line takes if none is asked for.
 
     That is ``trailing`` on a schedule whose time runs over trained steps or along straight paths,
     and ``log-snr`` on all others.
