@@ -63,14 +63,14 @@ class Run:
         A state in half precision is remembered in float32; only the pipeline's own difference
         is added to it.
         """
+        if sample is self.given and self.version is not None and self.version == _version(sample):
+            return self.state
         x = self.state.x
         if sample.shape != x.shape:
             raise ValueError(
                 f"The sample came with shape {tuple(sample.shape)}, but this run began with "
                 f"{tuple(x.shape)}; call set_timesteps before another run."
             )
-        if sample is self.given and self.version is not None and self.version == _version(sample):
-            return self.state
         if self.given.dtype == x.dtype:
             return self.solver.moved(self.state, sample.to(x.dtype))
         return self.solver.moved(self.state, x + (sample.to(x.dtype) - self.given.to(x.dtype)))

@@ -367,9 +367,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """The place of an element of ``timesteps``, by its address: it is not read."""
         if not isinstance(timestep, Tensor):
             return None
-        place = timestep.data_ptr() - self.timesteps.data_ptr()
-        size = self.timesteps.element_size()
-        return place // size if 0 <= place < size * len(self.timesteps) else None
+        distance = timestep.data_ptr() - self.timesteps.data_ptr()
+        index = distance // self.timesteps.element_size()
+        return index if 0 <= index < self.timesteps.numel() else None
 
     def _index_by_value(self, timestep: float | Tensor) -> int:
         rows = self._planned().rows

@@ -39,17 +39,24 @@ class State(NamedTuple):
 class Coefficients(NamedTuple):
     """One row in the dtype and on the device of the state, as 0-d tensors that never promote it.
 
-    x_0 is ``of_x * x + of_output * output``. Each appended point has a line of ``tables``, one
-    number for each of ``point_lags`` and then of ``prediction_lags``, and one of ``noise``, which
-    is empty for a row that draws none.
+    x_0 is ``of_x * x + of_output * output``. Each appended point has a line: pairs of a place in
+    the memory (the remembered points, newest first, then the predictions) and the number that
+    stands before what is there. It has one number of ``noise``, too, if the row draws any.
     """
 
     of_x: Tensor
     of_output: Tensor
-    point_lags: tuple[int, ...]
-    prediction_lags: tuple[int, ...]
-    tables: tuple[tuple[Tensor, ...], ...]
+    lines: tuple[tuple[tuple[int, Tensor], ...], ...]
     noise: tuple[Tensor, ...]
+
+
+class Prepared(NamedTuple):
+    """A tableau for states of one dtype on one device: its rows, and how much they look back."""
+
+    rows: tuple[Coefficients, ...]
+    points_kept: int
+    predictions_kept: int
+    stochastic: bool
 
 
 Tensors = tuple[Tensor, ...]
@@ -74,19 +81,20 @@ def step(
     x0 = (points[0] * row.of_x).addcmul_(output, row.of_output)
     x0 = x0 if correct is None else correct(x0)
     made = (x0, *predictions)
-    used = [points[lag] for lag in row.point_lags] + [made[lag] for lag in row.prediction_lags]
-    for a, table in enumerate(row.tables):
-        new = _combine(table, used)
+    memory = (*points, *made)
+    appended = len(row.lines)
+    for a, line in enumerate(row.lines):
+        new = _combine(line, memory)
         points = (new if z is None else new.addcmul_(z, row.noise[a]), *points)
-    appended = len(row.tables)
-    return points[: len(points) - appended], made[: len(predictions)]
+    return points[:-appended], made[:-1]
 
 
-def _combine(coefficients: Tensors, tensors: list[Tensor]) -> Tensor:
+def _combine(line: tuple[tuple[int, Tensor], ...], memory: Tensors) -> Tensor:
     """The sum of products; the additions are made in place, in memory that is its own."""
-    total = tensors[0] * coefficients[0]
-    for tensor, coefficient in zip(tensors[1:], coefficients[1:], strict=True):
-        total.addcmul_(tensor, coefficient)
+    place, coefficient = line[0]
+    total = memory[place] * coefficient
+    for place, coefficient in line[1:]:
+        total.addcmul_(memory[place], coefficient)
     return total
 
 
@@ -104,7 +112,7 @@ class Solver:
     noise: Noise | None = None
     correct: Correction | None = None
     step: Step = step
-    _cast: dict[tuple[torch.dtype, torch.device], tuple[Coefficients, ...]] = field(
+    _prepared: dict[tuple[torch.dtype, torch.device], Prepared] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -121,21 +129,21 @@ class Solver:
         """
         x = x.to(working_dtype(x.dtype))
         tableau = self.tableau
-        if tableau.stochastic and self.noise is None:
+        prepared = self.prepare(x.dtype, x.device)
+        if prepared.stochastic and self.noise is None:
             raise ValueError("This sampler draws noise; give it seeds, one for each sample.")
-        self.prepare(x.dtype, x.device)
         if bool(tableau.start_scale != 1):
             x = tableau.start_scale.to(x) * x
         if bool(tableau.start_noise != 0):
             x = x + tableau.start_noise.to(x) * self._draw(-1, x)
-        older = tuple(torch.zeros_like(x) for _ in range(tableau.points_kept - 1))
-        made = tuple(torch.zeros_like(x) for _ in range(tableau.predictions_kept))
+        older = tuple(torch.zeros_like(x) for _ in range(prepared.points_kept - 1))
+        made = tuple(torch.zeros_like(x) for _ in range(prepared.predictions_kept))
         return State(0, (x, *older), made)
 
     def advance(self, state: State, output: Tensor) -> State:
         """The next state, from the network's output at ``state.x`` and ``time(state)``."""
         x = state.points[0]
-        row = self.prepare(x.dtype, x.device)[state.row]
+        row = self.prepare(x.dtype, x.device).rows[state.row]
         z = self._draw(state.row, x) if row.noise else None
         output = output.to(x.dtype)
         memory = self.step(row, state.points, state.predictions, output, z, self.correct)
@@ -144,7 +152,7 @@ class Solver:
     def with_noise(self, noise: Noise) -> Solver:
         """The same solver, all that it prepared included, with another source of noise."""
         other = replace(self, noise=noise)
-        other._cast.update(self._cast)
+        other._prepared.update(self._prepared)
         return other
 
     def done(self, state: State) -> bool:
@@ -203,13 +211,19 @@ class Solver:
         # Cast here and copied without waiting, so that the device is never waited for.
         return self.noise(row).to(like.dtype).to(like.device, non_blocking=True)
 
-    def prepare(self, dtype: torch.dtype, device: torch.device) -> tuple[Coefficients, ...]:
-        """The rows for states of this dtype on this device; made once, then looked up."""
+    def prepare(self, dtype: torch.dtype, device: torch.device) -> Prepared:
+        """All that a run with states of this dtype on this device needs to know of the tableau.
+
+        It is made once, then looked up; call it before a run whose first step must not wait.
+        """
         key = (dtype, device)
-        if key not in self._cast:
-            pairs = zip(self.tableau.rows, self.doors, strict=True)
-            self._cast[key] = tuple(_cast(row, *numbers, *key) for row, numbers in pairs)
-        return self._cast[key]
+        if key not in self._prepared:
+            tableau = self.tableau
+            pairs = zip(tableau.rows, self.doors, strict=True)
+            kept = (tableau.points_kept, tableau.predictions_kept)
+            rows = tuple(_cast(row, *numbers, kept[0], *key) for row, numbers in pairs)
+            self._prepared[key] = Prepared(rows, *kept, tableau.stochastic)
+        return self._prepared[key]
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -218,12 +232,18 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _cast(
-    row: Row, of_x: Tensor, of_output: Tensor, dtype: torch.dtype, device: torch.device
+    row: Row,
+    of_x: Tensor,
+    of_output: Tensor,
+    points_kept: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Coefficients:
     def scalars(vector: Tensor) -> Tensors:
         return vector.to(dtype).to(device, non_blocking=True).unbind()
 
     a, b = scalars(torch.stack([of_x, of_output]))
-    tables = tuple(scalars(line) for line in torch.cat([row.points, row.predictions], dim=1))
-    noise = scalars(row.noise) if row.noisy else ()
-    return Coefficients(a, b, row.point_lags, row.prediction_lags, tables, noise)
+    places = (*row.point_lags, *(points_kept + lag for lag in row.prediction_lags))
+    tables = torch.cat([row.points, row.predictions], dim=1)
+    lines = tuple(tuple(zip(places, scalars(numbers), strict=True)) for numbers in tables)
+    return Coefficients(a, b, lines, scalars(row.noise) if row.noisy else ())

@@ -97,12 +97,16 @@ class Tableau:
 
     @cached_property
     def predictions_kept(self) -> int:
-        """How many predictions the executor has to remember, the one just made included."""
-        return 1 + max((lag for row in self.rows for lag in row.prediction_lags), default=0)
+        """How many predictions the executor has to remember from one call to the next.
+
+        At least the newest, so that the sample can be watched.
+        """
+        return max([1, *(lag for row in self.rows for lag in row.prediction_lags)])
 
     @cached_property
     def stochastic(self) -> bool:
-        return bool(self.start_noise != 0) or any(row.noisy for row in self.rows)
+        noise = torch.cat([self.start_noise.reshape(1), *(row.noise for row in self.rows)])
+        return bool(noise.any())
 
     def to_json(self) -> str:
         """The whole table as JSON; :meth:`from_json` gives it back exactly."""
