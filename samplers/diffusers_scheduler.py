@@ -39,10 +39,9 @@ from samplers.diffusers_config import (
 )
 from samplers.diffusers_run import Generators, Run, sample_seeds
 from samplers.grid import Grid, Spacing
-from samplers.noise import RowNoise
 from samplers.registry import Sampler, get_sampler
 from samplers.schedule import FlowMatching, Point, VarianceExploding, VPDiscrete
-from samplers.solve import Solver
+from samplers.solve import NoiseKind, Solver, make_noise
 from samplers.tableau import Row, Tableau
 
 
@@ -84,6 +83,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     sampler: a name or alias from the registry.
     sampler_options: its settings, such as ``{"eta": 0.5}``.
+    noise: of stochastic samplers, ``independent`` from call to call, or along a ``brownian`` path
+        for each seed, on which more steps converge to one image.
     grid: a spacing of :func:`samplers.grid.make_grid`; None follows the source's config.
     sigma_min, sigma_max: the smallest and largest noise level of the grid in units of
         sigma / alpha; None follows the source. (EDM configs use the same names for the ends of
@@ -100,6 +101,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self,
         sampler: str = "dpmpp-2m",
         sampler_options: dict[str, Any] | None = None,
+        noise: NoiseKind = "independent",
         grid: Spacing | None = None,
         sigma_min: float | None = None,
         sigma_max: float | None = None,
@@ -132,7 +134,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         use_dynamic_shifting: bool = False,
         time_shift_type: str = "exponential",
     ) -> None:
-        self.order = self._sampler().calls
+        self.order = self._calls()
         self.num_inference_steps: int | None = None
         self._plan: _Plan | None = None
         self._run: Run | None = None
@@ -170,6 +172,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     def _sampler(self) -> Sampler:
         return get_sampler(self.config.sampler)
+
+    def _calls(self) -> int:
+        return self._sampler().calls_with(self.config.sampler_options)
 
     def _settings(self) -> SchedulerSettings:
         """Read anew for each run, since pipelines rewrite the config that they are given."""
@@ -248,7 +253,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         tableau = _entered(self._sampler().tableau(grid, self.config.sampler_options))
         self.num_inference_steps = grid.steps
         # Pipelines count custom steps by the length of timesteps, in calls.
-        self.order = self._sampler().calls if timesteps is None and sigmas is None else 1
+        self.order = self._calls() if timesteps is None and sigmas is None else 1
         points = [*(row.at for row in tableau.rows), tableau.end]
         stacked = (torch.stack(column) for column in zip(*points, strict=True))
         self._show(settings, Point(*stacked), device)
@@ -353,7 +358,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         solver = self._solver_from(index)
         if solver.tableau.stochastic:
             seeds = sample_seeds(sample, generator)
-            solver = solver.with_noise(RowNoise(seeds, tuple(sample.shape[1:])))
+            noise = make_noise(solver.tableau, seeds, sample.shape[1:], self.config.noise)
+            solver = solver.with_noise(noise)
         return Run.begin(solver, index, sample)
 
     def _first_index(self, timestep: float | Tensor) -> int:
@@ -481,7 +487,9 @@ def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[st
 
 
 def _calls(config: Mapping[str, Any]) -> int:
-    return get_sampler(config["sampler"]).calls if "sampler" in config else 1
+    if "sampler" not in config:
+        return 1
+    return get_sampler(config["sampler"]).calls_with(config.get("sampler_options"))
 
 
 def _trained_steps(settings: SchedulerSettings, scheduler: SamplerScheduler) -> int:

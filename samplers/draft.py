@@ -13,7 +13,7 @@ which symbols:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from samplers.grid import Grid
 from samplers.schedule import Point
-from samplers.tableau import Row, Tableau
+from samplers.tableau import Row, Scaling, Tableau
 
 Number = Tensor | float
 
@@ -77,15 +77,18 @@ class Evaluation(NamedTuple):
         return (self.x - self.at.alpha * self.data) / self.at.sigma
 
 
-class _DraftRow(NamedTuple):
+@dataclass
+class _DraftRow:
     """A row whose symbols are not yet addressed by lag; ``newest`` is the point it evaluates."""
 
     at: Point
     newest: int
     step: int
     base: int
-    appended: list[tuple[Combination, Point]]
-    local_errors: list[float]
+    appended: list[tuple[Combination, Point]] = field(default_factory=list)
+    local_errors: list[float] = field(default_factory=list)
+    path: list[Tensor] = field(default_factory=list)
+    scaling: Scaling = "none"
 
 
 class Draft:
@@ -107,6 +110,15 @@ class Draft:
     def z(self) -> Combination:
         """The standard normal noise of the current row."""
         return Combination.of(Symbol("noise", len(self._rows) - 1))
+
+    def z_along(self, start: Tensor, end: Tensor) -> Combination:
+        """The same, as what a Brownian path does from ``start`` to ``end`` of its own clock.
+
+        The variances of a method's noise are the differences of its clock, up to what a step
+        multiplies the noise of earlier steps by.
+        """
+        self._rows[-1].path.extend([start, end])
+        return self.z
 
     def begin(self, scale: Tensor, noise: Tensor, at: Point) -> None:
         """Make the first point ``scale * x_T + noise * z``, at ``at``, instead of x_T itself."""
@@ -130,16 +142,20 @@ class Draft:
         point that was newest when the interval began.
         """
         start = self._base if base is None else next(iter(base.terms)).number
-        self._rows.append(_DraftRow(self._at, self._newest, self._step, start, [], []))
+        self._rows.append(_DraftRow(self._at, self._newest, self._step, start))
         prediction = Combination.of(Symbol("prediction", len(self._rows) - 1))
         return Evaluation(self.x, prediction, self._at)
 
-    def append(self, x: Combination, at: Point, local_error: float = 0.0) -> Combination:
+    def append(
+        self, x: Combination, at: Point, local_error: float = 0.0, scaling: Scaling = "none"
+    ) -> Combination:
         """Add a point and return its symbol.
 
         local_error: how far the point may be from exact on trivial data, relative to alpha + sigma.
+        scaling: what the row's step follows, see :mod:`samplers.tableau`.
         """
         self._rows[-1].appended.append((x, at))
+        self._rows[-1].scaling = scaling
         self._rows[-1].local_errors.append(local_error)
         self._newest, self._at = self._newest + 1, at
         return self.x
@@ -190,6 +206,8 @@ def _finish(number: int, row: _DraftRow, lags: _Lags) -> Row:
         step=row.step,
         base=row.newest - row.base,
         local_error=max(row.local_errors),
+        path=torch.stack(row.path) if row.path else None,
+        scaling=row.scaling,
     )
 
 

@@ -2,22 +2,28 @@ r"""Layer 0. Noise as a pure function: of the sample's seed and of where in the 
 
 Sample i gets the same numbers alone and in any batch, at any batch size, on any device and on a
 resume: they come from a counter-based generator (Philox, keyed by seed and index) on the CPU, in
-float64, and are moved to where they are needed. Nothing here keeps a state.
+float64, and are moved to where they are needed. A draw is the same whenever and however often it
+is asked for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchsde import BrownianInterval
 
 _INITIAL = 0
 _FIRST_ROW = 2
 _SEED_LIMIT = 2**63
+_PATH_END = 2.0**40
+_PATH_BITS = 40
 
 
 class Noise(Protocol):
@@ -44,6 +50,66 @@ class RowNoise:
 
     def __call__(self, row: int) -> Tensor:
         return _batch(self.seeds, _FIRST_ROW + row, self.shape)
+
+
+@dataclass(frozen=True)
+class BrownianNoise:
+    r"""Noise of each row as the increment of one Brownian path for each sample.
+
+    .. math:: z = (W(b) - W(a)) / \sqrt{b - a}
+
+    The path depends on the seed alone: a grid of more steps sees more of the same path, so that
+    the sample converges (strongly) as the steps shrink.
+
+    seeds, shape: as in :class:`RowNoise`.
+    intervals: for each row from where to where the clock of its method runs, either way; None for
+        a row that draws nothing.
+    """
+
+    seeds: tuple[int, ...]
+    shape: tuple[int, ...]
+    intervals: tuple[tuple[float, float] | None, ...]
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        times = [abs(time) for interval in self.intervals if interval for time in interval]
+        if not all(time <= _PATH_END for time in times):
+            raise ValueError(
+                f"A Brownian path was asked for at {max(times):.3g} of its method's clock, beyond "
+                f"its end at {_PATH_END:.3g}; take a smaller sigma_max or a larger sigma_min."
+            )
+
+    def __call__(self, row: int) -> Tensor:
+        interval = self.intervals[row]
+        if row < 0 or interval is None:
+            raise ValueError(f"Row {row} has no interval on the Brownian path.")
+        low, high = sorted(_rounded(time) for time in interval)
+        increments = [path(low, high) for path in self._paths]
+        return torch.stack(increments) / math.sqrt(high - low)
+
+    @cached_property
+    def _paths(self) -> list[BrownianInterval]:
+        return [_path(seed, self.shape) for seed in self.seeds]
+
+
+def _path(seed: int, shape: Sequence[int]) -> BrownianInterval:
+    """A path for any clock, halved until a query is met, so that it ignores the queries' order."""
+    return BrownianInterval(
+        t0=-_PATH_END,
+        t1=_PATH_END,
+        size=tuple(shape),
+        dtype=torch.float64,
+        entropy=seed,
+        halfway_tree=True,
+        tol=1e-300,  # none: what is asked for is a dyadic fraction of the whole, met exactly
+        cache_size=128,
+    )
+
+
+def _rounded(time: float) -> float:
+    """The time to a relative 1e-12, which saves the path the halvings that nobody sees."""
+    mantissa, exponent = math.frexp(time)
+    return math.ldexp(round(math.ldexp(mantissa, _PATH_BITS)), exponent - _PATH_BITS)
 
 
 def initial_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

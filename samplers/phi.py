@@ -19,11 +19,24 @@ _THETA = _NODES + 0.5
 
 
 def phi(k: int, z: Tensor) -> Tensor:
-    """phi_k(z) for k >= 1 and a float64 scalar z, to a few units in the last place."""
-    if abs(float(z.detach())) < 2:
-        # The recursion cancels for small z; 16 Gauss points are exact to rounding there.
-        weight = _WEIGHTS * _THETA ** (k - 1) / math.factorial(k - 1)
-        return torch.sum(weight * torch.exp((1 - _THETA) * z))
+    """phi_k(z) for k >= 1 and float64 numbers z of any shape, to a few units in the last place."""
+    # The recursion cancels for small z; 16 Gauss points are exact to rounding there.
+    small = z.detach().abs() < 2
+    if bool(small.all()):
+        return _by_quadrature(k, z)
+    if not bool(small.any()):
+        return _by_recursion(k, z)
+    # Each way sees its own numbers only, so that neither spoils the gradient of the other's.
+    few, many = torch.where(small, z, 1.0), torch.where(small, 2.0, z)
+    return torch.where(small, _by_quadrature(k, few), _by_recursion(k, many))
+
+
+def _by_quadrature(k: int, z: Tensor) -> Tensor:
+    weight = _WEIGHTS * _THETA ** (k - 1) / math.factorial(k - 1)
+    return torch.sum(weight * torch.exp((1 - _THETA) * z.unsqueeze(-1)), dim=-1)
+
+
+def _by_recursion(k: int, z: Tensor) -> Tensor:
     value = torch.expm1(z) / z
     for j in range(1, k):
         value = (value - 1 / math.factorial(j)) / z

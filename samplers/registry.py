@@ -15,8 +15,17 @@ from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any
 
-from samplers.grid import Grid
-from samplers.methods import deis, dpm_solver, edm, pf_ode, reverse_sde, unipc
+from samplers.grid import Grid, make_grid
+from samplers.methods import (
+    deis,
+    dpm_solver,
+    edm,
+    pf_ode,
+    predictor_corrector,
+    reverse_sde,
+    unipc,
+)
+from samplers.schedule import VPLinear
 from samplers.tableau import Tableau
 
 Method = Callable[[Grid], Tableau]
@@ -31,9 +40,10 @@ class Sampler:
     name: what users write.
     method: a function of a grid and of options with defaults.
     order: the order of the method without its noise, on the probability-flow ODE.
-    calls: network calls of a full step; a step to sigma = 0 makes one.
+    calls: network calls of a full step with the default options; a step to sigma = 0 makes one.
     reference: paper and equation or algorithm.
-    weak_order, strong_order: of stochastic methods, in the laws and in the paths.
+    weak_order, strong_order: of stochastic methods, in the laws and in the paths; a weak order of 0
+        says that a bias remains, a strong order of None that the noise belongs to no path.
     aliases: other names people know it by.
     """
 
@@ -57,9 +67,13 @@ class Sampler:
         fixed = self.method.keywords if isinstance(self.method, partial) else {}
         return {p.name: p.default for p in parameters if p.name not in _IDENTITY & set(fixed)}
 
-    def steps_within(self, nfe: int) -> int:
+    def calls_with(self, options: Mapping[str, Any] | None = None) -> int:
+        """Network calls of a full step with these options."""
+        return self.tableau(make_grid(VPLinear(), 3), options).calls_per_step
+
+    def steps_within(self, nfe: int, options: Mapping[str, Any] | None = None) -> int:
         """The most steps to sigma = 0 that make at most ``nfe`` network calls."""
-        return (nfe - 1) // self.calls + 1
+        return (nfe - 1) // self.calls_with(options) + 1
 
     def tableau(self, grid: Grid, options: Mapping[str, Any] | None = None) -> Tableau:
         """The table of this sampler on ``grid``.
@@ -85,7 +99,7 @@ class Sampler:
 
 
 # Options that say which member of a family a row is; changing them would belie its name.
-_IDENTITY = {"order", "predicting", "variant", "third_order"}
+_IDENTITY = {"order", "predicting", "variant", "third_order", "predictor", "corrector"}
 
 _SONG = "Song et al. 2021, arXiv:2011.13456"
 _DDIM = "Song, Meng, Ermon 2021, arXiv:2010.02502"
@@ -103,6 +117,25 @@ _deis, _deis_data = partial(deis.deis, predicting="noise"), partial(deis.deis, p
 _unipc, _unipc_b1 = partial(unipc.unipc, variant="b2"), partial(unipc.unipc, variant="b1")
 _HALVED = "the authors' code, with half the second difference"
 
+
+def _predictor(predictor: reverse_sde.Predictor) -> Callable[..., Tableau]:
+    return partial(reverse_sde.reverse_sde, predictor=predictor)
+
+
+def _corrected(
+    predictor: reverse_sde.Predictor, corrector: predictor_corrector.Corrector
+) -> Callable[..., Tableau]:
+    return partial(
+        predictor_corrector.predictor_corrector, predictor=predictor, corrector=corrector
+    )
+
+
+_langevin, _annealed = (
+    partial(_corrected, corrector="langevin"),
+    partial(_corrected, corrector="annealed-langevin"),
+)
+_PC = f"{_SONG}, algorithm 1"
+
 # fmt: off
 _TABLE: tuple[Sampler, ...] = (
     # The probability-flow ODE in rho = sigma / alpha.
@@ -110,7 +143,7 @@ _TABLE: tuple[Sampler, ...] = (
         "euler", "dpmpp-1", "dpm-solver-1", "dpm-1", "dpm-solver++-1", "euler-discrete",
         "edm-euler", "flow-match-euler-discrete")),
     Sampler("heun", pf_ode.heun, 2, 2, f"{_EDM}, algorithm 1", aliases=(
-        "edm", "heun-discrete", "flow-match-heun-discrete")),
+        "edm", "heun-discrete")),
     Sampler("midpoint", pf_ode.midpoint, 2, 2, f"{_EDM}, eq. 1", aliases=("rk2",)),
     Sampler("rk4", pf_ode.rk4, 4, 4, f"{_EDM}, eq. 1", aliases=("runge-kutta",)),
     Sampler("lms-2", partial(pf_ode.adams_bashforth, order=2), 2, 1, f"{_EDM}, eq. 1"),
@@ -161,11 +194,19 @@ _TABLE: tuple[Sampler, ...] = (
             f"{_DEIS}, of x_0"),
     Sampler("deis-data-4", partial(_deis_data, order=4), 4, 1,
             f"{_DEIS}, of x_0"),
-    # The reverse SDE.
-    Sampler("euler-maruyama", reverse_sde.euler_maruyama, 1, 1, f"{_SONG}, eq. 6", 1, 1,
+    # The reverse SDE: predictors, alone and with a Langevin corrector.
+    Sampler("euler-maruyama", _predictor(reverse_sde.euler_maruyama), 1, 1, f"{_SONG}, eq. 6", 1, 1,
             aliases=("em", "reverse-sde")),
-    Sampler("ancestral", reverse_sde.ancestral, 1, 1, f"{_DDPM}, eq. 6-7", 1, 1, aliases=(
+    Sampler("reverse-diffusion", _predictor(reverse_sde.reverse_diffusion), 1, 1, f"{_SONG}, eq. 46", 1, 1),
+    Sampler("ancestral", _predictor(reverse_sde.ancestral), 1, 1, f"{_DDPM}, eq. 6-7", 1, 1, aliases=(
         "ddpm", "ddim-eta", "euler-a", "euler-ancestral", "euler-ancestral-discrete")),
+    Sampler("euler-maruyama+langevin", _langevin(reverse_sde.euler_maruyama), 1, 2, _PC, 0),
+    Sampler("reverse-diffusion+langevin", _langevin(reverse_sde.reverse_diffusion), 1, 2, _PC, 0),
+    Sampler("ancestral+langevin", _langevin(reverse_sde.ancestral), 1, 2, _PC, 0),
+    Sampler("euler-maruyama+annealed-langevin", _annealed(reverse_sde.euler_maruyama), 1, 2, _PC, 1),
+    Sampler("reverse-diffusion+annealed-langevin", _annealed(reverse_sde.reverse_diffusion), 1, 2, _PC, 1),
+    Sampler("ancestral+annealed-langevin", _annealed(reverse_sde.ancestral), 1, 2, _PC, 1),
+    # SDE-DPM-Solver, in noise and in data prediction.
     Sampler("sde-dpm-solver-1", partial(_noise, order=1, eta=1.0), 1, 1,
             f"{_DPMPP}, SDE-DPM-Solver-1", 1, 1, aliases=("sde-dpm-1",)),
     Sampler("sde-dpm-solver-2m", partial(_noise, order=2, eta=1.0), 2, 1,
@@ -178,7 +219,7 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("dpmpp-2m-sde", "sde-dpm-solver++", "sde-dpm-solver++-2m")),
     Sampler("sde-dpmpp-3m", partial(_data, order=3, eta=1.0), 3, 1, f"{_DPMPP}, SDE, third order", 2, 1,
             aliases=("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
-    Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 2, 1,
+    Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 2,
             aliases=("edm-stochastic",)),
 )
 # fmt: on

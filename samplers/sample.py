@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from samplers.grid import Final, Grid, Spacing, make_grid
-from samplers.noise import RowNoise
 from samplers.prediction import Correction, Prediction
 from samplers.registry import Method, get_sampler
 from samplers.schedule import Schedule
-from samplers.solve import Model, Solver, State
+from samplers.solve import Model, NoiseKind, Solver, State, make_noise
 from samplers.tableau import Tableau
 
 
@@ -43,6 +42,7 @@ def sample(
     steps: int = 20,
     grid: Spacing | Grid = "log-snr",
     seeds: Sequence[int] | None = None,
+    noise: NoiseKind = "independent",
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     final: Final = "zero",
@@ -60,6 +60,8 @@ def sample(
     grid: a spacing (see :func:`samplers.grid.make_grid`) or a grid of one's own, for which
         ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are not read.
     seeds: one whole number for each sample; stochastic samplers need them.
+    noise: of stochastic samplers, ``independent`` from call to call, or along a ``brownian`` path
+        for each seed, on which more steps converge to one image.
     options: settings of the sampler, such as ``{"eta": 0.5}``.
     correct: a change of every predicted x_0, such as :func:`samplers.prediction.clip`.
     callback: called with the state after every network call.
@@ -74,8 +76,9 @@ def sample(
         )
     if seeds is not None and len(seeds) != len(x_T):
         raise ValueError(f"{len(seeds)} seeds came for {len(x_T)} samples; give one for each.")
-    noise = None if seeds is None else RowNoise(tuple(seeds), tuple(x_T.shape[1:]))
-    solver = Solver(build_tableau(sampler, grid, options), prediction, noise, correct)
+    tableau = build_tableau(sampler, grid, options)
+    drawn = None if seeds is None else make_noise(tableau, seeds, x_T.shape[1:], noise)
+    solver = Solver(tableau, prediction, drawn, correct)
     state = solver.init(x_T)
     for state in solver.run(checked(model, solver), state):
         if callback is not None:

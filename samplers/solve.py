@@ -7,17 +7,19 @@ elsewhere and compared bit for bit. Half-precision states are accumulated in flo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from samplers.noise import Noise
+from samplers.noise import BrownianNoise, Noise, RowNoise
 from samplers.prediction import Correction, Prediction, door
 from samplers.tableau import Row, Tableau
+
+NoiseKind = Literal["independent", "brownian"]
 
 Model = Callable[[Tensor, Tensor], Tensor]
 """A network: (x of shape [B, ...], t of shape [B]) -> its output, shaped like x."""
@@ -42,12 +44,15 @@ class Coefficients(NamedTuple):
     x_0 is ``of_x * x + of_output * output``. Each appended point has a line: pairs of a place in
     the memory (the remembered points, newest first, then the predictions) and the number that
     stands before what is there. It has one number of ``noise``, too, if the row draws any.
+    A row that is scaled by norms of the batch knows what eps is made of, 1 / sigma and
+    -alpha / sigma.
     """
 
     of_x: Tensor
     of_output: Tensor
     lines: tuple[tuple[tuple[int, Tensor], ...], ...]
     noise: tuple[Tensor, ...]
+    eps: tuple[Tensor, ...]
 
 
 class Prepared(NamedTuple):
@@ -81,6 +86,8 @@ def step(
     x0 = (points[0] * row.of_x).addcmul_(output, row.of_output)
     x0 = x0 if correct is None else correct(x0)
     made = (x0, *predictions)
+    if row.eps and z is not None:
+        return (_scaled(row, points, made, z), *points[:-1]), made[:-1]
     memory = (*points, *made)
     appended = len(row.lines)
     for a, line in enumerate(row.lines):
@@ -96,6 +103,19 @@ def _combine(line: tuple[tuple[int, Tensor], ...], memory: Tensors) -> Tensor:
     for place, coefficient in line[1:]:
         total.addcmul_(memory[place], coefficient)
     return total
+
+
+def _scaled(row: Coefficients, points: Tensors, made: Tensors, z: Tensor) -> Tensor:
+    """The row that is not linear: its step is multiplied by a ratio of norms over the batch."""
+    x = points[0]
+    eps = (x * row.eps[0]).addcmul_(made[0], row.eps[1])
+    factor = (_mean_norm(z) / _mean_norm(eps)).square()
+    moved = _combine(row.lines[0], (*points, *made)) - x
+    return x + factor * moved + factor.sqrt() * row.noise[0] * z
+
+
+def _mean_norm(batch: Tensor) -> Tensor:
+    return batch.flatten(1).square().sum(dim=1).sqrt().mean()
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +246,31 @@ class Solver:
         return self._prepared[key]
 
 
+def make_noise(
+    tableau: Tableau, seeds: Sequence[int], shape: Sequence[int], kind: NoiseKind = "independent"
+) -> Noise:
+    """Noise for a tableau: one seed for each sample, each of the given shape.
+
+    kind: ``independent`` from row to row, or the increments of one ``brownian`` path for each
+        sample, so that more steps with the same seed converge to one image.
+
+    Raises ValueError if the sampler's noise belongs to no path.
+    """
+    if kind == "independent":
+        return RowNoise(tuple(seeds), tuple(shape))
+    if kind != "brownian":
+        raise ValueError(f"There is no noise named {kind!r}; take 'independent' or 'brownian'.")
+    free = [k for k, row in enumerate(tableau.rows) if row.noisy and row.path is None]
+    if free or bool(tableau.start_noise != 0):
+        raise ValueError(
+            "This sampler draws noise that belongs to no Brownian path (a Langevin corrector's, or "
+            "EDM's churn); take independent noise, or another sampler."
+        )
+    paths = [None if row.path is None else row.path.detach().tolist() for row in tableau.rows]
+    intervals = tuple(None if path is None else (path[0], path[1]) for path in paths)
+    return BrownianNoise(tuple(seeds), tuple(shape), intervals)
+
+
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which a state of ``dtype`` is accumulated."""
     return torch.float64 if dtype == torch.float64 else torch.float32
@@ -246,4 +291,6 @@ def _cast(
     places = (*row.point_lags, *(points_kept + lag for lag in row.prediction_lags))
     tables = torch.cat([row.points, row.predictions], dim=1)
     lines = tuple(tuple(zip(places, scalars(numbers), strict=True)) for numbers in tables)
-    return Coefficients(a, b, lines, scalars(row.noise) if row.noisy else ())
+    noise = scalars(row.noise) if row.noisy else ()
+    eps = torch.stack([1 / row.at.sigma, -row.at.alpha / row.at.sigma])
+    return Coefficients(a, b, lines, noise, scalars(eps) if row.scaling == "batch-norm" else ())

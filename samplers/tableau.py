@@ -10,15 +10,24 @@ Points and predictions are addressed by lag: 0 is the newest (for predictions, t
 made). This is a general linear method in the sense of Butcher. The numbers depend on the
 schedule and the grid alone, never on the network, the image, the batch, the dtype or the device.
 
+One kind of row is not linear: the Langevin corrector whose step follows the norms of the batch
+(Song et al. 2021, algorithms 4 and 5, https://arxiv.org/abs/2011.13456). From the same line
+
+.. math:: x' = x + c \, (A x + B D - x) + \sqrt{c} \, s z, \qquad
+    c = \big(\overline{\lVert z \rVert} / \overline{\lVert \varepsilon \rVert}\big)^2
+
+with the mean norms over the batch of the row's noise and of eps = (x - alpha D) / sigma.
+
 Nothing here knows a sampler by name, or holds a tensor of the size of an image.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +35,8 @@ from torch import Tensor
 from samplers.schedule import Point
 
 _EXACT = 1e-9
+
+Scaling = Literal["none", "batch-norm"]
 
 
 class Row(NamedTuple):
@@ -39,6 +50,10 @@ class Row(NamedTuple):
     step: the number of the grid's interval that this row belongs to.
     base: the lag of the point from which that interval is crossed.
     local_error: how far the row may be from exact on trivial data, relative to alpha + sigma.
+    path: from where to where the row's noise follows a Brownian path, in the clock of its method
+        ([2]: the noise is the path's increment, divided by the root of its variance); None for
+        noise that belongs to no path.
+    scaling: ``batch-norm`` for the row that is not linear, see above.
     """
 
     at: Point
@@ -51,6 +66,8 @@ class Row(NamedTuple):
     step: int
     base: int
     local_error: float
+    path: Tensor | None = None
+    scaling: Scaling = "none"
 
     @property
     def noisy(self) -> bool:
@@ -75,6 +92,7 @@ class Tableau:
     rows: tuple[Row, ...]
 
     def __post_init__(self) -> None:
+        _check_scaled_rows(self)
         _check_lags(self)
         _check_numbers(self)
         _check_trivial_data(self)
@@ -102,6 +120,16 @@ class Tableau:
         At least the newest, so that the sample can be watched.
         """
         return max([1, *(lag for row in self.rows for lag in row.prediction_lags)])
+
+    @property
+    def calls_per_step(self) -> int:
+        """Network calls of a full step; the step to sigma = 0 may have fewer."""
+        return max(Counter(row.step for row in self.rows).values())
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether no sample depends on the others of its batch."""
+        return all(row.scaling == "none" for row in self.rows)
 
     @cached_property
     def stochastic(self) -> bool:
@@ -155,7 +183,9 @@ def _row_from_plain(row: dict[str, Any]) -> Row:
         name: _tensor(row[name]).reshape(len(row["noise"]), len(row[f"{name[:-1]}_lags"]))
         for name in ("points", "predictions")
     }
-    return Row(**{**row, **points, **lags, **tables, "noise": _tensor(row["noise"])})
+    path = None if row["path"] is None else _tensor(row["path"])
+    noise = _tensor(row["noise"])
+    return Row(**{**row, **points, **lags, **tables, "noise": noise, "path": path})
 
 
 def _check_lags(tableau: Tableau) -> None:
@@ -174,6 +204,15 @@ def _check_live_lags(
         if lag < 0 or (lag >= available and bool((coefficients[:, column] != 0).any())):
             raise ValueError(
                 f"Row {number} uses {what} lag {lag}, but only {available} exist by then."
+            )
+
+
+def _check_scaled_rows(tableau: Tableau) -> None:
+    for number, row in enumerate(tableau.rows):
+        if row.scaling == "batch-norm" and (len(row.noise) != 1 or not row.at.finite):
+            raise ValueError(
+                f"Row {number} is scaled by norms of the batch, so it must append one point, at a "
+                f"finite log-SNR; it appends {len(row.noise)}, at {_where(row.at)}."
             )
 
 
@@ -247,7 +286,8 @@ def _row_lines(row: Row) -> list[str]:
     for a, line in enumerate(numbers):
         reached = Point(*(values[a] for values in row.reached))
         terms = list(zip(line, [*names, "z"], strict=True))
-        lines.append(f"        x = {_sum(terms)}   at {_where(reached)}")
+        scaled = "" if row.scaling == "none" else f"   scaled by {row.scaling}"
+        lines.append(f"        x = {_sum(terms)}   at {_where(reached)}{scaled}")
     return lines
 
 

@@ -89,6 +89,17 @@ def unlowered(sampler: Sampler, options: Mapping[str, Any] | None = None) -> dic
     return {**full, **(options or {})}
 
 
+def without_noise(sampler: Sampler) -> dict[str, Any]:
+    """The options that switch a stochastic sampler's noise off, Langevin steps with it."""
+    silent = {"eta": 0.0, "s_churn": 0.0, "snr": 0.0}
+    return {key: value for key, value in silent.items() if key in sampler.options}
+
+
+def uncorrected(sampler: Sampler) -> dict[str, Any]:
+    """The options that leave a predictor-corrector sampler its predictor alone."""
+    return {"snr": 0.0} if "snr" in sampler.options else {}
+
+
 def error(
     sampler: Sampler,
     schedule: Schedule,

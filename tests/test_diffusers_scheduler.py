@@ -17,11 +17,11 @@ from samplers import list_samplers
 from samplers.diffusers_config import KNOWN_CLASSES, read_config
 from samplers.diffusers_run import sample_seeds
 from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.grid import Grid
+from samplers.grid import Grid, make_grid
 from samplers.noise import RowNoise
 from samplers.registry import get_sampler
-from samplers.schedule import EDMPreconditioned, FlowMatching, Point, VPDiscrete
-from samplers.solve import Solver
+from samplers.schedule import EDMPreconditioned, FlowMatching, Point, VPDiscrete, VPLinear
+from samplers.solve import Solver, make_noise
 
 diffusers.utils.logging.set_verbosity_error()
 
@@ -35,6 +35,11 @@ VP = {"_class_name": "DDIMScheduler", "clip_sample": False, "timestep_spacing": 
 WITH_BETAS = [name for name, kind in KNOWN_CLASSES.items() if kind == "vp"]
 SINGLE_CALL = [name for name in list_samplers() if get_sampler(name).calls == 1]
 SEVERAL_CALLS = [name for name in list_samplers() if get_sampler(name).calls > 1]
+ALONE = [
+    name
+    for name in list_samplers()
+    if get_sampler(name).tableau(make_grid(VPLinear(), 3)).batch_invariant
+]
 STOCHASTIC = [name for name in list_samplers() if get_sampler(name).stochastic]
 ONE_STEP = [
     "ddim",
@@ -312,6 +317,36 @@ def test_one_timestep_for_every_network_call(sampler: str) -> None:
     assert len(scheduler) == 1000
 
 
+def test_corrector_steps_are_timesteps_too() -> None:
+    options = {"corrector_steps": 2}
+    scheduler = made(sampler="ancestral+annealed-langevin", sampler_options=options)
+    assert scheduler.order == 3
+    scheduler.set_timesteps(5)
+    assert scheduler.order == 3
+    assert len(scheduler.timesteps) == 4 * 3 + 1
+    assert len(scheduler.timesteps.unique()) == 5
+
+
+@pytest.mark.parametrize("begin", [0, 2])
+def test_noise_along_a_path_is_that_of_the_library(begin: int) -> None:
+    scheduler, x = made(sampler="sde-dpmpp-2m", noise="brownian"), noise()
+    scheduler.set_timesteps(5)
+    scheduler.set_begin_index(begin)
+    mine = drive(scheduler, x, begin)
+    tableau = scheduler.tableau
+    path = make_noise(tableau, sample_seeds(x), x.shape[1:], "brownian")
+    solver = Solver(tableau, noise=path)
+    other = solver.finish(lambda x, t: network(x, t[0].float()), solver.init(x)).x
+    torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
+
+
+def test_noise_of_no_path_is_refused() -> None:
+    scheduler, x = made(sampler="ancestral+langevin", noise="brownian"), noise()
+    scheduler.set_timesteps(5)
+    with pytest.raises(ValueError, match="belongs to no Brownian path"):
+        drive(scheduler, x)
+
+
 def test_timesteps_before_any_are_set_are_the_trained_ones() -> None:
     assert torch.equal(made().timesteps, torch.arange(999.0, -1, -1))
     torch.testing.assert_close(made({**FLOW, "shift": 1.0}).timesteps, torch.arange(1000.0, 0, -1))
@@ -418,7 +453,7 @@ def test_an_eps_network_cannot_start_where_there_is_no_signal() -> None:
 
 
 @pytest.mark.parametrize("config", [VP, FLOW], ids=["vp", "flow"])
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", ALONE)
 def test_a_sample_is_the_same_alone_and_in_a_batch(sampler: str, config: dict[str, Any]) -> None:
     x = noise(3)
     together = run(config, x, sampler=sampler)

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from samplers.noise import RowNoise, check_seeds, initial_noise
+from samplers.noise import BrownianNoise, RowNoise, check_seeds, initial_noise
 
 SHAPE = (3, 4)
 
@@ -65,3 +65,48 @@ def test_impossible_seeds_are_refused(seeds: tuple[int, ...]) -> None:
         RowNoise(seeds, SHAPE)
     with pytest.raises(ValueError, match="whole numbers from 0"):
         initial_noise(seeds, SHAPE)
+
+
+# Paths
+
+HALVES = ((1e-4, 2e-4), (2e-4, 7e-3), (7e-3, 50.0))
+
+
+def path(
+    intervals: tuple[tuple[float, float] | None, ...], seeds: tuple[int, ...]
+) -> BrownianNoise:
+    return BrownianNoise(seeds, SHAPE, intervals)
+
+
+def test_increments_of_a_path_add_up_in_any_order() -> None:
+    parts, whole = path(HALVES, (3, 4)), path(((1e-4, 50.0),), (3, 4))
+    expected = whole(0) * (50 - 1e-4) ** 0.5
+    for order in ((0, 1, 2), (2, 0, 1)):
+        again = path(HALVES, (3, 4))
+        total = sum(again(k) * (HALVES[k][1] - HALVES[k][0]) ** 0.5 for k in order)
+        torch.testing.assert_close(total, expected, rtol=0, atol=1e-10)
+    assert torch.equal(parts(1), path(HALVES, (3, 4))(1))
+
+
+def test_a_path_is_the_same_alone_and_either_way() -> None:
+    together = path(HALVES, (3, 4))
+    assert torch.equal(path(HALVES, (4,))(1)[0], together(1)[1])
+    assert torch.equal(path(((7e-3, 2e-4),), (3, 4))(0), together(1))
+
+
+def test_the_noise_of_a_path_is_standard_normal() -> None:
+    z = BrownianNoise(tuple(range(4)), (2_000,), HALVES)
+    columns = torch.stack([z(k).flatten() for k in range(3)])
+    count = columns.shape[1]
+    assert bool((columns.mean(1).abs() < 4 / count**0.5).all())
+    error = (torch.cov(columns) - torch.eye(3)).abs()
+    assert bool((error < 4 * (2 / count) ** 0.5).all())
+
+
+def test_what_is_no_path_is_refused() -> None:
+    with pytest.raises(ValueError, match="no interval"):
+        path((None, (0.0, 1.0)), (3,))(0)
+    with pytest.raises(ValueError, match="no interval"):
+        path(((0.0, 1.0),), (3,))(-1)
+    with pytest.raises(ValueError, match="beyond its end"):
+        path(((0.0, 1e13),), (3,))

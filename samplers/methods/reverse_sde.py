@@ -5,21 +5,39 @@ r"""The reverse-time SDE, discretised step by step.
 
 eta = 1 is Anderson's reverse SDE (Song et al. 2021, eq. 6, https://arxiv.org/abs/2011.13456),
 eta = 0 the probability-flow ODE (eq. 13).
+
+A :data:`Predictor` crosses one interval of the grid; :func:`reverse_sde` makes a sampler of it,
+and :mod:`samplers.methods.predictor_corrector` puts Langevin steps between.
 """
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
 
-from samplers.draft import Draft
+import torch
+from torch import Tensor
+
+from samplers.draft import Draft, Evaluation
 from samplers.grid import Grid
 from samplers.methods.dpm_solver import check_eta
 from samplers.methods.interval import ddim as ddim_step
-from samplers.methods.interval import finite_intervals
+from samplers.schedule import Point
 from samplers.tableau import Tableau
 
+Predictor = Callable[[Draft, Evaluation, Point, float], None]
+"""``predictor(draft, known, nxt, eta)`` appends the point that leads from ``known`` to ``nxt``."""
 
-def euler_maruyama(grid: Grid, eta: float = 1.0) -> Tableau:
+
+def reverse_sde(grid: Grid, *, predictor: Predictor, eta: float = 1.0) -> Tableau:
+    """The sampler that crosses every interval with one predictor."""
+    check_eta(eta)
+    draft = Draft(grid)
+    for _, nxt in draft.intervals():
+        predictor(draft, draft.evaluate(), nxt, eta)
+    return draft.tableau()
+
+
+def euler_maruyama(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
     r"""Euler-Maruyama in the schedule's own time.
 
     .. math:: x' = x + \Big[f x + \frac{1 + \eta}{2} \frac{g^2}{\sigma} \varepsilon\Big] \Delta t
@@ -27,24 +45,45 @@ def euler_maruyama(grid: Grid, eta: float = 1.0) -> Tableau:
 
     A step that touches infinite log-SNR is DDIM's.
     """
-    check_eta(eta)
-    draft = Draft(grid)
-    for known, nxt in finite_intervals(draft):
-        now = known.at
-        dt = nxt.t - now.t
-        drift = grid.schedule.drift(now.t) * dt
-        spread = grid.schedule.diffusion_squared(now.t) * dt.abs()
-        rate = (1 + eta) / 2 * spread / now.sigma
-        x = (1 + drift) * known.x - rate * known.noise
-        x = x + torch.sqrt(eta * spread) * draft.z if eta else x
-        # Freezing the drift errs by the square of what it moves, seen from the smaller end.
-        moved = float((nxt.lam - now.lam + drift.abs() + rate / now.sigma).detach())
-        shrinks = float(((now.alpha + now.sigma) / (nxt.alpha + nxt.sigma)).detach())
-        draft.append(x, nxt, local_error=moved * moved * max(1.0, shrinks))
-    return draft.tableau()
+    now, schedule = known.at, draft.grid.schedule
+    if not (now.finite and nxt.finite):
+        ddim(draft, known, nxt, eta)
+        return
+    dt = nxt.t - now.t
+    drift = schedule.drift(now.t) * dt
+    spread = schedule.diffusion_squared(now.t) * dt.abs()
+    rate = (1 + eta) / 2 * spread / now.sigma
+    x = (1 + drift) * known.x - rate * known.noise
+    if eta:
+        x = x + torch.sqrt(eta * spread) * draft.z_along(now.t, nxt.t)
+    draft.append(x, nxt, _frozen_drift(now, nxt, drift, rate))
 
 
-def ancestral(grid: Grid, eta: float = 1.0) -> Tableau:
+def reverse_diffusion(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
+    r"""Reverse diffusion: the forward step's own coefficients, run backwards.
+
+    Forwards from ``nxt`` to ``now``, x = a x' + G z with a = alpha / alpha' and
+    G^2 = sigma^2 - a^2 sigma'^2; backwards
+
+    .. math:: x' = (2 - a) x + \frac{1 + \eta}{2} G^2 s + \sqrt{\eta} \, G z
+
+    (Song et al. 2021, appendix E, eq. 46; algorithms 2 and 3 for VE and VP). A step that touches
+    infinite log-SNR is DDIM's.
+    """
+    now = known.at
+    if not (now.finite and nxt.finite):
+        ddim(draft, known, nxt, eta)
+        return
+    a = now.alpha / nxt.alpha
+    spread = now.sigma.square() - (a * nxt.sigma).square()
+    rate = (1 + eta) / 2 * spread / now.sigma
+    x = (2 - a) * known.x - rate * known.noise
+    if eta:
+        x = x + torch.sqrt(eta * spread) * draft.z_along(now.rho.square(), nxt.rho.square())
+    draft.append(x, nxt, _frozen_drift(now, nxt, 1 - a, rate))
+
+
+def ancestral(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
     r"""Ancestral sampling: the posterior q(x' | x, x_0) at x_0 = D.
 
     .. math:: x' = \alpha' D + \sqrt{\sigma'^2 - s^2} \, \varepsilon + s z, \qquad
@@ -55,15 +94,29 @@ def ancestral(grid: Grid, eta: float = 1.0) -> Tableau:
     DDIM's eta: to first order its square scales the noise as eta does in the SDE samplers. It
     holds for every log-SNR, finite or not.
     """
-    check_eta(eta)
-    draft = Draft(grid)
-    for now, nxt in draft.intervals():
-        known = draft.evaluate()
-        if nxt.clean:
-            draft.append(ddim_step(known, nxt), nxt)
-            continue
-        kept = nxt.sigma * now.alpha / (nxt.alpha * now.sigma)
-        s = eta * nxt.sigma * torch.sqrt(1 - kept.square())
-        x = nxt.alpha * known.data + torch.sqrt(nxt.sigma.square() - s.square()) * known.noise
-        draft.append(x + s * draft.z if eta else x, nxt)
-    return draft.tableau()
+    now = known.at
+    if nxt.clean:
+        ddim(draft, known, nxt, eta)
+        return
+    kept = nxt.sigma * now.alpha / (nxt.alpha * now.sigma)
+    s = eta * nxt.sigma * torch.sqrt(1 - kept.square())
+    x = nxt.alpha * known.data + torch.sqrt(nxt.sigma.square() - s.square()) * known.noise
+    if eta:
+        x = x + s * draft.z_along(_snr(now), _snr(nxt))
+    draft.append(x, nxt)
+
+
+def ddim(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
+    """The probability-flow ODE, whatever eta: a predictor without noise of its own."""
+    draft.append(ddim_step(known, nxt), nxt)
+
+
+def _snr(point: Point) -> Tensor:
+    return (point.alpha / point.sigma).square()
+
+
+def _frozen_drift(now: Point, nxt: Point, drift: Tensor, rate: Tensor) -> float:
+    """Freezing the drift errs by the square of what it moves, seen from the smaller end."""
+    moved = float((nxt.lam - now.lam + drift.abs() + rate / now.sigma).detach())
+    shrinks = float(((now.alpha + now.sigma) / (nxt.alpha + nxt.sigma)).detach())
+    return moved * moved * max(1.0, shrinks)
