@@ -32,6 +32,13 @@ Method = Callable[[Grid], Tableau]
 
 ENTRY_POINT_GROUP = "samplers"
 
+ADAPTIVE = (
+    *("bogacki-shampine", "rk23", "bosh3", "ode23", "dormand-prince", "rk45", "dopri5", "ode45"),
+    *("dpm-solver-12", "dpm-12", "dpm-solver-23", "dpm-23", "dpm-adaptive"),
+    *("dpmpp-12", "dpm-solver++-12", "dpmpp-23", "dpm-solver++-23"),
+)
+"""Names of :mod:`samplers.adaptive`, which stands below; who asks for one here is told so."""
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -39,7 +46,8 @@ class Sampler:
 
     name: what users write.
     method: a function of a grid and of options with defaults.
-    order: the order of the method without its noise, on the probability-flow ODE.
+    order: the order of the method without its noise, on the probability-flow ODE; 0 if it
+        does not solve that.
     calls: network calls of a full step with the default options; a step to sigma = 0 makes one.
     reference: paper and equation or algorithm.
     weak_order, strong_order: of stochastic methods, in the laws and in the paths; a weak order of 0
@@ -135,6 +143,7 @@ _langevin, _annealed = (
     partial(_corrected, corrector="annealed-langevin"),
 )
 _PC = f"{_SONG}, algorithm 1"
+_ALD = "Song, Ermon 2019, arXiv:1907.05600, algorithm 1"
 
 # fmt: off
 _TABLE: tuple[Sampler, ...] = (
@@ -206,6 +215,9 @@ _TABLE: tuple[Sampler, ...] = (
     Sampler("euler-maruyama+annealed-langevin", _annealed(reverse_sde.euler_maruyama), 1, 2, _PC, 1),
     Sampler("reverse-diffusion+annealed-langevin", _annealed(reverse_sde.reverse_diffusion), 1, 2, _PC, 1),
     Sampler("ancestral+annealed-langevin", _annealed(reverse_sde.ancestral), 1, 2, _PC, 1),
+    Sampler("none+langevin", _langevin(reverse_sde.none), 0, 2, _ALD, 0),
+    Sampler("none+annealed-langevin", _annealed(reverse_sde.none), 0, 2, _ALD, 0, aliases=(
+        "annealed-langevin", "ald")),
     # SDE-DPM-Solver, in noise and in data prediction.
     Sampler("sde-dpm-solver-1", partial(_noise, order=1, eta=1.0), 1, 1,
             f"{_DPMPP}, SDE-DPM-Solver-1", 1, 1, aliases=("sde-dpm-1",)),
@@ -267,6 +279,11 @@ def get_sampler(name: str) -> Sampler:
     found = squeezed.get(_plain(name).replace("-", ""))
     if found is not None:
         return registry()[found]
+    if _plain(name) in ADAPTIVE:
+        raise ValueError(
+            f"{name!r} chooses its own steps, so it is no sampler of a fixed grid, and can't be a "
+            "diffusers scheduler; use samplers.adaptive.sample_adaptive, or `samplers sample`."
+        )
     near = difflib.get_close_matches(_plain(name), names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else "see `samplers list`."
     raise ValueError(f"There is no sampler named {name!r}; {hint}")

@@ -111,6 +111,20 @@ def ddim(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
     draft.append(ddim_step(known, nxt), nxt)
 
 
+def none(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
+    """No predictor: the noise is left as it is, and a corrector has to take away the excess.
+
+    With a Langevin corrector this is annealed Langevin dynamics (Song and Ermon 2019, algorithm 1,
+    https://arxiv.org/abs/1907.05600). A step that touches infinite log-SNR is DDIM's.
+    """
+    now = known.at
+    if not (now.finite and nxt.finite):
+        ddim(draft, known, nxt, eta)
+        return
+    excess = nxt.alpha * (now.rho - nxt.rho) / (nxt.alpha + nxt.sigma)
+    draft.append(nxt.alpha / now.alpha * known.x, nxt, float(excess.detach()))
+
+
 def _snr(point: Point) -> Tensor:
     return (point.alpha / point.sigma).square()
 
