@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UNet2DModel, VQModel
 from torch import Tensor
 
 from samplers.checkpoint import (
     Checkpoint,
     CheckpointError,
     LoadOptions,
+    NetworkCheckpoint,
     Recipe,
     load_checkpoint,
     read_settings,
@@ -42,9 +43,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: make(root / name) for name, make in makers.items()}
 
 
+def network_of(folder: Path, options: LoadOptions | None = None) -> NetworkCheckpoint:
+    checkpoint = load_checkpoint(folder, options or LoadOptions())
+    assert isinstance(checkpoint, NetworkCheckpoint)
+    return checkpoint
+
+
 @pytest.fixture
-def classes(folders: dict[str, Path]) -> Checkpoint:
-    return load_checkpoint(folders["classes"], LoadOptions())
+def classes(folders: dict[str, Path]) -> NetworkCheckpoint:
+    return network_of(folders["classes"])
 
 
 def draw(
@@ -179,6 +186,96 @@ def test_weights_are_named_by_their_hash(folders: dict[str, Path], classes: Chec
     assert classes.weights == {name: digest}
 
 
+# --------------------------------------------------------------------- the parts of a network
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_network_is_a_function(folders: dict[str, Path], classes: NetworkCheckpoint) -> None:
+    unet = UNet2DModel.from_pretrained(folders["classes"] / "unet").eval()
+    x, t = normal(2, *classes.shape), torch.tensor([900.0, 20.0])
+    with torch.no_grad():
+        known, unknown = (
+            unet(x, t, class_labels=torch.tensor(labels)).sample for labels in ((0, 2), (3, 3))
+        )
+        assert torch.equal(classes.model((0, 2))(x, t), known)
+        guided = classes.model((0, 2), guidance=2.0)(x, t)
+    torch.testing.assert_close(guided, 2 * known - unknown)
+
+
+def test_its_parts_make_what_the_checkpoint_draws(classes: NetworkCheckpoint) -> None:
+    guided = replace(RECIPE, guidance=2.0, guidance_rescale=0.7)
+    settings = classes.settings
+    with torch.no_grad():
+        expected = sample(
+            classes.model((0, 1), 2.0, 0.7),
+            initial_noise((0, 1), classes.shape).to(classes.device, classes.dtype),
+            schedule=settings.schedule,
+            prediction=settings.prediction,
+            steps=3,
+            grid=default_spacing(settings.schedule),
+        )
+    assert torch.equal(classes.decode(expected), draw(classes, guided, labels=(0, 1)))
+
+
+def test_the_network_computes_in_its_own_dtype(folders: dict[str, Path]) -> None:
+    half = network_of(folders["classes"], LoadOptions(dtype=torch.bfloat16))
+    assert (half.dtype, half.device) == (torch.bfloat16, torch.device("cpu"))
+    assert half.model((0,))(normal(1, *half.shape), torch.ones(1)).dtype == torch.float32
+
+
+def test_guidance_needs_something_to_guide_from(folders: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="knows no classes"):
+        network_of(folders["unconditional"]).model(guidance=2.0)
+
+
+def test_gradients_flow_through_the_parts(folders: dict[str, Path]) -> None:
+    latents = network_of(folders["transformer"])
+    images = normal(1, 3, SIZE, SIZE).requires_grad_()
+    x = latents.encode(images)
+    latents.decode(latents.model((0,))(x, torch.ones(1))).sum().backward()
+    assert images.grad is not None
+    assert bool(images.grad.any())
+
+
+def test_pixels_are_their_own_latents(classes: NetworkCheckpoint) -> None:
+    assert classes.shape == (1, SIZE, SIZE)
+    images = normal(2, *classes.shape)
+    assert classes.encode(images) is images
+    assert classes.decode(images) is images
+
+
+def test_the_latents_are_scaled_means(folders: dict[str, Path]) -> None:
+    checkpoint = network_of(folders["transformer"])
+    autoencoder = AutoencoderKL.from_pretrained(folders["transformer"] / "vae").eval()
+    scale = autoencoder.config.scaling_factor
+    images = normal(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        latents = checkpoint.encode(images)
+        assert latents.shape == (2, *checkpoint.shape) == (2, 4, 4, 4)
+        expected = scale * autoencoder.encode(images).latent_dist.mean
+        torch.testing.assert_close(latents, expected)
+        decoded = checkpoint.decode(latents)
+        torch.testing.assert_close(decoded, autoencoder.decode(latents / scale).sample)
+    assert decoded.shape == images.shape
+
+
+def test_latents_of_a_codebook(tmp_path: Path) -> None:
+    folder = tiny_checkpoints.of_latents(tmp_path / "latents")
+    checkpoint = network_of(folder, LoadOptions(dtype=torch.float64))
+    autoencoder = VQModel.from_pretrained(folder / "vqvae", torch_dtype=torch.float64).eval()
+    images = normal(2, 3, 2 * SIZE, 2 * SIZE)
+    with torch.no_grad():
+        latents = checkpoint.encode(images)
+        expected = autoencoder.encode(images.double()).latents * autoencoder.config.scaling_factor
+    assert latents.shape == (2, *checkpoint.shape) == (2, 3, SIZE, SIZE)
+    assert latents.dtype == images.dtype
+    torch.testing.assert_close(latents, expected.float())
+    assert checkpoint.decode(latents).shape == images.shape
+
+
 # ---------------------------------------------------------------------------- what is refused
 
 
@@ -298,10 +395,12 @@ def test_null_labels(broken: Path) -> None:
     index = json.loads((broken / "model_index.json").read_text())
     del index["_null_label"]
     (broken / "model_index.json").write_text(json.dumps(index))
-    silent = load_checkpoint(broken, LoadOptions())
+    silent = network_of(broken)
     assert silent.classes == (0, 1, 2, 3)
     with pytest.raises(ValueError, match="--null-label"):
         silent.settle(replace(RECIPE, guidance=2.0))
+    with pytest.raises(ValueError, match="--null-label"):
+        silent.model((0,), guidance=2.0)
     told = load_checkpoint(broken, LoadOptions(null_label=NULL))
     assert told.classes == tuple(range(CLASSES))
     with pytest.raises(ValueError, match="from 0 to 3"):

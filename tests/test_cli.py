@@ -100,7 +100,7 @@ def test_list_shows_every_sampler(say: Say) -> None:
     assert code == 0
     rows = {line.split()[0]: line for line in out.splitlines() if line}
     assert set(list_samplers()) <= set(rows)
-    assert max(len(line) for line in out.splitlines()) <= 100
+    assert max(len(line) for line in out.splitlines()) <= 112
     assert re.search(r" 2 +- +1 .*2211\.01095", rows["dpmpp-2m"])
 
 
@@ -156,6 +156,12 @@ def test_the_listing_needs_no_diffusers() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "diffusers" not in done.stdout.splitlines()[-1].split()
+
+
+def test_the_work_of_a_command_has_its_name() -> None:
+    folders = (ROOT / "samplers" / "cli" / name for name in ("commands", "work"))
+    commands, work = ({path.stem for path in folder.glob("[!_]*.py")} for folder in folders)
+    assert {"compare", "sample"} <= work <= commands
 
 
 # -------------------------------------------------------------------------------------- sample

@@ -1,4 +1,4 @@
-"""What the commands share: their arguments, read into the library's own types."""
+"""The arguments that commands share, read into the library's own types."""
 
 from __future__ import annotations
 
@@ -21,14 +21,6 @@ DTYPES = {
 
 ALL = "all"
 NUM_IMAGES = 16
-
-
-class Failure(Exception):
-    """Something failed on the way; the command ends with this sentence and code."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Parser(argparse.ArgumentParser):
@@ -195,64 +187,12 @@ def _seed_range(text: str) -> Sequence[int]:
     return range(int(first), int(last) + 1)
 
 
-def chosen_seeds(arguments: argparse.Namespace, default_count: int) -> tuple[int, ...]:
-    """The seeds that were asked for, in one way or the other."""
-    count: int | None = arguments.num_images
-    if arguments.seeds is None:
-        return tuple(arguments.seed + i for i in range(count or default_count))
-    if count not in (None, len(arguments.seeds)):
-        raise ValueError(
-            f"--num-images is {count}, but --seeds lists {len(arguments.seeds)}; give only one."
-        )
-    return tuple(arguments.seeds)
-
-
-def chosen_labels(
-    asked: tuple[int, ...] | str | None, classes: Sequence[int], null_label: int | None
-) -> tuple[int, ...] | None:
-    """The classes that are taken in turn, or None for a model that knows none."""
-    if not classes:
-        if asked is not None:
-            raise ValueError("This checkpoint knows no classes; leave --label away.")
-        return None
-    if asked is None or isinstance(asked, str):
-        return tuple(classes)
-    wrong = [label for label in asked if label not in classes and label != null_label]
-    if wrong:
-        none = "" if null_label is None else f" ({null_label} stands for 'no class')"
-        raise ValueError(
-            f"There is no class {wrong[0]}; this checkpoint knows the classes {min(classes)} to "
-            f"{max(classes)}{none}."
-        )
-    return asked
-
-
-def options_of(sampler: str, texts: Sequence[str]) -> dict[str, Any]:
-    """The settings of a sampler from NAME=VALUE, each of the type of its default."""
-    known = get_sampler(sampler).options
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"The option {text!r} has no value; write it as NAME=VALUE.")
-        if name not in known:
-            has = ", ".join(known) or "none"
-            raise ValueError(f"The sampler {sampler!r} has no option {name!r}; it has {has}.")
-        found[name] = _value(name, value, known[name])
-    return found
-
-
-_SWITCH = {"true": True, "false": False}
-
-
-def _value(name: str, text: str, default: object) -> object:
-    if isinstance(default, bool):
-        if text.lower() not in _SWITCH:
-            raise ValueError(f"The option {name} is {text!r}; it must be true or false.")
-        return _SWITCH[text.lower()]
-    if not isinstance(default, int | float):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"The option {name} is {text!r}; it must be a number.") from None
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Seeds as they are written on the command line, neighbours as ranges: 0-15,20."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from samplers.cli import compare, listing, sample, show
-from samplers.cli.arguments import Failure, Parser
+from samplers.cli.arguments import Parser
+from samplers.cli.commands import compare, sample, show
+from samplers.cli.commands import list as list_
+from samplers.cli.failure import Failure
 from samplers.cli.processes import is_main_process
 
 _TOUR = """\
@@ -38,7 +40,7 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (sample, compare, listing, show):
+    for command in (sample, compare, list_, show):
         command.add_parser(commands)
     return parser
 

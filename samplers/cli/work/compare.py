@@ -14,17 +14,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from samplers.checkpoint import Checkpoint, Recipe
-from samplers.cli.arguments import Failure, chosen_labels, chosen_seeds
-from samplers.cli.listing import aligned
-from samplers.cli.opening import (
-    is_picture,
-    open_checkpoint,
-    package_version,
-    prepare_folder,
-    recipe_from,
-    write,
-)
+from samplers.cli.choices import chosen_labels, chosen_seeds
+from samplers.cli.failure import Failure
+from samplers.cli.opening import open_checkpoint, recipe_from
+from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
 from samplers.cli.processes import join
+from samplers.cli.text import aligned, counted
 from samplers.pictures import Cell, table, to_images
 from samplers.registry import get_sampler
 from samplers.sample import NotFiniteError
@@ -90,7 +85,7 @@ class Comparison:
         return self.checkpoint.draw(trial.recipe, self.seeds, self.labels, tick)
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Draw the comparison that the arguments ask for; returns the exit code."""
     if not is_picture(arguments.output):
         raise ValueError(f"The output is {arguments.output}; a comparison is one file, NAME.png.")
@@ -105,7 +100,7 @@ def compare(arguments: argparse.Namespace) -> int:
     except NotFiniteError as error:
         raise Failure(str(error)) from error
     title = _title(comparison.reference)
-    headings = [f"up to {_count(budget, 'call')}" for budget in arguments.nfe]
+    headings = [f"up to {counted(budget, 'call')}" for budget in arguments.nfe]
     cells = [(name, [_cell(result) for result in row]) for name, row in results.items()]
     write(table(title, headings, cells), arguments.output, _parameters(comparison, results))
     print(f"{title}\n\n{_text(headings, results)}\n")
@@ -166,11 +161,7 @@ def _error(result: Result) -> str:
 
 def _cost(result: Result) -> str:
     steps, calls = result.trial.recipe.steps, result.trial.calls
-    return f"{_count(calls, 'call')}, {_count(steps, 'step')}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{counted(calls, 'call')}, {counted(steps, 'step')}"
 
 
 def _text(headings: Sequence[str], results: ResultRows) -> str:
@@ -184,29 +175,16 @@ def _line(result: Result | None) -> str:
     if result is None:
         return "needs more"
     error = "own noise" if result.error is None else f"{result.error:.3g}"
-    return f"{error} ({_count(result.trial.calls, 'call')})"
+    return f"{error} ({counted(result.trial.calls, 'call')})"
 
 
 def _parameters(comparison: Comparison, results: ResultRows) -> dict[str, Any]:
-    arguments, recipe = comparison.arguments, comparison.reference.recipe
-    return {
-        "software": "retrograde",
-        "version": package_version(),
-        "checkpoint": str(arguments.checkpoint),
-        "weights_sha256": comparison.checkpoint.weights,
+    recipe = comparison.reference.recipe
+    common = common_parameters(
+        comparison.arguments, comparison.checkpoint, recipe, comparison.seeds, comparison.labels
+    )
+    return common | {
         "reference": {"sampler": recipe.sampler, "steps": recipe.steps},
-        "grid": recipe.grid,
-        "sigma_min": recipe.sigma_min,
-        "sigma_max": recipe.sigma_max,
-        "final": recipe.final,
-        "guidance": recipe.guidance,
-        "guidance_rescale": recipe.guidance_rescale,
-        "prompt": recipe.prompt,
-        "negative_prompt": recipe.negative_prompt,
-        "null_label": arguments.null_label,
-        "labels": comparison.labels,
-        "seeds": comparison.seeds,
-        "dtype": arguments.dtype,
         "results": [
             {
                 "sampler": name,

@@ -1,4 +1,4 @@
-"""``samplers sample``: its arguments. The work is in :mod:`samplers.cli.drawing`."""
+"""``samplers sample``: draw images from a checkpoint. The work is in ``work/sample.py``."""
 
 from __future__ import annotations
 
@@ -68,6 +68,6 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Draw the images."""
     # diffusers takes seconds to import, and the other commands need nothing of it.
-    from samplers.cli.drawing import draw
+    from samplers.cli.work import sample
 
-    return draw(arguments)
+    return sample.run(arguments)

@@ -16,16 +16,13 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from samplers.checkpoint import Checkpoint, Recipe
-from samplers.cli.arguments import NUM_IMAGES, Failure, chosen_labels, chosen_seeds, options_of
-from samplers.cli.opening import (
-    is_picture,
-    open_checkpoint,
-    package_version,
-    prepare_folder,
-    recipe_from,
-    write,
-)
+from samplers.cli.arguments import NUM_IMAGES, seeds_text
+from samplers.cli.choices import chosen_labels, chosen_options, chosen_seeds
+from samplers.cli.failure import Failure
+from samplers.cli.opening import open_checkpoint, recipe_from
+from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
 from samplers.cli.processes import Processes, join
+from samplers.cli.text import counted
 from samplers.pictures import columns_for, read_parameters, sheet, to_images
 from samplers.sample import NotFiniteError
 
@@ -63,31 +60,17 @@ class Job:
 
     def parameters(self, items: Sequence[Item], output: str) -> dict[str, Any]:
         """All that is needed to draw these images again."""
-        arguments, recipe = self.arguments, self.recipe
-        return {
-            "software": "retrograde",
-            "version": package_version(),
+        seeds = [item.seed for item in items]
+        labels = None if self.labels is None else [item.label for item in items]
+        own = {
             "command": self._command(items, output),
-            "checkpoint": str(arguments.checkpoint),
-            "weights_sha256": self.checkpoint.weights,
-            "sampler": recipe.sampler,
-            "options": dict(recipe.options),
-            "steps": recipe.steps,
+            "sampler": self.recipe.sampler,
+            "options": dict(self.recipe.options),
+            "steps": self.recipe.steps,
             "network_calls": self.calls,
-            "grid": recipe.grid,
-            "sigma_min": recipe.sigma_min,
-            "sigma_max": recipe.sigma_max,
-            "final": recipe.final,
-            "guidance": recipe.guidance,
-            "guidance_rescale": recipe.guidance_rescale,
-            "prompt": recipe.prompt,
-            "negative_prompt": recipe.negative_prompt,
-            "null_label": arguments.null_label,
-            "labels": None if self.labels is None else [item.label for item in items],
-            "seeds": [item.seed for item in items],
-            "dtype": arguments.dtype,
             "device": self.processes.device.type,
         }
+        return own | common_parameters(self.arguments, self.checkpoint, self.recipe, seeds, labels)
 
     def _command(self, items: Sequence[Item], output: str) -> str:
         """The command that draws these images again, every setting written out."""
@@ -107,7 +90,7 @@ class Job:
             "negative-prompt": recipe.negative_prompt,
             "null-label": arguments.null_label,
             "label": self._label_words(items),
-            "seeds": ",".join(_ranges([item.seed for item in items])),
+            "seeds": seeds_text([item.seed for item in items]),
             "dtype": arguments.dtype,
         }
         for name, setting in settings.items():
@@ -123,18 +106,7 @@ class Job:
         return ",".join(str(label) for label in turn)
 
 
-def _ranges(seeds: Sequence[int]) -> list[str]:
-    """Seeds as they are written on the command line, runs of neighbours as ranges."""
-    runs: list[list[int]] = []
-    for seed in seeds:
-        if runs and seed == runs[-1][-1] + 1:
-            runs[-1].append(seed)
-        else:
-            runs.append([seed])
-    return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-
-
-def draw(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Draw what the arguments ask for; returns the exit code."""
     single = is_picture(arguments.output)
     job = _plan(arguments)
@@ -143,7 +115,7 @@ def draw(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Job:
-    options = options_of(arguments.sampler, arguments.option)
+    options = chosen_options(arguments.sampler, arguments.option)
     processes = join(arguments.device)
     checkpoint = open_checkpoint(arguments, processes.device)
     asked = recipe_from(arguments, arguments.sampler, arguments.steps, options)
@@ -295,8 +267,7 @@ def _report(job: Job, drawn: int, seconds: float) -> None:
     if not job.processes.main:
         return
     recipe, kept = job.recipe, len(job.items) - drawn
-    what = f"{drawn} image{'s' * (drawn != 1)}"
-    what += f" drawn, {kept} kept" if kept else ""
+    what = counted(drawn, "image") + (f" drawn, {kept} kept" if kept else "")
     calls = f"{recipe.steps} steps, {job.calls} network calls each"
     count = job.processes.count
     where = f", {count} processes" if count > 1 else ""

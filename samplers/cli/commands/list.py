@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from samplers.cli.arguments import Commands, add_command
+from samplers.cli.text import aligned
 from samplers.registry import Sampler, registry
 
 _NOTES = """
@@ -49,7 +50,7 @@ def _table(samplers: list[Sampler]) -> str:
         (
             sampler.name,
             f"{sampler.order:g}",
-            f"{sampler.weak_order:g} / {sampler.strong_order:g}" if sampler.stochastic else "-",
+            _noise(sampler),
             f"{sampler.calls}",
             sampler.reference,
         )
@@ -58,17 +59,13 @@ def _table(samplers: list[Sampler]) -> str:
     return aligned([head, *rows]) + "\n" + _NOTES
 
 
+def _noise(sampler: Sampler) -> str:
+    if not sampler.stochastic:
+        return "-"
+    orders = (sampler.weak_order, sampler.strong_order)
+    return " / ".join("-" if order is None else f"{order:g}" for order in orders)
+
+
 def _aliases(samplers: list[Sampler]) -> str:
     rows = [(sampler.name, ", ".join(sampler.aliases)) for sampler in samplers if sampler.aliases]
     return aligned([("name", "also known as"), *rows])
-
-
-def aligned(rows: list[tuple[str, ...]]) -> str:
-    """Rows of text in columns, with a line under the first."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rule = tuple("-" * width for width in widths)
-    padded = (
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
-        for row in (rows[0], rule, *rows[1:])
-    )
-    return "\n".join(line.rstrip() for line in padded)

@@ -1,4 +1,4 @@
-"""``samplers compare``: its arguments. The work is in :mod:`samplers.cli.comparing`."""
+"""``samplers compare``: samplers side by side. The work is in ``work/compare.py``."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Draw the comparison."""
     # diffusers takes seconds to import, and the other commands need nothing of it.
-    from samplers.cli.comparing import compare
+    from samplers.cli.work import compare
 
-    return compare(arguments)
+    return compare.run(arguments)

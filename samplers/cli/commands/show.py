@@ -9,14 +9,14 @@ from pathlib import Path
 from samplers import schedule
 from samplers.cli.arguments import (
     Commands,
-    Failure,
     add_command,
     add_grid_arguments,
     add_option_argument,
-    options_of,
     positive,
     sampler_name,
 )
+from samplers.cli.choices import chosen_options
+from samplers.cli.failure import Failure
 from samplers.grid import default_spacing, make_grid
 from samplers.registry import Sampler, get_sampler
 from samplers.schedule import Schedule
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         sigma_max=arguments.sigma_max,
         final=arguments.final or "zero",
     )
-    tableau = sampler.tableau(grid, options_of(sampler.name, arguments.option))
+    tableau = sampler.tableau(grid, chosen_options(sampler.name, arguments.option))
     print(tableau.to_json() if arguments.json else f"{_head(sampler, tableau)}\n\n{tableau}")
     return 0
 

@@ -1,0 +1,146 @@
+"""The folder of a checkpoint, read and checked as far as can be without loading it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from samplers.checkpoint.base import CheckpointError
+from samplers.diffusers_config import SchedulerSettings, read_config
+
+INDEX = "model_index.json"
+NULL_LABEL = "_null_label"
+"""The key of ``model_index.json`` that says which class stands for "no class"."""
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """A diffusers folder that looks whole.
+
+    index: its ``model_index.json``.
+    settings: its noise schedule, and what its network predicts.
+    weight_files: every file of weights that will be loaded.
+    """
+
+    path: Path
+    index: Mapping[str, Any]
+    settings: SchedulerSettings
+    weight_files: tuple[Path, ...]
+
+    def class_of(self, component: str) -> str | None:
+        """The name of a component's class, or None if there is no such component."""
+        entry = self.index.get(component)
+        return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else None
+
+    def libraries(self) -> set[str]:
+        """The packages that the classes of the components are from."""
+        return {str(entry[0]) for entry in self.index.values() if isinstance(entry, list)}
+
+    def files_of(self, component: str) -> list[Path]:
+        """The files of weights of one component."""
+        return [file for file in self.weight_files if file.parent == self.path / component]
+
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of every file of weights, by its path inside of the folder."""
+        return {str(file.relative_to(self.path)): _sha256(file) for file in self.weight_files}
+
+
+def read_folder(path: Path, allow_pickle: bool) -> Folder:
+    """Read a checkpoint's folder; CheckpointError for whatever is missing, broken or not allowed.
+
+    allow_pickle: whether weights may come from a pickle where there are no safetensors.
+    """
+    index, settings = read_index(path), read_settings(path)
+    components = sorted(name for name in index if (path / name / "config.json").is_file())
+    files = tuple(file for name in components for file in _component_files(path / name))
+    _check_files(files, allow_pickle)
+    return Folder(path, index, settings, files)
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """``model_index.json`` of a checkpoint; CheckpointError if there is none."""
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a single file; a checkpoint is a folder that diffusers saved, with "
+            f"{INDEX} in it (from_single_file and save_pretrained make one)."
+        )
+    if not path.is_dir():
+        raise CheckpointError(f"There is no checkpoint at {path}: no such folder.")
+    if not (path / INDEX).is_file():
+        raise CheckpointError(f"{path} is not a diffusers checkpoint: it has no {INDEX}.")
+    return _read_json(path / INDEX)
+
+
+def read_settings(path: Path) -> SchedulerSettings:
+    """The noise schedule of a checkpoint and what its network predicts; reads no weights."""
+    read_index(path)
+    config = path / "scheduler" / "scheduler_config.json"
+    if not config.is_file():
+        raise CheckpointError(f"{path} has no noise schedule: {config} is missing.")
+    try:
+        return read_config(_read_json(config))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"The noise schedule in {config} can't be used: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds a {type(data).__name__}, not a JSON object.")
+    return data
+
+
+# --------------------------------------------------------------------------- files of weights
+
+
+def is_pickle(file: Path) -> bool:
+    """Whether a file of weights is a pickle, by its name."""
+    return file.suffix in _PICKLES
+
+
+def _component_files(folder: Path) -> list[Path]:
+    for suffixes in ((".safetensors",), _PICKLES):
+        found = sorted(file for file in folder.iterdir() if file.suffix in suffixes)
+        # A second dot marks a variant, such as model.fp16.safetensors, which is not loaded.
+        plain = [file for file in found if "." not in file.stem]
+        if plain:
+            return plain
+    raise CheckpointError(f"{folder} has no weights: no .safetensors file is in it.")
+
+
+def _check_files(files: tuple[Path, ...], allow_pickle: bool) -> None:
+    pickles = [file for file in files if is_pickle(file)]
+    if pickles and not allow_pickle:
+        raise CheckpointError(
+            f"{pickles[0]} is a pickle, which can run code when loaded, and there are no "
+            "safetensors beside it; if you trust its source, pass --allow-pickle."
+        )
+    for file in files:
+        if file not in pickles:
+            _check_safetensors(file)
+
+
+def _check_safetensors(file: Path) -> None:
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} is no whole safetensors file ({error}); fetch or export it again."
+        ) from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,50 @@
+"""What diffusers loads, without its remarks, and with one sentence for whatever goes wrong."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import diffusers
+from torch import nn
+
+from samplers.checkpoint.base import CheckpointError, LoadOptions
+from samplers.checkpoint.folder import Folder, is_pickle
+
+
+@contextmanager
+def loading(path: Path) -> Iterator[None]:
+    """Turn whatever diffusers raises at a folder that it can't load into a CheckpointError."""
+    diffusers.logging.set_verbosity_error()
+    diffusers.logging.disable_progress_bar()
+    try:
+        yield
+    except (
+        OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError,
+        pickle.UnpicklingError, EOFError,
+    ) as error:  # fmt: skip
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} can't be loaded: {reason}") from error
+
+
+def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.Module:
+    """One model of a checkpoint with its weights, ready to be called and not to be trained."""
+    path = folder.path / component
+    pickled = any(is_pickle(file) for file in folder.files_of(component))
+    with loading(path):
+        model, report = getattr(diffusers, str(folder.class_of(component))).from_pretrained(
+            path,
+            dtype=options.dtype,
+            use_safetensors=not pickled,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    if report["missing_keys"]:
+        raise CheckpointError(
+            f"{path} lacks {len(report['missing_keys'])} of the network's weights, "
+            f"{report['missing_keys'][0]!r} among them."
+        )
+    loaded: nn.Module = model.to(options.device).eval().requires_grad_(False)
+    return loaded

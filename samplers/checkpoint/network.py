@@ -1,0 +1,232 @@
+"""Checkpoints without a prompt: a network over pixels or latents, run by the library's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
+
+from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
+from samplers.checkpoint.folder import INDEX, NULL_LABEL, Folder
+from samplers.checkpoint.loading import load_component
+from samplers.diffusers_config import SchedulerSettings
+from samplers.grid import default_spacing
+from samplers.noise import RowNoise, initial_noise
+from samplers.prediction import classifier_free_guidance
+from samplers.registry import get_sampler
+from samplers.sample import checked
+from samplers.schedule import Point, VarianceExploding
+from samplers.solve import Model, Solver, working_dtype
+
+NetworkComponent = Literal["unet", "transformer"]
+
+_NETWORKS: dict[NetworkComponent, str] = {
+    "unet": "UNet2DModel",
+    "transformer": "DiTTransformer2DModel",
+}
+_AUTOENCODERS = ("vae", "vqvae", "movq")
+
+
+class NetworkCheckpoint(Checkpoint):
+    """A network over pixels or latents, of classes or not.
+
+    It draws by the library's own loop, and hands out the parts that a loop of one's own needs: the
+    network as a function, and the ways between images and what the network works on. Gradients
+    flow through all of these, but not through :meth:`draw`.
+    """
+
+    shape: tuple[int, int, int]
+    """Of one sample of the network, [C, H, W]: an image, or its latents."""
+
+    def __init__(
+        self,
+        settings: SchedulerSettings,
+        weights: dict[str, str],
+        network: nn.Module,
+        autoencoder: nn.Module | None,
+        class_count: int,
+        null_label: int | None,
+    ) -> None:
+        self.settings, self.weights = settings, weights
+        self._network: Any = network
+        self._autoencoder: Any = autoencoder
+        self.null_label = null_label
+        self.classes = tuple(label for label in range(class_count) if label != null_label)
+        self.shape = _sample_shape(network)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        dtype: torch.dtype = self._network.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes; what it is given must be there."""
+        device: torch.device = self._network.device
+        return device
+
+    def settle(self, recipe: Recipe) -> Recipe:
+        if recipe.prompt is not None or recipe.negative_prompt is not None:
+            raise ValueError("This checkpoint takes no prompt; leave --prompt away.")
+        guidance = _guidance(recipe)
+        self._check_guidance(guidance)
+        if not 0 <= recipe.guidance_rescale <= 1:
+            raise ValueError(
+                f"The guidance rescale is {recipe.guidance_rescale}; it must be from 0 to 1."
+            )
+        name = get_sampler(recipe.sampler).name
+        final = recipe.final or self.settings.final
+        grid = recipe.grid or default_spacing(self.settings.schedule)
+        return replace(recipe, sampler=name, grid=grid, final=final, guidance=guidance)
+
+    def _check_guidance(self, guidance: float) -> None:
+        if guidance == 1:
+            return
+        if not self.classes:
+            raise ValueError("This checkpoint knows no classes; there is nothing to guide towards.")
+        if self.null_label is None:
+            raise ValueError(
+                f"Guidance needs to know which of the {len(self.classes)} classes stands for 'no "
+                f"class', and the checkpoint does not say; pass --null-label (the last, "
+                f"{len(self.classes) - 1}, is the custom), or write {NULL_LABEL!r} into {INDEX}."
+            )
+
+    @torch.no_grad()
+    def draw(
+        self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick
+    ) -> Tensor:
+        settings, noise = self.settings, RowNoise(tuple(seeds), self.shape)
+        solver = Solver(self.tableau(recipe), settings.prediction, noise, settings.correction)
+        state = solver.init(self._start(solver.tableau.start, seeds))
+        model = self.model(labels, _guidance(recipe), recipe.guidance_rescale)
+        for state in solver.run(checked(model, solver), state):  # noqa: B007  the last is wanted
+            tick()
+        # A grid that ends at sigma_min ends in the coordinates of the network.
+        return self.decode(state.x / float(solver.tableau.end.alpha))
+
+    def _start(self, start: Point, seeds: Sequence[int]) -> Tensor:
+        """Starting noise, of deviation 1 but for states whose variance grows with the noise."""
+        noise = initial_noise(seeds, self.shape)
+        if isinstance(self.settings.schedule, VarianceExploding):
+            noise = noise * start.sigma
+        return noise.to(self.device, working_dtype(self.dtype))
+
+    def model(
+        self,
+        labels: Sequence[int] | None = None,
+        guidance: float = 1.0,
+        guidance_rescale: float = 0.0,
+    ) -> Model:
+        """The network as a function of x [B, *shape] and the schedule's own time t [B].
+
+        It returns what ``settings.prediction`` says, in the shape and dtype of x. Nothing is
+        checked for NaN, and ``settings.correction`` is left to the caller.
+
+        labels: the class of each sample of the batch; None for a network that knows none.
+        guidance: the scale of classifier-free guidance; 1 is none, and costs half.
+        guidance_rescale: see :func:`samplers.prediction.classifier_free_guidance`.
+
+        Raises ValueError for guidance without classes, or without a class that stands for none.
+        """
+        self._check_guidance(guidance)
+        if labels is None:
+            return lambda x, t: self._call(x, t, None)
+        wanted = torch.tensor(labels, device=self.device)
+        # Without guidance the null label is not read.
+        null = torch.full_like(wanted, self.null_label or 0)
+        return classifier_free_guidance(self._call, wanted, null, guidance, guidance_rescale)
+
+    def _call(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        time = t * self.settings.time_scale
+        output = self._network(x.to(self.dtype), time, class_labels=labels).sample
+        # Some networks also predict a variance, in channels after those of the prediction.
+        prediction: Tensor = output[:, : x.shape[1]].to(x.dtype)
+        return prediction
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What the network works on, [B, *shape], from images [B, C, H, W] of values from -1 to 1.
+
+        The images themselves, or their latents, scaled as the network knows them; their mean, if
+        the autoencoder has a distribution of them.
+        """
+        if self._autoencoder is None:
+            return images
+        pixels = images.to(self._autoencoder.dtype)
+        encoded = self._autoencoder.encode(pixels, return_dict=False)[0]
+        latents = encoded.mean if isinstance(encoded, DiagonalGaussianDistribution) else encoded
+        scaled: Tensor = latents * self._autoencoder.config.scaling_factor
+        return scaled.to(images.dtype)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [B, C, H, W] of values from -1 to 1, from what the network works on.
+
+        For a network over pixels these are what came in.
+        """
+        if self._autoencoder is None:
+            return latents
+        unscaled = latents.to(self._autoencoder.dtype) / self._autoencoder.config.scaling_factor
+        images: Tensor = self._autoencoder.decode(unscaled, return_dict=False)[0]
+        return images.to(latents.dtype)
+
+
+def _guidance(recipe: Recipe) -> float:
+    return 1.0 if recipe.guidance is None else recipe.guidance
+
+
+# ------------------------------------------------------------------------------------- loading
+
+
+def network_component(folder: Folder) -> NetworkComponent | None:
+    """Which component is a network that runs in our own loop; None if there is no such."""
+    found = [name for name, kind in _NETWORKS.items() if folder.class_of(name) == kind]
+    return found[0] if found else None
+
+
+def load_network(
+    folder: Folder, component: NetworkComponent, options: LoadOptions
+) -> NetworkCheckpoint:
+    """Load the network of a checkpoint, and its autoencoder if it has one."""
+    network = load_component(folder, component, options)
+    autoencoders = [name for name in _AUTOENCODERS if folder.class_of(name) is not None]
+    autoencoder = load_component(folder, autoencoders[0], options) if autoencoders else None
+    count = _class_count(folder, component, network)
+    asked = folder.index.get(NULL_LABEL) if options.null_label is None else options.null_label
+    null = _null_label(asked, component, network, count)
+    return NetworkCheckpoint(folder.settings, folder.hashes(), network, autoencoder, count, null)
+
+
+def _class_count(folder: Folder, component: NetworkComponent, network: Any) -> int:
+    if component == "transformer":
+        return int(network.config.num_embeds_ada_norm) + 1
+    if network.config.class_embed_type is not None:
+        raise CheckpointError(
+            f"{folder.path} is conditioned on {network.config.class_embed_type!r} embeddings, not "
+            "on classes; it can't be sampled here."
+        )
+    return int(network.config.num_class_embeds or 0)
+
+
+def _null_label(
+    asked: object, component: NetworkComponent, network: Any, class_count: int
+) -> int | None:
+    """The class that means "no class": as asked, or as DiT always has it."""
+    if asked is None:
+        return int(network.config.num_embeds_ada_norm) if component == "transformer" else None
+    if not class_count:
+        raise ValueError("A null label was given, but the checkpoint knows no classes.")
+    if not isinstance(asked, int) or not 0 <= asked < class_count:
+        raise ValueError(f"The null label is {asked}; it must be from 0 to {class_count - 1}.")
+    return asked
+
+
+def _sample_shape(network: Any) -> tuple[int, int, int]:
+    size = network.config.sample_size
+    if size is None:
+        raise CheckpointError("The checkpoint does not say how large its images are (sample_size).")
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(network.config.in_channels), int(height), int(width)

@@ -1,0 +1,160 @@
+"""Checkpoints with a prompt: a pipeline as diffusers wrote it, with our scheduler in it."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
+from samplers.checkpoint.folder import Folder, is_pickle
+from samplers.checkpoint.loading import loading
+from samplers.diffusers_config import SchedulerSettings
+from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.registry import get_sampler
+from samplers.sample import NotFiniteError
+
+# Arguments that tell a pipeline that can't be served.
+_FOREIGN = {
+    "strength": "starts from an image",
+    "mask_image": "starts from an image",
+    "num_frames": "makes videos",
+    "audio_length_in_s": "makes sound",
+}
+
+
+class PipelineCheckpoint(Checkpoint):
+    """A diffusers pipeline that draws what a prompt says."""
+
+    def __init__(self, settings: SchedulerSettings, weights: dict[str, str], pipeline: Any) -> None:
+        self.settings, self.weights = settings, weights
+        self._pipeline = pipeline
+        self._config = pipeline.scheduler.config
+        self._parameters = inspect.signature(pipeline.__call__).parameters
+
+    def settle(self, recipe: Recipe) -> Recipe:
+        if recipe.prompt is None:
+            raise ValueError("This checkpoint draws what a text says; give it a --prompt.")
+        self._check_taken("--guidance", "guidance_scale", recipe.guidance)
+        self._check_taken("--guidance-rescale", "guidance_rescale", recipe.guidance_rescale)
+        self._check_taken("--negative-prompt", "negative_prompt", recipe.negative_prompt)
+        guidance = recipe.guidance
+        if guidance is None and "guidance_scale" in self._parameters:
+            guidance = self._parameters["guidance_scale"].default
+        name, final = get_sampler(recipe.sampler).name, recipe.final or self.settings.final
+        return replace(recipe, sampler=name, final=final, guidance=guidance)
+
+    def _check_taken(self, option: str, argument: str, value: object) -> None:
+        if value not in (None, 0.0) and argument not in self._parameters:
+            kind = type(self._pipeline).__name__
+            raise ValueError(f"The pipeline of this checkpoint, {kind}, has no {option}.")
+
+    def draw(
+        self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick
+    ) -> Tensor:
+        self._pipeline.scheduler = SamplerScheduler.from_config(
+            self._config,
+            sampler=recipe.sampler,
+            grid=recipe.grid,
+            sampler_options=dict(recipe.options),
+            sigma_min=recipe.sigma_min,
+            sigma_max=recipe.sigma_max,
+            final_sigmas_type=recipe.final,
+        )
+        images: Tensor = self._pipeline(**self._arguments(recipe, seeds, tick)).images
+        _check_finite(images, "in the finished images")
+        return images.float() * 2 - 1
+
+    def _arguments(self, recipe: Recipe, seeds: Sequence[int], tick: Tick) -> dict[str, Any]:
+        """What the pipeline is called with, as far as it takes it."""
+        negative = recipe.negative_prompt
+        arguments = {
+            "prompt": [recipe.prompt] * len(seeds),
+            "negative_prompt": None if negative is None else [negative] * len(seeds),
+            "num_inference_steps": recipe.steps,
+            "guidance_scale": recipe.guidance,
+            "guidance_rescale": recipe.guidance_rescale,
+            "generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            "output_type": "pt",
+            "callback_on_step_end": _after_call(tick),
+        }
+        return {
+            name: value
+            for name, value in arguments.items()
+            if name in self._parameters and value is not None
+        }
+
+
+def _after_call(tick: Tick) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+    def after(pipeline: Any, number: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        tick()
+        total = len(pipeline.scheduler.timesteps)
+        _check_finite(tensors["latents"], f"at call {number + 1} of {total} (t = {float(t):.6g})")
+        return tensors
+
+    return after
+
+
+def _check_finite(x: Tensor, where: str) -> None:
+    if not bool(x.isfinite().all()):
+        raise NotFiniteError(f"The network returned NaN or infinity {where}.", x)
+
+
+# ------------------------------------------------------------------------------------- loading
+
+
+def load_pipeline(folder: Folder, options: LoadOptions) -> PipelineCheckpoint:
+    """Load a pipeline that draws from a prompt alone; CheckpointError if it is of another kind."""
+    _check_pipeline(folder)
+    if options.null_label is not None:
+        raise ValueError("This checkpoint is asked by a prompt and knows no classes.")
+    pickled = any(is_pickle(file) for file in folder.weight_files)
+    with loading(folder.path):
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(
+            folder.path,
+            dtype=options.dtype,
+            use_safetensors=None if pickled else True,
+            local_files_only=True,
+        )
+        pipeline.to(options.device)
+    pipeline.set_progress_bar_config(disable=True)
+    return PipelineCheckpoint(folder.settings, folder.hashes(), pipeline)
+
+
+def _check_pipeline(folder: Folder) -> None:
+    name = folder.index.get("_class_name")
+    if "transformers" in folder.libraries():
+        _prepare_transformers(folder)
+    pipeline = getattr(diffusers, str(name), None)
+    if pipeline is None:
+        raise CheckpointError(
+            f"{folder.path} holds a {name}, which diffusers {diffusers.__version__} does not know; "
+            "its own code would have to run, and that is not done here."
+        )
+    parameters = inspect.signature(pipeline.__call__).parameters
+    foreign = [what for parameter, what in _FOREIGN.items() if parameter in parameters]
+    foreign += [] if "prompt" in parameters else ["takes neither a class nor a prompt"]
+    if foreign:
+        raise CheckpointError(
+            f"{folder.path} holds a {name}, which {foreign[0]}; only models that draw images from "
+            "noise, a class or a prompt can be sampled here."
+        )
+
+
+def _prepare_transformers(folder: Folder) -> None:
+    """Have the library of text encoders load without remarks; CheckpointError if it is missing."""
+    if importlib.util.find_spec("transformers") is None:
+        raise CheckpointError(
+            f"{folder.path} has a text encoder, which needs the package transformers; install it "
+            "with pip install 'retrograde[text]'."
+        )
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

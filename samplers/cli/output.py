@@ -1,0 +1,82 @@
+"""Pictures on disk: where they may be written, and what they say of their making."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from samplers.checkpoint import Checkpoint, Recipe
+from samplers.cli.failure import Failure
+from samplers.pictures import write_png
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def is_picture(path: Path) -> bool:
+    """Whether an output is one PNG file, and not a folder; ValueError for other pictures."""
+    if path.suffix.lower() in _IMAGE_SUFFIXES:
+        raise ValueError(f"The output is {path}, but pictures are written as PNG; name it .png.")
+    return path.suffix.lower() == ".png" and not path.is_dir()
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder and try to write into it, so that a long job does not fail at its end."""
+    if folder.is_file():
+        raise Failure(f"{folder} is a file; it can't hold pictures.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Failure(f"{folder} can't be written to: {error.strerror or error}.") from error
+
+
+def write(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:
+    """Write a picture whole or not at all; Failure if the disk is full or forbids it."""
+    try:
+        write_png(image, path, parameters)
+    except OSError as error:
+        raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
+
+
+def common_parameters(
+    arguments: argparse.Namespace,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    labels: Sequence[int | None] | None,
+) -> dict[str, Any]:
+    """What a picture of every command says of its making; the recipe is a settled one."""
+    return {
+        "software": "retrograde",
+        "version": _package_version(),
+        "checkpoint": str(arguments.checkpoint),
+        "weights_sha256": checkpoint.weights,
+        "grid": recipe.grid,
+        "sigma_min": recipe.sigma_min,
+        "sigma_max": recipe.sigma_max,
+        "final": recipe.final,
+        "guidance": recipe.guidance,
+        "guidance_rescale": recipe.guidance_rescale,
+        "prompt": recipe.prompt,
+        "negative_prompt": recipe.negative_prompt,
+        "null_label": arguments.null_label,
+        "labels": None if labels is None else list(labels),
+        "seeds": list(seeds),
+        "dtype": arguments.dtype,
+    }
+
+
+@cache
+def _package_version() -> str:
+    try:
+        return version("retrograde")
+    except PackageNotFoundError:
+        return "not installed"
