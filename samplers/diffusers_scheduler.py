@@ -208,6 +208,11 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return schedule.alphas_cumprod.float()
 
     @property
+    def settings(self) -> SchedulerSettings:
+        """What the network was trained for, with the flow shift of the present timesteps."""
+        return self._planned().settings
+
+    @property
     def tableau(self) -> Tableau:
         """The table of numbers that the present run follows."""
         return self._planned().tableau if self._run is None else self._run.solver.tableau

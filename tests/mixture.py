@@ -52,7 +52,7 @@ class Mixture:
         return torch.einsum("k,kij->ij", self.weights, self.covariances) + between
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """E[x_0 | x] for x [B, d] at one noise level."""
+        """E[x_0 | x] for x [B, d] at one noise level, or at levels [B, 1, 1]."""
         variances, axes = self._axes
         along = torch.einsum("bkd,kde->bke", x[:, None] - alpha * self.means, axes)
         total = alpha.square() * variances + sigma.square()
@@ -64,9 +64,10 @@ class Mixture:
         """The perfect network of this data, computed in float64 whatever the dtype of x."""
 
         def network(x: Tensor, t: Tensor) -> Tensor:
-            at = schedule.point(t[0].detach())
+            # One row for each sample, or one for all.
+            at = schedule.point(t.detach().unsqueeze(-1))
             wide = x.to(torch.float64)
-            x0 = self.denoise(wide, at.alpha, at.sigma)
+            x0 = self.denoise(wide, at.alpha.unsqueeze(-1), at.sigma.unsqueeze(-1))
             eps = (wide - at.alpha * x0) / at.sigma
             return target(prediction, x0, eps, at.alpha, at.sigma).to(x.dtype)
 

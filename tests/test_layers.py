@@ -26,7 +26,12 @@ ORDER = (
     *("samplers.sample", "samplers.adaptive"),
     *("samplers.likelihood", "samplers.inverse_problems", "samplers.training", "samplers.pictures"),
     *("samplers.diffusers_config", "samplers.diffusers_run", "samplers.diffusers_scheduler"),
-    "samplers.checkpoint",
+    "samplers.diffusers_blocks",
+    *("samplers.checkpoint.base", "samplers.checkpoint.folder", "samplers.checkpoint.loading"),
+    *("samplers.checkpoint.network", "samplers.checkpoint.pipeline", "samplers.checkpoint"),
+    *("samplers.cli.failure", "samplers.cli.text", "samplers.cli.arguments"),
+    *("samplers.cli.choices", "samplers.cli.processes", "samplers.cli.opening"),
+    *("samplers.cli.output", "samplers.cli.work", "samplers.cli.commands"),
     *("samplers.cli", "samplers.__main__"),
     *("adjoint", "text2pde"),
 )

@@ -33,6 +33,15 @@ def number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_phi_of_many_numbers_is_phi_of_each(k: int) -> None:
+    z = torch.tensor([*ARGUMENTS, *(-z for z in ARGUMENTS)], dtype=torch.float64).reshape(6, -1)
+    for numbers in (z, z[0], z[-1]):
+        each = torch.stack([phi(k, one) for one in numbers.flatten()]).reshape(numbers.shape)
+        torch.testing.assert_close(phi(k, numbers), each, rtol=1e-15, atol=0)
+    assert bool(torch.func.grad(lambda z: phi(k, z).sum())(z).isfinite().all())
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_phi_is_exact_to_rounding(k: int, sign: int) -> None:
