@@ -1,0 +1,89 @@
+"""One seed at more and more steps: along a Brownian path the images converge to one.
+
+    python examples/score_sde/one_path.py --output one_path.png
+
+Each row is a sampler and a kind of noise, from the same starting noise; under each image is its
+root mean square distance to the one with twice as many steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from samplers.checkpoint import LoadOptions, NetworkCheckpoint, load_checkpoint
+from samplers.noise import initial_noise
+from samplers.pictures import Cell, table, to_images, write_png
+from samplers.sample import sample
+from samplers.solve import NoiseKind
+
+STEPS = (10, 20, 40, 80, 160, 320, 640)
+ROWS: tuple[tuple[str, NoiseKind], ...] = (
+    ("sde-dpmpp-2m", "independent"),
+    ("sde-dpmpp-2m", "brownian"),
+    ("sde-dpmpp-1", "brownian"),
+    ("euler-maruyama", "brownian"),
+)
+SIGMA_MAX, SIGMA_MIN = 40.0, 0.03
+"""Fixed ends, in units of sigma / alpha: more steps then refine one and the same problem."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One seed at more and more steps.")
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=Path("assets/digits"))
+    parser.add_argument("--labels", type=int, nargs="+", default=[2, 5])
+    parser.add_argument("--output", type=Path, default=Path("one_path.png"))
+    arguments = parser.parse_args()
+    checkpoint = load_checkpoint(arguments.checkpoint, LoadOptions())
+    if not isinstance(checkpoint, NetworkCheckpoint):
+        raise SystemExit(f"error: {arguments.checkpoint} takes a prompt; give one of classes.")
+    with torch.no_grad():
+        rows = [
+            (f"{name}, {noise}", cells(checkpoint, name, noise, arguments.labels))
+            for name, noise in tqdm(ROWS)
+        ]
+    title = "One seed and one start; the RMS distance is to the image with twice the steps"
+    picture = table(title, [f"{n} steps" for n in STEPS], rows)
+    write_png(picture, arguments.output, {"steps": STEPS, "labels": arguments.labels})
+    print(f"-> {arguments.output}")
+
+
+def cells(
+    checkpoint: NetworkCheckpoint, name: str, noise: NoiseKind, labels: list[int]
+) -> list[Cell]:
+    drawn = [draw(checkpoint, name, noise, labels, steps) for steps in STEPS]
+    distances = [
+        f"RMS {float((finer - image).square().mean().sqrt()):.3f}"
+        for image, finer in zip(drawn, drawn[1:], strict=False)
+    ]
+    lines = [*distances, "the finest"]
+    return [
+        Cell(tuple(to_images(image)), (line,)) for image, line in zip(drawn, lines, strict=True)
+    ]
+
+
+def draw(
+    checkpoint: NetworkCheckpoint, name: str, noise: NoiseKind, labels: list[int], steps: int
+) -> Tensor:
+    seeds = range(len(labels))
+    return sample(
+        checkpoint.model(labels),
+        initial_noise(seeds, checkpoint.shape).float(),
+        schedule=checkpoint.settings.schedule,
+        prediction=checkpoint.settings.prediction,
+        sampler=name,
+        steps=steps,
+        grid="log-snr",
+        sigma_max=SIGMA_MAX,
+        sigma_min=SIGMA_MIN,
+        seeds=seeds,
+        noise=noise,
+    )
+
+
+if __name__ == "__main__":
+    main()
