@@ -49,6 +49,7 @@ CHECKPOINT = ROOT / "assets" / "digits"
 KEPT = ROOT / "docs" / "benchmarks" / "digits.json"
 SCHEDULE = VPDiscrete.linear()
 SHAPE = (1, 28, 28)
+CPU = torch.device("cpu")
 NULL = 10
 IMAGES, PAIRED, BATCH = 2000, 128, 100
 ERROR_NFE, LAW_NFE = (5, 10, 15, 20), (5, 10, 15)
@@ -63,16 +64,18 @@ class Ours:
     name: str
     spacing: Spacing
     sigma_min: float | None = None
+    options: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
         last = "" if self.sigma_min is None else f" to {self.sigma_min}"
-        return f"`{self.name}`, {self.spacing}{last}"
+        options = "".join(f", {key}={value:g}" for key, value in self.options)
+        return f"`{self.name}`, {self.spacing}{last}{options}"
 
     def draw(self, model: Model, x: Tensor, seeds: tuple[int, ...], nfe: int) -> Tensor:
-        sampler = get_sampler(self.name)
-        steps = sampler.steps_within(nfe)
+        sampler, options = get_sampler(self.name), dict(self.options)
+        steps = sampler.steps_within(nfe, options)
         grid = make_grid(SCHEDULE, steps, self.spacing, sigma_min=self.sigma_min)
-        solver = Solver(sampler.tableau(grid), "v_prediction", RowNoise(seeds, SHAPE))
+        solver = Solver(sampler.tableau(grid, options), "v_prediction", RowNoise(seeds, SHAPE))
         return solver.finish(model, solver.init(x)).x
 
 
@@ -155,8 +158,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return float(mean + trace)
 
 
-def load_network() -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]:
-    network = diffusers.UNet2DModel.from_pretrained(CHECKPOINT, subfolder="unet").eval()
+def load_network(
+    device: torch.device = CPU,
+) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]:
+    network = diffusers.UNet2DModel.from_pretrained(CHECKPOINT, subfolder="unet").eval().to(device)
     weights = CHECKPOINT / "unet" / "diffusion_pytorch_model.safetensors"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
 
@@ -179,13 +184,15 @@ def images(
     nfe: int,
     count: int,
     scale: float,
+    device: torch.device = CPU,
 ) -> Tensor:
-    """Images with seeds 0 to ``count`` - 1, of classes 0 to 9 in turn."""
+    """Images with seeds 0 to ``count`` - 1, of classes 0 to 9 in turn; they end on the CPU."""
     drawn = []
     for batch in _batches(count):
         x = initial_noise(batch, SHAPE).float() * float(SCHEDULE.noisiest.sigma)
-        labels = torch.tensor(batch) % 10
-        drawn.append(setting.draw(guided(network, labels, scale), x, tuple(batch), nfe))
+        labels = (torch.tensor(batch) % 10).to(device)
+        model = guided(network, labels, scale)
+        drawn.append(setting.draw(model, x.to(device), tuple(batch), nfe).cpu())
     return torch.cat(drawn).clamp(-1, 1)
 
 
@@ -197,12 +204,12 @@ def _batches(count: int) -> Iterator[list[int]]:
 class Kept:
     """Measurements by name, written after each, so that a run goes on where another stopped."""
 
-    def __init__(self, digest: str) -> None:
-        self.fresh: dict[str, Any] = {"weights": digest}
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path, self.fresh = path, {"weights": digest}
 
     def read(self) -> dict[str, Any]:
         """What is kept of these weights; other processes may have added to it."""
-        found = json.loads(KEPT.read_text()) if KEPT.exists() else self.fresh
+        found = json.loads(self.path.read_text()) if self.path.exists() else self.fresh
         return found if found["weights"] == self.fresh["weights"] else dict(self.fresh)
 
     def get(self, name: str, measure: Callable[[], Any]) -> Any:
@@ -210,7 +217,7 @@ class Kept:
         if name in found:
             return found[name]
         value = measure()
-        with replacing(KEPT) as part:
+        with replacing(self.path) as part:
             part.write_text(json.dumps({**self.read(), name: value}, indent=1) + "\n")
         return value
 
@@ -218,9 +225,9 @@ class Kept:
 class Bench:
     """The network, the judge, and every measurement that a report needs."""
 
-    def __init__(self, data: Path) -> None:
-        self.network, self.digest = load_network()
-        self.data, self.kept = data, Kept(self.digest)
+    def __init__(self, data: Path, kept: Path = KEPT, device: torch.device = CPU) -> None:
+        self.network, self.digest = load_network(device)
+        self.data, self.kept, self.device = data, Kept(kept, self.digest), device
         self.labels = torch.arange(IMAGES) % 10
 
     @cached_property
@@ -230,11 +237,11 @@ class Bench:
 
     @cached_property
     def solution(self) -> Tensor:
-        return images(self.network, BEST, REFERENCE, PAIRED, 1.0)
+        return images(self.network, BEST, REFERENCE, PAIRED, 1.0, self.device)
 
     def law(self, setting: Setting, nfe: int, scale: float = 1.0) -> dict[str, float]:
         def measure() -> dict[str, float]:
-            drawn = images(self.network, setting, nfe, IMAGES, scale)
+            drawn = images(self.network, setting, nfe, IMAGES, scale, self.device)
             return self.judge.law(drawn, self.labels)
 
         found: dict[str, float] = self.kept.get(f"law {setting} {nfe} {scale}", measure)
@@ -242,7 +249,7 @@ class Bench:
 
     def error(self, setting: Setting, nfe: int) -> float:
         def measure() -> float:
-            found = images(self.network, setting, nfe, PAIRED, 1.0)
+            found = images(self.network, setting, nfe, PAIRED, 1.0, self.device)
             return float((found - self.solution).square().mean().sqrt())
 
         value: float = self.kept.get(f"error {setting} {nfe}", measure)

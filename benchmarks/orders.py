@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.report import table
 from samplers.registry import Sampler, registry
-from tests.convergence import error, global_error, slopes
+from tests.convergence import error, global_error, slopes, uncorrected
 from tests.test_order import SCHEDULES
 from tests.test_stochastic import law_error, strong_slope
 from tests.test_stochastic import table as law_table
@@ -40,10 +40,13 @@ the claim, for predictions of eps, x_0 and v.
 
 SECOND = """The skeleton is the method without its noise; it solves `dy/drho = 2 eps` (for EDM's
 churn the probability-flow ODE itself). The weak order is that of the law from a given start on
-correlated Gaussian data in the plane, propagated exactly through the tableau (for EDM's churn
-that of the marginal, with `s_churn` = 4: above its cap, `s_churn` > 0.41 n, churn has no limit).
-The strong order is measured on a mixture along one refined Brownian path in the method's own
-clock."""
+correlated Gaussian data in the plane, propagated exactly through the tableau. For EDM's churn and
+for predictor-corrector samplers it is that of the marginal: churn with `s_churn` = 4 (above its
+cap, `s_churn` > 0.41 n, it has no limit), correctors with an `snr` whose square shrinks with the
+step. A weak order of 0 says that a bias remains: of steps that follow the norms of the batch, or of
+a corrector that has no predictor to follow. The skeleton of a predictor-corrector sampler is its
+predictor. The strong order is measured on a mixture along one Brownian path in the method's own
+clock; a dash says that the noise belongs to no path."""
 
 
 def deterministic(sampler: Sampler) -> list[str]:
@@ -59,23 +62,31 @@ def deterministic(sampler: Sampler) -> list[str]:
 
 
 def stochastic(sampler: Sampler) -> list[str]:
-    drift = "eta" in sampler.options
-    options, rate = (None, 2.0) if drift else ({"s_churn": 0.0}, 1.0)
-    schedule = SCHEDULES["ve"]
-    skeleton = slopes([error(sampler, schedule, "sample", n, options, rate) for n in STEPS])[0]
-    coarse, fine = (law_error(law_table(sampler, schedule, n)) for n in STEPS)
-    assert sampler.weak_order is not None
-    assert sampler.strong_order is not None
-    strong = strong_slope(sampler, sampler.strong_order)
     pairs = (
-        (sampler.order, skeleton),
-        (sampler.weak_order, math.log2(coarse / fine)),
-        (sampler.strong_order, strong),
+        (sampler.order, skeleton_slope(sampler) if sampler.order else None),
+        (sampler.weak_order, law_slope(sampler) if sampler.weak_order else None),
+        (sampler.strong_order, strong_slope(sampler, 1) if sampler.strong_order else None),
     )
     return [
         sampler.name,
-        *(text for claim, slope in pairs for text in (f"{claim:g}", f"{slope:.2f}")),
+        *(
+            "-" if value is None else form.format(value)
+            for pair in pairs
+            for form, value in zip(("{:g}", "{:.2f}"), pair, strict=True)
+        ),
     ]
+
+
+def skeleton_slope(sampler: Sampler) -> float:
+    drift = "eta" in sampler.options
+    options, rate = (uncorrected(sampler), 2.0) if drift else ({"s_churn": 0.0}, 1.0)
+    errors = [error(sampler, SCHEDULES["ve"], "sample", n, options, rate) for n in STEPS]
+    return slopes(errors)[0]
+
+
+def law_slope(sampler: Sampler) -> float:
+    coarse, fine = (law_error(law_table(sampler, SCHEDULES["ve"], n)) for n in STEPS)
+    return math.log2(coarse / fine)
 
 
 def main() -> None:

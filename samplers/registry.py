@@ -282,7 +282,7 @@ def get_sampler(name: str) -> Sampler:
     if _plain(name) in ADAPTIVE:
         raise ValueError(
             f"{name!r} chooses its own steps, so it is no sampler of a fixed grid, and can't be a "
-            "diffusers scheduler; use samplers.adaptive.sample_adaptive, or `samplers sample`."
+            "diffusers scheduler; use samplers.sample_adaptive, or `samplers sample`."
         )
     near = difflib.get_close_matches(_plain(name), names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else "see `samplers list`."
