@@ -536,7 +536,7 @@ def sample_adaptive(
     network predicts eps or the score and the start is pure noise; NotFiniteError if it returns NaN
     or infinity.
     """
-    clean, noisy = _ends(schedule, sigma_min, sigma_max)
+    clean, noisy = ends(schedule, sigma_min, sigma_max)
     door(prediction, noisy)  # an error here is better than one in the middle
     reached = clean if final == "sigma_min" else schedule.clean()
     field = probability_flow(model, schedule, prediction, correct, conditions)
@@ -564,14 +564,14 @@ def encode_adaptive(
 
     The other arguments, and the errors, are those of :func:`sample_adaptive`.
     """
-    clean, noisy = _ends(schedule, sigma_min, sigma_max)
+    clean, noisy = ends(schedule, sigma_min, sigma_max)
     door(prediction, noisy)
     field = probability_flow(model, schedule, prediction, correct, conditions)
     found = integrate(field, _parts(x, clean), angle_of(clean), angle_of(noisy), settings)
     return _result(found, noisy, x.dtype)
 
 
-def _ends(
+def ends(
     schedule: Schedule, sigma_min: float | None, sigma_max: float | None
 ) -> tuple[Point, Point]:
     """The cleanest point and the noisiest."""

@@ -21,6 +21,8 @@ from torchsde import BrownianInterval
 
 _INITIAL = 0
 _FIRST_ROW = 2
+_PROBES = 2**32
+_UNIFORM = 2**33
 _SEED_LIMIT = 2**63
 _PATH_END = 2.0**40
 _PATH_BITS = 40
@@ -118,6 +120,19 @@ def initial_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     return _batch(seeds, _INITIAL, shape)
 
 
+def probe_noise(seeds: Sequence[int], probe: int, shape: Sequence[int]) -> Tensor:
+    """Standard normal noise for the given probe of a stochastic estimate, of its own stream."""
+    check_seeds(seeds)
+    return _batch(seeds, _PROBES + probe, shape)
+
+
+def uniform_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Numbers uniform in [0, 1) of shape ``[len(seeds), *shape]``, float64 on the CPU."""
+    check_seeds(seeds)
+    draws = [_generator(seed, _UNIFORM).random(tuple(shape)) for seed in seeds]
+    return torch.from_numpy(np.stack(draws))
+
+
 def check_seeds(seeds: Sequence[int]) -> None:
     """Raise ValueError unless there is at least one seed and all are in [0, 2^63)."""
     wrong = [seed for seed in seeds if not 0 <= seed < _SEED_LIMIT]
@@ -133,6 +148,9 @@ def _batch(seeds: Sequence[int], index: int, shape: Sequence[int]) -> Tensor:
 
 
 def _normal(seed: int, index: int, shape: Sequence[int]) -> Tensor:
+    return torch.from_numpy(_generator(seed, index).standard_normal(tuple(shape)))
+
+
+def _generator(seed: int, index: int) -> np.random.Generator:
     key = np.array([seed, index], dtype=np.uint64)
-    generator = np.random.Generator(np.random.Philox(key=key))
-    return torch.from_numpy(generator.standard_normal(tuple(shape)))
+    return np.random.Generator(np.random.Philox(key=key))

@@ -54,11 +54,22 @@ class Mixture:
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """E[x_0 | x] for x [B, d] at one noise level, or at levels [B, 1, 1]."""
         variances, axes = self._axes
-        along = torch.einsum("bkd,kde->bke", x[:, None] - alpha * self.means, axes)
-        total = alpha.square() * variances + sigma.square()
+        along, total = self._along(x, alpha, sigma)
         log_weights = self.weights.log() - (total.log() + along.square() / total).sum(-1) / 2
         shrunk = torch.einsum("bke,kde->bkd", along * alpha * variances / total, axes)
         return torch.einsum("bk,bkd->bd", torch.softmax(log_weights, dim=1), self.means + shrunk)
+
+    def log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The log density of x [B, d] at one noise level."""
+        along, total = self._along(x, alpha, sigma)
+        of_each = -((2 * math.pi * total).log() + along.square() / total).sum(-1) / 2
+        return torch.logsumexp(self.weights.log() + of_each, dim=1)
+
+    def _along(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x seen from each component, along its axes, and the variances there."""
+        variances, axes = self._axes
+        along = torch.einsum("bkd,kde->bke", x[:, None] - alpha * self.means, axes)
+        return along, alpha.square() * variances + sigma.square()
 
     def model(self, schedule: Schedule, prediction: PredictionType) -> Model:
         """The perfect network of this data, computed in float64 whatever the dtype of x."""

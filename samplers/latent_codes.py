@@ -1,0 +1,118 @@
+r"""Layer 6. Latent codes: images as the noise that the probability-flow ODE takes them to.
+
+The flow is a bijection, so an image has one code and a code one image (Song et al. 2021, section
+4.3, https://arxiv.org/abs/2011.13456). A code is in units of the prior's standard deviation: codes
+of the model's own data are standard normal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from samplers.adaptive import (
+    Adaptive,
+    AdaptiveResult,
+    Network,
+    encode_adaptive,
+    ends,
+    sample_adaptive,
+)
+from samplers.prediction import Prediction
+from samplers.schedule import Schedule
+
+DEFAULT = Adaptive("dormand-prince", rtol=1e-4, atol=1e-4, max_nfe=2_000)
+
+# Codes nearer to (anti)parallel than this have no plane that they could turn in.
+_PARALLEL = 1e-6
+
+
+def encode(
+    model: Network,
+    x_0: Tensor,
+    *,
+    schedule: Schedule,
+    prediction: Prediction = "epsilon",
+    settings: Adaptive = DEFAULT,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    conditions: Sequence[Tensor] = (),
+) -> AdaptiveResult:
+    """The code of each image, ``x_T / sigma_T``, in the place of the result's x.
+
+    x_0: images [B, ...]; they are lifted to the cleanest noise level as ``alpha x_0``.
+
+    All other arguments, and the errors, are those of :func:`samplers.adaptive.sample_adaptive`.
+    """
+    clean, noisy = ends(schedule, sigma_min, sigma_max)
+    found = encode_adaptive(
+        model,
+        float(clean.alpha) * x_0,
+        schedule=schedule,
+        prediction=prediction,
+        settings=settings,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        conditions=conditions,
+    )
+    return found._replace(x=found.x / float(noisy.sigma))
+
+
+def decode(
+    model: Network,
+    code: Tensor,
+    *,
+    schedule: Schedule,
+    prediction: Prediction = "epsilon",
+    settings: Adaptive = DEFAULT,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    conditions: Sequence[Tensor] = (),
+) -> AdaptiveResult:
+    """The image of each code [B, ...]: the inverse of :func:`encode`, to the tolerance."""
+    clean, noisy = ends(schedule, sigma_min, sigma_max)
+    found = sample_adaptive(
+        model,
+        float(noisy.sigma) * code,
+        schedule=schedule,
+        prediction=prediction,
+        settings=settings,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        final="sigma_min",
+        conditions=conditions,
+    )
+    return found._replace(x=found.x / float(clean.alpha))
+
+
+def interpolate(a: Tensor, b: Tensor, frames: int) -> Tensor:
+    r"""Codes [frames, ...] from a to b along a great circle, both ends included.
+
+    .. math:: \frac{\sin((1 - s) \theta)}{\sin\theta} a + \frac{\sin(s \theta)}{\sin\theta} b,
+        \qquad \cos\theta = \frac{\langle a, b \rangle}{|a| |b|}
+
+    (Shoemake 1985). The length of a code hardly changes on the way, as the network expects of its
+    noise; a straight line would pass through shorter ones. Between parallel or opposite codes there
+    is no great circle to choose, and the line is straight.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"The codes have shapes {tuple(a.shape)} and {tuple(b.shape)}; need one.")
+    if frames < 2:
+        raise ValueError(f"There are {frames} frames; an interpolation has at least its 2 ends.")
+    share = torch.linspace(0, 1, frames, dtype=a.dtype, device=a.device)
+    share = share.reshape(-1, *(1 for _ in a.shape))
+    cosine = (a * b).sum() / (a.norm() * b.norm())
+    if bool(1 - cosine.abs() < _PARALLEL):
+        return (1 - share) * a + share * b
+    theta = cosine.acos()
+    return (torch.sin((1 - share) * theta) * a + torch.sin(share * theta) * b) / torch.sin(theta)
+
+
+def tempered(code: Tensor, temperature: float) -> Tensor:
+    """The code of a prior of variance ``temperature``: below 1, nearer to what is typical."""
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"The temperature is {temperature}; it must be zero or positive.")
+    return math.sqrt(temperature) * code

@@ -1,0 +1,222 @@
+r"""Layer 6. The likelihood of data under a diffusion model, by its probability-flow ODE.
+
+Along the ODE a density changes by the divergence of the slope (Song et al. 2021, eq. 39,
+https://arxiv.org/abs/2011.13456). In the angle ``phi = arctan(sigma / alpha)`` and the coordinates
+of :mod:`samplers.adaptive`, with d numbers in a sample,
+
+.. math:: \log p(x) = d \log \cos\phi_0 + \log N(u_1; 0, \sin^2\phi_1)
+    + \int_{\phi_0}^{\phi_1} \operatorname{tr} \frac{\partial v}{\partial u} \, d\phi
+
+where u starts at ``cos(phi_0) x``, the data lifted to the cleanest noise level, and ends at u_1. So
+this is the density that the prior ``x_T ~ N(0, sigma_T^2)`` has after the exact flow back to that
+level, in units of x_0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from samplers.adaptive import (
+    Adaptive,
+    Field,
+    Network,
+    angle_of,
+    ends,
+    integrate,
+    probability_flow,
+    scale_of,
+)
+from samplers.methods.embedded import Parts
+from samplers.noise import probe_noise, uniform_noise
+from samplers.prediction import Prediction, door, value_and_pullback
+from samplers.schedule import Schedule
+from samplers.solve import working_dtype
+
+ProbeLaw = Literal["rademacher", "gaussian"]
+
+DEFAULT = Adaptive("dormand-prince", rtol=1e-4, atol=1e-4, max_nfe=10_000)
+
+
+@dataclass(frozen=True)
+class Hutchinson:
+    r"""The trace of J as the mean of ``e^T J e`` over random probes e (Hutchinson 1990).
+
+    probes: how many for each sample; each costs a pass back through the network in every call.
+    law: ``rademacher`` (signs, of less variance) or ``gaussian``.
+    """
+
+    probes: int = 1
+    law: ProbeLaw = "rademacher"
+
+    def __post_init__(self) -> None:
+        if self.probes < 1:
+            raise ValueError(f"There are {self.probes} probes; Hutchinson's estimate needs one.")
+        if self.law not in get_args(ProbeLaw):
+            raise ValueError(
+                f"The law of the probes is {self.law!r}; it must be one of "
+                f"{', '.join(get_args(ProbeLaw))}."
+            )
+
+
+@dataclass(frozen=True)
+class ExactTrace:
+    """The trace as the sum of all of its d terms: d passes back through the network in a call."""
+
+
+Trace = Hutchinson | ExactTrace
+
+
+class Likelihood(NamedTuple):
+    """For each sample [B]:
+
+    log_prob: the log density of x_0, in nats.
+    standard_error: of log_prob, over the probes; 0 for the exact trace, NaN for a single probe.
+    latent: where the flow ends, x_T, [B, ...], in the coordinates of the schedule.
+    nfe: network calls, each with the passes back that the trace needs.
+    within_tolerance: False where ``max_nfe`` ran out.
+    """
+
+    log_prob: Tensor
+    standard_error: Tensor
+    latent: Tensor
+    nfe: Tensor
+    within_tolerance: Tensor
+
+
+def log_likelihood(
+    model: Network,
+    x_0: Tensor,
+    *,
+    schedule: Schedule,
+    prediction: Prediction = "epsilon",
+    trace: Trace | None = None,
+    seeds: Sequence[int] | None = None,
+    conditions: Sequence[Tensor] = (),
+    settings: Adaptive = DEFAULT,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+) -> Likelihood:
+    """The log density of each image in ``x_0`` [B, ...] under the model.
+
+    model: ``model(x, t, *conditions)``, as for :func:`samplers.adaptive.sample_adaptive`.
+    trace: how the divergence is found; ``Hutchinson()`` if not given.
+    seeds: of the probes, one for each sample; 0, 1, 2, … if not given. A sample keeps its probes
+        along the way.
+    settings: the tolerance is for the image and for the logarithm of the density alike.
+    sigma_min, sigma_max: the ends of the flow, in units of sigma / alpha; the whole trained range
+        if not given.
+
+    It works under ``torch.no_grad`` too. Where gradients are recorded, they flow to the result.
+    Raises ValueError for impossible settings, or a network that can't be asked at the noisy end;
+    NotFiniteError if it returns NaN or infinity.
+    """
+    if x_0.ndim < 2 or not bool(x_0.isfinite().all()):
+        raise ValueError(
+            f"The data have shape {tuple(x_0.shape)}; they must be a batch [B, ...] of finite "
+            "numbers."
+        )
+    clean, noisy = ends(schedule, sigma_min, sigma_max)
+    door(prediction, noisy)  # an error here is better than one in the middle
+    start, end = angle_of(clean), angle_of(noisy)
+    chosen = Hutchinson() if trace is None else trace
+    u = math.cos(start) * x_0.to(working_dtype(x_0.dtype))
+    divergence = _divergence(chosen, u, range(len(u)) if seeds is None else seeds)
+    flow = probability_flow(model, schedule, prediction, conditions=conditions)
+    field = _with_divergence(flow, divergence)
+    none = u.new_zeros(len(u), 1 if isinstance(chosen, ExactTrace) else chosen.probes)
+    found = integrate(field, Parts((u, none)), start, end, settings)
+    u, traces = found.x.tensors
+    numbers = u[0].numel()
+    log_prior = _log_normal(u, math.sin(end))
+    log_prob = numbers * math.log(math.cos(start)) + log_prior + traces.mean(dim=1)
+    latent = (float(scale_of(noisy)) * u).to(x_0.dtype)
+    error = _standard_error(traces, chosen)
+    return Likelihood(log_prob, error, latent, found.nfe, found.within_tolerance)
+
+
+Pull = Callable[[Tensor], Tensor]
+"""A cotangent of the slope -> its product with the slope's Jacobian."""
+
+Divergence = Callable[[Pull, Tensor, Tensor], Tensor]
+"""(pull, u [b, ...], the places of these samples in the batch) -> the trace [b, K], K times."""
+
+
+def _with_divergence(flow: Field, divergence: Divergence) -> Field:
+    """The slopes of an image and of its log density, found K times."""
+
+    def field(parts: Parts, angle: Tensor, places: Tensor) -> Parts:
+        u, _ = parts.tensors
+        slope, pull = value_and_pullback(lambda u: flow(Parts((u,)), angle, places).tensors[0], u)
+        return Parts((slope, divergence(pull, u, places)))
+
+    return field
+
+
+def _divergence(trace: Trace, u: Tensor, seeds: Sequence[int]) -> Divergence:
+    if isinstance(trace, ExactTrace):
+        return _exact
+    draws = [probe_noise(seeds, k, u.shape[1:]) for k in range(trace.probes)]
+    probes = torch.stack(draws, dim=1).to(u)
+    # No draw is exactly zero, so every sign is plus or minus one.
+    return partial(_estimated, probes.sign() if trace.law == "rademacher" else probes)
+
+
+def _exact(pull: Pull, u: Tensor, places: Tensor) -> Tensor:
+    total = u.new_zeros(len(u))
+    for i in range(u[0].numel()):
+        one = torch.zeros_like(u)
+        one.view(len(u), -1)[:, i] = 1
+        total = total + pull(one).flatten(1)[:, i]
+    return total[:, None]
+
+
+def _estimated(probes: Tensor, pull: Pull, u: Tensor, places: Tensor) -> Tensor:
+    own = probes[places.to(probes.device)].unbind(1)
+    return torch.stack([(pull(e) * e).flatten(1).sum(dim=1) for e in own], dim=1)
+
+
+def _standard_error(traces: Tensor, trace: Trace) -> Tensor:
+    if isinstance(trace, ExactTrace):
+        return torch.zeros_like(traces[:, 0])
+    if trace.probes == 1:
+        return torch.full_like(traces[:, 0], math.nan)
+    return traces.std(dim=1) / math.sqrt(trace.probes)
+
+
+def _log_normal(u: Tensor, std: float) -> Tensor:
+    """log N(u; 0, std^2) of each sample."""
+    numbers = u[0].numel()
+    squares = u.square().flatten(1).sum(dim=1) / std**2
+    return -squares / 2 - numbers * math.log(std * math.sqrt(2 * math.pi))
+
+
+# ---------------------------------------------------------------------------- images of bytes
+
+
+def dequantised(images: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Images of bytes, 0 to 255, as numbers from -1 to 1 with a density: ``(k + u) / 128 - 1``.
+
+    u is uniform in [0, 1), a function of the seed of each image (Theis et al. 2016, section 3.1,
+    https://arxiv.org/abs/1511.01844). The result is float64. Raises ValueError for images that are
+    not of bytes.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"The images have dtype {images.dtype}; they must be bytes (torch.uint8).")
+    if len(seeds) != len(images):
+        raise ValueError(f"{len(seeds)} seeds came for {len(images)} images; give one for each.")
+    return (images + uniform_noise(seeds, images.shape[1:])) / 128 - 1
+
+
+def bits_per_dim(log_prob: Tensor, numbers: int) -> Tensor:
+    r"""``-log_2 p(k) / d`` of images of bytes, from the log density of :func:`dequantised` ones.
+
+    An upper bound on it, by Jensen's inequality. numbers: d, how many bytes an image has.
+    """
+    return math.log2(128) - log_prob / (numbers * math.log(2))
