@@ -36,7 +36,7 @@ from fetch_fashion import clothes
 KEPT = ROOT / "docs" / "benchmarks" / "likelihood.json"
 PICTURE = ROOT / "assets" / "pictures" / "likelihood.png"
 IMAGES, BATCH, CLASSES = 500, 50, 10
-SETTINGS = Adaptive("dormand-prince", rtol=1e-3, atol=1e-3, max_nfe=2_000)
+SETTINGS = Adaptive("bogacki-shampine", rtol=1e-3, atol=1e-3, max_nfe=2_000)
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 """Pairs of images, as bytes, and classes."""

@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UNet2DModel, VQModel
 from torch import Tensor
 
+from samplers.adaptive import Adaptive
 from samplers.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -106,6 +107,48 @@ def test_an_image_depends_on_its_seed_alone(classes: Checkpoint) -> None:
     together = draw(classes, replace(RECIPE, sampler="ancestral"), (5, 6, 7), (0, 1, 2))
     alone = draw(classes, replace(RECIPE, sampler="ancestral"), (6,), (1,))
     torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-5)
+
+
+def test_brownian_noise_is_another(folders: dict[str, Path], classes: Checkpoint) -> None:
+    ancestral = replace(RECIPE, sampler="ancestral")
+    brownian = replace(ancestral, noise="brownian")
+    assert not torch.equal(
+        draw(classes, ancestral, labels=(0, 1)), draw(classes, brownian, labels=(0, 1))
+    )
+    with pytest.raises(ValueError, match="no Brownian path"):
+        classes.tableau(replace(RECIPE, sampler="edm-churn", noise="brownian"))
+
+
+def test_what_is_watched_ends_at_what_is_drawn(folders: dict[str, Path]) -> None:
+    checkpoint = network_of(folders["transformer"])
+    recipe = checkpoint.settle(RECIPE)
+    frames = list(checkpoint.watch(recipe, (4, 5), (0, 1)))
+    assert len(frames) == checkpoint.tableau(recipe).calls + 1
+    assert all(frame.shape == (2, 3, SIZE, SIZE) for frame in frames)
+    assert torch.equal(frames[-1], draw(checkpoint, seeds=(4, 5), labels=(0, 1)))
+
+
+@pytest.mark.parametrize(("kind", "atol"), [("classes", 2e-2), ("transformer", 1e-1)])
+def test_adaptive_steps_come_to_the_same_images(
+    folders: dict[str, Path], kind: str, atol: float
+) -> None:
+    """As many fixed steps do, and alone as in a batch. (The transformer's x_0 are clipped.)"""
+    checkpoint = network_of(folders[kind], LoadOptions(dtype=torch.float64))
+    recipe = checkpoint.settle(replace(RECIPE, steps=120, sampler="heun", grid="log-snr"))
+    calls = 0
+
+    def tick() -> None:
+        nonlocal calls
+        calls += 1
+
+    settings = Adaptive("dormand-prince", 1e-4, 1e-4)
+    found = checkpoint.draw_adaptive(recipe, settings, (4, 5), (0, 1), tick)
+    assert bool(found.within_tolerance.all())
+    assert int(found.nfe.max()) <= calls <= int(found.nfe.sum())
+    expected = checkpoint.draw(recipe, (4, 5), (0, 1), lambda: None)
+    torch.testing.assert_close(found.x, expected, rtol=0, atol=atol)
+    alone = checkpoint.draw_adaptive(recipe, settings, (5,), (1,), tick)
+    torch.testing.assert_close(found.x[1:], alone.x, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

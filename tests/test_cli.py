@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from samplers import list_samplers
+from samplers.adaptive import list_adaptive
 from samplers.checkpoint import NetworkCheckpoint, Recipe
 from samplers.cli import main
 from samplers.cli.main import build_parser
@@ -106,9 +107,19 @@ def test_list_shows_every_sampler(say: Say) -> None:
 
 def test_list_as_json_and_by_alias(say: Say) -> None:
     rows = json.loads(say("list", "--json")[1])
-    assert [row["name"] for row in rows] == list_samplers()
-    assert all(row["stochastic"] == (row["weak_order"] is not None) for row in rows)
-    assert "dpm-solver-multistep" in say("list", "--aliases")[1]
+    fixed = [row for row in rows if not row["adaptive"]]
+    assert [row["name"] for row in fixed] == list_samplers()
+    assert [row["name"] for row in rows] == [*list_samplers(), *list_adaptive()]
+    assert all(row["stochastic"] == (row["weak_order"] is not None) for row in fixed)
+    aliases = say("list", "--aliases")[1]
+    assert "dpm-solver-multistep" in aliases
+    assert "dopri5" in aliases
+
+
+def test_list_shows_the_adaptive_methods(say: Say) -> None:
+    out = say("list")[1]
+    assert re.search(r"^dormand-prince +5 \(4\) +6 +Dormand", out, flags=re.MULTILINE)
+    assert re.search(r"^dpm-solver-23 +3 \(2\) +3 +Lu", out, flags=re.MULTILINE)
 
 
 def test_show_prints_the_tableau(say: Say, digits: Path) -> None:
@@ -188,6 +199,8 @@ def test_a_picture(say: Say, digits: Path, tmp_path: Path) -> None:
         "--sampler euler_a --option eta=0.5 --steps 3 --seeds 4,7-9",
         "--grid karras --sigma-min 0.05 --sigma-max 20 --final sigma_min --steps 4 --seed 3",
         "--guidance 1.5 --guidance-rescale 0.3 --label 0,2 --num-images 5 --dtype float64",
+        "--sampler sde-dpmpp-2m --noise brownian --steps 3 --seeds 2,5",
+        "--sampler rk23 --tolerance 0.05 --max-nfe 40 --sigma-min 0.05 --seeds 0-3",
     ],
 )
 def test_the_stored_command_draws_it_again(
@@ -249,6 +262,140 @@ def test_prompts(say: Say, prompts: Path, tmp_path: Path) -> None:
     found = read_parameters(tmp_path / "1" / "seed-00000002.png")
     assert found is not None
     assert (found["prompt"], found["guidance"], found["labels"]) == ("a cat", 3.0, None)
+
+
+def test_brownian_noise(say: Say, digits: Path, prompts: Path, tmp_path: Path) -> None:
+    """Another image, which says so, from a network and from a pipeline."""
+    for number, words in enumerate(([digits, "--label", 1], [prompts, "--prompt", "a cat"])):
+        common = ["--sampler", "ancestral", "--steps", 3, "--num-images", 1, "--output"]
+        paths = {kind: tmp_path / f"{number}-{kind}.png" for kind in ("independent", "brownian")}
+        for kind, path in paths.items():
+            assert say("sample", *words, "--noise", kind, *common, path)[0] == 0
+            found = read_parameters(path)
+            assert found is not None
+            assert found["noise"] == kind
+            assert f"--noise {kind}" in found["command"]
+        assert (pixels(paths["independent"]) != pixels(paths["brownian"])).any()
+
+
+# ----------------------------------------------------------------------------- steps that adapt
+
+
+def test_adaptive_steps(say: Say, digits: Path, tmp_path: Path) -> None:
+    words = ["sample", digits, "--sampler", "dopri5", "--label", 1, "--seeds", "0-4"]
+    code, out, _ = say(*words, "--output", tmp_path / "picture.png")
+    assert code == 0
+    found = read_parameters(tmp_path / "picture.png")
+    assert found is not None
+    calls = found["network_calls"]
+    assert len(calls) == 5
+    told = f"{sum(calls) / 5:.1f} network calls each ({min(calls)} to {max(calls)})"
+    assert f"5 images: dormand-prince at tolerance 0.01, {told}" in out
+    assert found["within_tolerance"] == [True] * 5
+    assert "steps" not in found
+    assert say(*words, "--batch-size", 2, "--output", tmp_path / "folder")[0] == 0
+    single = read_parameters(tmp_path / "folder" / next(iter(names(3))))
+    assert single is not None
+    assert single["network_calls"] == calls[3:4]
+    assert "0 images drawn, 5 kept" in say(*words, "--output", tmp_path / "folder")[1]
+    code, _, err = say(*words, "--max-nfe", 30, "--output", tmp_path / "folder")
+    assert (code, "max_nfe: 500, not 30" in err) == (2, True)
+
+
+def test_adaptive_steps_that_run_out_of_calls(say: Say, digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    words = ["--sampler", "rk23", "--tolerance", 1e-5, "--max-nfe", 10, "--num-images", 3]
+    code, out, _ = say("sample", digits, *words, "--output", path)
+    assert code == 0
+    assert "3 of 3 images not within it" in out
+    found = read_parameters(path)
+    assert found is not None
+    assert found["within_tolerance"] == [False] * 3
+
+
+# -------------------------------------------------------------- images that depend on their batch
+
+
+BATCHED = ["--sampler", "ancestral+langevin", "--steps", 3, "--label", "0,1"]
+
+
+def test_the_batch_is_a_setting_where_it_decides(say: Say, digits: Path, tmp_path: Path) -> None:
+    folder, picture = tmp_path / "folder", tmp_path / "picture.png"
+    words = ["sample", digits, *BATCHED, "--seeds", "0-4", "--output", folder, "--batch-size"]
+    assert say(*words, 2)[0] == 0
+    found = read_parameters(folder / next(iter(names(3))))
+    assert found is not None
+    assert (found["batch_seeds"], found["batch_labels"]) == ([2, 3], [0, 1])
+    code, _, err = say(*words, 3)
+    assert code == 2
+    assert "batch_seeds: [0, 1], not [0, 1, 2]" in err
+    assert "0 images drawn, 5 kept" in say(*words, 2)[1]
+    assert say("sample", digits, *BATCHED, "--batch-size", 3, "--output", picture)[0] == 0
+    of_picture = read_parameters(picture)
+    assert of_picture is not None
+    assert "--batch-size 3" in of_picture["command"]
+
+
+def test_a_batch_is_drawn_whole_again(
+    say: Say, digits: Path, tmp_path: Path, drawn: list[int]
+) -> None:
+    """Where one of its images is missing; what is there comes out as it was."""
+    words = ["sample", digits, *BATCHED, "--seeds", "0-4", "--batch-size", 2, "--output", tmp_path]
+    assert say(*words)[0] == 0
+    before = contents(tmp_path)
+    drawn.clear()
+    (tmp_path / next(iter(names(3)))).unlink()
+    code, out, _ = say(*words)
+    assert code == 0
+    assert "2 images drawn, 3 kept" in out
+    assert drawn == [2, 3]
+    assert contents(tmp_path) == before
+
+
+def test_the_stored_command_draws_the_batch(say: Say, digits: Path, tmp_path: Path) -> None:
+    folder, again = tmp_path / "folder", tmp_path / "again"
+    words = ["sample", digits, *BATCHED, "--seeds", "0-4", "--batch-size", 2, "--output", folder]
+    assert say(*words)[0] == 0
+    path = folder / next(iter(names(2)))
+    found = read_parameters(path)
+    assert found is not None
+    assert say(*shlex.split(found["command"])[1:-1], again)[0] == 0
+    assert (pixels(path) == pixels(again / path.name)).all()
+
+
+# --------------------------------------------------------------------------------- trajectories
+
+
+def test_a_trajectory(say: Say, digits: Path, tmp_path: Path) -> None:
+    words = ["sample", digits, "--steps", 4, "--label", 1, "--num-images", 3, "--output"]
+    gif, strip, last = tmp_path / "run.gif", tmp_path / "run.png", tmp_path / "last.png"
+    for path in (gif, strip):
+        code, out, _ = say(*words, last, "--trajectory", path)
+        assert code == 0
+        assert f"3 images on the way -> {path}" in out
+    with Image.open(gif) as animation:
+        animation.seek(animation.n_frames - 1)  # type: ignore[attr-defined]
+        final = np.asarray(animation.convert("L")).astype(int)
+    assert (final == pixels(last)).all()
+    assert pixels(strip).shape == (3 * 99 + 3, 5 * 99 + 3)
+    assert set(contents(tmp_path)) == {"run.gif", "run.png", "last.png"}
+
+
+def test_a_long_trajectory_is_thinned_out(say: Say, digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.png"
+    words = ["--steps", 30, "--label", 1, "--num-images", 1, "--output", tmp_path / "x.png"]
+    assert say("sample", digits, *words, "--trajectory", path)[0] == 0
+    assert pixels(path).shape == (99 + 3, 12 * 99 + 3)
+
+
+def test_an_interrupted_trajectory_leaves_nothing(
+    say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--steps", 3, "--label", 1, "--num-images", 1, "--output", tmp_path / "x.png"]
+    interrupting(monkeypatch, KeyboardInterrupt(), after=4)
+    code = say("sample", digits, *words, "--trajectory", tmp_path / "run.gif")[0]
+    assert code == 130
+    assert set(contents(tmp_path)) == {"x.png"}
 
 
 # ------------------------------------------------------------------------------ going on, again
@@ -455,10 +602,31 @@ BAD_INPUT = [
     (1, "sample {digits} --output {tmp}/file/out.png", "can't hold pictures"),
     (1, "sample {digits} --output {tmp}/file/folder", "can't be written to"),
     (1, "sample {digits} --output /proc/folder", "can't be written to"),
+    (2, "sample {digits} --sampler dorman-prince --output {out}", "mean 'dormand-prince'?"),
+    (2, "sample {digits} --sampler rk45 --steps 3 --output {out}", "set --tolerance instead"),
+    (2, "sample {digits} --sampler rk45 --noise brownian --output {out}", "set --tolerance"),
+    (2, "sample {digits} --sampler rk45 --option eta=1 --output {out}", "set --tolerance"),
+    (2, "sample {digits} --sampler rk45 --tolerance 0 --output {out}", "positive and finite"),
+    (2, "sample {digits} --sampler rk45 --tolerance nan --output {out}", "positive and finite"),
+    (2, "sample {digits} --sampler rk45 --tolerance x --output {out}", "not a number"),
+    (2, "sample {digits} --sampler rk45 --tolerance 1e-12 --output {out}", "can't resolve"),
+    (2, "sample {digits} --sampler rk45 --max-nfe 3 --output {out}", "at least 7"),
+    (2, "sample {digits} --tolerance 0.1 --output {out}", "set --steps instead"),
+    (2, "sample {digits} --noise pink --output {out}", "invalid choice: 'pink'"),
+    (2, "sample {digits} --sampler edm-churn --noise brownian --output {out}", "no Brownian path"),
+    (2, "sample {digits} --trajectory {tmp}/x.mp4 --output {out}", "name it .gif"),
+    (2, "sample {digits} --sampler rk45 --trajectory {tmp}/x.gif --output {out}", "fixed steps"),
+    (2, "sample {prompts} --prompt cat --sampler rk45 --output {out}", "take a sampler of fixed"),
+    (
+        2,
+        "sample {prompts} --prompt cat --trajectory {tmp}/x.gif --output {out}",
+        "without a prompt",
+    ),
     (2, "sample {prompts} --output {out}", "--prompt"),
     (2, "sample {prompts} --prompt cat --label 1 --output {out}", "knows no classes"),
     (2, "sample {prompts} --prompt cat --null-label 1 --output {out}", "knows no classes"),
     (2, "show dpmp", "did you mean"),
+    (2, "show dopri5", "it has no table"),
     (2, "show dpmpp-2m --steps 0", "at least 1"),
     (1, "show dpmpp-2m --checkpoint {tmp}", "no model_index.json"),
     (2, "compare {digits} --samplers ddim,huen --output {out}", "did you mean 'heun'?"),

@@ -1,25 +1,30 @@
 r"""Predictions: what a network of any kind was trained to say gives back x_0 at the door.
 
-Also corrections of x_0 and classifier-free guidance.
+Also corrections of x_0, and guidance with a classifier and without.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from samplers.prediction import (
     PREDICTION_TYPES,
     PredictionType,
     check_kind,
     classifier_free_guidance,
+    classifier_guidance,
     clip,
     door,
     dynamic_threshold,
     target,
 )
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
+from tests.mixture import Mixture
 
 SCHEDULES: dict[str, Schedule] = {
     "vp": VPLinear(),
@@ -132,3 +137,123 @@ def test_guidance_at_scale_one_costs_one_call_of_the_batch() -> None:
     classifier_free_guidance(counted, condition, condition, 1.0)(x, t)
     classifier_free_guidance(counted, condition, condition, 2.0)(x, t)
     assert sizes == [2, 4]
+
+
+# Guidance by a classifier.
+
+TOLD_APART = Mixture(
+    torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64),
+    torch.tensor([[-1.0, 0.5], [0.8, -0.4], [0.1, 1.2]], dtype=torch.float64),
+    torch.tensor(
+        [[[0.3, 0.1], [0.1, 0.2]], [[0.2, -0.05], [-0.05, 0.4]], [[0.1, 0.0], [0.0, 0.1]]],
+        dtype=torch.float64,
+    ),
+)
+
+
+def component(label: int) -> Mixture:
+    """The samples of one class."""
+    return Mixture(
+        torch.ones(1, dtype=torch.float64),
+        TOLD_APART.means[label : label + 1],
+        TOLD_APART.covariances[label : label + 1],
+    )
+
+
+def exact_classifier(schedule: Schedule) -> Callable[[Tensor, Tensor], Tensor]:
+    """log p(class, x | t) up to a constant of its own for each sample."""
+
+    def logits(x: Tensor, t: Tensor) -> Tensor:
+        at, eye = schedule.point(t[0]), torch.eye(2, dtype=torch.float64)
+        total = at.alpha.square() * TOLD_APART.covariances + at.sigma.square() * eye
+        law = MultivariateNormal(at.alpha * TOLD_APART.means, total)
+        found: Tensor = TOLD_APART.weights.log() + law.log_prob(x[:, None]) + x.sum(1, keepdim=True)
+        return found
+
+    return logits
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exact_classifier_gives_the_exact_conditional_model(
+    kind: PredictionType, schedule: Schedule
+) -> None:
+    label = torch.tensor([0, 1, 2, 1])
+    model, classifier = TOLD_APART.model(schedule, kind), exact_classifier(schedule)
+    guided = classifier_guidance(model, classifier, label, 1.0, schedule, kind)
+    for u in (0.02, 0.3, 0.6, 0.95):
+        at = schedule.point(schedule.at_fraction(torch.tensor(u, dtype=torch.float64)))
+        x = (at.alpha + at.sigma) * normal(4, 2)
+        t = at.t.expand(4)
+        found, numbers = guided(x, t), door(kind, at)
+        for i in range(4):
+            exact = component(int(label[i])).model(schedule, kind)(x[i : i + 1], t[:1])[0]
+            error = numbers.of_output * (found[i] - exact)  # of x_0
+            assert float(error.abs().max()) < 1e-8
+
+
+def test_the_weight_of_a_classifier_is_linear_and_0_is_the_model() -> None:
+    schedule, x, t = EDM(), normal(3, 2), torch.full((3,), 0.7, dtype=torch.float64)
+    model, classifier = TOLD_APART.model(schedule, "flow"), exact_classifier(schedule)
+
+    def shift(scale: float) -> Tensor:
+        label = torch.tensor([2, 0, 1])
+        guided = classifier_guidance(model, classifier, label, scale, schedule, "flow")
+        return guided(x, t) - model(x, t)
+
+    assert bool((shift(0.0) == 0).all())
+    torch.testing.assert_close(shift(3.0), 3 * shift(1.0))
+
+
+def test_a_classifier_guides_samples_at_times_of_their_own() -> None:
+    """As an adaptive driver calls it."""
+    schedule, label = VPLinear(), torch.tensor([0, 1])
+    x, t = normal(2, 2), torch.tensor([0.2, 0.7], dtype=torch.float64)
+
+    def classifier(x: Tensor, t: Tensor) -> Tensor:
+        return torch.stack([x[:, 0] * t, x[:, 1]], dim=1)
+
+    guided = classifier_guidance(lambda x, t: 0 * x, classifier, label, 1.0, schedule, "epsilon")
+    together = guided(x, t)
+    for i in range(2):
+        alone = classifier_guidance(
+            lambda x, t: 0 * x, classifier, label[i : i + 1], 1.0, schedule, "epsilon"
+        )
+        assert torch.equal(alone(x[i : i + 1], t[i : i + 1])[0], together[i])
+        assert torch.equal(alone(x, t)[i], together[i])  # one class for all
+
+
+def test_guidance_by_a_classifier_runs_without_a_graph_and_differentiates_with_one() -> None:
+    schedule, t = VPLinear(), torch.full((2,), 0.4, dtype=torch.float64)
+    weight, label = normal(2, 2, seed=2), torch.tensor([0, 1])
+
+    def guided(x: Tensor, weight: Tensor) -> Tensor:
+        model = classifier_guidance(
+            lambda x, t: torch.tanh(x),
+            lambda x, t: torch.sin(x @ weight),
+            label,
+            2.0,
+            schedule,
+            "v_prediction",
+        )
+        return model(x, t)
+
+    x = normal(2, 2)
+    plain = guided(x, weight)
+    assert not plain.requires_grad
+    needing = [v.clone().requires_grad_() for v in (x, weight)]
+    assert torch.autograd.gradcheck(guided, needing, eps=1e-6, atol=1e-7, rtol=1e-5)
+    for mode in (torch.no_grad, torch.enable_grad):
+        with mode():
+            found = guided(x, needing[1])
+        assert found.requires_grad == (mode is torch.enable_grad)
+        torch.testing.assert_close(found.detach(), plain, rtol=0, atol=0)
+
+
+def test_a_gradient_is_no_guide_at_pure_noise() -> None:
+    schedule, x = FlowMatching(), normal(2, 2)
+    guided = classifier_guidance(
+        lambda x, t: x, lambda x, t: x, torch.tensor([0, 1]), 1.0, schedule, "flow"
+    )
+    with pytest.raises(ValueError, match=r"alpha = 0.*sigma_max"):
+        guided(x, torch.ones(2, dtype=torch.float64))

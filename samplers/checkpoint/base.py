@@ -13,6 +13,7 @@ from torch import Tensor
 from samplers.diffusers_config import SchedulerSettings
 from samplers.grid import Final, Grid, Spacing
 from samplers.registry import get_sampler
+from samplers.solve import NoiseKind, make_noise
 from samplers.tableau import Tableau
 
 Tick = Callable[[], object]
@@ -43,6 +44,7 @@ class Recipe:
 
     grid: a spacing; None for the schedule's default, or the pipeline's own if it has a prompt.
     final: where the last step ends; None for what the checkpoint's scheduler says.
+    noise: of stochastic samplers; see :func:`samplers.solve.make_noise`.
     guidance: the scale of classifier-free guidance; None for the checkpoint's own.
     prompt, negative_prompt: for checkpoints that draw what a text says.
     """
@@ -54,6 +56,7 @@ class Recipe:
     sigma_max: float | None = None
     final: Final | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    noise: NoiseKind = "independent"
     guidance: float | None = None
     guidance_rescale: float = 0.0
     prompt: str | None = None
@@ -90,7 +93,9 @@ class Checkpoint(abc.ABC):
 
     def tableau(self, recipe: Recipe) -> Tableau:
         """The table that the recipe's sampler runs; ValueError if its settings are impossible."""
-        return get_sampler(recipe.sampler).tableau(self.grid(recipe), recipe.options)
+        tableau = get_sampler(recipe.sampler).tableau(self.grid(recipe), recipe.options)
+        make_noise(tableau, (0,), (), recipe.noise)  # an error here is better than in the middle
+        return tableau
 
     def grid(self, recipe: Recipe) -> Grid:
         """The time grid of a recipe on this model's noise schedule."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,17 +10,24 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
+from samplers.adaptive import Adaptive, AdaptiveResult, sample_adaptive
 from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import INDEX, NULL_LABEL, Folder
 from samplers.checkpoint.loading import load_component
 from samplers.diffusers_config import SchedulerSettings
-from samplers.grid import default_spacing
-from samplers.noise import RowNoise, initial_noise
+from samplers.grid import default_spacing, make_grid
+from samplers.inverse_problems import (
+    Guidance,
+    InverseProblem,
+    Replacement,
+    solve_inverse_problem,
+)
+from samplers.noise import initial_noise
 from samplers.prediction import classifier_free_guidance
 from samplers.registry import get_sampler
 from samplers.sample import checked
 from samplers.schedule import Point, VarianceExploding
-from samplers.solve import Model, Solver, working_dtype
+from samplers.solve import Model, Solver, State, make_noise, working_dtype
 
 NetworkComponent = Literal["unet", "transformer"]
 
@@ -57,6 +64,11 @@ class NetworkCheckpoint(Checkpoint):
         self.null_label = null_label
         self.classes = tuple(label for label in range(class_count) if label != null_label)
         self.shape = _sample_shape(network)
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether the network works on the images themselves, and not on latents."""
+        return self._autoencoder is None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -100,14 +112,110 @@ class NetworkCheckpoint(Checkpoint):
     def draw(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick
     ) -> Tensor:
-        settings, noise = self.settings, RowNoise(tuple(seeds), self.shape)
-        solver = Solver(self.tableau(recipe), settings.prediction, noise, settings.correction)
-        state = solver.init(self._start(solver.tableau.start, seeds))
-        model = self.model(labels, _guidance(recipe), recipe.guidance_rescale)
-        for state in solver.run(checked(model, solver), state):  # noqa: B007  the last is wanted
+        solver = self._solver(recipe, seeds)
+        for state in self._states(solver, recipe, seeds, labels):  # noqa: B007  the last is wanted
             tick()
+        return self._finished(state.x, solver.tableau.end)
+
+    @torch.no_grad()
+    def watch(
+        self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None
+    ) -> Iterator[Tensor]:
+        """The images that are predicted at each network call, and those of :meth:`draw` at last."""
+        solver = self._solver(recipe, seeds)
+        for state in self._states(solver, recipe, seeds, labels):
+            yield self.decode(state.predictions[0])
+        yield self._finished(state.x, solver.tableau.end)
+
+    @torch.no_grad()
+    def draw_adaptive(
+        self,
+        recipe: Recipe,
+        settings: Adaptive,
+        seeds: Sequence[int],
+        labels: Sequence[int] | None,
+        tick: Tick,
+    ) -> AdaptiveResult:
+        """Draw one image for each seed, as :meth:`draw` does, each with steps of its own.
+
+        Of the recipe are read where the steps begin and end, and the guidance.
+        """
+        low = self.settings.sigma_min if recipe.sigma_min is None else recipe.sigma_min
+        high = self.settings.sigma_max if recipe.sigma_max is None else recipe.sigma_max
+        final = recipe.final or self.settings.final
+        schedule = self.settings.schedule
+        ends = make_grid(schedule, 1, sigma_min=low, sigma_max=high, final=final)
+
+        def model(x: Tensor, t: Tensor, *rows: Tensor) -> Tensor:
+            chosen = rows[0].tolist() if rows else None
+            output = self.model(chosen, _guidance(recipe), recipe.guidance_rescale)(x, t)
+            tick()
+            return output
+
+        found = sample_adaptive(
+            model,
+            self._start(ends.start, seeds),
+            schedule=schedule,
+            prediction=self.settings.prediction,
+            conditions=() if labels is None else (torch.tensor(labels),),
+            settings=settings,
+            sigma_min=low,
+            sigma_max=high,
+            final=final,
+            correct=self.settings.correction,
+        )
+        return found._replace(x=self._finished(found.x, ends.end))
+
+    @torch.no_grad()
+    def restore(
+        self,
+        recipe: Recipe,
+        problem: InverseProblem,
+        method: Guidance | Replacement,
+        seeds: Sequence[int],
+        labels: Sequence[int] | None,
+        tick: Tick,
+    ) -> Tensor:
+        """Draw one image for each seed that has the measurement of the problem: [B, C, H, W].
+
+        For networks over pixels. The recipe's noise is not read: it is independent.
+        """
+        tableau = self.tableau(recipe)
+
+        def after_call(state: State) -> None:
+            tick()
+
+        x = solve_inverse_problem(
+            self.model(labels, _guidance(recipe), recipe.guidance_rescale),
+            self._start(tableau.start, seeds),
+            problem,
+            schedule=self.settings.schedule,
+            prediction=self.settings.prediction,
+            method=method,
+            sampler=recipe.sampler,
+            grid=self.grid(recipe),
+            seeds=seeds,
+            options=recipe.options,
+            correct=self.settings.correction,
+            callback=after_call,
+        )
+        return self._finished(x, tableau.end)
+
+    def _solver(self, recipe: Recipe, seeds: Sequence[int]) -> Solver:
+        tableau = self.tableau(recipe)
+        noise = make_noise(tableau, seeds, self.shape, recipe.noise)
+        return Solver(tableau, self.settings.prediction, noise, self.settings.correction)
+
+    def _states(
+        self, solver: Solver, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None
+    ) -> Iterator[State]:
+        model = self.model(labels, _guidance(recipe), recipe.guidance_rescale)
+        state = solver.init(self._start(solver.tableau.start, seeds))
+        return solver.run(checked(model, solver), state)
+
+    def _finished(self, x: Tensor, end: Point) -> Tensor:
         # A grid that ends at sigma_min ends in the coordinates of the network.
-        return self.decode(state.x / float(solver.tableau.end.alpha))
+        return self.decode(x / float(end.alpha))
 
     def _start(self, start: Point, seeds: Sequence[int]) -> Tensor:
         """Starting noise, of deviation 1 but for states whose variance grows with the noise."""

@@ -62,6 +62,7 @@ class PipelineCheckpoint(Checkpoint):
             self._config,
             sampler=recipe.sampler,
             grid=recipe.grid,
+            noise=recipe.noise,
             sampler_options=dict(recipe.options),
             sigma_min=recipe.sigma_min,
             sigma_max=recipe.sigma_max,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
+from samplers.adaptive import get_pair, list_adaptive
 from samplers.grid import SPACINGS
-from samplers.registry import get_sampler
+from samplers.registry import get_sampler, list_samplers
 
 DTYPES = {
     "float16": torch.float16,
@@ -21,6 +25,8 @@ DTYPES = {
 
 ALL = "all"
 NUM_IMAGES = 16
+NUM_ANSWERS = 6
+"""Images that are drawn for one measurement."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +35,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see `{self.prog} --help`)")
 
+
+_DEFAULT_SPACINGS = (
+    "trailing over trained steps and for flow models, log-snr for others; for prompts the "
+    "pipeline's own"
+)
 
 Commands = Any  # argparse gives the type of add_subparsers() no public name.
 
@@ -45,15 +56,14 @@ def add_command(commands: Commands, name: str, summary: str, epilog: str = "") -
     return parser
 
 
-def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the sampler steps."""
+def add_grid_arguments(parser: argparse.ArgumentParser, default: str = _DEFAULT_SPACINGS) -> None:
+    """Where the sampler steps; ``default`` says on what grid, if none is named."""
     group = parser.add_argument_group("time grid")
     group.add_argument(
         "--grid",
         choices=SPACINGS,
         metavar="SPACING",
-        help=f"{', '.join(SPACINGS)} [trailing over trained steps and for flow models, log-snr "
-        "for others; for prompts the pipeline's own]",
+        help=f"{', '.join(SPACINGS)} [{default}]",
     )
     group.add_argument(
         "--sigma-min",
@@ -84,22 +94,30 @@ def add_option_argument(parser: argparse._ActionsContainer) -> None:
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is asked of the model, and where it runs."""
+    """What is asked of a model of any kind, and where it runs."""
+    group = add_network_arguments(parser, "class of a class-conditional model [all]")
+    group.add_argument("--prompt", help="text, for a model that takes one")
+    group.add_argument("--negative-prompt", metavar="TEXT", help="what to keep away from")
+
+
+def add_network_arguments(
+    parser: argparse.ArgumentParser, label_help: str
+) -> argparse._ArgumentGroup:
+    """What is asked of a model without a prompt, and where it runs; returns the first group."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a diffusers folder")
-    group = parser.add_argument_group("what to draw")
+    parser.set_defaults(prompt=None, negative_prompt=None)
+    asked = group = parser.add_argument_group("what to draw")
     group.add_argument(
         "--label",
         type=_labels,
         metavar="N[,N…]|all",
-        help="class of a class-conditional model; several are taken in turn [all]",
+        help=f"{label_help}; several are taken in turn",
     )
-    group.add_argument("--prompt", help="text, for a model that takes one")
-    group.add_argument("--negative-prompt", metavar="TEXT", help="what to keep away from")
     group.add_argument(
         "--guidance",
         type=float,
         metavar="W",
-        help="scale of classifier-free guidance; 1 is none [1; for prompts the pipeline's own]",
+        help="scale of classifier-free guidance; 1 is none [1, unless a pipeline has its own]",
     )
     group.add_argument(
         "--guidance-rescale",
@@ -131,6 +149,43 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read weights from a pickle where there are no safetensors (tensors only)",
     )
+    return asked
+
+
+def add_restoring_arguments(parser: argparse.ArgumentParser, method: str) -> None:
+    """What the commands share that draw images with a given measurement."""
+    group = parser.add_argument_group("method")
+    group.add_argument(
+        "--method",
+        choices=("guidance", "replacement"),
+        default=method,
+        help="guidance: the network is bent towards the measurement by a gradient; replacement: "
+        "the measurement is put in before every step, which costs less and fits exactly, but the "
+        f"rest knows less of it [{method}]",
+    )
+    group.add_argument(
+        "--visits",
+        type=positive,
+        metavar="N",
+        help="of replacement: take every step so often, which brings the parts together and costs "
+        "as many times the network calls [1]",
+    )
+    group.add_argument(
+        "--sampler",
+        type=sampler_name,
+        default="ancestral",
+        metavar="NAME",
+        help="see `samplers list` [ancestral]",
+    )
+    group.add_argument("--steps", type=positive, default=50, metavar="N", help="[50]")
+    add_option_argument(group)
+    add_grid_arguments(parser, "log-snr")
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--num-images", type=positive, metavar="N", help=f"[{NUM_ANSWERS}, or as --seeds]"
+    )
+    group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="at once [16]")
+    group.add_argument("--output", type=Path, required=True, metavar="NAME.png", help="the picture")
 
 
 def positive(text: str) -> int:
@@ -157,6 +212,29 @@ def sampler_name(text: str) -> str:
         return get_sampler(text).name
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
+
+
+def any_sampler_name(text: str) -> str:
+    """The name of a sampler or of an adaptive method, from any of its names."""
+    with contextlib.suppress(ValueError):
+        return get_pair(text).name
+    near = difflib.get_close_matches(text, [*list_samplers(), *list_adaptive()], n=1)
+    if near and near[0] in list_adaptive():
+        raise argparse.ArgumentTypeError(
+            f"There is no sampler named {text!r}; did you mean {near[0]!r}?"
+        )
+    return sampler_name(text)
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not possible; it must be positive and finite")
+    return number
 
 
 def _whole(text: str) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from samplers.cli.arguments import Parser
-from samplers.cli.commands import compare, sample, show
+from samplers.cli.commands import colorize, compare, inpaint, restore, sample, show
 from samplers.cli.commands import list as list_
 from samplers.cli.failure import Failure
 from samplers.cli.processes import is_main_process
@@ -26,6 +26,8 @@ a tour:
                                                   the same images, by all devices of the machine
   samplers compare assets/digits --samplers ddim,heun,dpmpp-2m --nfe 5,10,20 --output compare.png
                                                   one picture: samplers by network calls
+  samplers inpaint assets/digits three.png --mask hole.png --output completed.png
+                                                  what the white of the mask may have hidden
 
 exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
 """
@@ -40,7 +42,7 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (sample, compare, list_, show):
+    for command in (sample, compare, inpaint, colorize, restore, list_, show):
         command.add_parser(commands)
     return parser
 

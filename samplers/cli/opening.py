@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -13,6 +11,7 @@ from samplers.checkpoint import (
     Checkpoint,
     CheckpointError,
     LoadOptions,
+    NetworkCheckpoint,
     Recipe,
     load_checkpoint,
 )
@@ -31,23 +30,29 @@ def open_checkpoint(arguments: argparse.Namespace, device: torch.device) -> Chec
         raise Failure(str(error)) from error
 
 
-def recipe_from(
-    arguments: argparse.Namespace, sampler: str, steps: int, options: Mapping[str, Any]
-) -> Recipe:
-    """The recipe that the arguments describe, before the checkpoint has settled it."""
+def open_network(arguments: argparse.Namespace, device: torch.device) -> NetworkCheckpoint:
+    """Load the checkpoint that was named; ValueError if it is asked by a prompt."""
+    checkpoint = open_checkpoint(arguments, device)
+    if not isinstance(checkpoint, NetworkCheckpoint):
+        raise ValueError(
+            f"{arguments.checkpoint} is a pipeline that is asked by a prompt; a network without "
+            "one is needed here."
+        )
+    return checkpoint
+
+
+def recipe_from(arguments: argparse.Namespace) -> Recipe:
+    """What the arguments say of the grid and the model; no sampler yet, and nothing is settled."""
     numbers = ("guidance", "guidance_rescale", "sigma_min", "sigma_max")
     for name in numbers:
         value = getattr(arguments, name)
         if value is not None and not math.isfinite(value):
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be a finite number.")
     return Recipe(
-        sampler=sampler,
-        steps=steps,
         grid=arguments.grid,
         sigma_min=arguments.sigma_min,
         sigma_max=arguments.sigma_max,
         final=arguments.final,
-        options=options,
         guidance=arguments.guidance,
         guidance_rescale=arguments.guidance_rescale,
         prompt=arguments.prompt,

@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from samplers.checkpoint import Checkpoint, Recipe
 from samplers.cli.failure import Failure
+from samplers.files import replacing
 from samplers.pictures import write_png
 
+T = TypeVar("T")
+
+_FRAME_PAUSE, _LAST_PAUSE = 120, 2000  # of an animation, in milliseconds
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -46,6 +50,30 @@ def write(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:
         raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
 
 
+def write_animation(frames: Sequence[Image.Image], path: Path) -> None:
+    """Write a GIF that repeats, whole or not at all; it rests on the last frame."""
+    pauses = [_FRAME_PAUSE] * (len(frames) - 1) + [_LAST_PAUSE]
+    try:
+        with replacing(path) as part:
+            frames[0].save(
+                part,
+                format="GIF",
+                save_all=True,
+                append_images=frames[1:],
+                duration=pauses,
+                loop=0,
+            )
+    except OSError as error:
+        raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
+
+
+def spread_out(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
 def common_parameters(
     arguments: argparse.Namespace,
     checkpoint: Checkpoint,
@@ -59,7 +87,6 @@ def common_parameters(
         "version": _package_version(),
         "checkpoint": str(arguments.checkpoint),
         "weights_sha256": checkpoint.weights,
-        "grid": recipe.grid,
         "sigma_min": recipe.sigma_min,
         "sigma_max": recipe.sigma_max,
         "final": recipe.final,

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from samplers import schedule
+from samplers.adaptive import list_adaptive
 from samplers.cli.arguments import (
     Commands,
     add_command,
     add_grid_arguments,
     add_option_argument,
+    any_sampler_name,
     positive,
-    sampler_name,
 )
 from samplers.cli.choices import chosen_options
 from samplers.cli.failure import Failure
@@ -45,7 +46,9 @@ examples:
 def add_parser(commands: Commands) -> None:
     """Add the command ``show``."""
     parser = add_command(commands, "show", "print the numbers that a sampler consists of", _EPILOG)
-    parser.add_argument("name", type=sampler_name, metavar="NAME", help="of a sampler, or an alias")
+    parser.add_argument(
+        "name", type=any_sampler_name, metavar="NAME", help="of a sampler, or an alias"
+    )
     parser.add_argument("--steps", type=positive, default=5, metavar="N", help="[5]")
     add_option_argument(parser)
     source = parser.add_mutually_exclusive_group()
@@ -60,6 +63,11 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a tableau."""
+    if arguments.name in list_adaptive():
+        raise ValueError(
+            f"{arguments.name!r} chooses its own steps for every image, so it has no table; "
+            f"`samplers sample CHECKPOINT --sampler {arguments.name} --tolerance 0.01` draws by it."
+        )
     sampler = get_sampler(arguments.name)
     schedule = _schedule(arguments)
     grid = make_grid(

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -123,7 +123,7 @@ def _plan(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Comparison:
 def _trial(
     arguments: argparse.Namespace, checkpoint: Checkpoint, sampler: str, steps: int
 ) -> Trial:
-    recipe = checkpoint.settle(recipe_from(arguments, sampler, steps, {}))
+    recipe = checkpoint.settle(replace(recipe_from(arguments), sampler=sampler, steps=steps))
     return Trial(recipe, checkpoint.tableau(recipe).calls)
 
 
@@ -184,6 +184,7 @@ def _parameters(comparison: Comparison, results: ResultRows) -> dict[str, Any]:
         comparison.arguments, comparison.checkpoint, recipe, comparison.seeds, comparison.labels
     )
     return common | {
+        "grid": recipe.grid,
         "reference": {"sampler": recipe.sampler, "steps": recipe.steps},
         "results": [
             {

@@ -15,12 +15,20 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from samplers.checkpoint import Checkpoint, Recipe
+from samplers.checkpoint import Checkpoint, NetworkCheckpoint
 from samplers.cli.arguments import NUM_IMAGES, seeds_text
-from samplers.cli.choices import chosen_labels, chosen_options, chosen_seeds
+from samplers.cli.choices import chosen_labels, chosen_seeds
+from samplers.cli.drawing import Cost, Drawing, Drawn, check_drawing, choose_drawing
 from samplers.cli.failure import Failure
-from samplers.cli.opening import open_checkpoint, recipe_from
-from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
+from samplers.cli.opening import open_checkpoint
+from samplers.cli.output import (
+    common_parameters,
+    is_picture,
+    prepare_folder,
+    spread_out,
+    write,
+    write_animation,
+)
 from samplers.cli.processes import Processes, join
 from samplers.cli.text import counted
 from samplers.pictures import columns_for, read_parameters, sheet, to_images
@@ -28,6 +36,10 @@ from samplers.sample import NotFiniteError
 
 SHEET_LIMIT = 400
 """The sheet of a folder shows its first images only, so that it stays a picture."""
+
+TRAJECTORY_IMAGES = 16
+GIF_FRAMES = 60
+STRIP_FRAMES = 12
 
 # What may differ between two images that are the same for all that matters here.
 _INCIDENTAL = ("command", "checkpoint", "device")
@@ -52,8 +64,7 @@ class Job:
 
     arguments: argparse.Namespace
     checkpoint: Checkpoint
-    recipe: Recipe
-    calls: int
+    drawing: Drawing
     items: tuple[Item, ...]
     labels: tuple[int, ...] | None
     processes: Processes
@@ -64,23 +75,43 @@ class Job:
         labels = None if self.labels is None else [item.label for item in items]
         own = {
             "command": self._command(items, output),
-            "sampler": self.recipe.sampler,
-            "options": dict(self.recipe.options),
-            "steps": self.recipe.steps,
-            "network_calls": self.calls,
+            **self.drawing.settings,
             "device": self.processes.device.type,
         }
-        return own | common_parameters(self.arguments, self.checkpoint, self.recipe, seeds, labels)
+        recipe = self.drawing.recipe
+        return own | common_parameters(self.arguments, self.checkpoint, recipe, seeds, labels)
+
+    def single_parameters(self, item: Item) -> dict[str, Any]:
+        """The same for one image of a folder, which may depend on the others of its batch."""
+        if not self.drawing.together:
+            return self.parameters([item], item.name)
+        batch = next(batch for batch in self.batches(self.items) if item in batch)
+        own = self.parameters([item], item.name)
+        return own | {
+            # Its batch has to be drawn, into a folder.
+            "command": self._command(batch, f"seed-{item.seed:08d}"),
+            "batch_seeds": [other.seed for other in batch],
+            "batch_labels": [other.label for other in batch],
+        }
+
+    def batches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """The items as they are drawn at once, if all of them are drawn."""
+        size = self.arguments.batch_size
+        return [items[start : start + size] for start in range(0, len(items), size)]
+
+    def share(self, pending: Sequence[Item]) -> list[Sequence[Item]]:
+        """The batches that this process draws, so that all that are pending get done."""
+        if not self.drawing.together:
+            return self.batches(self.processes.share(pending))
+        missing = set(pending)
+        whole = [batch for batch in self.batches(self.items) if not missing.isdisjoint(batch)]
+        return list(self.processes.share(whole))
 
     def _command(self, items: Sequence[Item], output: str) -> str:
         """The command that draws these images again, every setting written out."""
-        arguments, recipe = self.arguments, self.recipe
-        words = ["samplers", "sample", str(arguments.checkpoint)]
-        words += ["--sampler", recipe.sampler, "--steps", str(recipe.steps)]
-        for name, value in recipe.options.items():
-            words += ["--option", f"{name}={value}"]
+        arguments, recipe = self.arguments, self.drawing.recipe
+        words = ["samplers", "sample", str(arguments.checkpoint), *self.drawing.words]
         settings = {
-            "grid": recipe.grid,
             "sigma-min": recipe.sigma_min,
             "sigma-max": recipe.sigma_max,
             "final": recipe.final,
@@ -91,6 +122,7 @@ class Job:
             "null-label": arguments.null_label,
             "label": self._label_words(items),
             "seeds": seeds_text([item.seed for item in items]),
+            "batch-size": arguments.batch_size if self.drawing.together else None,
             "dtype": arguments.dtype,
         }
         for name, setting in settings.items():
@@ -109,18 +141,23 @@ class Job:
 def run(arguments: argparse.Namespace) -> int:
     """Draw what the arguments ask for; returns the exit code."""
     single = is_picture(arguments.output)
+    _check_name(arguments.trajectory)
     job = _plan(arguments)
+    _check_trajectory(job)
     prepare_folder(arguments.output.parent if single else arguments.output)
-    return _draw_picture(job) if single else _draw_folder(job)
+    if arguments.trajectory is not None:
+        prepare_folder(arguments.trajectory.parent)
+    code = _draw_picture(job) if single else _draw_folder(job)
+    if arguments.trajectory is not None and job.processes.main:
+        _draw_trajectory(job)
+    return code
 
 
 def _plan(arguments: argparse.Namespace) -> Job:
-    options = chosen_options(arguments.sampler, arguments.option)
+    check_drawing(arguments)
     processes = join(arguments.device)
     checkpoint = open_checkpoint(arguments, processes.device)
-    asked = recipe_from(arguments, arguments.sampler, arguments.steps, options)
-    recipe = checkpoint.settle(asked)
-    calls = checkpoint.tableau(recipe).calls
+    drawing = choose_drawing(arguments, checkpoint)
     labels = chosen_labels(arguments.label, checkpoint.classes, checkpoint.null_label)
     if labels is not None and arguments.label is None and processes.main:
         print(f"no --label given: taking the {len(labels)} classes in turn", file=sys.stderr)
@@ -128,7 +165,7 @@ def _plan(arguments: argparse.Namespace) -> Job:
     items = tuple(
         Item(i, seed, labels[i % len(labels)] if labels else None) for i, seed in enumerate(seeds)
     )
-    return Job(arguments, checkpoint, recipe, calls, items, labels, processes)
+    return Job(arguments, checkpoint, drawing, items, labels, processes)
 
 
 # -------------------------------------------------------------------------------- one picture
@@ -137,25 +174,27 @@ def _plan(arguments: argparse.Namespace) -> Job:
 def _draw_picture(job: Job) -> int:
     path: Path = job.arguments.output
     started = time.perf_counter()
-    own: list[tuple[Item, Image.Image]] = []
-    problem = _draw_share(job, job.items, lambda item, image: own.append((item, image)))
-    drawn = dict(job.processes.gathered(own))
+    own: list[tuple[Item, Drawn]] = []
+    problem = _draw_share(job, job.items, lambda item, drawn: own.append((item, drawn)))
+    found = dict(job.processes.gathered(own))
     problems = [p for p in job.processes.gathered([problem]) if p is not None]
-    finished = [item for item in job.items if item in drawn]
+    finished = [item for item in job.items if item in found]
     if problems and finished:
         path = path.with_suffix(".partial.png")
+    costs = [found[item].cost for item in finished]
     if finished and job.processes.main:
-        columns = columns_for(len(finished), len(job.labels or ()))
-        write(
-            sheet([drawn[item] for item in finished], columns),
-            path,
-            job.parameters(finished, path.name),
-        )
+        images = [found[item].image for item in finished]
+        parameters = job.parameters(finished, path.name) | job.drawing.outcome(costs)
+        write(sheet(images, _columns(job, finished)), path, parameters)
     if problems:
         kept = f" The {len(finished)} finished images of {len(job.items)} are in {path}."
         raise Failure(problems[0].sentence + (kept if finished else ""), problems[0].code)
-    _report(job, len(job.items), time.perf_counter() - started)
+    _report(job, costs, time.perf_counter() - started)
     return 0
+
+
+def _columns(job: Job, items: Sequence[Item]) -> int:
+    return columns_for(len(items), len(job.labels or ()))
 
 
 # ----------------------------------------------------------------------------------- a folder
@@ -166,7 +205,14 @@ def _draw_folder(job: Job) -> int:
     started = time.perf_counter()
     pending = [item for item in job.items if not _is_drawn(job, item)]
     job.processes.gathered([True])  # nobody draws before everybody knows what is missing
-    problem = _draw_share(job, pending, lambda item, image: _keep(job, item, image))
+    own: list[Cost] = []
+
+    def keep(item: Item, drawn: Drawn) -> None:
+        parameters = job.single_parameters(item) | job.drawing.outcome([drawn.cost])
+        write(drawn.image, folder / item.name, parameters)
+        own.append(drawn.cost)
+
+    problem = _draw_share(job, pending, keep)
     problems = [p for p in job.processes.gathered([problem]) if p is not None]
     if problems:
         done = sum((folder / item.name).is_file() for item in job.items)
@@ -175,9 +221,10 @@ def _draw_folder(job: Job) -> int:
             "run the same command again to go on.",
             problems[0].code,
         )
+    costs = job.processes.gathered(own)
     if job.processes.main:
         _write_folder_sheet(job)
-    _report(job, len(pending), time.perf_counter() - started)
+    _report(job, costs, time.perf_counter() - started)
     return 0
 
 
@@ -186,8 +233,7 @@ def _is_drawn(job: Job, item: Item) -> bool:
     path = job.arguments.output / item.name
     if not path.exists():
         return False
-    found, wanted = read_parameters(path), job.parameters([item], item.name)
-    difference = _difference(found, wanted)
+    difference = _difference(read_parameters(path), job.single_parameters(item))
     if difference and not job.arguments.overwrite:
         raise ValueError(
             f"{path} was drawn with other settings ({difference}); choose another folder, or pass "
@@ -206,10 +252,6 @@ def _difference(found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
     return ""
 
 
-def _keep(job: Job, item: Item, image: Image.Image) -> None:
-    write(image, job.arguments.output / item.name, job.parameters([item], item.name))
-
-
 def _write_folder_sheet(job: Job) -> None:
     folder: Path = job.arguments.output
     shown = job.items[:SHEET_LIMIT]
@@ -217,8 +259,57 @@ def _write_folder_sheet(job: Job) -> None:
     for item in shown:
         with Image.open(folder / item.name) as image:
             images.append(image.copy())
-    columns = columns_for(len(shown), len(job.labels or ()))
-    write(sheet(images, columns), folder / "grid.png", job.parameters(shown, "grid.png"))
+    picture = sheet(images, _columns(job, shown))
+    write(picture, folder / "grid.png", job.parameters(shown, "grid.png"))
+
+
+# ------------------------------------------------------------------------------- a trajectory
+
+
+def _draw_trajectory(job: Job) -> None:
+    """Draw the first images once more, and show what was predicted on the way."""
+    path: Path = job.arguments.trajectory
+    checkpoint, drawing = job.checkpoint, job.drawing
+    assert isinstance(checkpoint, NetworkCheckpoint)  # as was checked when the job was planned
+    batch = job.batches(job.items)[0]
+    drawn = batch if drawing.together else batch[:TRAJECTORY_IMAGES]
+    shown = drawn[:TRAJECTORY_IMAGES]
+    run = checkpoint.watch(drawing.recipe, [item.seed for item in drawn], _labels_of(job, drawn))
+    total = None if drawing.calls is None else drawing.calls + 1
+    frames = []
+    for images in tqdm(run, total=total, desc="trajectory", unit="frame", disable=None):
+        frames.append(to_images(images[: len(shown)]))
+    if path.suffix.lower() == ".gif":
+        columns = _columns(job, shown)
+        chosen = spread_out(frames, GIF_FRAMES)
+        write_animation([sheet(frame, columns) for frame in chosen], path)
+    else:
+        chosen = spread_out(frames, STRIP_FRAMES)
+        strip = [frame[row] for row in range(len(shown)) for frame in chosen]
+        write(sheet(strip, len(chosen)), path, job.parameters(shown, path.name))
+    print(f"{counted(len(shown), 'image')} on the way -> {path}")
+
+
+def _check_name(trajectory: Path | None) -> None:
+    if trajectory is not None and trajectory.suffix.lower() not in (".gif", ".png"):
+        raise ValueError(
+            f"The trajectory is {trajectory}; name it .gif (an animation) or .png (a strip)."
+        )
+
+
+def _check_trajectory(job: Job) -> None:
+    if job.arguments.trajectory is None:
+        return
+    if job.drawing.calls is None:
+        raise ValueError(
+            f"--trajectory needs steps that all images share, and {job.arguments.sampler!r} has "
+            "none; take a sampler of fixed steps."
+        )
+    if not isinstance(job.checkpoint, NetworkCheckpoint):
+        raise ValueError(
+            "--trajectory is for networks without a prompt; a pipeline shows its finished images "
+            "only."
+        )
 
 
 # -------------------------------------------------------------------------------- the drawing
@@ -233,42 +324,43 @@ class Problem:
 
 
 def _draw_share(
-    job: Job, items: Sequence[Item], keep: Callable[[Item, Image.Image], None]
+    job: Job, items: Sequence[Item], keep: Callable[[Item, Drawn], None]
 ) -> Problem | None:
     """Draw this process's share of the items and keep each; what stopped it, if anything did."""
-    own = list(job.processes.share(items))
-    size = job.arguments.batch_size
-    batches = [own[start : start + size] for start in range(0, len(own), size)]
+    batches, calls = job.share(items), job.drawing.calls
+    total = None if calls is None else len(batches) * calls
     quiet = None if job.processes.main else True  # None: only where somebody watches
     try:
-        with tqdm(total=len(batches) * job.calls, unit="call", disable=quiet) as bar:
+        with tqdm(total=total, unit="call", disable=quiet) as bar:
             for number, batch in enumerate(batches):
                 bar.set_description(f"batch {number + 1}/{len(batches)}")
-                for item, image in zip(batch, _draw_batch(job, batch, bar.update), strict=True):
+                seeds = [item.seed for item in batch]
+                drawn = job.drawing.draw(seeds, _labels_of(job, batch), bar.update)
+                for item, image in zip(batch, drawn, strict=True):
                     keep(item, image)
     except KeyboardInterrupt:
         return Problem("Interrupted.", 130)
     except NotFiniteError as error:
         return Problem(str(error), 1)
     except torch.OutOfMemoryError:
-        return Problem(f"The device ran out of memory; take --batch-size below {size}.", 1)
+        less = f"take --batch-size below {job.arguments.batch_size}"
+        return Problem(f"The device ran out of memory; {less}.", 1)
     except Failure as failure:
         return Problem(str(failure), failure.code)
     return None
 
 
-def _draw_batch(job: Job, batch: Sequence[Item], tick: Callable[[], object]) -> list[Image.Image]:
-    labels = [item.label for item in batch if item.label is not None] if job.labels else None
-    seeds = [item.seed for item in batch]
-    return to_images(job.checkpoint.draw(job.recipe, seeds, labels, tick))
+def _labels_of(job: Job, items: Sequence[Item]) -> list[int] | None:
+    return [item.label for item in items if item.label is not None] if job.labels else None
 
 
-def _report(job: Job, drawn: int, seconds: float) -> None:
+def _report(job: Job, costs: Sequence[Cost], seconds: float) -> None:
     if not job.processes.main:
         return
-    recipe, kept = job.recipe, len(job.items) - drawn
+    drawn = len(costs)
+    kept = max(0, len(job.items) - drawn)
     what = counted(drawn, "image") + (f" drawn, {kept} kept" if kept else "")
-    calls = f"{recipe.steps} steps, {job.calls} network calls each"
     count = job.processes.count
     where = f", {count} processes" if count > 1 else ""
-    print(f"{what}: {recipe.sampler}, {calls}{where}, {seconds:.1f} s -> {job.arguments.output}")
+    how = job.drawing.summary(costs)
+    print(f"{what}: {how}{where}, {seconds:.1f} s -> {job.arguments.output}")

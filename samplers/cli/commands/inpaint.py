@@ -1,0 +1,48 @@
+"""``samplers inpaint``: draw what is missing in a picture. The work is in ``work/inpaint.py``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from samplers.cli.arguments import (
+    Commands,
+    add_command,
+    add_network_arguments,
+    add_restoring_arguments,
+)
+
+_EPILOG = """\
+example:
+  samplers inpaint assets/digits three.png --mask hole.png --num-images 6 --output completed.png
+
+White in the mask is what is unknown and gets drawn; black stays as it is. The mask has the size of
+the picture, and greys count as the nearer of the two.
+
+Two numbers are printed, root mean squares over pixels from -1 to 1: how far the images are from
+what was given, and how far they deviate from each other in what was not.
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``inpaint``."""
+    parser = add_command(commands, "inpaint", "draw what is missing in a picture", _EPILOG)
+    add_network_arguments(parser, "class of a class-conditional model [no class, if it knows one]")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a PNG or JPEG")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        required=True,
+        metavar="MASK.png",
+        help="a picture of the same size: white is unknown, black is known",
+    )
+    add_restoring_arguments(parser, "guidance")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw the images."""
+    # diffusers takes seconds to import, and the other commands need nothing of it.
+    from samplers.cli.work import inpaint
+
+    return inpaint.run(arguments)

@@ -1,0 +1,50 @@
+"""``samplers restore``: draw large pictures for a small one. The work is in ``work/restore.py``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from samplers.cli.arguments import (
+    Commands,
+    add_command,
+    add_network_arguments,
+    add_restoring_arguments,
+    positive,
+)
+
+_EPILOG = """\
+example:
+  samplers restore assets/digits small.png --downsampled 4 --num-images 6 --output restored.png
+
+A pixel of the given picture is the mean of a block of so many times so many pixels of the result.
+
+Two numbers are printed, root mean squares over pixels from -1 to 1: how far the images are from
+what was given, and how far they deviate from each other in what was not.
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``restore``."""
+    parser = add_command(
+        commands, "restore", "draw pictures of full size for one that was made smaller", _EPILOG
+    )
+    add_network_arguments(parser, "class of a class-conditional model [no class, if it knows one]")
+    parser.add_argument("image", type=Path, metavar="SMALL", help="a PNG or JPEG")
+    parser.add_argument(
+        "--downsampled",
+        type=positive,
+        required=True,
+        metavar="K",
+        help="each side of the picture was made so many times smaller",
+    )
+    add_restoring_arguments(parser, "guidance")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw the images."""
+    # diffusers takes seconds to import, and the other commands need nothing of it.
+    from samplers.cli.work import restore
+
+    return restore.run(arguments)

@@ -1,0 +1,74 @@
+"""Pictures that are given to a command: read, and checked against what the network draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from samplers.cli.failure import Failure
+
+_MODES = {1: "L", 3: "RGB"}
+_KINDS = {
+    "L": "grey",
+    "RGB": "in colour",
+    "LA": "grey with opacity",
+    "RGBA": "in colour with opacity",
+}
+# Modes that hold nothing that another would not.
+_SAME = {"1": "L", "P": "RGB"}
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """A picture [1, C, H, W] of values from -1 (black) to 1 (white).
+
+    shape: [C, H, W], as it must be. Raises ValueError if the picture has another, Failure if it
+    can't be read.
+    """
+    channels, height, width = shape
+    if channels not in _MODES:
+        raise ValueError(
+            f"This network draws images of {channels} channels; pictures have 1 or 3, so only such "
+            "networks can be given any."
+        )
+    image = _opened(path)
+    image = image.convert(_SAME.get(image.mode, image.mode))
+    if image.mode != _MODES[channels]:
+        found = _KINDS.get(image.mode, f"of mode {image.mode}")
+        wanted = _MODES[channels]
+        raise ValueError(
+            f"{path} is {found}, but it must be {_KINDS[wanted]} here; convert it (with Pillow: "
+            f"image.convert({wanted!r}))."
+        )
+    _check_size(path, image, (width, height))
+    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)) / 127.5 - 1
+    return pixels.reshape(1, height, width, channels).permute(0, 3, 1, 2).contiguous()
+
+
+def read_mask(path: Path, height: int, width: int) -> Tensor:
+    """Where a picture is white, or nearer to it than to black: [H, W]."""
+    image = _opened(path).convert("L")
+    _check_size(path, image, (width, height))
+    return torch.from_numpy(np.asarray(image) >= 128)
+
+
+def _opened(path: Path) -> Image.Image:
+    if not path.exists():
+        raise Failure(f"There is no picture at {path}: no such file.")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Failure(f"{path} can't be read as a picture; give a whole PNG or JPEG.") from error
+
+
+def _check_size(path: Path, image: Image.Image, size: tuple[int, int]) -> None:
+    if image.size != size:
+        raise ValueError(
+            f"{path} is {image.width} x {image.height} pixels (width x height), but {size[0]} x "
+            f"{size[1]} are needed here; resize or crop it."
+        )

@@ -1,0 +1,198 @@
+"""Images with a given measurement: what inpaint, colorize and restore have in common."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from samplers.checkpoint import NetworkCheckpoint, Recipe
+from samplers.cli.arguments import NUM_ANSWERS
+from samplers.cli.choices import chosen_labels, chosen_options, chosen_seeds
+from samplers.cli.failure import Failure
+from samplers.cli.opening import open_network, recipe_from
+from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
+from samplers.cli.processes import join
+from samplers.cli.text import counted
+from samplers.inverse_problems import Guidance, InverseProblem, Replacement, pseudo_inverse
+from samplers.pictures import Cell, table, to_images
+from samplers.sample import NotFiniteError
+
+ACROSS = 6
+"""Answers in a row of the picture."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A measurement, the pictures that show it under their headings, and what the result notes."""
+
+    problem: InverseProblem
+    pictures: dict[str, Image.Image]
+    settings: dict[str, Any]
+
+
+Read = Callable[[argparse.Namespace, tuple[int, int, int]], Given]
+"""Reads the pictures that a command is given, for a network of images [C, H, W]."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run does, settled before the first network call."""
+
+    arguments: argparse.Namespace
+    checkpoint: NetworkCheckpoint
+    recipe: Recipe
+    method: Guidance | Replacement
+    calls: int
+    given: Given
+    seeds: tuple[int, ...]
+    labels: tuple[int, ...] | None
+
+    def draw(self) -> Tensor:
+        """One image for each seed: [N, C, H, W]."""
+        size = self.arguments.batch_size
+        starts = range(0, len(self.seeds), size)
+        with tqdm(total=len(starts) * self.calls, unit="call", disable=None) as bar:
+            drawn = [self._draw(slice(start, start + size), bar.update) for start in starts]
+        return torch.cat(drawn)
+
+    def _draw(self, part: slice, tick: Callable[[], object]) -> Tensor:
+        labels = None if self.labels is None else self.labels[part]
+        problem, seeds = self.given.problem, self.seeds[part]
+        return self.checkpoint.restore(self.recipe, problem, self.method, seeds, labels, tick)
+
+    def parameters(self, numbers: dict[str, float]) -> dict[str, Any]:
+        """All that is needed to draw the images again, and what was found."""
+        own = {
+            **self.given.settings,
+            "method": self.arguments.method,
+            "visits": self.arguments.visits,
+            "sampler": self.recipe.sampler,
+            "options": dict(self.recipe.options),
+            "steps": self.recipe.steps,
+            "grid": self.recipe.grid,
+            "network_calls": self.calls,
+            **numbers,
+        }
+        return own | common_parameters(
+            self.arguments, self.checkpoint, self.recipe, self.seeds, self.labels
+        )
+
+
+def draw_answers(arguments: argparse.Namespace, read: Read) -> int:
+    """Draw images with the measurement that is read; returns the exit code."""
+    if not is_picture(arguments.output):
+        raise ValueError(f"The output is {arguments.output}; it is one picture, NAME.png.")
+    method = _method(arguments)
+    options = chosen_options(arguments.sampler, arguments.option)
+    processes = join(arguments.device)
+    if not processes.main:
+        return 0  # a handful of images: the main process draws them alone
+    checkpoint = open_network(arguments, processes.device)
+    if not checkpoint.of_pixels:
+        raise ValueError(
+            "This checkpoint's network works on latents, where pixels can't be held; take a "
+            "network over pixels."
+        )
+    given = read(arguments, checkpoint.shape)
+    asked = replace(
+        recipe_from(arguments),
+        sampler=arguments.sampler,
+        steps=arguments.steps,
+        options=options,
+        # The first steps must be short: near pure noise the gradient of a guess is large.
+        grid=arguments.grid or "log-snr",
+    )
+    recipe = checkpoint.settle(asked)
+    tableau = checkpoint.tableau(recipe)
+    if not tableau.batch_invariant:
+        raise ValueError(
+            f"The steps of {recipe.sampler!r} depend on the whole batch; take another sampler."
+        )
+    calls = tableau.calls * (arguments.visits or 1)
+    seeds = chosen_seeds(arguments, NUM_ANSWERS)
+    labels = _labels(arguments, checkpoint, len(seeds))
+    job = Job(arguments, checkpoint, recipe, method, calls, given, seeds, labels)
+    prepare_folder(arguments.output.parent)
+    return _finish(job)
+
+
+def _method(arguments: argparse.Namespace) -> Guidance | Replacement:
+    if arguments.method == "replacement":
+        return Replacement(arguments.visits or 1)
+    if arguments.visits is not None:
+        raise ValueError("--visits is for --method replacement; guidance takes every step once.")
+    return Guidance()
+
+
+def _labels(
+    arguments: argparse.Namespace, checkpoint: NetworkCheckpoint, count: int
+) -> tuple[int, ...] | None:
+    """The class of each image; no class, if the network knows a label for that."""
+    null = checkpoint.null_label
+    if arguments.label is None and null is not None:
+        return (null,) * count
+    turn = chosen_labels(arguments.label, checkpoint.classes, null)
+    return None if turn is None else tuple(turn[i % len(turn)] for i in range(count))
+
+
+def _finish(job: Job) -> int:
+    started = time.perf_counter()
+    try:
+        images = job.draw()
+    except NotFiniteError as error:
+        raise Failure(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        less = f"take --batch-size below {job.arguments.batch_size}"
+        raise Failure(f"The device ran out of memory; {less}.") from error
+    numbers = _numbers(job.given.problem, images)
+    write(_picture(job, images), job.arguments.output, job.parameters(numbers))
+    seconds = time.perf_counter() - started
+    how = f"{job.recipe.sampler}, {counted(job.calls, 'network call')} each"
+    print(
+        f"{counted(len(images), 'image')}: {job.arguments.method}, {how}, {seconds:.1f} s -> "
+        f"{job.arguments.output}"
+    )
+    for name, number in numbers.items():
+        print(f"  {name.replace('_', ' ')}: {number:.3g}")
+    return 0
+
+
+def _numbers(problem: InverseProblem, images: Tensor) -> dict[str, float]:
+    """Root mean squares, over pixels from -1 to 1: of the error, and between the images."""
+    operator = problem.operator
+    measured = operator.forward(images)
+    error = measured - problem.measurement.to(images)
+    numbers = {"error_of_measurement": _rms(error)}
+    if len(images) > 1:
+        unseen = images - pseudo_inverse(operator, measured)
+        numbers["deviation_of_the_rest"] = _rms(unseen.std(dim=0))
+    return numbers
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+def _picture(job: Job, images: Tensor) -> Image.Image:
+    """A row with what was given and the first images, and rows with the others."""
+    drawn = [
+        Cell((image,), (f"seed {seed}",))
+        for image, seed in zip(to_images(images), job.seeds, strict=True)
+    ]
+    shown = [Cell((picture,), ()) for picture in job.given.pictures.values()]
+    blank = [Cell((), ())] * len(shown)
+    rows: list[tuple[str, Sequence[Cell]]] = [
+        ("", [*(shown if start == 0 else blank), *drawn[start : start + ACROSS]])
+        for start in range(0, len(drawn), ACROSS)
+    ]
+    headings = [*job.given.pictures, "drawn", *[""] * (min(len(drawn), ACROSS) - 1)]
+    title = f"{job.arguments.method}, {job.recipe.sampler}, {job.recipe.steps} steps"
+    return table(title, headings, rows)

@@ -1,0 +1,38 @@
+"""Layer 6. Linear inverse problems: images from measurements ``y = A x + noise``.
+
+``operators`` says what was measured, ``problem`` with what result, ``guidance`` and
+``replacement`` are the two methods, and ``solve`` is the front door. The methods are a wrapper of
+the model and an edit between steps: no sampler's name stands here, and no network's.
+"""
+
+from samplers.inverse_problems.guidance import Guidance, NormalData, guiding
+from samplers.inverse_problems.operators import (
+    LinearOperator,
+    check_operator,
+    colourisation,
+    downsampling,
+    inpainting,
+    pseudo_inverse,
+)
+from samplers.inverse_problems.problem import InverseProblem, check_problem, project
+from samplers.inverse_problems.replacement import Replacement, replaced_run, replacing
+from samplers.inverse_problems.solve import solve_inverse_problem
+
+__all__ = [
+    "Guidance",
+    "InverseProblem",
+    "LinearOperator",
+    "NormalData",
+    "Replacement",
+    "check_operator",
+    "check_problem",
+    "colourisation",
+    "downsampling",
+    "guiding",
+    "inpainting",
+    "project",
+    "pseudo_inverse",
+    "replaced_run",
+    "replacing",
+    "solve_inverse_problem",
+]

@@ -1,0 +1,214 @@
+r"""Linear measurements ``y = A x``: masks, grey images, smaller images, and any pair of functions.
+
+All maps take and give batches, [B, *image_shape] to [B, ...] and back, and treat samples alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+Map = Callable[[Tensor], Tensor]
+Shape = tuple[int, ...]
+
+Grey = Literal["mean", "luma"]
+
+# The weights of red, green and blue in the luma of ITU-R BT.601.
+_LUMA = (0.299, 0.587, 0.114)
+
+_ITERATIONS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOperator:
+    r"""A linear map A of images, with its adjoint.
+
+    forward: x [B, *image_shape] to A x.
+    adjoint: y to A^T y, with <A x, y> = <x, A^T y>.
+    image_shape: the shape of one image.
+    gram: the number c with A A^T = c on every A x, if there is one; then A^+ = A^T / c.
+    pseudo_inverse: y to A^+ y, of Moore and Penrose. Without it, and without a gram number, it is
+        found by conjugate gradients.
+    """
+
+    forward: Map
+    adjoint: Map
+    image_shape: Shape
+    gram: float | None = None
+    pseudo_inverse: Map | None = None
+
+    def __post_init__(self) -> None:
+        for name, map_ in (("forward map", self.forward), ("adjoint", self.adjoint)):
+            if not callable(map_):
+                raise TypeError(
+                    f"The operator has no {name}; it must be a function of a batch, "
+                    f"but it is {map_!r}."
+                )
+        if self.gram is not None and not self.gram > 0:
+            raise ValueError(f"The gram number of an operator is {self.gram}; it must be positive.")
+
+
+def inpainting(mask: Tensor, image_shape: Shape) -> LinearOperator:
+    """Keep what the mask keeps, and set the rest to zero.
+
+    mask: True or 1 where the image is known; its shape broadcasts to ``image_shape``.
+    """
+    known = mask.to(torch.bool)
+    if not _broadcasts(known.shape, image_shape):
+        raise ValueError(
+            f"The mask has shape {tuple(known.shape)}, which does not fit images of "
+            f"{tuple(image_shape)}."
+        )
+
+    def keep(x: Tensor) -> Tensor:
+        return x * known.to(x)
+
+    return LinearOperator(keep, keep, tuple(image_shape), gram=1.0)
+
+
+def colourisation(image_shape: Shape, grey: Grey = "luma") -> LinearOperator:
+    r"""The grey image [B, 1, H, W] of a colour image [B, 3, H, W].
+
+    ``mean`` is the mean of the channels, ``luma`` that of ITU-R BT.601. The weights w have the
+    pseudo-inverse ``w / |w|^2``, so ``A^+ A`` is the projection onto the first vector of an
+    orthonormal basis of colours, as in Song et al. 2021, appendix I.2
+    (https://arxiv.org/abs/2011.13456).
+    """
+    if len(image_shape) != 3 or image_shape[0] != 3:
+        raise ValueError(
+            f"Colourisation is of images with shape (3, height, width), not {tuple(image_shape)}."
+        )
+    if grey not in get_args(Grey):
+        raise ValueError(f"Grey is {grey!r}; it must be one of {', '.join(get_args(Grey))}.")
+    chosen = (1 / 3, 1 / 3, 1 / 3) if grey == "mean" else _LUMA
+    weights = torch.tensor(chosen, dtype=torch.float64)[:, None, None]
+
+    def forward(x: Tensor) -> Tensor:
+        return (x * weights.to(x)).sum(dim=1, keepdim=True)
+
+    def adjoint(y: Tensor) -> Tensor:
+        return y * weights.to(y)
+
+    gram = float(weights.square().sum())
+    return LinearOperator(forward, adjoint, tuple(image_shape), gram=gram)
+
+
+def downsampling(image_shape: Shape, factor: int) -> LinearOperator:
+    """The means of blocks of ``factor`` times ``factor`` pixels."""
+    if len(image_shape) != 3 or factor < 1 or any(side % factor for side in image_shape[1:]):
+        raise ValueError(
+            f"Downsampling by {factor} needs images of shape (channels, height, width) whose sides "
+            f"it divides; they have {tuple(image_shape)}."
+        )
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(x, factor)
+
+    def adjoint(y: Tensor) -> Tensor:
+        wide = y.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
+        return wide / factor**2
+
+    return LinearOperator(forward, adjoint, tuple(image_shape), gram=1 / factor**2)
+
+
+def check_operator(operator: LinearOperator, like: Tensor) -> None:
+    """Raise ValueError unless ``<A x, y> = <x, A^T y>`` for random x and y.
+
+    like: a tensor of the dtype and on the device that the maps will be used with.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, *operator.image_shape, generator=generator, dtype=torch.float64).to(like)
+    forward = operator.forward(x)
+    y = torch.randn(forward.shape, generator=generator, dtype=torch.float64).to(like)
+    back = operator.adjoint(y)
+    if back.shape != x.shape:
+        raise ValueError(
+            f"The adjoint of the operator gives shape {tuple(back.shape)} for a measurement of "
+            f"{tuple(y.shape)}; it must give {tuple(x.shape)}, the shape of the images."
+        )
+    one, other = float((forward * y).sum()), float((x * back).sum())
+    size = float(forward.norm() * y.norm() + x.norm() * back.norm())
+    if not abs(one - other) <= torch.finfo(x.dtype).eps ** 0.5 * size:
+        raise ValueError(
+            "The adjoint of the operator is not that of its forward map: for random x and y, "
+            f"<A x, y> is {one:.6g} and <x, A^T y> is {other:.6g}."
+        )
+
+
+def pseudo_inverse(operator: LinearOperator, y: Tensor) -> Tensor:
+    """``A^+ y``: of all images whose measurement is nearest to y, the shortest."""
+    if operator.pseudo_inverse is not None:
+        return operator.pseudo_inverse(y)
+    return damped_inverse(operator, y, y.new_zeros(()))
+
+
+def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tensor:
+    """``(A^T A + damping)^(-1) A^T y``; for damping 0 the limit, which is ``A^+ y``.
+
+    damping: zero or positive, a number or one for each sample, to broadcast against an image.
+    """
+    back = operator.adjoint(y)
+    if operator.gram is not None:
+        return back / (operator.gram + damping)
+    return conjugate_gradients(
+        lambda x: operator.adjoint(operator.forward(x)) + damping * x, back, _ITERATIONS
+    )
+
+
+class _Search(NamedTuple):
+    """Where conjugate gradients stand: solution, residual, direction, and |residual|^2 a sample."""
+
+    x: Tensor
+    residual: Tensor
+    direction: Tensor
+    squared: Tensor
+
+
+def conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Tensor:
+    """The solution x of ``matrix(x) = b``, for a symmetric matrix that is positive on b's range.
+
+    Each sample of the batch stops for itself, so it does not depend on the others.
+
+    Raises ValueError if a sample has not converged after ``iterations``.
+    """
+    tolerance = 4 * torch.finfo(b.dtype).eps
+    goal = tolerance**2 * _dot(b, b)
+    now = _Search(torch.zeros_like(b), b, b, _dot(b, b))
+    for _ in range(iterations):
+        active = now.squared > goal
+        if not bool(active.any()):
+            return now.x
+        now = _next(matrix, now, active)
+    raise ValueError(
+        f"Conjugate gradients have not found the pseudo-inverse in {iterations} iterations; "
+        "give the operator a pseudo_inverse."
+    )
+
+
+def _next(matrix: Map, now: _Search, active: Tensor) -> _Search:
+    image = matrix(now.direction)
+    one = torch.ones_like(now.squared)
+    length = now.squared / torch.where(active, _dot(now.direction, image), one)
+    length = torch.where(active, length, 0 * one)
+    residual = now.residual - length * image
+    squared = _dot(residual, residual)
+    turn = squared / torch.where(active, now.squared, one)
+    return _Search(
+        now.x + length * now.direction, residual, residual + turn * now.direction, squared
+    )
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of each sample, shaped to broadcast against it."""
+    return (a * b).sum(dim=tuple(range(1, a.ndim)), keepdim=True)
+
+
+def _broadcasts(shape: Shape, to: Shape) -> bool:
+    try:
+        return tuple(torch.broadcast_shapes(shape, to)) == tuple(to)
+    except RuntimeError:
+        return False

@@ -1,0 +1,78 @@
+"""What was measured, of what, and with how much noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from samplers.inverse_problems.operators import LinearOperator, check_operator, pseudo_inverse
+from samplers.solve import working_dtype
+
+
+@dataclass(frozen=True, eq=False)
+class InverseProblem:
+    r"""Find x from ``y = A x + noise``.
+
+    operator: the linear map A.
+    measurement: y, one for each sample, [B, ...], or one for all, [1, ...].
+    noise_std: the standard deviation of the noise in every number of y; 0 if there is none.
+
+    Raises ValueError if y is not finite, or not shaped as A x.
+    """
+
+    operator: LinearOperator
+    measurement: Tensor
+    noise_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        y = self.measurement
+        if not 0 <= self.noise_std < math.inf:
+            raise ValueError(
+                f"The standard deviation of the measurement's noise is {self.noise_std}; "
+                "it must be zero or positive."
+            )
+        with_batch = (len(y) if y.ndim else 0, *self.operator.image_shape)
+        expected = self.operator.forward(y.new_zeros(with_batch)).shape
+        if y.shape != expected:
+            raise ValueError(
+                f"The measurement has shape {tuple(y.shape)}, but the operator makes "
+                f"{tuple(expected)} of images {self.operator.image_shape}."
+            )
+        if not bool(torch.isfinite(y).all()):
+            raise ValueError("The measurement holds NaN or infinity.")
+
+
+def check_problem(problem: InverseProblem, x_T: Tensor) -> None:
+    """Raise ValueError unless the problem is about samples shaped as ``x_T`` [B, ...].
+
+    The operator's adjoint is tried, too, as a run from ``x_T`` uses it.
+    """
+    shape = problem.operator.image_shape
+    if x_T.shape[1:] != shape:
+        raise ValueError(
+            f"The starting noise has shape {tuple(x_T.shape)}; the operator takes images of "
+            f"{shape}."
+        )
+    check_count(problem, len(x_T))
+    check_operator(problem.operator, x_T.new_zeros((), dtype=working_dtype(x_T.dtype)))
+
+
+def check_count(problem: InverseProblem, count: int) -> None:
+    """Raise ValueError unless there is a measurement for each of so many samples, or one for all.
+
+    An adaptive driver asks its model about some samples only, so it needs one for all.
+    """
+    given = len(problem.measurement)
+    if given not in (1, count):
+        raise ValueError(
+            f"{given} measurements came for {count} samples; give one for each, or one for all."
+        )
+
+
+def project(x: Tensor, problem: InverseProblem) -> Tensor:
+    """The image nearest to x [B, ...] whose measurement is y: ``x - A^+ (A x - y)``."""
+    operator, y = problem.operator, problem.measurement.to(x)
+    return x + pseudo_inverse(operator, y - operator.forward(x))

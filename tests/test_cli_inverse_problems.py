@@ -1,0 +1,232 @@
+"""The commands that draw images with a given measurement: inpaint, colorize and restore."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from samplers.checkpoint import NetworkCheckpoint
+from samplers.cli import main
+from samplers.pictures import read_parameters
+from samplers.sample import NotFiniteError
+from tests import tiny_checkpoints
+from tests.tiny_checkpoints import SIZE
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints, and pictures of their size."""
+    root = tmp_path_factory.mktemp("inverse_problems")
+    levels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    half = np.zeros((SIZE, SIZE), np.uint8)
+    half[SIZE // 2 :] = 255
+    arrays = {
+        "grey": levels[..., 0],
+        "colours": levels,
+        "small": levels[:4, :4, 0],
+        "mask": half,
+        "black": 0 * half,
+        "white": 0 * half + 255,
+        "wide": np.zeros((SIZE, 2 * SIZE), np.uint8),
+    }
+    for name, array in arrays.items():
+        Image.fromarray(array).save(root / f"{name}.png")
+    Image.fromarray(np.dstack([levels, half])).save(root / "opacity.png")
+    (root / "broken.png").write_bytes((root / "grey.png").read_bytes()[:60])
+    (root / "text.png").write_text("no picture")
+    pictures = {path.stem: path for path in root.glob("*.png")}
+    checkpoints = {
+        "digits": tiny_checkpoints.of_classes(root / "digits"),
+        "plain": tiny_checkpoints.unconditional(root / "plain"),
+        "latents": tiny_checkpoints.of_latents(root / "latents"),
+        "prompts": tiny_checkpoints.of_prompts(root / "prompts"),
+    }
+    return pictures | checkpoints
+
+
+class Said(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def say(places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    return Say({**places, "tmp": tmp_path, "out": tmp_path / "out.png"}, capsys)
+
+
+class Say(NamedTuple):
+    """Runs commands in which {names} stand for places."""
+
+    places: dict[str, Path]
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, command: str) -> Said:
+        self.capsys.readouterr()
+        code = main(shlex.split(command.format(**self.places)))
+        return Said(code, *self.capsys.readouterr())
+
+
+INPAINT = "inpaint {digits} {grey} --mask {mask} --steps 4 --output {out}"
+COLORIZE = "colorize {plain} {grey} --steps 4 --output {out}"
+RESTORE = "restore {digits} {small} --downsampled 2 --steps 4 --output {out}"
+
+
+@pytest.mark.parametrize("command", [INPAINT, COLORIZE, RESTORE])
+def test_answers_to_a_measurement(say: Say, command: str) -> None:
+    code, out, err = say(f"{command} --num-images 3 --method replacement")
+    assert (code, err) == (0, "")
+    assert "3 images: replacement, ancestral, 4 network calls each" in out
+    assert "error of measurement" in out
+    assert "deviation of the rest" in out
+    found = read_parameters(say.places["out"])
+    assert found is not None
+    assert found["error_of_measurement"] < 1e-5
+    assert found["deviation_of_the_rest"] > 0.01
+    assert found["seeds"] == [0, 1, 2]
+    assert list(say.places["tmp"].iterdir()) == [say.places["out"]]
+
+
+def test_guidance_comes_near_to_the_measurement(say: Say) -> None:
+    """Ever nearer with more steps, though the network is random."""
+    errors = []
+    for steps in (4, 16, 64):
+        command = INPAINT.replace("--steps 4", f"--steps {steps}")
+        assert say(f"{command} --sampler ddim --num-images 2").code == 0
+        found = read_parameters(say.places["out"])
+        assert found is not None
+        assert found["grid"] == "log-snr"
+        errors.append(found["error_of_measurement"])
+    assert errors[2] < errors[0]
+    assert errors[2] < 0.05
+
+
+def test_white_is_unknown(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upper half, black in the mask, stays what it was; the lower one is drawn."""
+    images = watched(monkeypatch)
+    assert say(f"{INPAINT} --num-images 2 --method replacement").code == 0
+    with Image.open(say.places["grey"]) as image:
+        given = torch.from_numpy(np.asarray(image) / 127.5 - 1).float()
+    half = SIZE // 2
+    for image in images[0]:
+        torch.testing.assert_close(image[0, :half], given[:half], rtol=0, atol=1e-6)
+        assert not torch.allclose(image[0, half:], given[half:], rtol=0, atol=0.1)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The batches that were drawn."""
+    seen: list[Tensor] = []
+    original = NetworkCheckpoint.restore
+
+    def restore(self: NetworkCheckpoint, *given: object) -> Tensor:
+        seen.append(original(self, *given))  # type: ignore[arg-type]
+        return seen[-1]
+
+    monkeypatch.setattr(NetworkCheckpoint, "restore", restore)
+    return seen
+
+
+def test_the_batch_size_changes_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = watched(monkeypatch)
+    for size in (2, 5):
+        command = f"{INPAINT} --seeds 0-4 --label 0,1 --batch-size {size}"
+        assert say(command).code == 0
+    torch.testing.assert_close(torch.cat(images[:3]), images[3], rtol=0, atol=1e-5)
+
+
+def test_visits_cost_as_many_times_the_calls(say: Say) -> None:
+    said = say(f"{INPAINT} --method replacement --visits 3 --num-images 1")
+    assert (said.code, "12 network calls each" in said.out) == (0, True)
+    assert "deviation" not in said.out
+
+
+def test_the_class_is_none_unless_it_is_said(say: Say) -> None:
+    for words, labels in (("", [3, 3, 3]), ("--label 0,1", [0, 1, 0]), ("--label all", [0, 1, 2])):
+        assert say(f"{RESTORE} {words} --num-images 3 --guidance 1.0").code == 0
+        found = read_parameters(say.places["out"])
+        assert found is not None
+        assert found["labels"] == labels
+
+
+BAD_INPUT = [
+    (2, "inpaint {digits} {grey} --output {out}", "required: --mask"),
+    (2, "inpaint {digits} --mask {mask} --output {out}", "required: IMAGE"),
+    (1, "inpaint {digits} {tmp}/no.png --mask {mask} --output {out}", "no such file"),
+    (1, "inpaint {digits} {grey} --mask {tmp}/no.png --output {out}", "no such file"),
+    (1, "inpaint {digits} {tmp} --mask {mask} --output {out}", "can't be read as a picture"),
+    (1, "inpaint {digits} {broken} --mask {mask} --output {out}", "can't be read as a picture"),
+    (1, "inpaint {digits} {text} --mask {mask} --output {out}", "can't be read as a picture"),
+    (1, "inpaint {digits} {grey} --mask {text} --output {out}", "can't be read as a picture"),
+    (2, "inpaint {digits} {wide} --mask {mask} --output {out}", "16 x 8 pixels"),
+    (2, "inpaint {digits} {grey} --mask {wide} --output {out}", "but 8 x 8 are needed"),
+    (
+        2,
+        "inpaint {digits} {colours} --mask {mask} --output {out}",
+        "is in colour, but it must be grey",
+    ),
+    (2, "inpaint {plain} {grey} --mask {mask} --output {out}", "convert('RGB')"),
+    (2, "inpaint {plain} {opacity} --mask {mask} --output {out}", "in colour with opacity"),
+    (2, "inpaint {digits} {grey} --mask {black} --output {out}", "no white pixel"),
+    (2, "inpaint {digits} {grey} --mask {white} --output {out}", "all white"),
+    (2, "inpaint {latents} {colours} --mask {mask} --output {out}", "works on latents"),
+    (2, "inpaint {prompts} {colours} --mask {mask} --output {out}", "asked by a prompt"),
+    (1, "inpaint {tmp}/no {grey} --mask {mask} --output {out}", "no such folder"),
+    (2, INPAINT.replace("{out}", "{tmp}/folder"), "NAME.png"),
+    (2, INPAINT.replace("{out}", "{tmp}/x.jpg"), "written as PNG"),
+    (2, f"{INPAINT} --visits 2", "for --method replacement"),
+    (2, f"{INPAINT} --method replacement --visits 0", "at least 1"),
+    (2, f"{INPAINT} --method replacement --visits 2 --sampler dpmpp-2m", "remembers nothing"),
+    (2, f"{INPAINT} --method magic", "invalid choice: 'magic'"),
+    (2, f"{INPAINT} --sampler dormand-prince", "chooses its own steps"),
+    (2, f"{INPAINT} --sampler ancestral+langevin", "depend on the whole batch"),
+    (2, f"{INPAINT} --label 9", "no class 9"),
+    (2, f"{INPAINT} --prompt cat", "unrecognized arguments"),
+    (2, "colorize {digits} {grey} --output {out}", "draws no colours"),
+    (2, "colorize {plain} {colours} --output {out}", "convert('L')"),
+    (2, "colorize {plain} {wide} --output {out}", "but 8 x 8 are needed"),
+    (2, f"{COLORIZE} --grey pink", "invalid choice: 'pink'"),
+    (2, "restore {digits} {small} --output {out}", "required: --downsampled"),
+    (2, "restore {digits} {grey} --downsampled 2 --output {out}", "but 4 x 4 are needed"),
+    (2, "restore {digits} {small} --downsampled 3 --output {out}", "whose sides it divides"),
+    (2, "restore {digits} {small} --downsampled 0 --output {out}", "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("code", "command", "why"), BAD_INPUT)
+def test_bad_input_is_one_sentence(say: Say, code: int, command: str, why: str) -> None:
+    said = say(command)
+    assert said.code == code, said.err
+    assert said.err.startswith("samplers: error: ")
+    assert said.err.count("\n") == 1
+    assert why in said.err
+    assert not say.places["out"].exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "why"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted"),
+        (NotFiniteError("The network returned NaN.", torch.zeros(1)), 1, "NaN"),
+        (torch.OutOfMemoryError("out of memory"), 1, "--batch-size below 16"),
+    ],
+)
+def test_a_failure_leaves_nothing(
+    say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, why: str
+) -> None:
+    def call(self: NetworkCheckpoint, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(NetworkCheckpoint, "_call", call)
+    said = say(INPAINT)
+    assert said.code == code
+    assert why in said.err
+    assert not list(say.places["tmp"].iterdir())
