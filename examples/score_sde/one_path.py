@@ -9,6 +9,7 @@ root mean square distance to the one with twice as many steps.
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -58,7 +59,7 @@ def cells(
     drawn = [draw(checkpoint, name, noise, labels, steps) for steps in STEPS]
     distances = [
         f"RMS {float((finer - image).square().mean().sqrt()):.3f}"
-        for image, finer in zip(drawn, drawn[1:], strict=False)
+        for image, finer in pairwise(drawn)
     ]
     lines = [*distances, "the finest"]
     return [
