@@ -16,18 +16,31 @@ from torch.utils.data import TensorDataset
 
 from samplers.files import replacing
 from samplers.prediction import PredictionType, door, target
-from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPDiscrete, VPLinear
+from samplers.schedule import (
+    EDM,
+    VE,
+    FlowMatching,
+    Point,
+    Schedule,
+    SubVP,
+    VPDiscrete,
+    VPLinear,
+)
 from samplers.training import (
     CHECKPOINT,
     LOG,
     Every,
     LabelDropout,
     TrainingConfig,
+    Weighting,
     average_decay,
     batch_indices,
     denoising_loss,
     learning_rate,
+    likelihood,
     load_average,
+    sigma_squared,
+    target_weight,
     train,
 )
 
@@ -378,6 +391,120 @@ def test_a_linear_denoiser_learns_the_posterior_mean(tmp_path: Path) -> None:
     assert float(flat(average)) == pytest.approx(s**2 * math.sqrt(2) / (s**2 + 1), rel=0.02)
 
 
+# ------------------------------------------------------------------- how the times are weighted
+
+WEIGHTED: list[Schedule] = [VE(0.01, 10.0), VPLinear(), SubVP(), VPDiscrete.linear()]
+STD = 0.7
+"""Of the normal data with mean zero on which the score is exact."""
+
+Network = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def schedule_name(schedule: Schedule) -> str:
+    return type(schedule).__name__
+
+
+def exact_network(kind: PredictionType, schedule: Schedule) -> Network:
+    """The best network of this kind: E[x_0 | x] = STD^2 alpha / (STD^2 alpha^2 + sigma^2) x."""
+
+    def network(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (level.reshape(-1, 1) for level in schedule.point(t)[1:])
+        x0 = STD**2 * alpha / variance(alpha, sigma) * x
+        return target(kind, x0, (x - alpha * x0) / sigma, alpha, sigma)
+
+    return network
+
+
+def variance(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Of x_t, where the data are normal."""
+    return STD**2 * alpha.square() + sigma.square()
+
+
+def measured(kind: PredictionType, schedule: Schedule, weighting: Weighting, count: int) -> float:
+    """The loss of the exact network on ``count`` samples, the same for every kind."""
+    generator = torch.Generator().manual_seed(5)
+    x0 = STD * torch.randn(count, 1, dtype=torch.float64, generator=generator)
+    objective = denoising_loss(schedule, kind, exact_network(kind, schedule), weighting=weighting)
+    return float(objective(nn.Identity(), (x0,), generator))
+
+
+def midpoints(schedule: Schedule, count: int = 200_000) -> Point:
+    """Points in the middle of equal parts of the trained range."""
+    u = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return schedule.point(schedule.at_fraction(u))
+
+
+@pytest.mark.parametrize("weighting", ["sigma-squared", "likelihood"])
+@pytest.mark.parametrize("schedule", WEIGHTED, ids=schedule_name)
+def test_the_weighted_loss_of_the_exact_score_is_its_closed_form(
+    schedule: Schedule, weighting: Weighting
+) -> None:
+    r"""At a time the error s + eps / sigma is normal with variance 1 / sigma^2 - 1 / var(x_t)."""
+    count = 400_000
+    at = midpoints(schedule)
+    errors = 1 / at.sigma.square() - 1 / variance(at.alpha, at.sigma)
+    lam = sigma_squared(schedule, at) if weighting == "sigma-squared" else likelihood(schedule, at)
+    mean = float((lam * errors).mean())
+    spread = float((3 * (lam * errors).square()).mean()) - mean**2
+    loss = measured("score", schedule, weighting, count)
+    assert abs(loss - mean) < 4 * math.sqrt(spread / count)
+    assert math.sqrt(spread / count) < 0.02 * mean
+
+
+@pytest.mark.parametrize("weighting", ["sigma-squared", "likelihood", lambda schedule, at: at.t])
+@pytest.mark.parametrize("schedule", WEIGHTED, ids=schedule_name)
+def test_a_weighting_is_the_same_for_every_kind_of_network(
+    schedule: Schedule, weighting: Weighting
+) -> None:
+    losses = [measured(kind, schedule, weighting, 1000) for kind in get_args(PredictionType)]
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", get_args(PredictionType))
+def test_simple_weights_the_output_of_any_network_alike(kind: PredictionType) -> None:
+    schedule = VPLinear()
+    at = midpoints(schedule, 100)
+    assert torch.equal(target_weight("simple", kind, schedule, at), torch.ones_like(at.t))
+
+
+@pytest.mark.parametrize("schedule", WEIGHTED, ids=schedule_name)
+def test_sigma_squared_is_the_plain_loss_of_the_noise(schedule: Schedule) -> None:
+    at = midpoints(schedule, 100)
+    weight = target_weight("sigma-squared", "epsilon", schedule, at)
+    torch.testing.assert_close(weight, torch.ones_like(at.t), rtol=1e-12, atol=0)
+
+
+def beta(t: Tensor) -> Tensor:
+    """Of the VP and sub-VP SDEs with their usual settings."""
+    return 0.1 + t * (20 - 0.1)
+
+
+def alpha_squared(t: Tensor) -> Tensor:
+    return torch.exp(-0.1 * t - (20 - 0.1) * t.square() / 2)
+
+
+# Song et al. 2021, appendices B and C.
+G_SQUARED_OVER_SIGMA_SQUARED: list[tuple[Schedule, Callable[[Tensor], Tensor]]] = [
+    (VE(0.01, 10.0), lambda t: torch.full_like(t, 2 * math.log(10.0 / 0.01))),
+    (VPLinear(), lambda t: beta(t) / (1 - alpha_squared(t))),
+    (
+        SubVP(),
+        lambda t: beta(t) * (1 - alpha_squared(t).square()) / (1 - alpha_squared(t)).square(),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "ratio"), G_SQUARED_OVER_SIGMA_SQUARED, ids=["VE", "VP", "SubVP"]
+)
+def test_likelihood_weights_the_noise_by_g_squared_over_sigma_squared(
+    schedule: Schedule, ratio: Callable[[Tensor], Tensor]
+) -> None:
+    at = midpoints(schedule, 1000)
+    weight = target_weight("likelihood", "epsilon", schedule, at)
+    torch.testing.assert_close(weight, ratio(at.t), rtol=1e-9, atol=0)
+
+
 # --------------------------------------------------------------------------------- what is refused
 
 
@@ -413,6 +540,10 @@ def test_other_impossible_requests_are_refused(tmp_path: Path) -> None:
     refused(
         lambda: denoising_loss(VPLinear(), "noise", lambda model, x, t: x),  # type: ignore[arg-type]
         "prediction type is 'noise'",
+    )
+    refused(
+        lambda: denoising_loss(VPLinear(), "score", lambda model, x, t: x, weighting="snr"),  # type: ignore[arg-type]
+        "weighting is 'snr'; it must be one of simple, sigma-squared, likelihood, or a function",
     )
     config = dataclasses.replace(CONFIG, accumulation=3)
     refused(

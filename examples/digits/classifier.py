@@ -9,6 +9,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from samplers.files import replacing
+
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -61,17 +63,23 @@ def _halving(channels: int, to: int) -> list[nn.Module]:
     return [convolution, nn.BatchNorm2d(to), nn.ReLU(), nn.MaxPool2d(2)]
 
 
-def save_classifier(classifier: DigitClassifier, folder: Path) -> None:
-    """Write the weights and the configuration into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(asdict(classifier.config), indent=2) + "\n")
-    save_file(classifier.state_dict(), folder / WEIGHTS)
+def save_classifier(classifier: nn.Module, config: ClassifierConfig, folder: Path) -> None:
+    """Write the weights and the configuration into ``folder``; its card stays."""
+    with replacing(folder / CONFIG) as part:
+        part.write_text(json.dumps(asdict(config), indent=2) + "\n")
+    with replacing(folder / WEIGHTS) as part:
+        save_file(classifier.state_dict(), part)
+
+
+def load_config(folder: Path) -> ClassifierConfig:
+    """Read the configuration of a classifier."""
+    settings = json.loads((folder / CONFIG).read_text())
+    settings["channels"] = tuple(settings["channels"])
+    return ClassifierConfig(**settings)
 
 
 def load_classifier(folder: Path) -> DigitClassifier:
     """Read a classifier, in evaluation mode."""
-    settings = json.loads((folder / CONFIG).read_text())
-    settings["channels"] = tuple(settings["channels"])
-    classifier = DigitClassifier(ClassifierConfig(**settings))
+    classifier = DigitClassifier(load_config(folder))
     classifier.load_state_dict(load_file(folder / WEIGHTS))
     return classifier.eval()

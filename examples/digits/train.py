@@ -10,21 +10,16 @@ diffusers pipeline, written when the training ends, or from the last checkpoint 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from data import digits
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from PIL import Image
+from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
-from samplers.files import replacing
-from samplers.sample import sample
-from samplers.schedule import Schedule, VPDiscrete
+from samplers.schedule import VPDiscrete
 from samplers.training import (
     CHECKPOINT,
     Every,
@@ -36,20 +31,18 @@ from samplers.training import (
     train,
 )
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from examples.unets import draw, export, parse_arguments
+
 CLASSES = 10
 NO_CLASS = CLASSES
 """The label that stands for any digit."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a diffusion model of the MNIST digits.")
-    parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="from fetch_mnist.py")
-    parser.add_argument("--output", type=Path, default=Path("runs/digits"), help="of the run")
-    parser.add_argument("--export", type=Path, help="folder of the pipeline [OUTPUT/pipeline]")
-    parser.add_argument("--export-only", action="store_true", help="of the last checkpoint")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(
+        "Train a diffusion model of the MNIST digits.", "data/mnist", "runs/digits", steps=5000
+    )
     try:
         unet = build_unet(arguments.seed)
         if arguments.export_only:
@@ -57,7 +50,8 @@ def main() -> None:
         else:
             unet = train_unet(unet, arguments.data, arguments.output, settings(arguments))
         if PartialState().is_main_process:
-            export(unet, arguments.export or arguments.output / "pipeline")
+            # `samplers sample --guidance` reads which class stands for "no class".
+            export(unet, build_scheduler(), arguments.export, {"_null_label": NO_CLASS})
     except (ArithmeticError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
@@ -112,45 +106,29 @@ def call_unet(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
 def train_unet(unet: UNet2DModel, data: Path, output: Path, config: TrainingConfig) -> nn.Module:
     """Train on velocities, a tenth of them without a label; returns the averaged model."""
     scheduler = build_scheduler()
-    schedule = VPDiscrete(scheduler.alphas_cumprod)
     objective = denoising_loss(
-        schedule, scheduler.config.prediction_type, call_unet, LabelDropout(0.1, NO_CLASS)
+        VPDiscrete(scheduler.alphas_cumprod),
+        scheduler.config.prediction_type,
+        call_unet,
+        LabelDropout(0.1, NO_CLASS),
     )
-    pictures = Every(500, lambda step, unet: draw(unet, schedule, output / f"step-{step:06d}.png"))
+    pictures = Every(500, lambda step, unet: draw_digits(unet, output / f"step-{step:06d}.png"))
     return train(unet, digits(data, "train"), objective, config, output, callback=pictures)
 
 
-@torch.no_grad()
-def draw(unet: nn.Module, schedule: Schedule, path: Path) -> None:
+def draw_digits(unet: nn.Module, path: Path) -> None:
     """Write a picture with a column of ten digits of each class, from the same noise each time."""
     device = next(unet.parameters()).device
     noise = torch.randn(100, 1, 28, 28, generator=seeded(0)).to(device)
     labels = torch.arange(CLASSES, device=device).repeat(10)
-    images = sample(
+    draw(
         lambda x, t: call_unet(unet, x, t, labels),
         noise,
-        schedule=schedule,
-        prediction="v_prediction",
+        build_scheduler(),
         steps=10,
+        columns=CLASSES,
+        path=path,
     )
-    levels = ((images.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
-    sheet = levels.reshape(10, 10, 28, 28).transpose(1, 2).reshape(280, 280)
-    with replacing(path) as part:
-        Image.fromarray(sheet.numpy()).save(part, format="png")
-
-
-def export(unet: nn.Module, folder: Path) -> None:
-    """Write a pipeline that ``DDPMPipeline.from_pretrained(folder)`` reads; its card stays."""
-    card = folder / "README.md"
-    with replacing(folder) as part:
-        DDPMPipeline(unet, build_scheduler()).save_pretrained(part)
-        index = part / "model_index.json"
-        known = json.loads(index.read_text())
-        # `samplers sample --guidance` reads which class stands for "no class".
-        index.write_text(json.dumps({**known, "_null_label": NO_CLASS}, indent=2) + "\n")
-        if card.exists():
-            shutil.copy(card, part)
-    print(f"The pipeline is in {folder}.")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from data import digits
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.files import replacing
 from samplers.training import TrainingConfig, train
 
 
@@ -56,8 +55,7 @@ def main() -> None:
 
 def report(classifier: DigitClassifier, test: TensorDataset, folder: Path) -> None:
     """Write the classifier and print how good it is."""
-    with replacing(folder) as part:
-        save_classifier(classifier, part)
+    save_classifier(classifier, classifier.config, folder)
     print(f"Test accuracy {accuracy(classifier, test):.2%}; the classifier is in {folder}.")
 
 

@@ -1,0 +1,107 @@
+"""Measure the diffusion model of horses; prints the table of its model card.
+
+    python examples/colour/measure.py assets/colour --data data/cifar10
+
+How well it denoises images that it has never seen, beside the best linear denoiser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import Tensor, nn
+
+from samplers.prediction import PredictionType, door
+from samplers.schedule import VPDiscrete
+from samplers.training import seeded
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from examples.colour.cifar10 import cifar10
+from examples.colour.train import CLASS, call_unet
+
+LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Noise, sigma / alpha, at which denoising is measured; images are in [-1, 1]."""
+BATCH = 100
+PREDICTION: PredictionType = "v_prediction"
+
+Denoiser = Callable[[Tensor, float], Tensor]
+"""The best guess of x_0 for ``y = x_0 + rho eps``, told y and rho."""
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the diffusion model of horses.")
+    parser.add_argument("model", type=Path, nargs="?", default=Path("assets/colour"))
+    parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
+    arguments = parser.parse_args()
+    try:
+        training, test = (cifar10(arguments.data, split, CLASS) for split in ("train", "test"))
+        unet = UNet2DModel.from_pretrained(arguments.model / "unet").eval()
+        scheduler = DDPMScheduler.from_pretrained(arguments.model / "scheduler")
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    schedule = VPDiscrete(scheduler.alphas_cumprod)
+    network, linear = network_denoiser(unet, schedule), linear_denoiser(training)
+    print(denoising_table(network, linear, training[: len(test)], test))
+
+
+def denoising_table(network: Denoiser, linear: Denoiser, seen: Tensor, test: Tensor) -> str:
+    """Peak signal-to-noise ratios in decibels, as Markdown."""
+    lines = ["| sigma / alpha | noisy | best linear | network | network, training images |"]
+    lines.append("|---:|---:|---:|---:|---:|")
+    for rho in LEVELS:
+        ratios = [
+            psnr(lambda y, rho: y, test, rho),
+            psnr(linear, test, rho),
+            psnr(network, test, rho),
+            psnr(network, seen, rho),
+        ]
+        lines.append(f"| {rho:g} | " + " | ".join(f"{ratio:.1f}" for ratio in ratios) + " |")
+    return "\n".join(lines)
+
+
+def network_denoiser(unet: nn.Module, schedule: VPDiscrete) -> Denoiser:
+    """E[x_0 | y] by the network."""
+
+    def denoise(y: Tensor, rho: float) -> Tensor:
+        at = schedule.at_lam(torch.tensor(-math.log(rho), dtype=torch.float64))
+        of_x, of_output = (number.to(y) for number in door(PREDICTION, at))
+        x = at.alpha.to(y) * y
+        x0: Tensor = of_x * x + of_output * call_unet(unet, x, at.t.to(y).expand(len(y)))
+        return x0
+
+    return denoise
+
+
+def linear_denoiser(images: Tensor) -> Denoiser:
+    r"""E[x_0 | y] if the images were normal with mean m and covariance C: no linear one is better.
+
+    .. math:: m + C (C + \rho^2 I)^{-1} (y - m)
+    """
+    flat = images.flatten(1)
+    mean = flat.mean(dim=0)
+    variances, axes = torch.linalg.eigh(torch.cov(flat.T))
+
+    def denoise(y: Tensor, rho: float) -> Tensor:
+        gain = variances / (variances + rho**2)
+        x0: Tensor = mean + (y.flatten(1) - mean) @ axes * gain @ axes.T
+        return x0.reshape(y.shape)
+
+    return denoise
+
+
+def psnr(denoiser: Denoiser, images: Tensor, rho: float) -> float:
+    r""":math:`10 \log_{10} (2^2 / \mathrm{MSE})` in decibels: black is -1, white is 1."""
+    noisy = images + rho * torch.randn(images.shape, generator=seeded(0))
+    guesses = torch.cat([denoiser(part, rho).clamp(-1, 1) for part in noisy.split(BATCH)])
+    return 10 * math.log10(4 / float((guesses - images).square().mean()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""What the trainings of U-nets share: the command line, the pictures, the pipeline at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler
+from torch import Tensor, nn
+
+from samplers.files import replacing
+from samplers.pictures import sheet, to_images, write_png
+from samplers.sample import sample
+from samplers.schedule import VPDiscrete
+from samplers.solve import Model
+
+
+def parse_arguments(description: str, data: str, output: str, steps: int) -> argparse.Namespace:
+    """Read the command line; the other arguments are defaults."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=Path(data), help="folder of the images")
+    parser.add_argument("--output", type=Path, default=Path(output), help="folder of the run")
+    parser.add_argument("--export", type=Path, help="folder of the pipeline [OUTPUT/pipeline]")
+    parser.add_argument("--export-only", action="store_true", help="of the last checkpoint")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.export = arguments.export or arguments.output / "pipeline"
+    return arguments
+
+
+@torch.no_grad()
+def draw(
+    model: Model, noise: Tensor, scheduler: DDPMScheduler, steps: int, columns: int, path: Path
+) -> None:
+    """Write a picture of what the model makes of ``noise`` in so many steps of DPM-Solver++(2M)."""
+    images = sample(
+        model,
+        noise,
+        schedule=VPDiscrete(scheduler.alphas_cumprod),
+        prediction=scheduler.config.prediction_type,
+        sampler="dpmpp-2m",
+        steps=steps,
+    )
+    write_png(sheet(to_images(images), columns), path, {"sampler": "dpmpp-2m", "steps": steps})
+
+
+def export(
+    unet: nn.Module, scheduler: DDPMScheduler, folder: Path, index: dict[str, Any] | None = None
+) -> None:
+    """Write a pipeline that ``DDPMPipeline.from_pretrained(folder)`` reads; its card stays.
+
+    ``index`` is added to ``model_index.json``.
+    """
+    card = folder / "README.md"
+    with replacing(folder) as part:
+        DDPMPipeline(unet, scheduler).save_pretrained(part)
+        _add(index or {}, part / "model_index.json")
+        if card.exists():
+            shutil.copy(card, part)
+    print(f"The pipeline is in {folder}.")
+
+
+def _add(entries: dict[str, Any], path: Path) -> None:
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({**known, **entries}, indent=2) + "\n")
