@@ -5,7 +5,7 @@
 the model and an edit between steps: no sampler's name stands here, and no network's.
 """
 
-from samplers.inverse_problems.guidance import Guidance, NormalData, guiding
+from samplers.inverse_problems.guidance import FromJacobian, Guidance, NormalData, guiding
 from samplers.inverse_problems.operators import (
     LinearOperator,
     check_operator,
@@ -19,6 +19,7 @@ from samplers.inverse_problems.replacement import Replacement, replaced_run, rep
 from samplers.inverse_problems.solve import solve_inverse_problem
 
 __all__ = [
+    "FromJacobian",
     "Guidance",
     "InverseProblem",
     "LinearOperator",

@@ -1,24 +1,27 @@
 r"""Guidance by the gradient of the measurement's likelihood, through the network.
 
-Given x_t, the data have mean D(x_t) and a covariance that is taken as ``r_t^2``, so the
-measurement is normal with mean ``A D(x_t)``, and the score of the posterior is
+Given x_t, the data have mean D(x_t) and some covariance P, so the measurement is taken as normal
+with mean ``A D(x_t)`` and covariance ``A P A^T + sigma_y^2``. The score of the posterior is then
 
-.. math:: \nabla \log p(x_t \mid y) \approx \nabla \log p(x_t)
-    + w \, J^T A^T (r_t^2 A A^T + \sigma_y^2)^{-1} (y - A D(x_t))
+.. math:: \nabla \log p(x_t \mid y) = \nabla \log p(x_t)
+    + w \, J^T A^T (A P A^T + \sigma_y^2)^{-1} (y - A D(x_t)), \qquad J = \partial D / \partial x_t
 
-with J the Jacobian of D and a weight w (Song et al. 2023, Pseudoinverse-guided diffusion models,
-section 3, https://openreview.net/forum?id=9_gsMA8MRKQ). Chung et al. 2023, eq. 16
-(https://arxiv.org/abs/2209.14687), have a scalar of their choice in place of the inverse.
+with a weight w = 1. Chung et al. 2023 (https://arxiv.org/abs/2209.14687) put a scalar of their
+choice in the place of the inverse; what is known of P makes the choice unnecessary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from samplers.inverse_problems.operators import damped_inverse, pseudo_inverse
+from samplers.inverse_problems.operators import (
+    Map,
+    conjugate_gradients,
+    damped_inverse,
+    pseudo_inverse,
+)
 from samplers.inverse_problems.problem import InverseProblem, check_count
 from samplers.prediction import Prediction, door, points_at, score_gain, value_and_pullback
 from samplers.schedule import Point, Schedule
@@ -26,34 +29,61 @@ from samplers.solve import Model
 
 
 @dataclass(frozen=True)
-class NormalData:
-    r"""The variance of x_0 given x_t for data N(m, std^2): ``1/r^2 = 1/std^2 + alpha^2/sigma^2``.
+class FromJacobian:
+    r"""The covariance that the network itself gives, ``P = (sigma^2 / alpha) J``.
 
-    With std = 1 and alpha = 1 it is that of Song et al. 2023, ``sigma^2 / (1 + sigma^2)``.
+    For a perfect network it is the true one (Tweedie's formula of second order, Boys et al. 2023,
+    https://arxiv.org/abs/2310.06721). The inverse is sought by conjugate gradients (Rozet et al.
+    2024, section 4.2, https://arxiv.org/abs/2405.13712), of which each iteration is a pass back
+    through the network.
+
+    iterations: one chooses the length of a step along the gradient, and as many as y has numbers
+        make the posterior exact for normal data. A trained network's J is no covariance in every
+        direction, so few are better than many.
     """
 
-    std: float = 1.0
+    iterations: int = 1
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ValueError(
+                f"The number of iterations is {self.iterations}; it must be a whole number from "
+                "1 up."
+            )
+
+
+@dataclass(frozen=True)
+class NormalData:
+    r"""The covariance ``P = r^2 I`` of data N(m, std^2 I): ``1/r^2 = 1/std^2 + alpha^2/sigma^2``.
+
+    With std = 1 and alpha = 1 it is that of Song et al. 2023, Pseudoinverse-guided diffusion
+    models, section 3 (https://openreview.net/forum?id=9_gsMA8MRKQ). The directions in which images
+    vary most matter: too small a std gives overshooting, too large a one forgets the measurement.
+    """
+
+    std: float
 
     def __post_init__(self) -> None:
         if not self.std > 0:
             raise ValueError(f"The standard deviation of the data is {self.std}; need above 0.")
 
-    def __call__(self, at: Point) -> Tensor:
+    def variance(self, at: Point) -> Tensor:
+        """r^2."""
         noise, signal = at.sigma.square(), (self.std * at.alpha).square()
         return self.std**2 * noise / (signal + noise)
 
 
 @dataclass(frozen=True)
 class Guidance:
-    r"""Settings of :func:`guiding`.
+    """Settings of :func:`guiding`.
 
     scale: the weight w of the measurement; 1 is Bayes' rule.
-    variance: ``r_t^2``, the variance of a number of x_0 given x_t, as a function of the point t.
-        Where A P A^T = r_t^2 A A^T holds for the true covariance P, the posterior is exact.
+    covariance: what is taken for the covariance P of x_0 given x_t. With the true one, the
+        posterior of normal data is exact.
     """
 
     scale: float = 1.0
-    variance: Callable[[Point], Tensor] = NormalData()
+    covariance: FromJacobian | NormalData = FromJacobian()
 
     def __post_init__(self) -> None:
         if not self.scale >= 0:
@@ -71,8 +101,8 @@ def guiding(
 
     The adaptive ones need one measurement for all samples, because they call the model with some.
     It predicts what ``model`` predicts. One call costs a call of the model and a pass back through
-    it, under ``torch.no_grad`` too. Raises ValueError at alpha = 0: start the grid at a smaller
-    ``sigma_max``.
+    it, and those of the covariance, under ``torch.no_grad`` too. Raises ValueError at alpha = 0:
+    start the grid at a smaller ``sigma_max``.
     """
     chosen = settings or Guidance()
 
@@ -82,18 +112,39 @@ def guiding(
         gain = score_gain(prediction, at)
         of_x, of_output = (number.to(x) for number in door(prediction, at))
         output, pull = value_and_pullback(lambda x: model(x, t), x)
-        pulled = _weighted_residual(problem, of_x * x + of_output * output, chosen.variance(at))
-        # D = of_x x + of_output output, and so is its Jacobian.
-        gradient = of_x * pulled + of_output * pull(pulled)
-        return output + (chosen.scale * gain).to(x) * gradient
+
+        def pull_data(cotangent: Tensor) -> Tensor:
+            """J^T times a cotangent, for D = of_x x + of_output output."""
+            return of_x * cotangent + of_output * pull(cotangent)
+
+        residual = problem.measurement.to(x) - problem.operator.forward(
+            of_x * x + of_output * output
+        )
+        weighted = _weighted(chosen.covariance, problem, residual, at, pull_data)
+        return output + (chosen.scale * gain).to(x) * pull_data(weighted)
 
     return guided
 
 
-def _weighted_residual(problem: InverseProblem, x0: Tensor, variance: Tensor) -> Tensor:
-    r"""``A^T (r^2 A A^T + sigma_y^2)^{-1} (y - A x_0)``, of the shape of x_0."""
-    operator, r2 = problem.operator, variance.to(x0)
-    residual = problem.measurement.to(x0) - operator.forward(x0)
-    if problem.noise_std == 0:
-        return pseudo_inverse(operator, residual) / r2
-    return damped_inverse(operator, residual, problem.noise_std**2 / r2) / r2
+def _weighted(
+    covariance: FromJacobian | NormalData,
+    problem: InverseProblem,
+    residual: Tensor,
+    at: Point,
+    pull_data: Map,
+) -> Tensor:
+    r"""``A^T (A P A^T + sigma_y^2)^{-1} residual``, of the shape of x_0."""
+    operator, noise = problem.operator, problem.noise_std**2
+    match covariance:
+        case FromJacobian(iterations):
+            factor = (at.sigma.square() / at.alpha).to(residual)
+
+            def measured(v: Tensor) -> Tensor:
+                return operator.forward(factor * pull_data(operator.adjoint(v))) + noise * v
+
+            return operator.adjoint(conjugate_gradients(measured, residual, iterations).x)
+        case NormalData():
+            r2 = covariance.variance(at).to(residual)
+            if noise == 0:
+                return pseudo_inverse(operator, residual) / r2
+            return damped_inverse(operator, residual, noise / r2) / r2

@@ -150,56 +150,64 @@ def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tens
     """``(A^T A + damping)^(-1) A^T y``; for damping 0 the limit, which is ``A^+ y``.
 
     damping: zero or positive, a number or one for each sample, to broadcast against an image.
+
+    Raises ValueError if conjugate gradients do not find it.
     """
     back = operator.adjoint(y)
     if operator.gram is not None:
         return back / (operator.gram + damping)
-    return conjugate_gradients(
+    found = conjugate_gradients(
         lambda x: operator.adjoint(operator.forward(x)) + damping * x, back, _ITERATIONS
     )
+    if bool(found.unsolved.any()):
+        raise ValueError(
+            f"Conjugate gradients have not found the pseudo-inverse in {_ITERATIONS} iterations; "
+            "give the operator a pseudo_inverse."
+        )
+    return found.x
 
 
-class _Search(NamedTuple):
-    """Where conjugate gradients stand: solution, residual, direction, and |residual|^2 a sample."""
+class Search(NamedTuple):
+    """Where conjugate gradients stand; the numbers of a sample are shaped to broadcast.
+
+    squared: |residual|^2 of each sample.
+    unsolved: whether a sample's residual is still above the rounding.
+    """
 
     x: Tensor
     residual: Tensor
     direction: Tensor
     squared: Tensor
+    unsolved: Tensor
 
 
-def conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Tensor:
-    """The solution x of ``matrix(x) = b``, for a symmetric matrix that is positive on b's range.
+def conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Search:
+    """Search the solution x of ``matrix(x) = b``, for a matrix that is symmetric and positive.
 
-    Each sample of the batch stops for itself, so it does not depend on the others.
-
-    Raises ValueError if a sample has not converged after ``iterations``.
+    Each sample of the batch stops for itself, so it does not depend on the others. A sample stops
+    too where the matrix turns out not to be positive.
     """
-    tolerance = 4 * torch.finfo(b.dtype).eps
-    goal = tolerance**2 * _dot(b, b)
-    now = _Search(torch.zeros_like(b), b, b, _dot(b, b))
+    goal = (4 * torch.finfo(b.dtype).eps) ** 2 * _dot(b, b)
+    now = Search(torch.zeros_like(b), b, b, _dot(b, b), _dot(b, b) > goal)
     for _ in range(iterations):
-        active = now.squared > goal
-        if not bool(active.any()):
-            return now.x
-        now = _next(matrix, now, active)
-    raise ValueError(
-        f"Conjugate gradients have not found the pseudo-inverse in {iterations} iterations; "
-        "give the operator a pseudo_inverse."
-    )
+        if not bool(now.unsolved.any()):
+            break
+        now = _next(matrix, now, goal)
+    return now
 
 
-def _next(matrix: Map, now: _Search, active: Tensor) -> _Search:
+def _next(matrix: Map, now: Search, goal: Tensor) -> Search:
     image = matrix(now.direction)
-    one = torch.ones_like(now.squared)
-    length = now.squared / torch.where(active, _dot(now.direction, image), one)
-    length = torch.where(active, length, 0 * one)
+    curvature = _dot(now.direction, image)
+    moving = now.unsolved & (curvature > 0)
+    one = torch.ones_like(curvature)
+    length = torch.where(moving, now.squared / torch.where(moving, curvature, one), 0 * one)
     residual = now.residual - length * image
     squared = _dot(residual, residual)
-    turn = squared / torch.where(active, now.squared, one)
-    return _Search(
-        now.x + length * now.direction, residual, residual + turn * now.direction, squared
-    )
+    turn = squared / torch.where(now.squared > 0, now.squared, one)
+    direction = residual + turn * now.direction
+    x = now.x + length * now.direction
+    return Search(x, residual, direction, squared, squared > goal)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
