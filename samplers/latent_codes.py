@@ -105,7 +105,7 @@ def interpolate(a: Tensor, b: Tensor, frames: int) -> Tensor:
     share = torch.linspace(0, 1, frames, dtype=a.dtype, device=a.device)
     share = share.reshape(-1, *(1 for _ in a.shape))
     cosine = (a * b).sum() / (a.norm() * b.norm())
-    if bool(1 - cosine.abs() < _PARALLEL):
+    if not bool(1 - cosine.abs() >= _PARALLEL):  # or a code of length 0, which has no angle
         return (1 - share) * a + share * b
     theta = cosine.acos()
     return (torch.sin((1 - share) * theta) * a + torch.sin(share * theta) * b) / torch.sin(theta)

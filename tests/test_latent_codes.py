@@ -84,7 +84,7 @@ def test_a_great_circle() -> None:
     torch.testing.assert_close(steps, steps[:1].expand(8))
 
 
-@pytest.mark.parametrize("factor", [1.0, -1.0, 2.0])
+@pytest.mark.parametrize("factor", [1.0, -1.0, 2.0, 0.0])
 def test_a_straight_line_where_there_is_no_circle(factor: float) -> None:
     a = noise(3)
     way = interpolate(a, factor * a, 3)
