@@ -24,10 +24,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.report import table, write
-from samplers.adaptive import Adaptive, get_pair, list_adaptive, sample_adaptive
+from samplers.adaptive import sample_adaptive
 from samplers.grid import Final, Spacing
+from samplers.integrate import Adaptive
 from samplers.noise import initial_noise
 from samplers.prediction import Prediction, door
+from samplers.registry import get_pair, list_adaptive
 from samplers.sample import sample
 from samplers.schedule import Schedule, VPDiscrete, VPLinear
 from samplers.solve import Model

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from benchmarks.digits import CPU, ROOT, SCHEDULE, Kept, load_network
 from benchmarks.report import table, write
-from samplers.adaptive import Adaptive
+from samplers.integrate import Adaptive
 from samplers.likelihood import bits_per_dim, dequantised, log_likelihood
 from samplers.pictures import write_png
 

@@ -9,8 +9,9 @@ from those before it only.
 
 from typing import TYPE_CHECKING
 
-from samplers.adaptive import Adaptive, list_adaptive, sample_adaptive
-from samplers.registry import Sampler, get_sampler, list_samplers
+from samplers.adaptive import sample_adaptive
+from samplers.integrate import Adaptive
+from samplers.registry import Sampler, get_sampler, list_adaptive, list_samplers
 from samplers.sample import sample
 
 if TYPE_CHECKING:

@@ -30,9 +30,10 @@ from diffusers.modular_pipelines.modular_pipeline_utils import (
 from diffusers.modular_pipelines.stable_diffusion_xl.denoise import StableDiffusionXLDenoiseStep
 from torch import Tensor
 
-from samplers.adaptive import DEFAULT, Adaptive, sample_adaptive
+from samplers.adaptive import sample_adaptive
 from samplers.diffusers_config import SchedulerSettings
 from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.integrate import DEFAULT, Adaptive
 from samplers.schedule import Point
 
 

@@ -13,14 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from samplers.adaptive import (
-    Adaptive,
-    AdaptiveResult,
-    Network,
-    encode_adaptive,
-    ends,
-    sample_adaptive,
-)
+from samplers.adaptive import AdaptiveResult, Network, encode_adaptive, ends, sample_adaptive
+from samplers.integrate import Adaptive
 from samplers.prediction import Prediction
 from samplers.schedule import Schedule
 

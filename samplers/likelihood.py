@@ -23,16 +23,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from samplers.adaptive import (
-    Adaptive,
-    Field,
-    Network,
-    angle_of,
-    ends,
-    integrate,
-    probability_flow,
-    scale_of,
-)
+from samplers.adaptive import Network, angle_of, ends, probability_flow, scale_of
+from samplers.integrate import Adaptive, Field, integrate
 from samplers.methods.embedded import Parts
 from samplers.noise import probe_noise, uniform_noise
 from samplers.prediction import Prediction, door, value_and_pullback

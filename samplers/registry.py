@@ -1,4 +1,4 @@
-"""Layer 4. The registry: one literal table of samplers, their names, claims and sources.
+"""Layer 4. The registry: literal tables of samplers, their names, claims and sources.
 
 A sampler is a method with its settings. Adding one is one function in ``samplers/methods`` and
 one row here; the tests find it by themselves. Third parties add theirs through the entry-point
@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from samplers.grid import Grid, make_grid
 from samplers.methods import (
@@ -25,19 +27,22 @@ from samplers.methods import (
     reverse_sde,
     unipc,
 )
+from samplers.methods.embedded import (
+    BOGACKI_SHAMPINE,
+    DORMAND_PRINCE,
+    Known,
+    Slope,
+    Trial,
+    dpm_solver_12,
+    dpm_solver_23,
+    runge_kutta,
+)
 from samplers.schedule import VPLinear
 from samplers.tableau import Tableau
 
 Method = Callable[[Grid], Tableau]
 
 ENTRY_POINT_GROUP = "samplers"
-
-ADAPTIVE = (
-    *("bogacki-shampine", "rk23", "bosh3", "ode23", "dormand-prince", "rk45", "dopri5", "ode45"),
-    *("dpm-solver-12", "dpm-12", "dpm-solver-23", "dpm-23", "dpm-adaptive"),
-    *("dpmpp-12", "dpm-solver++-12", "dpmpp-23", "dpm-solver++-23"),
-)
-"""Names of :mod:`samplers.adaptive`, which stands below; who asks for one here is told so."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +284,7 @@ def get_sampler(name: str) -> Sampler:
     found = squeezed.get(_plain(name).replace("-", ""))
     if found is not None:
         return registry()[found]
-    if _plain(name) in ADAPTIVE:
+    if _plain(name) in _pair_names():
         raise ValueError(
             f"{name!r} chooses its own steps, so it is no sampler of a fixed grid, and can't be a "
             "diffusers scheduler; use samplers.sample_adaptive, or `samplers sample`."
@@ -292,3 +297,79 @@ def get_sampler(name: str) -> Sampler:
 def _plain(name: str) -> str:
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
     return plain.removeprefix("sample-").removesuffix("scheduler")
+
+
+# ---------------------------------------------------------------- methods that choose their steps
+
+
+class Pair(NamedTuple):
+    """A method of two orders, of which the lower serves the estimate of the error.
+
+    step: ``step(slope, known, angle)`` tries a step to the angles [b].
+    order: q; the estimate falls with the q-th power of the step.
+    calls: network calls of a trial step, the one at its beginning included.
+    keeps_last: whether a step ends with the slope that the next one begins with.
+    in_log_snr: whether the method expands in the log-SNR, and so can't touch pure noise.
+    """
+
+    name: str
+    step: Callable[[Slope, Known, Tensor], Trial]
+    order: int
+    calls: int
+    keeps_last: bool
+    in_log_snr: bool
+    reference: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def least_nfe(self) -> int:
+        """The calls of a sample that takes one trial step: a DDIM step may stand on each side."""
+        return self.calls if self.keeps_last else self.calls + 2
+
+
+_LU = "Lu et al. 2022, arXiv:2206.00927, adaptive step size"
+_BS = "Bogacki, Shampine 1989, A 3(2) pair of Runge-Kutta formulas"
+_DP = "Dormand, Prince 1980, A family of embedded Runge-Kutta formulae"
+
+# fmt: off
+PAIRS: tuple[Pair, ...] = (
+    # Runge-Kutta pairs in the angle.
+    Pair("bogacki-shampine", partial(runge_kutta, pair=BOGACKI_SHAMPINE), order=3, calls=4,
+         keeps_last=True, in_log_snr=False, reference=_BS, aliases=("rk23", "bosh3", "ode23")),
+    Pair("dormand-prince", partial(runge_kutta, pair=DORMAND_PRINCE), order=5, calls=7,
+         keeps_last=True, in_log_snr=False, reference=_DP, aliases=("rk45", "dopri5", "ode45")),
+    # DPM-Solver: noise prediction, as published.
+    Pair("dpm-solver-12", partial(dpm_solver_12, predicting="noise"), order=2, calls=2,
+         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-12",)),
+    Pair("dpm-solver-23", partial(dpm_solver_23, predicting="noise"), order=3, calls=3,
+         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-23", "dpm-adaptive")),
+    # The same formulas on the prediction of x_0.
+    Pair("dpmpp-12", partial(dpm_solver_12, predicting="data"), order=2, calls=2,
+         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-solver++-12",)),
+    Pair("dpmpp-23", partial(dpm_solver_23, predicting="data"), order=3, calls=3,
+         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-solver++-23",)),
+)
+# fmt: on
+
+
+def get_pair(name: str) -> Pair:
+    """The adaptive method of this name or alias; ValueError with the nearest name if there is none.
+
+    Case, ``_`` and a leading ``sample_`` do not matter.
+    """
+    names = _pair_names()
+    plain = name.strip().lower().replace("_", "-").removeprefix("sample-")
+    if plain in names:
+        return names[plain]
+    near = difflib.get_close_matches(plain, names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"take one of {', '.join(list_adaptive())}."
+    raise ValueError(f"There is no adaptive method named {name!r}; {hint}")
+
+
+def list_adaptive() -> list[str]:
+    """The names of the adaptive methods."""
+    return [pair.name for pair in PAIRS]
+
+
+def _pair_names() -> dict[str, Pair]:
+    return {known: pair for pair in PAIRS for known in (pair.name, *pair.aliases)}

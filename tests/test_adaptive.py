@@ -18,21 +18,16 @@ import torch
 from torch import Tensor
 
 from samplers.adaptive import (
-    PAIRS,
-    Adaptive,
     AdaptiveResult,
-    Field,
-    Pair,
     angle_of,
     encode_adaptive,
-    get_pair,
-    integrate,
-    list_adaptive,
     probability_flow,
     sample_adaptive,
 )
+from samplers.integrate import Adaptive, Field, integrate
 from samplers.methods.embedded import BOGACKI_SHAMPINE, DORMAND_PRINCE, Embedded, Parts
 from samplers.prediction import PREDICTION_TYPES, PredictionType, clip
+from samplers.registry import PAIRS, Pair, get_pair, list_adaptive
 from samplers.sample import NotFiniteError
 from samplers.schedule import (
     EDM,

@@ -13,7 +13,6 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UNet2DModel, VQModel
 from torch import Tensor
 
-from samplers.adaptive import Adaptive
 from samplers.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -24,6 +23,7 @@ from samplers.checkpoint import (
     read_settings,
 )
 from samplers.grid import default_spacing
+from samplers.integrate import Adaptive
 from samplers.noise import initial_noise
 from samplers.sample import NotFiniteError, sample
 from tests import tiny_checkpoints

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers.adaptive import Adaptive
+from samplers.integrate import Adaptive
 from samplers.latent_codes import decode, encode, interpolate, tempered
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
 from tests.mixture import PLANE, gaussian

@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers.adaptive import Adaptive, Network
+from samplers.adaptive import Network
+from samplers.integrate import Adaptive
 from samplers.likelihood import (
     DEFAULT,
     ExactTrace,

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 import samplers.registry as registry_module
-from samplers.adaptive import PAIRS
 from samplers.grid import Grid, make_grid
 from samplers.methods import pf_ode
-from samplers.registry import ADAPTIVE, Sampler, get_sampler, list_samplers, registry
+from samplers.registry import PAIRS, Sampler, get_sampler, list_samplers, registry
 from samplers.schedule import VPLinear
 from samplers.tableau import Tableau
 
@@ -112,9 +111,7 @@ def test_an_unknown_name_suggests_the_nearest(wrong: str, near: str) -> None:
 
 
 def test_the_name_of_an_adaptive_method_is_told_from_a_wrong_one() -> None:
-    names = {name for pair in PAIRS for name in (pair.name, *pair.aliases)}
-    assert names == set(ADAPTIVE)
-    for name in names:
+    for name in (name for pair in PAIRS for name in (pair.name, *pair.aliases)):
         with pytest.raises(ValueError, match="chooses its own steps"):
             get_sampler(name)
 

@@ -136,9 +136,11 @@ def test_more_steps_come_nearer(sampler: Sampler) -> None:
         )
 
     exact = run("rk4", 150, {})
-    errors = [float((run(sampler.name, n, options) - exact).abs().max()) for n in (16, 64)]
+    # Freezing the drift of the reverse SDE costs reverse diffusion four times the steps.
+    steps = (64, 256) if sampler.name.startswith("reverse-diffusion") else (16, 64)
+    errors = [float((run(sampler.name, n, options) - exact).abs().max()) for n in steps]
     assert errors[1] < 0.5 * errors[0]
-    assert errors[1] < 0.3
+    assert errors[1] < 0.1
 
 
 # Gradients.

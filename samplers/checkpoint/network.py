@@ -10,12 +10,13 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
-from samplers.adaptive import Adaptive, AdaptiveResult, sample_adaptive
+from samplers.adaptive import AdaptiveResult, sample_adaptive
 from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import INDEX, NULL_LABEL, Folder
 from samplers.checkpoint.loading import load_component
 from samplers.diffusers_config import SchedulerSettings
 from samplers.grid import default_spacing, make_grid
+from samplers.integrate import Adaptive
 from samplers.inverse_problems import (
     Guidance,
     InverseProblem,

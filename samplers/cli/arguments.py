@@ -12,9 +12,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from samplers.adaptive import get_pair, list_adaptive
 from samplers.grid import SPACINGS
-from samplers.registry import get_sampler, list_samplers
+from samplers.registry import get_pair, get_sampler, list_adaptive, list_samplers
 
 DTYPES = {
     "float16": torch.float16,

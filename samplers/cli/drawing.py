@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from samplers.adaptive import Adaptive, list_adaptive
 from samplers.checkpoint import Checkpoint, NetworkCheckpoint, Recipe, Tick
 from samplers.cli.choices import chosen_options
 from samplers.cli.opening import recipe_from
 from samplers.cli.text import counted
+from samplers.integrate import Adaptive
 from samplers.pictures import to_images
+from samplers.registry import list_adaptive
 
 STEPS = 20
 TOLERANCE = 0.01

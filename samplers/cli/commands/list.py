@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
-from samplers.adaptive import PAIRS, Pair
 from samplers.cli.arguments import Commands, add_command
 from samplers.cli.text import aligned
-from samplers.registry import Sampler, registry
+from samplers.registry import PAIRS, Pair, Sampler, registry
 
 _NOTES = """
 order  of accuracy, on the probability-flow ODE (without its noise, if the sampler draws any)
 noise  whether fresh noise is drawn, and the order that this leaves in the law / in the path
 calls  network calls (NFE) of a full step; the last step, to sigma = 0, takes one
+`samplers show NAME` has the whole reference, the options and the table.
 
 Adaptive methods, for `samplers sample --tolerance`: each image has steps of its own. The order is
 of the solution, and in brackets of the one that it is compared with.
@@ -70,7 +71,7 @@ def _table(samplers: Sequence[Sampler], pairs: Sequence[Pair]) -> str:
             f"{sampler.order:g}",
             _noise(sampler),
             f"{sampler.calls}",
-            sampler.reference,
+            shorten(sampler.reference, 42, placeholder=" …", break_on_hyphens=False),
         )
         for sampler in samplers
     ]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from samplers import schedule
-from samplers.adaptive import list_adaptive
 from samplers.cli.arguments import (
     Commands,
     add_command,
@@ -19,7 +18,7 @@ from samplers.cli.arguments import (
 from samplers.cli.choices import chosen_options
 from samplers.cli.failure import Failure
 from samplers.grid import default_spacing, make_grid
-from samplers.registry import Sampler, get_sampler
+from samplers.registry import Sampler, get_sampler, list_adaptive
 from samplers.schedule import Schedule
 from samplers.tableau import Tableau
 

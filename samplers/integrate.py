@@ -1,0 +1,318 @@
+r"""Layer 5. Adaptive steps, controlled sample by sample.
+
+Each sample has its own position and its own step. A trial step asks the slope once for each stage,
+with an angle for each sample; a sample that has arrived leaves the batch. No sample's result
+depends on the others, not by a bit, if the slope treats samples alike.
+
+Nothing here knows a network: :func:`integrate` carries :class:`Parts`, such as an image and a
+number that belongs to it, along any slope, from noise to data or back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from samplers.methods.embedded import Known, Parts, Slope, Trial
+from samplers.registry import Pair, get_pair
+
+# The controller of step sizes: h <- h * clamp(0.9 E^(-1/q)), as in DPM-Solver's algorithm but for
+# the bounds, which are those of every textbook.
+_SAFETY = 0.9
+_SHRINK, _GROW = 0.2, 5.0
+# The share of the whole way that the first step tries.
+_FIRST = 0.2
+# Tolerances below this many units in the last place of the state would be met by chance alone.
+_LEAST_ULPS = 8
+
+# ------------------------------------------------------------------------------ the settings
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """How the steps are chosen.
+
+    method: a name from :func:`list_adaptive`.
+    rtol, atol: a step is accepted if the root mean square, over the sample, of
+        ``error / (atol + rtol max(|before|, |after|))`` is at most 1, with x in
+        variance-preserving coordinates (for data of order one, x is too, at every noise level).
+    max_nfe: the network calls that each sample may have. A trial step is made only if the sample
+        can be finished within them after it. If not, one DDIM step goes the rest of the way, and
+        the sample is reported as not within tolerance.
+
+    Raises ValueError for an unknown method, a tolerance that is not positive and finite, or fewer
+    calls than one step needs.
+    """
+
+    method: str = "bogacki-shampine"
+    rtol: float = 0.01
+    atol: float = 0.01
+    max_nfe: int = 500
+
+    def __post_init__(self) -> None:
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be positive and finite.")
+        least = self.pair.least_nfe
+        if isinstance(self.max_nfe, bool) or not isinstance(self.max_nfe, int):
+            raise ValueError(f"max_nfe is {self.max_nfe!r}; it must be a whole number.")
+        if self.max_nfe < least:
+            raise ValueError(
+                f"max_nfe is {self.max_nfe}; {self.pair.name!r} needs at least {least} network "
+                "calls for one step."
+            )
+
+    @property
+    def pair(self) -> Pair:
+        return get_pair(self.method)
+
+
+DEFAULT = Adaptive()
+
+
+# -------------------------------------------------------------------------------- the driver
+
+
+Field = Callable[[Parts, Tensor, Tensor], Parts]
+"""The slope of some samples of a batch: (x, phi [b], their places in the batch [b]) -> dx / dphi.
+
+phi is float64, the places are whole numbers; both lie on the CPU.
+"""
+
+
+class Integration(NamedTuple):
+    """The states at the end and, for each sample [B], what they cost.
+
+    nfe: network calls, those of rejected steps included.
+    within_tolerance: whether the sample arrived by accepted steps alone.
+    """
+
+    x: Parts
+    nfe: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    within_tolerance: Tensor
+
+
+class _Sample(NamedTuple):
+    """A sample under way: its place in the batch, its state and slope (one row each) at its angle,
+    the length of the step that it tries next, and its counts."""
+
+    place: int
+    x: Parts
+    slope: Parts | None
+    angle: float
+    h: float
+    nfe: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    within_tolerance: bool = True
+
+
+def integrate(
+    field: Field,
+    x: Parts,
+    start: float,
+    end: float,
+    settings: Adaptive = DEFAULT,
+    land: float | None = None,
+) -> Integration:
+    r"""Carry every sample from the angle ``start`` to the angle ``end``, in either direction.
+
+    field: it is asked about the samples that need a slope, which are not the same each time.
+    land: where a last step of DDIM goes, ``cos(d) x - sin(d) v`` over an angle d; nowhere, if it
+        is not given. A sample that may make no further call goes there from where it is.
+
+    A method that expands in the log-SNR leaves and reaches pure noise by a DDIM step, too, short
+    enough for the tolerance. The error of every part is controlled, the worst one decides; for
+    parts that are no noisy data, such as a likelihood, take a Runge-Kutta pair.
+    Gradients flow to x and through the field, for the steps that were taken; the choice of steps
+    has none. Raises ValueError for a tolerance that the dtype of x can't resolve.
+    """
+    _check_precision(x, settings)
+    first, last = _reachable(start, settings), _reachable(end, settings)
+    land = end if land is None else land
+    h = _FIRST * abs(last - first)
+    samples = [_Sample(i, row, None, start, h) for i, row in enumerate(x.rows)]
+    if first != start:
+        samples = [_ddim(sample, first) for sample in _evaluated(field, samples)]
+    moving, done = _split(samples, lambda sample: sample.angle != land)
+    while moving:
+        going, stopping = _split(
+            _evaluated(field, moving), lambda sample: _goes_on(sample, last, land, settings)
+        )
+        done += [_landed(sample, last, land) for sample in stopping]
+        tried = _tried(field, going, last, settings)
+        moving, arrived = _split(tried, lambda sample: sample.angle != land)
+        done += arrived
+    return _collected(done)
+
+
+def _check_precision(x: Parts, settings: Adaptive) -> None:
+    epsilon = max(torch.finfo(tensor.dtype).eps for tensor in x.tensors)
+    if settings.rtol + settings.atol < _LEAST_ULPS * epsilon:
+        raise ValueError(
+            f"rtol + atol is {settings.rtol + settings.atol:.3g}, which {x.tensors[0].dtype} can't "
+            f"resolve; give at least {_LEAST_ULPS * epsilon:.3g}, or float64."
+        )
+
+
+def _reachable(angle: float, settings: Adaptive) -> float:
+    """The angle, or one near it if that is pure noise and the method needs a finite log-SNR.
+
+    DDIM errs by the square of the angle that it crosses.
+    """
+    if not settings.pair.in_log_snr or math.pi / 2 - angle > 1e-9:
+        return angle
+    return math.pi / 2 - 0.1 * math.sqrt(settings.rtol + settings.atol)
+
+
+def _evaluated(field: Field, samples: Sequence[_Sample]) -> list[_Sample]:
+    """The same samples, all with their slopes; one network call for those that lack it."""
+    lacking = [sample for sample in samples if sample.slope is None]
+    if not lacking:
+        return list(samples)
+    x = _joined(sample.x for sample in lacking)
+    slopes = field(x, _angles(lacking), _places(lacking)).rows
+    found = {sample.place: slope for sample, slope in zip(lacking, slopes, strict=True)}
+    return [
+        sample._replace(slope=found[sample.place], nfe=sample.nfe + 1)
+        if sample.place in found
+        else sample
+        for sample in samples
+    ]
+
+
+def _goes_on(sample: _Sample, last: float, land: float, settings: Adaptive) -> bool:
+    """Whether there is a step to try, and calls enough for it and for what must follow."""
+    if sample.angle == last:
+        return False
+    pair = settings.pair
+    finished = pair.keeps_last or _next_angle(sample, last) == land
+    return sample.nfe + pair.calls - 1 + (0 if finished else 1) <= settings.max_nfe
+
+
+def _next_angle(sample: _Sample, last: float) -> float:
+    way = last - sample.angle
+    # A rest of a few units in the last place is no step of its own.
+    if sample.h >= abs(way) * (1 - 1e-12):
+        return last
+    return sample.angle + math.copysign(sample.h, way)
+
+
+def _landed(sample: _Sample, last: float, land: float) -> _Sample:
+    """The sample at the end; it kept the tolerance if only the last DDIM step was left to do."""
+    return _ddim(sample, land)._replace(within_tolerance=sample.angle == last)
+
+
+def _ddim(sample: _Sample, angle: float) -> _Sample:
+    r"""The step that holds for every angle (Salimans and Ho 2022, appendix D).
+
+    .. math:: x' = \cos(\phi - \phi') \, x - \sin(\phi - \phi') \, v
+    """
+    assert sample.slope is not None  # it was evaluated before
+    crossed = sample.angle - angle
+    x = math.cos(crossed) * sample.x - math.sin(crossed) * sample.slope
+    return sample._replace(x=x, slope=None, angle=angle)
+
+
+def _tried(
+    field: Field, samples: Sequence[_Sample], last: float, settings: Adaptive
+) -> list[_Sample]:
+    """The same samples after one trial step each: moved on if it was accepted, or where they were
+    with a shorter step."""
+    if not samples:
+        return []
+    slopes = [sample.slope for sample in samples if sample.slope is not None]
+    known = Known(_joined(sample.x for sample in samples), Parts.joined(slopes), _angles(samples))
+    angles = [_next_angle(sample, last) for sample in samples]
+    slope = _at_places(field, _places(samples))
+    trial = settings.pair.step(slope, known, torch.tensor(angles, dtype=torch.float64))
+    errors = _errors(trial, known.x, settings)
+    slopes_there = [None] * len(samples) if trial.last is None else trial.last.rows
+    rows = zip(samples, angles, errors, trial.x.rows, slopes_there, strict=True)
+    return [_judged(*row, settings.pair) for row in rows]
+
+
+def _at_places(field: Field, places: Tensor) -> Slope:
+    return lambda x, angle: field(x, angle, places)
+
+
+def _judged(
+    sample: _Sample, angle: float, error: float, x: Parts, slope: Parts | None, pair: Pair
+) -> _Sample:
+    h = abs(angle - sample.angle) * _factor(error, pair.order)
+    paid = sample._replace(h=h, nfe=sample.nfe + pair.calls - 1)
+    if error <= 1:
+        return paid._replace(x=x, slope=slope, angle=angle, accepted=sample.accepted + 1)
+    return paid._replace(rejected=sample.rejected + 1)
+
+
+def _factor(error: float, order: int) -> float:
+    """By how much the next step is longer than this one."""
+    if error == 0:
+        return _GROW
+    if math.isnan(error):
+        return _SHRINK
+    return min(max(_SAFETY * math.pow(error, -1 / order), _SHRINK), _GROW)
+
+
+def _errors(trial: Trial, before: Parts, settings: Adaptive) -> list[float]:
+    """The error of each sample in units of the tolerance: that of its worst part."""
+    of_parts = []
+    tensors = zip(before.tensors, trial.x.tensors, trial.error.tensors, strict=True)
+    for x, high, error in tensors:
+        error = error.detach()
+        size = torch.maximum(x.detach().abs(), (high.detach() - error).abs())
+        of_parts.append(_mean((error / (settings.atol + settings.rtol * size)).square()).sqrt())
+    worst: list[float] = torch.stack(of_parts).amax(dim=0).tolist()
+    return worst
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean over each sample, in an order of additions that does not depend on the batch."""
+    rows = values.reshape(len(values), -1)
+    count = rows.shape[1]
+    while rows.shape[1] > 1:
+        half = rows.shape[1] // 2
+        rows = torch.cat([rows[:, :half] + rows[:, half : 2 * half], rows[:, 2 * half :]], dim=1)
+    return rows[:, 0] / count
+
+
+def _collected(samples: Sequence[_Sample]) -> Integration:
+    samples = sorted(samples, key=lambda sample: sample.place)
+    return Integration(
+        _joined(sample.x for sample in samples),
+        torch.tensor([sample.nfe for sample in samples]),
+        torch.tensor([sample.accepted for sample in samples]),
+        torch.tensor([sample.rejected for sample in samples]),
+        torch.tensor([sample.within_tolerance for sample in samples]),
+    )
+
+
+def _joined(rows: Iterable[Parts]) -> Parts:
+    return Parts.joined(list(rows))
+
+
+def _angles(samples: Sequence[_Sample]) -> Tensor:
+    return torch.tensor([sample.angle for sample in samples], dtype=torch.float64)
+
+
+def _places(samples: Sequence[_Sample]) -> Tensor:
+    return torch.tensor([sample.place for sample in samples])
+
+
+def _split(
+    samples: Iterable[_Sample], keep: Callable[[_Sample], bool]
+) -> tuple[list[_Sample], list[_Sample]]:
+    """Those for which ``keep`` holds, and the others."""
+    kept: list[_Sample] = []
+    others: list[_Sample] = []
+    for sample in samples:
+        (kept if keep(sample) else others).append(sample)
+    return kept, others
