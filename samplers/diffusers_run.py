@@ -5,13 +5,13 @@ Nothing here knows diffusers.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from samplers.noise import hashed_seed
 from samplers.schedule import Point
 from samplers.solve import Solver, State
 
@@ -88,22 +88,17 @@ def sample_seeds(sample: Tensor, generator: Generators | None = None) -> tuple[i
     the starting latents with it, so they stand for it.
     """
     if generator is None:
-        return tuple(_hash(_bytes(row)) for row in sample.detach().cpu())
+        return tuple(hashed_seed(_bytes(row)) for row in sample.detach().cpu())
     if isinstance(generator, torch.Generator):
         state = _bytes(generator.get_state())
         places = (b"" if i == 0 else i.to_bytes(8, "little") for i in range(len(sample)))
-        return tuple(_hash(state + place) for place in places)
+        return tuple(hashed_seed(state + place) for place in places)
     if len(generator) != len(sample):
         raise ValueError(
             f"{len(generator)} generators came for {len(sample)} samples; give one for each."
         )
-    return tuple(_hash(_bytes(own.get_state())) for own in generator)
+    return tuple(hashed_seed(_bytes(own.get_state())) for own in generator)
 
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.flatten().view(torch.uint8).numpy().tobytes()
-
-
-def _hash(data: bytes) -> int:
-    """63 bits of BLAKE2."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1

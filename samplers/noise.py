@@ -8,6 +8,7 @@ is asked for.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,6 +119,11 @@ def initial_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Standard normal starting noise of shape ``[len(seeds), *shape]``, float64 on the CPU."""
     check_seeds(seeds)
     return _batch(seeds, _INITIAL, shape)
+
+
+def hashed_seed(data: bytes) -> int:
+    """A seed that stands for ``data``: 63 bits of its BLAKE2 hash."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
 
 
 def probe_noise(seeds: Sequence[int], probe: int, shape: Sequence[int]) -> Tensor:

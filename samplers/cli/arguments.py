@@ -28,6 +28,12 @@ NUM_ANSWERS = 6
 """Images that are drawn for one measurement."""
 
 
+ABOUT_NUMBERS = """
+Two numbers are printed, root mean squares over pixels from -1 to 1: how far the images are from
+what was given, and how far they deviate from each other in what was not.
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are exceptions, so that they leave the command as all others do."""
 

@@ -21,7 +21,7 @@ from samplers.cli.opening import open_network, recipe_from
 from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import counted
-from samplers.inverse_problems import Guidance, InverseProblem, Replacement, pseudo_inverse
+from samplers.inverse_problems import Guidance, InverseProblem, Replacement, agreement
 from samplers.pictures import Cell, table, to_images
 from samplers.sample import NotFiniteError
 
@@ -166,19 +166,11 @@ def _finish(job: Job) -> int:
 
 
 def _numbers(problem: InverseProblem, images: Tensor) -> dict[str, float]:
-    """Root mean squares, over pixels from -1 to 1: of the error, and between the images."""
-    operator = problem.operator
-    measured = operator.forward(images)
-    error = measured - problem.measurement.to(images)
-    numbers = {"error_of_measurement": _rms(error)}
-    if len(images) > 1:
-        unseen = images - pseudo_inverse(operator, measured)
-        numbers["deviation_of_the_rest"] = _rms(unseen.std(dim=0))
+    found = agreement(problem, images)
+    numbers = {"error_of_measurement": found.error}
+    if found.deviation is not None:
+        numbers["deviation_of_the_rest"] = found.deviation
     return numbers
-
-
-def _rms(x: Tensor) -> float:
-    return float(x.square().mean().sqrt())
 
 
 def _picture(job: Job, images: Tensor) -> Image.Image:

@@ -7,24 +7,35 @@ the model and an edit between steps: no sampler's name stands here, and no netwo
 
 from samplers.inverse_problems.guidance import FromJacobian, Guidance, NormalData, guiding
 from samplers.inverse_problems.operators import (
+    Grey,
     LinearOperator,
     check_operator,
     colourisation,
     downsampling,
     inpainting,
     pseudo_inverse,
+    unmeasured,
 )
-from samplers.inverse_problems.problem import InverseProblem, check_problem, project
+from samplers.inverse_problems.problem import (
+    Agreement,
+    InverseProblem,
+    agreement,
+    check_problem,
+    project,
+)
 from samplers.inverse_problems.replacement import Replacement, replaced_run, replacing
 from samplers.inverse_problems.solve import solve_inverse_problem
 
 __all__ = [
+    "Agreement",
     "FromJacobian",
+    "Grey",
     "Guidance",
     "InverseProblem",
     "LinearOperator",
     "NormalData",
     "Replacement",
+    "agreement",
     "check_operator",
     "check_problem",
     "colourisation",
@@ -36,4 +47,5 @@ __all__ = [
     "replaced_run",
     "replacing",
     "solve_inverse_problem",
+    "unmeasured",
 ]

@@ -146,6 +146,11 @@ def pseudo_inverse(operator: LinearOperator, y: Tensor) -> Tensor:
     return damped_inverse(operator, y, y.new_zeros(()))
 
 
+def unmeasured(operator: LinearOperator, x: Tensor) -> Tensor:
+    """The part of x that its measurement does not see, ``x - A^+ A x``."""
+    return x - pseudo_inverse(operator, operator.forward(x))
+
+
 def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tensor:
     """``(A^T A + damping)^(-1) A^T y``; for damping 0 the limit, which is ``A^+ y``.
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from samplers.inverse_problems.operators import LinearOperator, check_operator, pseudo_inverse
+from samplers.inverse_problems.operators import (
+    LinearOperator,
+    check_operator,
+    pseudo_inverse,
+    unmeasured,
+)
 from samplers.solve import working_dtype
 
 
@@ -70,6 +76,30 @@ def check_count(problem: InverseProblem, count: int) -> None:
         raise ValueError(
             f"{given} measurements came for {count} samples; give one for each, or one for all."
         )
+
+
+class Agreement(NamedTuple):
+    """How answers agree with a measurement and with each other, as root mean squares.
+
+    error: of their own measurements, ``A x - y``.
+    deviation: between the answers, of what was not measured; None for a single one.
+    """
+
+    error: float
+    deviation: float | None
+
+
+def agreement(problem: InverseProblem, x: Tensor) -> Agreement:
+    """The agreement of the answers x [B, ...]."""
+    operator = problem.operator
+    error = operator.forward(x) - problem.measurement.to(x)
+    alone = len(x) == 1
+    deviation = None if alone else _rms(unmeasured(operator, x).std(dim=0))
+    return Agreement(_rms(error), deviation)
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
 
 
 def project(x: Tensor, problem: InverseProblem) -> Tensor:

@@ -12,7 +12,6 @@ brings them together (Lugmayr et al. 2022, algorithm 1, https://arxiv.org/abs/22
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from samplers.inverse_problems.operators import Shape, pseudo_inverse
 from samplers.inverse_problems.problem import InverseProblem
-from samplers.noise import RowNoise
+from samplers.noise import RowNoise, hashed_seed
 from samplers.schedule import Point
 from samplers.solve import Model, Solver, State
 from samplers.tableau import Tableau
@@ -205,13 +204,9 @@ def _reaches(coefficients: Tensor, lags: tuple[int, ...], most: int) -> bool:
 
 def _noise(seeds: Sequence[int], shape: Shape, purpose: str, visit: int) -> RowNoise:
     """Noise of its own for a purpose and a visit, independent of that of the seeds themselves."""
-    return RowNoise(tuple(_derived(seed, f"{purpose} {visit}") for seed in seeds), shape)
-
-
-def _derived(seed: int, purpose: str) -> int:
-    """63 bits of BLAKE2."""
-    digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    return RowNoise(
+        tuple(hashed_seed(f"{seed} {purpose} {visit}".encode()) for seed in seeds), shape
+    )
 
 
 def _draw(noise: RowNoise, row: int, like: Tensor) -> Tensor:

@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import get_args
 
 from samplers.cli.arguments import (
+    ABOUT_NUMBERS,
     Commands,
     add_command,
     add_network_arguments,
     add_restoring_arguments,
 )
-from samplers.inverse_problems.operators import Grey
+from samplers.inverse_problems import Grey
 
 _EPILOG = """\
 example:
   samplers colorize assets/colour grey.png --num-images 6 --output coloured.png
-
-Two numbers are printed, root mean squares over pixels from -1 to 1: how far the images are from
-what was given, and how far they deviate from each other in what was not.
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add the command ``colorize``."""
-    parser = add_command(commands, "colorize", "draw colours for a grey picture", _EPILOG)
+    parser = add_command(
+        commands, "colorize", "draw colours for a grey picture", _EPILOG + ABOUT_NUMBERS
+    )
     add_network_arguments(parser, "class of a class-conditional model [no class, if it knows one]")
     parser.add_argument("image", type=Path, metavar="GREY", help="a grey PNG or JPEG")
     parser.add_argument(

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from samplers.cli.arguments import (
+    ABOUT_NUMBERS,
     Commands,
     add_command,
     add_network_arguments,
@@ -18,15 +19,14 @@ example:
 
 White in the mask is what is unknown and gets drawn; black stays as it is. The mask has the size of
 the picture, and greys count as the nearer of the two.
-
-Two numbers are printed, root mean squares over pixels from -1 to 1: how far the images are from
-what was given, and how far they deviate from each other in what was not.
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add the command ``inpaint``."""
-    parser = add_command(commands, "inpaint", "draw what is missing in a picture", _EPILOG)
+    parser = add_command(
+        commands, "inpaint", "draw what is missing in a picture", _EPILOG + ABOUT_NUMBERS
+    )
     add_network_arguments(parser, "class of a class-conditional model [no class, if it knows one]")
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a PNG or JPEG")
     parser.add_argument(

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from samplers.cli.arguments import (
+    ABOUT_NUMBERS,
     Commands,
     add_command,
     add_network_arguments,
@@ -18,16 +19,16 @@ example:
   samplers restore assets/digits small.png --downsampled 4 --num-images 6 --output restored.png
 
 A pixel of the given picture is the mean of a block of so many times so many pixels of the result.
-
-Two numbers are printed, root mean squares over pixels from -1 to 1: how far the images are from
-what was given, and how far they deviate from each other in what was not.
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add the command ``restore``."""
     parser = add_command(
-        commands, "restore", "draw pictures of full size for one that was made smaller", _EPILOG
+        commands,
+        "restore",
+        "draw pictures of full size for one that was made smaller",
+        _EPILOG + ABOUT_NUMBERS,
     )
     add_network_arguments(parser, "class of a class-conditional model [no class, if it knows one]")
     parser.add_argument("image", type=Path, metavar="SMALL", help="a PNG or JPEG")
