@@ -43,7 +43,7 @@ from samplers.solve import Model, Solver
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples" / "digits"))
 from classifier import DigitClassifier, load_classifier  # noqa: E402  a script's neighbour
-from data import digits  # noqa: E402
+from mnist import digits  # noqa: E402
 
 CHECKPOINT = ROOT / "assets" / "digits"
 KEPT = ROOT / "docs" / "benchmarks" / "digits.json"

@@ -30,8 +30,8 @@ from samplers.likelihood import bits_per_dim, dequantised, log_likelihood
 from samplers.pictures import write_png
 
 sys.path.insert(0, str(ROOT / "examples" / "digits"))
-from data import FILES, read_idx
 from fetch_fashion import clothes
+from mnist import FILES, read_idx
 
 KEPT = ROOT / "docs" / "benchmarks" / "likelihood.json"
 PICTURE = ROOT / "assets" / "pictures" / "likelihood.png"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler
+from accelerate import PartialState
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from samplers.files import replacing
@@ -17,6 +20,7 @@ from samplers.pictures import sheet, to_images, write_png
 from samplers.sample import sample
 from samplers.schedule import VPDiscrete
 from samplers.solve import Model
+from samplers.training import CHECKPOINT, load_average
 
 
 def parse_arguments(description: str, data: str, output: str, steps: int) -> argparse.Namespace:
@@ -31,6 +35,30 @@ def parse_arguments(description: str, data: str, output: str, steps: int) -> arg
     arguments = parser.parse_args()
     arguments.export = arguments.export or arguments.output / "pipeline"
     return arguments
+
+
+def train_or_export(
+    arguments: argparse.Namespace,
+    build: Callable[[int], UNet2DModel],
+    fit: Callable[[UNet2DModel], nn.Module],
+    scheduler: DDPMScheduler,
+    index: dict[str, Any] | None = None,
+) -> None:
+    """Do what the command line says: train and export, or export the last checkpoint.
+
+    build: seed -> the network; fit: the network -> its average after training. ``index`` is added
+    to ``model_index.json``. What goes wrong ends the program with one sentence.
+    """
+    try:
+        unet: nn.Module = build(arguments.seed)
+        if arguments.export_only:
+            load_average(arguments.output / CHECKPOINT, unet)
+        else:
+            unet = fit(unet)
+        if PartialState().is_main_process:
+            export(unet, scheduler, arguments.export, index)
+    except (ArithmeticError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 @torch.no_grad()

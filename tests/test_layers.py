@@ -25,7 +25,7 @@ ORDER = (
     "samplers.registry",
     *("samplers.sample", "samplers.integrate", "samplers.adaptive"),
     *("samplers.likelihood", "samplers.latent_codes"),
-    *("samplers.inverse_problems", "samplers.training", "samplers.pictures"),
+    *("samplers.inverse_problems", "samplers.training", "samplers.denoising", "samplers.pictures"),
     *("samplers.diffusers_config", "samplers.diffusers_run", "samplers.diffusers_scheduler"),
     "samplers.diffusers_blocks",
     *("samplers.checkpoint.base", "samplers.checkpoint.folder", "samplers.checkpoint.loading"),

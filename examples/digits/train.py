@@ -14,25 +14,16 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
-from data import digits
 from diffusers import DDPMScheduler, UNet2DModel
+from mnist import digits
 from torch import Tensor, nn
 
+from samplers.denoising import LabelDropout, denoising_loss
 from samplers.schedule import VPDiscrete
-from samplers.training import (
-    CHECKPOINT,
-    Every,
-    LabelDropout,
-    TrainingConfig,
-    denoising_loss,
-    load_average,
-    seeded,
-    train,
-)
+from samplers.training import Every, TrainingConfig, seeded, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from examples.unets import draw, export, parse_arguments
+from examples.unets import draw, parse_arguments, train_or_export
 
 CLASSES = 10
 NO_CLASS = CLASSES
@@ -43,17 +34,16 @@ def main() -> None:
     arguments = parse_arguments(
         "Train a diffusion model of the MNIST digits.", "data/mnist", "runs/digits", steps=5000
     )
-    try:
-        unet = build_unet(arguments.seed)
-        if arguments.export_only:
-            load_average(arguments.output / CHECKPOINT, unet)
-        else:
-            unet = train_unet(unet, arguments.data, arguments.output, settings(arguments))
-        if PartialState().is_main_process:
-            # `samplers sample --guidance` reads which class stands for "no class".
-            export(unet, build_scheduler(), arguments.export, {"_null_label": NO_CLASS})
-    except (ArithmeticError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    config = settings(arguments)
+    # `samplers sample --guidance` reads which class stands for "no class".
+    index = {"_null_label": NO_CLASS}
+    train_or_export(
+        arguments,
+        build_unet,
+        lambda unet: train_unet(unet, arguments.data, arguments.output, config),
+        build_scheduler(),
+        index,
+    )
 
 
 def settings(arguments: argparse.Namespace) -> TrainingConfig:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from classifier import ClassifierConfig, DigitClassifier, save_classifier
-from data import digits
+from mnist import digits
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from classifier import ClassifierConfig, save_classifier
-from data import digits
+from mnist import digits
 from noisy_classifier import NoisyDigitClassifier
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from samplers.denoising import perturb
 from samplers.schedule import Point, Schedule, VPDiscrete
-from samplers.training import Objective, TrainingConfig, perturb, seeded, train
+from samplers.training import Objective, TrainingConfig, seeded, train
 
 SCHEDULE = VPDiscrete.linear()
 """That of the diffusion model in ``assets/digits``."""

@@ -42,15 +42,15 @@ from samplers.inverse_problems import (
     colourisation,
     downsampling,
     inpainting,
-    pseudo_inverse,
     solve_inverse_problem,
+    unmeasured,
 )
 from samplers.noise import initial_noise
 from samplers.pictures import Cell, table, to_images, write_png
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]
-from data import digits  # noqa: E402  the scripts' neighbours
+from mnist import digits  # noqa: E402  the scripts' neighbours
 
 from examples.colour.cifar10 import cifar10  # noqa: E402
 
@@ -213,11 +213,6 @@ def report(
         f"{name:35} error {rms(error):.1e}   distance {rms(distance):.3f}   "
         f"diversity {rms(between):.3f}   {seconds:.0f} s"
     )
-
-
-def unmeasured(operator: LinearOperator, x: Tensor) -> Tensor:
-    """The part of x that the measurement does not see, x - A^+ A x."""
-    return x - pseudo_inverse(operator, operator.forward(x))
 
 
 def rms(x: Tensor) -> float:

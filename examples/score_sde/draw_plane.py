@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from samplers.denoising import WeightingName
 from samplers.pictures import Cell, table, write_png
 from samplers.sample import sample
-from samplers.training import CHECKPOINT, WeightingName, load_average, seeded
+from samplers.training import CHECKPOINT, load_average, seeded
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.score_sde.plane import (

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.training import TrainingConfig, denoising_loss, seeded, train
+from samplers.denoising import denoising_loss
+from samplers.training import TrainingConfig, seeded, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.score_sde.plane import (

@@ -1,0 +1,190 @@
+r"""Layer 6. What a diffusion model learns: to tell the data from the noise, at every noise level.
+
+The losses here are objectives of the loop in :mod:`samplers.training`. They know schedules and
+predictions, and nothing of how a network is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from samplers.prediction import PredictionType, check_kind, door, target
+from samplers.schedule import Point, Schedule
+from samplers.training import Objective
+
+
+@dataclass(frozen=True)
+class LabelDropout:
+    """Classifier-free guidance: the label is ``null`` in a share of the samples.
+
+    The one network then learns p(x | y) and p(x) (Ho and Salimans 2022,
+    https://arxiv.org/abs/2207.12598).
+    """
+
+    probability: float
+    null: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(
+                f"The probability of label dropout is {self.probability}; it must be in [0, 1]."
+            )
+
+    def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """``labels`` (batch,), each replaced by ``null`` with the given probability."""
+        dropped = torch.rand(labels.shape, generator=generator) < self.probability
+        return labels.masked_fill(dropped.to(labels.device), self.null)
+
+
+class Perturbed(NamedTuple):
+    """``x = alpha x_0 + sigma eps``: a batch of data, each sample with a noise level of its own."""
+
+    x: Tensor
+    at: Point
+    eps: Tensor
+
+
+def perturb(schedule: Schedule, x0: Tensor, generator: torch.Generator) -> Perturbed:
+    """Add noise to each sample of ``x0``, at a time uniform on the trained times of the schedule.
+
+    The points are (batch,) in float64 and on the CPU, the noise is like ``x0``.
+    """
+    u = torch.rand(len(x0), generator=generator, dtype=torch.float64)
+    eps = torch.randn(x0.shape, generator=generator).to(x0)
+    at = schedule.point(schedule.at_fraction(u))
+    x = _per_sample(at.alpha, x0) * x0 + _per_sample(at.sigma, x0) * eps
+    return Perturbed(x, at, eps)
+
+
+ScoreWeighting = Callable[[Schedule, Point], Tensor]
+r"""lambda(t) of denoising score matching, one number for each time of a point,
+
+.. math::
+    E_t \, \lambda(t) \, E \| s(x_t, t) - \nabla \log p_{0t}(x_t | x_0) \|^2,
+    \qquad \nabla \log p_{0t}(x_t | x_0) = -\varepsilon / \sigma_t
+
+(Song et al. 2021, eq. 7, https://arxiv.org/abs/2011.13456)."""
+
+WeightingName = Literal["simple", "sigma-squared", "likelihood"]
+
+Weighting = WeightingName | ScoreWeighting
+"""How the errors at different times weigh, see :func:`target_weight`: a name, or lambda itself."""
+
+
+def sigma_squared(schedule: Schedule, at: Point) -> Tensor:
+    r"""lambda = sigma^2: the error is that of the noise, ``E || sigma s + eps ||^2``.
+
+    It is proportional to ``1 / E || grad log p_0t ||^2``, the choice of the paper, under which
+    all noise levels weigh alike (Song et al. 2021, section 3.3).
+    """
+    return at.sigma.square()
+
+
+def likelihood(schedule: Schedule, at: Point) -> Tensor:
+    r"""lambda = g^2: half the integral over t bounds the mean -log p(x_0), up to a constant.
+
+    It grows where there is little noise, which makes the loss of a batch a noisy one (Song,
+    Durkan, Murray and Ermon 2021, theorem 1, https://arxiv.org/abs/2101.09258).
+    """
+    return schedule.diffusion_squared(at.t)
+
+
+_SCORE_WEIGHTINGS: dict[WeightingName, ScoreWeighting] = {
+    "sigma-squared": sigma_squared,
+    "likelihood": likelihood,
+}
+
+
+def target_weight(
+    weighting: Weighting, prediction: PredictionType, schedule: Schedule, at: Point
+) -> Tensor:
+    r"""What the squared error of a network's own output is multiplied by, one number a time.
+
+    ``simple`` is 1, whatever the network predicts. The others weigh the error of the score, and
+    the score is linear in the output, so they are ``lambda (ds / do)^2`` with
+
+    ================  ==========================================
+    prediction        ds / do
+    ================  ==========================================
+    ``epsilon``       -1 / sigma
+    ``sample``        alpha / sigma^2
+    ``v_prediction``  -alpha / (sigma (alpha^2 + sigma^2))
+    ``flow``          -alpha / (sigma (alpha + sigma))
+    ``score``         1
+    ================  ==========================================
+
+    which is ``alpha b / sigma^2`` for the door ``x_0 = a x + b o``, since
+    ``s = (alpha x_0 - x) / sigma^2``.
+    """
+    _check_weighting(weighting)
+    if weighting == "simple":
+        return torch.ones_like(at.t)
+    slope = at.alpha * door(prediction, at).of_output / at.sigma.square()
+    lam = _SCORE_WEIGHTINGS[weighting] if isinstance(weighting, str) else weighting
+    return lam(schedule, at) * slope.square()
+
+
+def _check_weighting(weighting: Weighting) -> None:
+    names = get_args(WeightingName)
+    if isinstance(weighting, str) and weighting not in names:
+        raise ValueError(
+            f"The weighting is {weighting!r}; it must be one of {', '.join(names)}, "
+            "or a function lambda(schedule, point)."
+        )
+
+
+def denoising_loss(
+    schedule: Schedule,
+    prediction: PredictionType,
+    network: Callable[..., Tensor],
+    label_dropout: LabelDropout | None = None,
+    weighting: Weighting = "simple",
+) -> Objective:
+    r"""Regression of a denoiser on its target,
+
+    .. math::
+        E_{t, \varepsilon} \, w(t) \| f(x_t, t) - \mathrm{target} \|^2,
+        \qquad x_t = \alpha_t x_0 + \sigma_t \varepsilon,
+
+    averaged over the elements of x, with t uniform on the trained times of the schedule and w of
+    :func:`target_weight`.
+
+    Args:
+        schedule: alpha and sigma at each time.
+        prediction: what the network predicts, see :func:`samplers.prediction.target`.
+        network: ``network(model, x_t, t, *conditions)``, how the model is called; ``t`` (batch,)
+            has the dtype of x and may lie between two trained steps.
+        label_dropout: applied to the first condition.
+        weighting: how the errors at different times weigh.
+
+    Returns:
+        An objective on batches ``(x_0, *conditions)``, each with the batch as its first dimension.
+
+    Raises:
+        ValueError: if the prediction type or the weighting is unknown.
+    """
+    check_kind(prediction)
+    _check_weighting(weighting)
+
+    def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+        x0, *conditions = batch
+        if label_dropout is not None:
+            conditions[0] = label_dropout(conditions[0], generator)
+        x, at, eps = perturb(schedule, x0, generator)
+        weight = target_weight(weighting, prediction, schedule, at)
+        alpha, sigma, weight = (_per_sample(n, x0) for n in (at.alpha, at.sigma, weight))
+        output = network(model, x, at.t.to(x0), *conditions)
+        error = output - target(prediction, x0, eps, alpha, sigma)
+        return (weight * error.square()).mean()
+
+    return objective
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Numbers (batch,) as (batch, 1, ..., 1), of the dtype and on the device of ``like``."""
+    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
