@@ -1,6 +1,7 @@
 """Predictors by correctors on the bundled digits, as in table 1 of Song et al. 2021.
 
     python -m benchmarks.predictor_corrector --data data/mnist [--device cuda] [--nfe 25,50]
+        [--correctors none,annealed-langevin]
 
 The Fréchet distance of 2,000 images to the 10,000 real test images in the features of the digit
 classifier, at equal numbers of network calls, without guidance. A cell is measured once and kept
@@ -32,6 +33,7 @@ KEPT = ROOT / "docs" / "benchmarks" / "predictor_corrector.json"
 NFE = (25, 50, 100, 250)
 LONG = 1000
 CORRECTORS = ("", "+annealed-langevin", "+langevin")
+CORRECTOR_NAMES = [name.removeprefix("+") or "none" for name in CORRECTORS]
 # What a name is called here, the sampler without a corrector, and its options.
 PREDICTORS = {
     "none (Langevin alone)": ("none", ()),
@@ -67,10 +69,10 @@ def known(bench: Bench, at: Ours | None, nfe: int) -> str:
 
 def distances(bench: Bench) -> str:
     rows = [
-        [predictor, corrector.removeprefix("+") or "none"]
+        [predictor, name]
         + [known(bench, setting(predictor, corrector), nfe) for nfe in (*NFE, LONG)]
         for predictor in PREDICTORS
-        for corrector in CORRECTORS
+        for name, corrector in zip(CORRECTOR_NAMES, CORRECTORS, strict=True)
         if setting(predictor, corrector)
     ]
     return table(["predictor", "corrector", *map(str, (*NFE, LONG))], rows)
@@ -84,8 +86,8 @@ def by_snr(bench: Bench) -> str:
     return table(["snr", "annealed-langevin", "langevin"], rows)
 
 
-def measure(bench: Bench, counts: tuple[int, ...]) -> None:
-    cells = [(setting(p, c), nfe) for nfe in counts for p in PREDICTORS for c in CORRECTORS]
+def measure(bench: Bench, counts: tuple[int, ...], correctors: tuple[str, ...]) -> None:
+    cells = [(setting(p, c), nfe) for nfe in counts for c in correctors for p in PREDICTORS]
     if NFE[0] in counts:
         cells += [(setting("ancestral", c, snr), NFE[0]) for snr in SNRS for c in CORRECTORS[1:]]
     if LONG in counts:  # one cell is enough to see where the others go
@@ -151,12 +153,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/mnist"))
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--nfe", default="", help="calls to measure now, of 25,50,100,250,1000")
+    parser.add_argument(
+        "--correctors",
+        default=",".join(CORRECTOR_NAMES),
+        help=f"those to measure now, of {', '.join(CORRECTOR_NAMES)}",
+    )
     arguments = parser.parse_args()
+    counts = tuple(int(count) for count in arguments.nfe.split(",") if count)
+    correctors = tuple(
+        CORRECTORS[CORRECTOR_NAMES.index(name)] for name in arguments.correctors.split(",")
+    )
     warnings.filterwarnings("ignore")
     diffusers.utils.logging.set_verbosity_error()
     with torch.no_grad():
         bench = Bench(arguments.data, KEPT, arguments.device)
-        measure(bench, tuple(int(count) for count in arguments.nfe.split(",") if count))
+        measure(bench, counts, correctors)
         print(report(bench).read_text())
 
 
