@@ -19,7 +19,6 @@ from pathlib import Path
 
 import diffusers
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +26,7 @@ from benchmarks.digits import CPU, ROOT, SCHEDULE, Kept, load_network
 from benchmarks.report import table, write
 from samplers.integrate import Adaptive
 from samplers.likelihood import bits_per_dim, dequantised, log_likelihood
-from samplers.pictures import write_png
+from samplers.pictures import histogram, write_png
 
 sys.path.insert(0, str(ROOT / "examples" / "digits"))
 from fetch_fashion import clothes
@@ -93,34 +92,6 @@ def row(name: str, bits: Tensor) -> list[str]:
     return [name, str(len(bits)), f"{float(bits.mean()):.3f} ± {error:.3f}", *ends]
 
 
-# ---------------------------------------------------------------------------- the histogram
-
-WIDTH, HEIGHT, MARGIN, BINS = 760, 300, 40, 60
-COLOURS = {"digits": (40, 90, 160), "clothes": (200, 110, 40)}
-
-
-def histogram(sets: dict[str, Tensor]) -> Image.Image:
-    """How many images of each set have how many bits, the sets drawn over each other."""
-    low = math.floor(min(float(bits.min()) for bits in sets.values()))
-    high = math.ceil(max(float(bits.max()) for bits in sets.values()))
-    counts = {name: torch.histc(bits, BINS, low, high) for name, bits in sets.items()}
-    tallest = max(float(count.max()) for count in counts.values())
-    picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    pen = ImageDraw.Draw(picture, "RGBA")
-    ground, wide = HEIGHT - MARGIN, (WIDTH - 2 * MARGIN) / BINS
-    for name, count in counts.items():
-        for i, value in enumerate((count / tallest * (HEIGHT - 3 * MARGIN)).tolist()):
-            left = MARGIN + i * wide
-            pen.rectangle((left, ground - value, left + wide - 1, ground), (*COLOURS[name], 150))
-    for bits in range(low, high + 1):
-        x = MARGIN + (bits - low) / (high - low) * (WIDTH - 2 * MARGIN)
-        pen.text((x, ground + 14), str(bits), "black", anchor="mm", font_size=14)
-    pen.text((WIDTH / 2, HEIGHT - 10), "bits per dimension", "black", anchor="mm", font_size=14)
-    for i, (name, colour) in enumerate(COLOURS.items()):
-        pen.text((WIDTH - MARGIN, 20 + 20 * i), name, colour, anchor="rm", font_size=15)
-    return picture
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/mnist"))
@@ -136,7 +107,7 @@ def main() -> None:
             "digits": all_bits(kept, measured, "digits", digits(arguments.data)),
             "clothes": all_bits(kept, measured, "clothes", fashion(arguments.fashion)),
         }
-    write_png(histogram(sets), PICTURE, {"images": IMAGES})
+    write_png(histogram(sets, "bits per dimension"), PICTURE, {"images": IMAGES})
     head = ["images", "number", "bits/dim, mean", "5 %", "median", "95 %"]
     path = write(
         "likelihood",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,42 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _width(text: str, size: int) -> int:
     return math.ceil(_font(size).getbbox(text)[2])
+
+
+_INKS = ((40, 90, 160), (200, 110, 40), (60, 140, 70), (150, 60, 140), (120, 120, 120))
+_WIDE, _HIGH, _EDGE = 760, 300, 40
+_BINS = 60
+
+
+def histogram(sets: Mapping[str, Tensor], unit: str) -> Image.Image:
+    """How many of the numbers of each set [N] lie where, the sets drawn over each other."""
+    low, high, step = _range(torch.cat(list(sets.values())))
+    counts = {name: torch.histc(values.float(), _BINS, low, high) for name, values in sets.items()}
+    tallest = max(float(count.max()) for count in counts.values())
+    picture = Image.new("RGB", (_WIDE, _HIGH), _PAPER)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    ground, wide = _HIGH - _EDGE, (_WIDE - 2 * _EDGE) / _BINS
+    for number, (name, count) in enumerate(counts.items()):
+        ink = _INKS[number % len(_INKS)]
+        for place, height in enumerate((count / tallest * (_HIGH - 3 * _EDGE)).tolist()):
+            left = _EDGE + place * wide
+            pen.rectangle((left, ground - height, left + wide - 1, ground), (*ink, 150))
+        where = (_WIDE - _EDGE, 20 + 20 * number)
+        pen.text(where, name, ink, font=_font(_TEXT), anchor="rm")
+    for tick in torch.arange(low, high + step / 2, step).tolist():
+        x = _EDGE + (tick - low) / (high - low) * (_WIDE - 2 * _EDGE)
+        pen.text((x, ground + 14), f"{tick:g}", _INK, font=_font(_SMALL), anchor="mm")
+    pen.text((_WIDE / 2, _HIGH - 10), unit, _INK, font=_font(_SMALL), anchor="mm")
+    return picture
+
+
+def _range(values: Tensor) -> tuple[float, float, float]:
+    """Round ends of an axis that holds the values, and the distance of some five to ten marks."""
+    low, high = float(values.min()), float(values.max())
+    across = max(high - low, 1e-3 * max(abs(high), 1))
+    decade: float = 10 ** math.floor(math.log10(across))
+    step = next(s for s in (decade / 10, decade / 5, decade / 2, decade) if across / s <= 10)
+    return math.floor(low / step) * step, math.floor(high / step + 1) * step, step
 
 
 def write_png(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from samplers.checkpoint import (
     Checkpoint,
     CheckpointError,
+    Flow,
     LoadOptions,
     NetworkCheckpoint,
     Recipe,
@@ -141,13 +142,13 @@ def test_adaptive_steps_come_to_the_same_images(
         nonlocal calls
         calls += 1
 
-    settings = Adaptive("dormand-prince", 1e-4, 1e-4)
-    found = checkpoint.draw_adaptive(recipe, settings, (4, 5), (0, 1), tick)
+    flow = Flow(checkpoint, recipe, Adaptive("dormand-prince", 1e-4, 1e-4), tick)
+    found = flow.draw((4, 5), (0, 1))
     assert bool(found.within_tolerance.all())
     assert int(found.nfe.max()) <= calls <= int(found.nfe.sum())
     expected = checkpoint.draw(recipe, (4, 5), (0, 1), lambda: None)
     torch.testing.assert_close(found.x, expected, rtol=0, atol=atol)
-    alone = checkpoint.draw_adaptive(recipe, settings, (5,), (1,), tick)
+    alone = flow.draw((5,), (1,))
     torch.testing.assert_close(found.x[1:], alone.x, rtol=0, atol=1e-5)
 
 

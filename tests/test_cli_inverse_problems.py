@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import torch
@@ -13,68 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.checkpoint import NetworkCheckpoint
-from samplers.cli import main
 from samplers.pictures import read_parameters
 from samplers.sample import NotFiniteError
-from tests import tiny_checkpoints
+from tests.commands import Say
 from tests.tiny_checkpoints import SIZE
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoints, and pictures of their size."""
-    root = tmp_path_factory.mktemp("inverse_problems")
-    levels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-    half = np.zeros((SIZE, SIZE), np.uint8)
-    half[SIZE // 2 :] = 255
-    arrays = {
-        "grey": levels[..., 0],
-        "colours": levels,
-        "small": levels[:4, :4, 0],
-        "mask": half,
-        "black": 0 * half,
-        "white": 0 * half + 255,
-        "wide": np.zeros((SIZE, 2 * SIZE), np.uint8),
-    }
-    for name, array in arrays.items():
-        Image.fromarray(array).save(root / f"{name}.png")
-    Image.fromarray(np.dstack([levels, half])).save(root / "opacity.png")
-    (root / "broken.png").write_bytes((root / "grey.png").read_bytes()[:60])
-    (root / "text.png").write_text("no picture")
-    pictures = {path.stem: path for path in root.glob("*.png")}
-    checkpoints = {
-        "digits": tiny_checkpoints.of_classes(root / "digits"),
-        "plain": tiny_checkpoints.unconditional(root / "plain"),
-        "latents": tiny_checkpoints.of_latents(root / "latents"),
-        "prompts": tiny_checkpoints.of_prompts(root / "prompts"),
-    }
-    return pictures | checkpoints
-
-
-class Said(NamedTuple):
-    """How a command ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def say(places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Say:
-    return Say({**places, "tmp": tmp_path, "out": tmp_path / "out.png"}, capsys)
-
-
-class Say(NamedTuple):
-    """Runs commands in which {names} stand for places."""
-
-    places: dict[str, Path]
-    capsys: pytest.CaptureFixture[str]
-
-    def __call__(self, command: str) -> Said:
-        self.capsys.readouterr()
-        code = main(shlex.split(command.format(**self.places)))
-        return Said(code, *self.capsys.readouterr())
-
 
 INPAINT = "inpaint {digits} {grey} --mask {mask} --steps 4 --output {out}"
 COLORIZE = "colorize {plain} {grey} --steps 4 --output {out}"
@@ -108,6 +46,17 @@ def test_guidance_comes_near_to_the_measurement(say: Say) -> None:
         errors.append(found["error_of_measurement"])
     assert errors[2] < errors[0]
     assert errors[2] < 0.05
+
+
+def test_a_blurred_picture_gets_sharp_ones(say: Say) -> None:
+    """They are the given one if they are blurred again, to some of its noise."""
+    command = "restore {digits} {grey} --blurred 0.6 --noise-std 0.05 --steps 32 --sampler ddim"
+    said = say(f"{command} --num-images 2 --output {{out}}")
+    assert (said.code, said.err) == (0, "")
+    found = read_parameters(say.places["out"])
+    assert found is not None
+    assert (found["blurred"], found["noise_std"]) == (0.6, 0.05)
+    assert found["error_of_measurement"] < 0.2
 
 
 def test_white_is_unknown(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,10 +143,15 @@ BAD_INPUT = [
     (2, "colorize {plain} {colours} --output {out}", "convert('L')"),
     (2, "colorize {plain} {wide} --output {out}", "but 8 x 8 are needed"),
     (2, f"{COLORIZE} --grey pink", "invalid choice: 'pink'"),
-    (2, "restore {digits} {small} --output {out}", "required: --downsampled"),
+    (2, "restore {digits} {small} --output {out}", "--downsampled --blurred is required"),
     (2, "restore {digits} {grey} --downsampled 2 --output {out}", "but 4 x 4 are needed"),
     (2, "restore {digits} {small} --downsampled 3 --output {out}", "whose sides it divides"),
     (2, "restore {digits} {small} --downsampled 0 --output {out}", "at least 1"),
+    (2, "restore {digits} {grey} --blurred 0 --output {out}", "must be positive and finite"),
+    (2, "restore {digits} {small} --blurred 1 --output {out}", "but 8 x 8 are needed"),
+    (2, f"{RESTORE} --blurred 1", "not allowed with argument --downsampled"),
+    (2, f"{RESTORE} --noise-std -1", "zero or positive"),
+    (2, f"{RESTORE} --noise-std much", "'much' is not a number"),
 ]
 
 

@@ -25,6 +25,7 @@ from samplers.inverse_problems import (
     LinearOperator,
     NormalData,
     Replacement,
+    blurring,
     check_operator,
     colourisation,
     downsampling,
@@ -35,6 +36,7 @@ from samplers.inverse_problems import (
     replaced_run,
     replacing,
     solve_inverse_problem,
+    unmeasured,
 )
 from samplers.inverse_problems.operators import conjugate_gradients, damped_inverse
 from samplers.noise import RowNoise
@@ -85,6 +87,7 @@ OPERATORS: dict[str, LinearOperator] = {
     "luma": colourisation((3, 2, 2), "luma"),
     "half": downsampling((2, 4, 4), 2),
     "quarter": downsampling((1, 4, 8), 4),
+    "blur": blurring((2, 5, 4), 0.6),
     "wide": of_matrix(WIDE),
     "tall": of_matrix(TALL),
     "deficient": of_matrix(DEFICIENT),
@@ -190,6 +193,30 @@ def test_a_grey_image_is_the_luma_or_the_mean() -> None:
 # What is refused.
 
 MASK = inpainting(torch.tensor([1, 0]), (2,))
+
+
+def test_a_blur_is_a_gaussian() -> None:
+    """Of the given deviation within an image, and with the border's pixels beyond it."""
+    std, side = 1.3, 31
+    dot = torch.zeros(1, 1, side, side, dtype=torch.float64)
+    dot[0, 0, 15, 15] = 1
+    blurred = blurring((1, side, side), std).forward(dot)[0, 0]
+    places = torch.arange(side, dtype=torch.float64) - 15
+    assert float(blurred.sum()) == pytest.approx(1)
+    assert float((blurred * places.square()).sum()) == pytest.approx(std**2, rel=1e-3)
+    torch.testing.assert_close(blurred, blurred.T)
+    flat = torch.full((1, 3, 6, 5), 0.7, dtype=torch.float64)
+    torch.testing.assert_close(blurring((3, 6, 5), 4.0).forward(flat), flat)
+
+
+def test_what_is_blurred_away_counts_as_not_measured() -> None:
+    """Of white noise most is lost to a wide blur: what remains of it is below the cutoff."""
+    x, cutoff = normal(4, 1, 12, 12), 0.02
+    operator = blurring((1, 12, 12), 2.0, cutoff)
+    lost = unmeasured(operator, x)
+    assert float(lost.norm() / x.norm()) > 0.8
+    assert float(operator.forward(lost).norm() / x.norm()) < cutoff
+    torch.testing.assert_close(unmeasured(operator, lost), lost, rtol=0, atol=1e-9)
 
 
 def test_bad_operators_are_refused() -> None:

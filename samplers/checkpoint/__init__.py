@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
+from samplers.checkpoint.flow import Flow
 from samplers.checkpoint.folder import read_folder, read_settings
 from samplers.checkpoint.network import NetworkCheckpoint, load_network, network_component
 from samplers.checkpoint.pipeline import PipelineCheckpoint, load_pipeline
@@ -23,6 +24,7 @@ from samplers.checkpoint.pipeline import PipelineCheckpoint, load_pipeline
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "Flow",
     "LoadOptions",
     "NetworkCheckpoint",
     "PipelineCheckpoint",

@@ -10,13 +10,11 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
-from samplers.adaptive import AdaptiveResult, sample_adaptive
 from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import INDEX, NULL_LABEL, Folder
 from samplers.checkpoint.loading import load_component
 from samplers.diffusers_config import SchedulerSettings
-from samplers.grid import default_spacing, make_grid
-from samplers.integrate import Adaptive
+from samplers.grid import default_spacing
 from samplers.inverse_problems import (
     Guidance,
     InverseProblem,
@@ -43,8 +41,8 @@ class NetworkCheckpoint(Checkpoint):
     """A network over pixels or latents, of classes or not.
 
     It draws by the library's own loop, and hands out the parts that a loop of one's own needs: the
-    network as a function, and the ways between images and what the network works on. Gradients
-    flow through all of these, but not through :meth:`draw`.
+    network as a function, starting noise, and the ways between images and what the network works
+    on. Gradients flow through everything: call it under ``torch.no_grad()`` if none are wanted.
     """
 
     shape: tuple[int, int, int]
@@ -70,6 +68,15 @@ class NetworkCheckpoint(Checkpoint):
     def of_pixels(self) -> bool:
         """Whether the network works on the images themselves, and not on latents."""
         return self._autoencoder is None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Of one image, [C, H, W]; it is ``shape`` for a network over pixels."""
+        if self._autoencoder is None:
+            return self.shape
+        config = self._autoencoder.config
+        factor = 2 ** (len(config.block_out_channels) - 1)
+        return int(config.in_channels), factor * self.shape[1], factor * self.shape[2]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -109,16 +116,14 @@ class NetworkCheckpoint(Checkpoint):
                 f"{len(self.classes) - 1}, is the custom), or write {NULL_LABEL!r} into {INDEX}."
             )
 
-    @torch.no_grad()
     def draw(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick
     ) -> Tensor:
         solver = self._solver(recipe, seeds)
         for state in self._states(solver, recipe, seeds, labels):  # noqa: B007  the last is wanted
             tick()
-        return self._finished(state.x, solver.tableau.end)
+        return self.finished(state.x, solver.tableau.end)
 
-    @torch.no_grad()
     def watch(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None
     ) -> Iterator[Tensor]:
@@ -126,48 +131,8 @@ class NetworkCheckpoint(Checkpoint):
         solver = self._solver(recipe, seeds)
         for state in self._states(solver, recipe, seeds, labels):
             yield self.decode(state.predictions[0])
-        yield self._finished(state.x, solver.tableau.end)
+        yield self.finished(state.x, solver.tableau.end)
 
-    @torch.no_grad()
-    def draw_adaptive(
-        self,
-        recipe: Recipe,
-        settings: Adaptive,
-        seeds: Sequence[int],
-        labels: Sequence[int] | None,
-        tick: Tick,
-    ) -> AdaptiveResult:
-        """Draw one image for each seed, as :meth:`draw` does, each with steps of its own.
-
-        Of the recipe are read where the steps begin and end, and the guidance.
-        """
-        low = self.settings.sigma_min if recipe.sigma_min is None else recipe.sigma_min
-        high = self.settings.sigma_max if recipe.sigma_max is None else recipe.sigma_max
-        final = recipe.final or self.settings.final
-        schedule = self.settings.schedule
-        ends = make_grid(schedule, 1, sigma_min=low, sigma_max=high, final=final)
-
-        def model(x: Tensor, t: Tensor, *rows: Tensor) -> Tensor:
-            chosen = rows[0].tolist() if rows else None
-            output = self.model(chosen, _guidance(recipe), recipe.guidance_rescale)(x, t)
-            tick()
-            return output
-
-        found = sample_adaptive(
-            model,
-            self._start(ends.start, seeds),
-            schedule=schedule,
-            prediction=self.settings.prediction,
-            conditions=() if labels is None else (torch.tensor(labels),),
-            settings=settings,
-            sigma_min=low,
-            sigma_max=high,
-            final=final,
-            correct=self.settings.correction,
-        )
-        return found._replace(x=self._finished(found.x, ends.end))
-
-    @torch.no_grad()
     def restore(
         self,
         recipe: Recipe,
@@ -188,7 +153,7 @@ class NetworkCheckpoint(Checkpoint):
 
         x = solve_inverse_problem(
             self.model(labels, _guidance(recipe), recipe.guidance_rescale),
-            self._start(tableau.start, seeds),
+            self.start(tableau.start, seeds),
             problem,
             schedule=self.settings.schedule,
             prediction=self.settings.prediction,
@@ -200,7 +165,7 @@ class NetworkCheckpoint(Checkpoint):
             correct=self.settings.correction,
             callback=after_call,
         )
-        return self._finished(x, tableau.end)
+        return self.finished(x, tableau.end)
 
     def _solver(self, recipe: Recipe, seeds: Sequence[int]) -> Solver:
         tableau = self.tableau(recipe)
@@ -211,14 +176,15 @@ class NetworkCheckpoint(Checkpoint):
         self, solver: Solver, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None
     ) -> Iterator[State]:
         model = self.model(labels, _guidance(recipe), recipe.guidance_rescale)
-        state = solver.init(self._start(solver.tableau.start, seeds))
+        state = solver.init(self.start(solver.tableau.start, seeds))
         return solver.run(checked(model, solver), state)
 
-    def _finished(self, x: Tensor, end: Point) -> Tensor:
+    def finished(self, x: Tensor, end: Point) -> Tensor:
+        """Images [B, C, H, W] from the samples at the end of a grid."""
         # A grid that ends at sigma_min ends in the coordinates of the network.
         return self.decode(x / float(end.alpha))
 
-    def _start(self, start: Point, seeds: Sequence[int]) -> Tensor:
+    def start(self, start: Point, seeds: Sequence[int]) -> Tensor:
         """Starting noise, of deviation 1 but for states whose variance grows with the noise."""
         noise = initial_noise(seeds, self.shape)
         if isinstance(self.settings.schedule, VarianceExploding):

@@ -1,19 +1,24 @@
-"""The arguments that commands share, read into the library's own types."""
+"""The arguments that commands share."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import difflib
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
+from samplers.cli.values import (
+    label_list,
+    not_negative,
+    positive,
+    positive_number,
+    sampler_name,
+    seed_list,
+    whole,
+)
 from samplers.grid import SPACINGS
-from samplers.registry import get_pair, get_sampler, list_adaptive, list_samplers
+from samplers.integrate import Adaptive
 
 DTYPES = {
     "float16": torch.float16,
@@ -22,13 +27,12 @@ DTYPES = {
     "float64": torch.float64,
 }
 
-ALL = "all"
 NUM_IMAGES = 16
 NUM_ANSWERS = 6
 """Images that are drawn for one measurement."""
 
 
-ABOUT_NUMBERS = """
+_ABOUT_ANSWERS = """
 Two numbers are printed, root mean squares over pixels from -1 to 1: how far the images are from
 what was given, and how far they deviate from each other in what was not.
 """
@@ -70,6 +74,16 @@ def add_grid_arguments(parser: argparse.ArgumentParser, default: str = _DEFAULT_
         metavar="SPACING",
         help=f"{', '.join(SPACINGS)} [{default}]",
     )
+    _add_noise_levels(group)
+    group.add_argument(
+        "--final",
+        choices=("zero", "sigma_min"),
+        help="where the last step ends: at sigma = 0, or at the last positive level [zero, unless "
+        "the checkpoint's scheduler says otherwise]",
+    )
+
+
+def _add_noise_levels(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--sigma-min",
         type=float,
@@ -78,12 +92,6 @@ def add_grid_arguments(parser: argparse.ArgumentParser, default: str = _DEFAULT_
     )
     group.add_argument(
         "--sigma-max", type=float, metavar="S", help="first noise level [the highest trained]"
-    )
-    group.add_argument(
-        "--final",
-        choices=("zero", "sigma_min"),
-        help="where the last step ends: at sigma = 0, or at the last positive level [zero, unless "
-        "the checkpoint's scheduler says otherwise]",
     )
 
 
@@ -101,6 +109,7 @@ def add_option_argument(parser: argparse._ActionsContainer) -> None:
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """What is asked of a model of any kind, and where it runs."""
     group = add_network_arguments(parser, "class of a class-conditional model [all]")
+    add_seed_arguments(group)
     group.add_argument("--prompt", help="text, for a model that takes one")
     group.add_argument("--negative-prompt", metavar="TEXT", help="what to keep away from")
 
@@ -108,13 +117,13 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 def add_network_arguments(
     parser: argparse.ArgumentParser, label_help: str
 ) -> argparse._ArgumentGroup:
-    """What is asked of a model without a prompt, and where it runs; returns the first group."""
+    """Which model without a prompt, and where it runs; returns the group of what is asked of it."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a diffusers folder")
     parser.set_defaults(prompt=None, negative_prompt=None)
     asked = group = parser.add_argument_group("what to draw")
     group.add_argument(
         "--label",
-        type=_labels,
+        type=label_list,
         metavar="N[,N…]|all",
         help=f"{label_help}; several are taken in turn",
     )
@@ -127,14 +136,8 @@ def add_network_arguments(
     group.add_argument(
         "--guidance-rescale",
         type=float,
-        default=0.0,
         metavar="R",
         help="share of the guided output brought back to its unguided contrast, 0 to 1 [0]",
-    )
-    seeds = group.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=_whole, default=0, metavar="N", help="of the first image [0]")
-    seeds.add_argument(
-        "--seeds", type=_seeds, metavar="LIST", help="one for each image: 0,1,2 or 0-15 or both"
     )
     group = parser.add_argument_group("how to run")
     group.add_argument(
@@ -145,7 +148,7 @@ def add_network_arguments(
     )
     group.add_argument(
         "--null-label",
-        type=_whole,
+        type=whole,
         metavar="N",
         help="the class that stands for 'no class', if the checkpoint does not say",
     )
@@ -157,8 +160,69 @@ def add_network_arguments(
     return asked
 
 
+def add_seed_arguments(group: argparse._ArgumentGroup) -> None:
+    """The seeds of the images."""
+    seeds = group.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=whole, default=0, metavar="N", help="of the first image [0]")
+    seeds.add_argument(
+        "--seeds", type=seed_list, metavar="LIST", help="one for each image: 0,1,2 or 0-15 or both"
+    )
+
+
+def add_flow_arguments(parser: argparse.ArgumentParser, default: Adaptive) -> None:
+    """What the commands share that follow the probability flow."""
+    group = parser.add_argument_group("probability flow")
+    group.add_argument(
+        "--tolerance",
+        type=positive_number,
+        default=default.rtol,
+        metavar="E",
+        help=f"the error that a step may make, relative and absolute [{default.rtol:g}]",
+    )
+    group.add_argument(
+        "--max-nfe",
+        type=positive,
+        default=default.max_nfe,
+        metavar="N",
+        help=f"the network calls that each image may have [{default.max_nfe}]",
+    )
+    group.add_argument(
+        "--batch-size", type=positive, default=16, metavar="N", help="images at once [16]"
+    )
+    _add_noise_levels(group)
+    parser.set_defaults(grid=None, final=None)
+
+
+NO_CLASS = "class of a class-conditional model [no class, if it knows one]"
+
+
+def add_temperature_argument(parser: argparse.ArgumentParser) -> None:
+    """What is made of codes before they are decoded."""
+    parser.add_argument(
+        "--temperature",
+        type=not_negative,
+        default=1.0,
+        metavar="T",
+        help="variance that the codes are brought to; below 1, pictures get more typical [1]",
+    )
+
+
+def add_restoring_command(commands: Commands, name: str, summary: str, epilog: str) -> Parser:
+    """A parser for a command that draws images with a given measurement."""
+    parser = add_command(commands, name, summary, epilog + _ABOUT_ANSWERS)
+    add_seed_arguments(add_network_arguments(parser, NO_CLASS))
+    return parser
+
+
 def add_restoring_arguments(parser: argparse.ArgumentParser, method: str) -> None:
-    """What the commands share that draw images with a given measurement."""
+    """What such commands share beyond what is given to them."""
+    parser.add_argument(
+        "--noise-std",
+        type=not_negative,
+        default=0.0,
+        metavar="S",
+        help="standard deviation of noise in what is given, where pixels run from -1 to 1 [0]",
+    )
     group = parser.add_argument_group("method")
     group.add_argument(
         "--method",
@@ -191,91 +255,3 @@ def add_restoring_arguments(parser: argparse.ArgumentParser, method: str) -> Non
     )
     group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="at once [16]")
     group.add_argument("--output", type=Path, required=True, metavar="NAME.png", help="the picture")
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 up."""
-    number = _whole(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too small; it must be at least 1")
-    return number
-
-
-def positives(text: str) -> tuple[int, ...]:
-    """Whole numbers from 1 up, separated by commas."""
-    return tuple(positive(part) for part in text.split(","))
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Names of samplers, separated by commas; each is looked up."""
-    return tuple(sampler_name(part) for part in text.split(","))
-
-
-def sampler_name(text: str) -> str:
-    """The registry's name of a sampler, from any of its names."""
-    try:
-        return get_sampler(text).name
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
-
-
-def any_sampler_name(text: str) -> str:
-    """The name of a sampler or of an adaptive method, from any of its names."""
-    with contextlib.suppress(ValueError):
-        return get_pair(text).name
-    near = difflib.get_close_matches(text, [*list_samplers(), *list_adaptive()], n=1)
-    if near and near[0] in list_adaptive():
-        raise argparse.ArgumentTypeError(
-            f"There is no sampler named {text!r}; did you mean {near[0]!r}?"
-        )
-    return sampler_name(text)
-
-
-def positive_number(text: str) -> float:
-    """A finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not possible; it must be positive and finite")
-    return number
-
-
-def _whole(text: str) -> int:
-    if not text.strip().removeprefix("-").isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative; it must be zero or more")
-    return int(text)
-
-
-def _labels(text: str) -> tuple[int, ...] | str:
-    return ALL if text == ALL else tuple(_whole(part) for part in text.split(","))
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    seeds = tuple(seed for part in text.split(",") for seed in _seed_range(part))
-    if len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError(f"{text} names a seed twice")
-    return seeds
-
-
-def _seed_range(text: str) -> Sequence[int]:
-    first, dash, last = text.partition("-")
-    if not dash:
-        return (_whole(text),)
-    if not _whole(first) <= _whole(last):
-        raise argparse.ArgumentTypeError(f"the range {text} runs backwards")
-    return range(int(first), int(last) + 1)
-
-
-def seeds_text(seeds: Sequence[int]) -> str:
-    """Seeds as they are written on the command line, neighbours as ranges: 0-15,20."""
-    runs: list[list[int]] = []
-    for seed in seeds:
-        if runs and seed == runs[-1][-1] + 1:
-            runs[-1].append(seed)
-        else:
-            runs.append([seed])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

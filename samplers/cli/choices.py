@@ -43,6 +43,19 @@ def chosen_labels(
     return asked
 
 
+def classes_or_none(
+    asked: tuple[int, ...] | str | None,
+    classes: Sequence[int],
+    null_label: int | None,
+    count: int,
+) -> tuple[int, ...] | None:
+    """The class of each of so many images: as asked, or no class if the model knows that label."""
+    if asked is None and null_label is not None:
+        return (null_label,) * count
+    turn = chosen_labels(asked, classes, null_label)
+    return None if turn is None else tuple(turn[i % len(turn)] for i in range(count))
+
+
 def chosen_options(sampler: str, texts: Sequence[str]) -> dict[str, Any]:
     """The settings of a sampler from NAME=VALUE, each of the type of its default."""
     known = get_sampler(sampler).options

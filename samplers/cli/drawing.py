@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from samplers.checkpoint import Checkpoint, NetworkCheckpoint, Recipe, Tick
+from samplers.checkpoint import Checkpoint, Flow, NetworkCheckpoint, Recipe, Tick
 from samplers.cli.choices import chosen_options
 from samplers.cli.opening import recipe_from
 from samplers.cli.text import counted
@@ -152,7 +152,7 @@ def _adaptive(checkpoint: Checkpoint, asked: Recipe, adaptive: Adaptive) -> Draw
     recipe = checkpoint.settle(asked)
 
     def draw(seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick) -> list[Drawn]:
-        found = checkpoint.draw_adaptive(recipe, adaptive, seeds, labels, tick)
+        found = Flow(checkpoint, recipe, adaptive, tick).draw(seeds, labels)
         costs = map(Cost, found.nfe.tolist(), found.within_tolerance.tolist())
         return list(map(Drawn, to_images(found.x), costs))
 

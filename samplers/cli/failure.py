@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from samplers.sample import NotFiniteError
+
 
 class Failure(Exception):
     """Something failed on the way; the command ends with this sentence and code."""
@@ -9,3 +16,16 @@ class Failure(Exception):
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)
         self.code = code
+
+
+@contextmanager
+def named_failures(batch_size: int) -> Iterator[None]:
+    """Around network calls: what may go wrong with them leaves as a Failure."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise Failure(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise Failure(
+            f"The device ran out of memory; take --batch-size below {batch_size}."
+        ) from error

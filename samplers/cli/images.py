@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,11 @@ _KINDS = {
     "LA": "grey with opacity",
     "RGBA": "in colour with opacity",
 }
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+SHEET = "grid.png"
+"""The sheet of all images in a folder that ``samplers sample`` drew."""
+
 # Modes that hold nothing that another would not.
 _SAME = {"1": "L", "P": "RGB"}
 
@@ -28,6 +35,16 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     shape: [C, H, W], as it must be. Raises ValueError if the picture has another, Failure if it
     can't be read.
     """
+    return values_of(read_bytes(path, shape)).float()
+
+
+def values_of(levels: Tensor) -> Tensor:
+    """Levels from 0 (black) to 255 (white) as values from -1 to 1, float64."""
+    return levels.double() / 127.5 - 1
+
+
+def read_bytes(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """The same, of levels from 0 (black) to 255 (white): torch.uint8."""
     channels, height, width = shape
     if channels not in _MODES:
         raise ValueError(
@@ -44,7 +61,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
             f"image.convert({wanted!r}))."
         )
     _check_size(path, image, (width, height))
-    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)) / 127.5 - 1
+    pixels = torch.from_numpy(np.array(image))
     return pixels.reshape(1, height, width, channels).permute(0, 3, 1, 2).contiguous()
 
 
@@ -53,6 +70,36 @@ def read_mask(path: Path, height: int, width: int) -> Tensor:
     image = _opened(path).convert("L")
     _check_size(path, image, (width, height))
     return torch.from_numpy(np.asarray(image) >= 128)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on disk, its levels [1, C, H, W], and which of the named places it came from."""
+
+    path: Path
+    levels: Tensor
+    place: Path
+
+
+def read_pictures(places: Sequence[Path], shape: tuple[int, int, int]) -> list[Picture]:
+    """All pictures of the named files and folders, the latter sorted by name.
+
+    Of a folder that ``samplers sample`` drew, the sheet of all images is left out. Raises as
+    :func:`read_bytes` does, Failure for a folder without pictures.
+    """
+    return [
+        Picture(path, read_bytes(path, shape), place)
+        for place in places
+        for path in (_pictures_in(place) if place.is_dir() else [place])
+    ]
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    found = [path for path in found if path.name != SHEET]
+    if not found:
+        raise Failure(f"The folder {folder} holds no picture; a PNG or JPEG is needed.")
+    return found
 
 
 def _opened(path: Path) -> Image.Image:

@@ -7,11 +7,31 @@ import os
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from samplers.cli.arguments import Parser
-from samplers.cli.commands import colorize, compare, inpaint, restore, sample, show
+from samplers.cli.commands import (
+    colorize,
+    compare,
+    decode,
+    encode,
+    inpaint,
+    interpolate,
+    likelihood,
+    restore,
+    sample,
+    show,
+)
 from samplers.cli.commands import list as list_
 from samplers.cli.failure import Failure
 from samplers.cli.processes import is_main_process
+
+_COMMANDS = (
+    *(sample, compare),
+    *(inpaint, colorize, restore),
+    *(likelihood, encode, decode, interpolate),
+    *(list_, show),
+)
 
 _TOUR = """\
 a tour:
@@ -28,6 +48,8 @@ a tour:
                                                   one picture: samplers by network calls
   samplers inpaint assets/digits three.png --mask hole.png --output completed.png
                                                   what the white of the mask may have hidden
+  samplers interpolate assets/digits --seeds 0,1 --label 3 --output strip.png
+                                                  from one three to another
 
 exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
 """
@@ -42,7 +64,7 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (sample, compare, inpaint, colorize, restore, list_, show):
+    for command in _COMMANDS:
         command.add_parser(commands)
     return parser
 
@@ -51,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors are one sentence on stderr."""
     try:
         arguments = build_parser().parse_args(argv)
-        code: int = arguments.run(arguments)
+        with torch.no_grad():
+            code: int = arguments.run(arguments)
     except SystemExit as stop:  # argparse, after --help
         return int(stop.code or 0)
     except BrokenPipeError:

@@ -54,7 +54,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
         sigma_max=arguments.sigma_max,
         final=arguments.final,
         guidance=arguments.guidance,
-        guidance_rescale=arguments.guidance_rescale,
+        guidance_rescale=arguments.guidance_rescale or 0.0,
         prompt=arguments.prompt,
         negative_prompt=arguments.negative_prompt,
     )

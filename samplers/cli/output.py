@@ -78,7 +78,7 @@ def common_parameters(
     arguments: argparse.Namespace,
     checkpoint: Checkpoint,
     recipe: Recipe,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None,
     labels: Sequence[int | None] | None,
 ) -> dict[str, Any]:
     """What a picture of every command says of its making; the recipe is a settled one."""
@@ -96,7 +96,7 @@ def common_parameters(
         "negative_prompt": recipe.negative_prompt,
         "null_label": arguments.null_label,
         "labels": None if labels is None else list(labels),
-        "seeds": list(seeds),
+        "seeds": None if seeds is None else list(seeds),
         "dtype": arguments.dtype,
     }
 

@@ -15,15 +15,20 @@ from tqdm.auto import tqdm
 
 from samplers.checkpoint import NetworkCheckpoint, Recipe
 from samplers.cli.arguments import NUM_ANSWERS
-from samplers.cli.choices import chosen_labels, chosen_options, chosen_seeds
-from samplers.cli.failure import Failure
+from samplers.cli.choices import chosen_options, chosen_seeds, classes_or_none
+from samplers.cli.failure import named_failures
 from samplers.cli.opening import open_network, recipe_from
 from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import counted
-from samplers.inverse_problems import Guidance, InverseProblem, Replacement, agreement
+from samplers.inverse_problems import (
+    Guidance,
+    InverseProblem,
+    LinearOperator,
+    Replacement,
+    agreement,
+)
 from samplers.pictures import Cell, table, to_images
-from samplers.sample import NotFiniteError
 
 ACROSS = 6
 """Answers in a row of the picture."""
@@ -31,9 +36,10 @@ ACROSS = 6
 
 @dataclass(frozen=True)
 class Given:
-    """A measurement, the pictures that show it under their headings, and what the result notes."""
+    """What was measured, the pictures that show it by heading, and what the result notes of it."""
 
-    problem: InverseProblem
+    operator: LinearOperator
+    measurement: Tensor
     pictures: dict[str, Image.Image]
     settings: dict[str, Any]
 
@@ -52,6 +58,7 @@ class Job:
     method: Guidance | Replacement
     calls: int
     given: Given
+    problem: InverseProblem
     seeds: tuple[int, ...]
     labels: tuple[int, ...] | None
 
@@ -65,13 +72,14 @@ class Job:
 
     def _draw(self, part: slice, tick: Callable[[], object]) -> Tensor:
         labels = None if self.labels is None else self.labels[part]
-        problem, seeds = self.given.problem, self.seeds[part]
+        problem, seeds = self.problem, self.seeds[part]
         return self.checkpoint.restore(self.recipe, problem, self.method, seeds, labels, tick)
 
     def parameters(self, numbers: dict[str, float]) -> dict[str, Any]:
         """All that is needed to draw the images again, and what was found."""
         own = {
             **self.given.settings,
+            "noise_std": self.problem.noise_std,
             "method": self.arguments.method,
             "visits": self.arguments.visits,
             "sampler": self.recipe.sampler,
@@ -102,6 +110,7 @@ def draw_answers(arguments: argparse.Namespace, read: Read) -> int:
             "network over pixels."
         )
     given = read(arguments, checkpoint.shape)
+    problem = InverseProblem(given.operator, given.measurement, arguments.noise_std)
     asked = replace(
         recipe_from(arguments),
         sampler=arguments.sampler,
@@ -118,8 +127,8 @@ def draw_answers(arguments: argparse.Namespace, read: Read) -> int:
         )
     calls = tableau.calls * (arguments.visits or 1)
     seeds = chosen_seeds(arguments, NUM_ANSWERS)
-    labels = _labels(arguments, checkpoint, len(seeds))
-    job = Job(arguments, checkpoint, recipe, method, calls, given, seeds, labels)
+    labels = classes_or_none(arguments.label, checkpoint.classes, checkpoint.null_label, len(seeds))
+    job = Job(arguments, checkpoint, recipe, method, calls, given, problem, seeds, labels)
     prepare_folder(arguments.output.parent)
     return _finish(job)
 
@@ -132,27 +141,11 @@ def _method(arguments: argparse.Namespace) -> Guidance | Replacement:
     return Guidance()
 
 
-def _labels(
-    arguments: argparse.Namespace, checkpoint: NetworkCheckpoint, count: int
-) -> tuple[int, ...] | None:
-    """The class of each image; no class, if the network knows a label for that."""
-    null = checkpoint.null_label
-    if arguments.label is None and null is not None:
-        return (null,) * count
-    turn = chosen_labels(arguments.label, checkpoint.classes, null)
-    return None if turn is None else tuple(turn[i % len(turn)] for i in range(count))
-
-
 def _finish(job: Job) -> int:
     started = time.perf_counter()
-    try:
+    with named_failures(job.arguments.batch_size):
         images = job.draw()
-    except NotFiniteError as error:
-        raise Failure(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        less = f"take --batch-size below {job.arguments.batch_size}"
-        raise Failure(f"The device ran out of memory; {less}.") from error
-    numbers = _numbers(job.given.problem, images)
+    numbers = _numbers(job.problem, images)
     write(_picture(job, images), job.arguments.output, job.parameters(numbers))
     seconds = time.perf_counter() - started
     how = f"{job.recipe.sampler}, {counted(job.calls, 'network call')} each"

@@ -9,6 +9,7 @@ from samplers.inverse_problems.guidance import FromJacobian, Guidance, NormalDat
 from samplers.inverse_problems.operators import (
     Grey,
     LinearOperator,
+    blurring,
     check_operator,
     colourisation,
     downsampling,
@@ -36,6 +37,7 @@ __all__ = [
     "NormalData",
     "Replacement",
     "agreement",
+    "blurring",
     "check_operator",
     "check_problem",
     "colourisation",

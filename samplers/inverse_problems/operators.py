@@ -1,10 +1,11 @@
-r"""Linear measurements ``y = A x``: masks, grey images, smaller images, and any pair of functions.
+r"""Linear measurements ``y = A x``: of masks, of other images, of any pair of functions.
 
 All maps take and give batches, [B, *image_shape] to [B, ...] and back, and treat samples alike.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -113,6 +114,51 @@ def downsampling(image_shape: Shape, factor: int) -> LinearOperator:
         return wide / factor**2
 
     return LinearOperator(forward, adjoint, tuple(image_shape), gram=1 / factor**2)
+
+
+def blurring(image_shape: Shape, std: float, cutoff: float = 0.01) -> LinearOperator:
+    """The image convolved with a Gaussian of standard deviation ``std``, in pixels.
+
+    Beyond its border the image goes on with the pixels of the border. The kernel ends at four
+    standard deviations.
+
+    cutoff: for the pseudo-inverse, what is damped to less than this, along rows or columns, counts
+        as not measured; of an image of bytes it is lost to rounding.
+    """
+    if len(image_shape) != 3 or not 0 < std < math.inf:
+        raise ValueError(
+            f"Blurring by {std} pixels needs images of shape (channels, height, width) and a "
+            f"positive number; the images have {tuple(image_shape)}."
+        )
+    reach = math.ceil(4 * std)
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    kernel = torch.softmax(-(offsets / std).square() / 2, dim=0)
+    rows, columns = (_convolution(side, kernel) for side in image_shape[1:])
+
+    def forward(x: Tensor) -> Tensor:
+        return rows.to(x) @ x @ columns.to(x).T
+
+    def adjoint(y: Tensor) -> Tensor:
+        return rows.to(y).T @ y @ columns.to(y)
+
+    rows_back: Tensor = torch.linalg.pinv(rows, rtol=cutoff)
+    columns_back: Tensor = torch.linalg.pinv(columns, rtol=cutoff)
+
+    def pseudo_inverse(y: Tensor) -> Tensor:
+        return rows_back.to(y) @ y @ columns_back.to(y).T
+
+    shape = tuple(image_shape)
+    return LinearOperator(forward, adjoint, shape, pseudo_inverse=pseudo_inverse)
+
+
+def _convolution(side: int, kernel: Tensor) -> Tensor:
+    """The matrix [side, side] that convolves a line with the kernel, its ends repeated."""
+    reach = len(kernel) // 2
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    for pixel in range(side):
+        sources = torch.arange(pixel - reach, pixel + reach + 1).clamp(0, side - 1)
+        matrix[pixel].index_add_(0, sources, kernel)
+    return matrix
 
 
 def check_operator(operator: LinearOperator, like: Tensor) -> None:

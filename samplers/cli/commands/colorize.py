@@ -6,13 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from samplers.cli.arguments import (
-    ABOUT_NUMBERS,
-    Commands,
-    add_command,
-    add_network_arguments,
-    add_restoring_arguments,
-)
+from samplers.cli.arguments import Commands, add_restoring_arguments, add_restoring_command
 from samplers.inverse_problems import Grey
 
 _EPILOG = """\
@@ -23,10 +17,7 @@ example:
 
 def add_parser(commands: Commands) -> None:
     """Add the command ``colorize``."""
-    parser = add_command(
-        commands, "colorize", "draw colours for a grey picture", _EPILOG + ABOUT_NUMBERS
-    )
-    add_network_arguments(parser, "class of a class-conditional model [no class, if it knows one]")
+    parser = add_restoring_command(commands, "colorize", "draw colours for a grey picture", _EPILOG)
     parser.add_argument("image", type=Path, metavar="GREY", help="a grey PNG or JPEG")
     parser.add_argument(
         "--grey",

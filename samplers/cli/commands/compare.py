@@ -10,11 +10,8 @@ from samplers.cli.arguments import (
     add_checkpoint_arguments,
     add_command,
     add_grid_arguments,
-    names,
-    positive,
-    positives,
-    sampler_name,
 )
+from samplers.cli.values import names, positive, positives, sampler_name
 
 _EPILOG = """\
 example:

@@ -5,13 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from samplers.cli.arguments import (
-    ABOUT_NUMBERS,
-    Commands,
-    add_command,
-    add_network_arguments,
-    add_restoring_arguments,
-)
+from samplers.cli.arguments import Commands, add_restoring_arguments, add_restoring_command
 
 _EPILOG = """\
 example:
@@ -24,10 +18,9 @@ the picture, and greys count as the nearer of the two.
 
 def add_parser(commands: Commands) -> None:
     """Add the command ``inpaint``."""
-    parser = add_command(
-        commands, "inpaint", "draw what is missing in a picture", _EPILOG + ABOUT_NUMBERS
+    parser = add_restoring_command(
+        commands, "inpaint", "draw what is missing in a picture", _EPILOG
     )
-    add_network_arguments(parser, "class of a class-conditional model [no class, if it knows one]")
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a PNG or JPEG")
     parser.add_argument(
         "--mask",

@@ -1,43 +1,45 @@
-"""``samplers restore``: draw large pictures for a small one. The work is in ``work/restore.py``."""
+"""``samplers restore``: pictures for a small or blurred one. The work is in ``work/restore.py``."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from samplers.cli.arguments import (
-    ABOUT_NUMBERS,
-    Commands,
-    add_command,
-    add_network_arguments,
-    add_restoring_arguments,
-    positive,
-)
+from samplers.cli.arguments import Commands, add_restoring_arguments, add_restoring_command
+from samplers.cli.values import positive, positive_number
 
 _EPILOG = """\
 example:
   samplers restore assets/digits small.png --downsampled 4 --num-images 6 --output restored.png
+  samplers restore assets/colour soft.png --blurred 1.5 --noise-std 0.02 --output sharp.png
 
-A pixel of the given picture is the mean of a block of so many times so many pixels of the result.
+Downsampled: a pixel of the given picture is the mean of a block of so many times so many pixels of
+the result. Blurred: by a Gaussian of so many pixels; say by --noise-std what else happened to the
+picture, if only that it was rounded to 256 levels (0.003).
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add the command ``restore``."""
-    parser = add_command(
+    parser = add_restoring_command(
         commands,
         "restore",
-        "draw pictures of full size for one that was made smaller",
-        _EPILOG + ABOUT_NUMBERS,
+        "draw whole pictures for one that was made smaller or was blurred",
+        _EPILOG,
     )
-    add_network_arguments(parser, "class of a class-conditional model [no class, if it knows one]")
-    parser.add_argument("image", type=Path, metavar="SMALL", help="a PNG or JPEG")
-    parser.add_argument(
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a PNG or JPEG")
+    measured = parser.add_mutually_exclusive_group(required=True)
+    measured.add_argument(
         "--downsampled",
         type=positive,
-        required=True,
         metavar="K",
         help="each side of the picture was made so many times smaller",
+    )
+    measured.add_argument(
+        "--blurred",
+        type=positive_number,
+        metavar="S",
+        help="the picture was blurred by a Gaussian of this standard deviation, in pixels",
     )
     add_restoring_arguments(parser, "guidance")
     parser.set_defaults(run=run)

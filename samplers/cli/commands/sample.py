@@ -13,10 +13,8 @@ from samplers.cli.arguments import (
     add_command,
     add_grid_arguments,
     add_option_argument,
-    any_sampler_name,
-    positive,
-    positive_number,
 )
+from samplers.cli.values import any_sampler_name, positive, positive_number
 from samplers.solve import NoiseKind
 
 _EPILOG = """\

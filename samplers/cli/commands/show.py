@@ -7,16 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from samplers import schedule
-from samplers.cli.arguments import (
-    Commands,
-    add_command,
-    add_grid_arguments,
-    add_option_argument,
-    any_sampler_name,
-    positive,
-)
+from samplers.cli.arguments import Commands, add_command, add_grid_arguments, add_option_argument
 from samplers.cli.choices import chosen_options
 from samplers.cli.failure import Failure
+from samplers.cli.values import any_sampler_name, positive
 from samplers.grid import default_spacing, make_grid
 from samplers.registry import Sampler, get_sampler, list_adaptive
 from samplers.schedule import Schedule

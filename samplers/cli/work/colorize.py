@@ -6,7 +6,7 @@ import argparse
 
 from samplers.cli.images import read_image
 from samplers.cli.restoring import Given, draw_answers
-from samplers.inverse_problems import InverseProblem, colourisation
+from samplers.inverse_problems import colourisation
 from samplers.pictures import to_images
 
 
@@ -19,6 +19,6 @@ def _read(arguments: argparse.Namespace, shape: tuple[int, int, int]) -> Given:
     if shape[0] != 3:
         raise ValueError("This network draws no colours; take one of images with 3 channels.")
     grey = read_image(arguments.image, (1, *shape[1:]))
-    problem = InverseProblem(colourisation(shape, arguments.grey), grey)
+    operator = colourisation(shape, arguments.grey)
     settings = {"image": str(arguments.image), "grey": arguments.grey}
-    return Given(problem, {"given": to_images(grey)[0]}, settings)
+    return Given(operator, grey, {"given": to_images(grey)[0]}, settings)

@@ -6,7 +6,7 @@ import argparse
 
 from samplers.cli.images import read_image, read_mask
 from samplers.cli.restoring import Given, draw_answers
-from samplers.inverse_problems import InverseProblem, inpainting
+from samplers.inverse_problems import inpainting
 from samplers.pictures import to_images
 
 
@@ -32,4 +32,4 @@ def _read(arguments: argparse.Namespace, shape: tuple[int, int, int]) -> Given:
     known = operator.forward(image)
     pictures = {"given": to_images(image)[0], "known": to_images(known)[0]}
     settings = {"image": str(arguments.image), "mask": str(arguments.mask)}
-    return Given(InverseProblem(operator, known), pictures, settings)
+    return Given(operator, known, pictures, settings)

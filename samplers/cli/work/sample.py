@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
 from samplers.checkpoint import Checkpoint, NetworkCheckpoint
-from samplers.cli.arguments import NUM_IMAGES, seeds_text
+from samplers.cli.arguments import NUM_IMAGES
 from samplers.cli.choices import chosen_labels, chosen_seeds
 from samplers.cli.drawing import Cost, Drawing, Drawn, check_drawing, choose_drawing
-from samplers.cli.failure import Failure
+from samplers.cli.failure import Failure, named_failures
+from samplers.cli.images import SHEET
 from samplers.cli.opening import open_checkpoint
 from samplers.cli.output import (
     common_parameters,
@@ -31,8 +31,8 @@ from samplers.cli.output import (
 )
 from samplers.cli.processes import Processes, join
 from samplers.cli.text import counted
+from samplers.cli.values import seeds_text
 from samplers.pictures import columns_for, read_parameters, sheet, to_images
-from samplers.sample import NotFiniteError
 
 SHEET_LIMIT = 400
 """The sheet of a folder shows its first images only, so that it stays a picture."""
@@ -260,7 +260,7 @@ def _write_folder_sheet(job: Job) -> None:
         with Image.open(folder / item.name) as image:
             images.append(image.copy())
     picture = sheet(images, _columns(job, shown))
-    write(picture, folder / "grid.png", job.parameters(shown, "grid.png"))
+    write(picture, folder / SHEET, job.parameters(shown, SHEET))
 
 
 # ------------------------------------------------------------------------------- a trajectory
@@ -331,7 +331,10 @@ def _draw_share(
     total = None if calls is None else len(batches) * calls
     quiet = None if job.processes.main else True  # None: only where somebody watches
     try:
-        with tqdm(total=total, unit="call", disable=quiet) as bar:
+        with (
+            named_failures(job.arguments.batch_size),
+            tqdm(total=total, unit="call", disable=quiet) as bar,
+        ):
             for number, batch in enumerate(batches):
                 bar.set_description(f"batch {number + 1}/{len(batches)}")
                 seeds = [item.seed for item in batch]
@@ -340,11 +343,6 @@ def _draw_share(
                     keep(item, image)
     except KeyboardInterrupt:
         return Problem("Interrupted.", 130)
-    except NotFiniteError as error:
-        return Problem(str(error), 1)
-    except torch.OutOfMemoryError:
-        less = f"take --batch-size below {job.arguments.batch_size}"
-        return Problem(f"The device ran out of memory; {less}.", 1)
     except Failure as failure:
         return Problem(str(failure), failure.code)
     return None

@@ -1,0 +1,52 @@
+"""The work of ``samplers decode``: a file of codes in, pictures out."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from samplers.cli.codes import Codes, read_codes
+from samplers.cli.flowing import Opened, open_flow, report
+from samplers.cli.output import is_picture, prepare_folder, write
+from samplers.cli.processes import join
+from samplers.latent_codes import DEFAULT, tempered
+from samplers.pictures import columns_for, sheet, to_images
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decode the codes; returns the exit code."""
+    single = is_picture(arguments.output)
+    processes = join(arguments.device)
+    if not processes.main:
+        return 0
+    opened = open_flow(arguments, processes, DEFAULT)
+    checkpoint = opened.checkpoint
+    stored = read_codes(arguments.codes, checkpoint.shape, checkpoint.weights)
+    opened = _as_encoded(arguments, opened, stored)
+    count = len(stored.codes)
+    asked = arguments.label
+    labels = stored.labels if asked is None else opened.labels(count)
+    codes = tempered(stored.codes, arguments.temperature)
+    prepare_folder(arguments.output.parent if single else arguments.output)
+
+    found = opened.decode(codes, labels)
+    images = to_images(found.x)
+    own = {"codes": str(arguments.codes), "temperature": arguments.temperature}
+    about = opened.parameters(labels) | own
+    if single:
+        write(sheet(images, columns_for(count, 0)), arguments.output, about)
+    else:
+        for number, image in enumerate(images):
+            write(image, arguments.output / f"code-{number:05d}.png", about | {"number": number})
+    report("image", found, "", arguments.output)
+    return 0
+
+
+def _as_encoded(arguments: argparse.Namespace, opened: Opened, stored: Codes) -> Opened:
+    """The flow that the codes were found with, but for what the arguments say."""
+    names = ("guidance", "guidance_rescale", "sigma_min", "sigma_max")
+    given: dict[str, Any] = {
+        name: stored.about[name] for name in names if getattr(arguments, name) is None
+    }
+    return replace(opened, recipe=opened.checkpoint.settle(replace(opened.recipe, **given)))

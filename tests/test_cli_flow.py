@@ -1,0 +1,351 @@
+"""The commands on the probability flow: likelihood, encode, decode and interpolate.
+
+Where results are compared, the networks are of float64: the flow of a random one is so steep that
+the rounding of float32 grows to some levels of 255.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor
+
+from samplers.checkpoint import Flow, LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.integrate import Adaptive
+from samplers.likelihood import ExactTrace, Hutchinson, Trace, bits_per_dim, dequantised
+from samplers.noise import initial_noise
+from samplers.pictures import read_parameters
+from samplers.sample import NotFiniteError
+from tests.commands import Say
+from tests.tiny_checkpoints import NULL, SIZE
+
+LIKELIHOOD = "likelihood {digits} {grey} {mask}"
+ENCODE = "encode {digits} {grey} {mask} --output {tmp}/codes.safetensors"
+DECODE = "decode {digits} {tmp}/codes.safetensors"
+INTERPOLATE = "interpolate {digits} {grey} {mask} --output {out}"
+
+EXACTLY = "--dtype float64 --tolerance 1e-5"
+
+
+def pixels(path: Path) -> Tensor:
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every network call an error."""
+    fail_after(monkeypatch, 0, AssertionError("the network was called"))
+
+
+def fail_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseException) -> None:
+    """Let the network answer so many calls, and then raise."""
+    original, made = NetworkCheckpoint._call, 0
+
+    def call(self: NetworkCheckpoint, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        nonlocal made
+        made += 1
+        if made > calls:
+            raise error
+        return original(self, x, t, labels)
+
+    monkeypatch.setattr(NetworkCheckpoint, "_call", call)
+
+
+# ---------------------------------------------------------------------------------- likelihood
+
+
+@pytest.mark.parametrize(
+    ("words", "trace"),
+    [("--probes 2 --law gaussian", Hutchinson(2, "gaussian")), ("--exact", ExactTrace())],
+)
+def test_the_table_holds_what_the_library_finds(say: Say, words: str, trace: Trace) -> None:
+    """Classes, seeds and the ends of the flow included."""
+    chosen = f"--tolerance 0.05 --sigma-min 0.1 --sigma-max 20 {words}"
+    said = say(f"{LIKELIHOOD} {chosen} --label 2,0 --seeds 7,3 --csv {{tmp}}/bits.csv")
+    assert (said.code, said.err) == (0, "")
+    assert "bits/dim" in said.out
+    settings = Adaptive("bogacki-shampine", 0.05, 0.05, 10_000)
+    flow = flow_of(say, settings, Recipe(sigma_min=0.1, sigma_max=20.0))
+    levels = torch.stack([pixels(say.places[name])[None] for name in ("grey", "mask")])
+    data = dequantised(levels, (7, 3)).float()
+    with torch.no_grad():
+        found = flow.log_likelihood(data, (2, 0), trace, (7, 3))
+    bits = bits_per_dim(found.log_prob, SIZE * SIZE)
+    columns = zip(rows(say.places["tmp"] / "bits.csv"), bits, found.standard_error, strict=True)
+    for row, number, error in columns:
+        assert float(row["bits_per_dim"]) == pytest.approx(float(number), rel=1e-5)
+        assert float(row["standard_error"]) == pytest.approx(float(error), rel=1e-3)
+
+
+def flow_of(
+    say: Say, settings: Adaptive, recipe: Recipe, dtype: torch.dtype = torch.float32
+) -> Flow:
+    """The flow of the tiny network of classes."""
+    checkpoint = load_checkpoint(say.places["digits"], LoadOptions(dtype=dtype))
+    assert isinstance(checkpoint, NetworkCheckpoint)
+    return Flow(checkpoint, checkpoint.settle(recipe), settings, lambda: None)
+
+
+def test_the_batch_size_does_not_change_the_table(say: Say) -> None:
+    for size in (1, 2):
+        said = say(
+            f"{LIKELIHOOD} --probes 2 --dtype float64 --batch-size {size} --csv {{tmp}}/{size}.csv"
+        )
+        assert said.code == 0
+    one, two = (rows(say.places["tmp"] / f"{size}.csv") for size in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        assert float(a["log_prob"]) == pytest.approx(float(b["log_prob"]), rel=1e-4)
+        assert {**a, "log_prob": "", "bits_per_dim": "", "standard_error": ""} == {
+            **b, "log_prob": "", "bits_per_dim": "", "standard_error": ""
+        }  # fmt: skip
+
+
+def test_what_is_in_the_table_is_not_measured_again(
+    say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = say.places["tmp"] / "bits.csv"
+    first = "likelihood {digits} {grey} --csv {tmp}/bits.csv"
+    assert say(first).code == 0
+    kept = rows(table)
+    assert say(f"{LIKELIHOOD} --csv {{tmp}}/bits.csv").code == 0
+    assert rows(table)[:1] == kept
+    both = table.read_bytes()
+    with monkeypatch.context() as patch:
+        no_calls(patch)
+        said = say(f"{LIKELIHOOD} --csv {{tmp}}/bits.csv")
+        assert (said.code, "2 pictures in" in said.out) == (0, True)
+        assert say(first).code == 0
+    assert table.read_bytes() == both
+    # Another setting, another measurement; the first stays.
+    assert say(f"{first} --label 1").code == 0
+    assert len(rows(table)) == 3
+
+
+def test_an_interrupted_table_goes_on(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"{LIKELIHOOD} --batch-size 1 --csv {{tmp}}/"
+    assert say(f"{command}whole.csv").code == 0
+    whole = rows(say.places["tmp"] / "whole.csv")
+    with monkeypatch.context() as patch:
+        fail_after(patch, int(whole[0]["nfe"]) + 1, KeyboardInterrupt())
+        said = say(f"{command}parts.csv")
+    assert said.code == 130
+    assert "1 of 2 pictures are in" in said.err
+    assert rows(say.places["tmp"] / "parts.csv") == whole[:1]
+    assert say(f"{command}parts.csv").code == 0
+    assert rows(say.places["tmp"] / "parts.csv") == whole
+
+
+def test_folders_are_the_colours_of_the_histogram(say: Say) -> None:
+    for name in ("a", "b"):
+        folder = say.places["tmp"] / name
+        folder.mkdir()
+        for number in range(2):
+            levels = np.full((SIZE, SIZE), 100 * number, np.uint8)
+            Image.fromarray(levels).save(folder / f"{number}.png")
+        Image.new("L", (3, 3)).save(folder / "grid.png")  # the sheet of all, not one of them
+    said = say("likelihood {digits} {tmp}/a {tmp}/b --histogram {out}")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.count("the mean of 2 pictures") == 2
+    found = read_parameters(say.places["out"])
+    assert found is not None
+    assert found["labels"] == [NULL] * 4
+    assert found["seeds"] == [0, 1, 2, 3]
+    colours = {tuple(pixel) for pixel in pixels(say.places["out"]).reshape(-1, 3).tolist()}
+    assert len(colours) > 2
+
+
+def test_the_density_of_latents_is_in_nats(say: Say) -> None:
+    picture = say.places["tmp"] / "large.png"
+    Image.new("RGB", (2 * SIZE, 2 * SIZE), "green").save(picture)
+    said = say("likelihood {latents} {tmp}/large.png --csv {tmp}/nats.csv")
+    assert (said.code, said.err) == (0, "")
+    assert "nats" in said.out
+    (row,) = rows(say.places["tmp"] / "nats.csv")
+    assert math.isfinite(float(row["log_prob"]))
+    assert math.isnan(float(row["bits_per_dim"]))
+
+
+def test_a_spent_budget_is_told(say: Say) -> None:
+    said = say(f"{LIKELIHOOD} --max-nfe 4 --tolerance 1e-6")
+    assert said.code == 0
+    assert "2 pictures without a result: --max-nfe ran out" in said.out
+
+
+# --------------------------------------------------------------------------------------- codes
+
+
+@pytest.mark.parametrize("words", ["--label 1,2", "--label 1 --guidance 1.3 --sigma-min 0.05"])
+def test_codes_give_the_pictures_back(say: Say, words: str) -> None:
+    """Without a word on how they were found, which the file says."""
+    assert say(f"{ENCODE} {words} --sigma-max 20 {EXACTLY}").code == 0
+    assert say(f"{DECODE} {EXACTLY} --output {{tmp}}/folder").code == 0
+    for number, name in enumerate(("grey", "mask")):
+        given, back = (
+            pixels(path).int()
+            for path in (say.places[name], say.places["tmp"] / f"folder/code-{number:05d}.png")
+        )
+        assert int((given - back).abs().max()) <= 2
+
+
+def test_the_file_says_what_its_codes_belong_to(say: Say) -> None:
+    assert say(f"{ENCODE} --label 1,2").code == 0
+    with safe_open(say.places["tmp"] / "codes.safetensors", framework="pt") as file:
+        about = json.loads(file.metadata()["parameters"])
+        codes = file.get_tensor("codes")
+    assert codes.shape == (2, 1, SIZE, SIZE)
+    assert about["labels"] == [1, 2]
+    assert about["images"] == [str(say.places[name]) for name in ("grey", "mask")]
+
+
+def test_a_temperature_of_zero_is_one_picture(say: Say) -> None:
+    assert say(ENCODE).code == 0
+    assert say(f"{DECODE} --temperature 0 --output {{tmp}}/folder").code == 0
+    one, other = (pixels(say.places["tmp"] / f"folder/code-{n:05d}.png") for n in range(2))
+    assert torch.equal(one, other)
+    assert say(f"{DECODE} --temperature 0.5 --output {{out}}").code == 0
+    found = read_parameters(say.places["out"])
+    assert found is not None
+    assert found["temperature"] == 0.5
+
+
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The batches that are decoded."""
+    seen: list[Tensor] = []
+    original = Flow.decode
+
+    def decode(self: Flow, codes: Tensor, labels: object) -> object:
+        found = original(self, codes, labels)  # type: ignore[arg-type]
+        seen.append(found.x)
+        return found
+
+    monkeypatch.setattr(Flow, "decode", decode)
+    return seen
+
+
+def test_a_way_begins_and_ends_with_the_pictures(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = decoded(monkeypatch)
+    assert say(f"{INTERPOLATE} --label 1 --frames 4 --sigma-max 20 {EXACTLY}").code == 0
+    (images,) = seen
+    assert len(images) == 4
+    for image, name in ((images[0], "grey"), (images[-1], "mask")):
+        given = pixels(say.places[name]).double() / 127.5 - 1
+        torch.testing.assert_close(image[0], given, rtol=0, atol=0.01)
+
+
+def test_a_way_between_seeds(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From three seeds come two ways, and the second begins where the first ends."""
+    seen = decoded(monkeypatch)
+    said = say(
+        "interpolate {digits} --seeds 5,1,8 --label 2 --frames 3 --dtype float64 --output {out}"
+    )
+    assert (said.code, "6 images" in said.out) == (0, True)
+    (images,) = seen
+    torch.testing.assert_close(images[2], images[3], rtol=0, atol=1e-5)
+    settings = Adaptive("dormand-prince", 1e-4, 1e-4, 2_000)
+    flow = flow_of(say, settings, Recipe(), torch.float64)
+    with torch.no_grad():
+        expected = flow.decode(initial_noise((8,), flow.checkpoint.shape), (2,)).x
+    torch.testing.assert_close(images[-1:], expected, rtol=0, atol=1e-5)
+    found = read_parameters(say.places["out"])
+    assert found is not None
+    assert (found["seeds"], found["labels"]) == ([5, 1, 8], [2])
+
+
+# ----------------------------------------------------------------------------------- bad input
+
+BAD_INPUT = [
+    (2, "likelihood {digits}", "required: IMAGES"),
+    (1, "likelihood {digits} {tmp}/no.png", "no such file"),
+    (1, "likelihood {digits} {tmp}", "holds no picture"),
+    (1, "likelihood {digits} {broken}", "can't be read as a picture"),
+    (2, "likelihood {digits} {wide}", "but 8 x 8 are needed"),
+    (2, "likelihood {digits} {colours}", "is in colour, but it must be grey"),
+    (2, "likelihood {latents} {colours}", "but 16 x 16 are needed"),
+    (2, "likelihood {prompts} {colours}", "asked by a prompt"),
+    (1, "likelihood {tmp}/no {grey}", "no such folder"),
+    (2, f"{LIKELIHOOD} --tolerance 0", "must be positive and finite"),
+    (2, f"{LIKELIHOOD} --max-nfe 2", "at least 4"),
+    (2, f"{LIKELIHOOD} --probes 0", "at least 1"),
+    (2, f"{LIKELIHOOD} --exact --probes 2", "not allowed with argument"),
+    (2, f"{LIKELIHOOD} --law cauchy", "invalid choice: 'cauchy'"),
+    (2, f"{LIKELIHOOD} --label 9", "no class 9"),
+    (2, f"{LIKELIHOOD} --seeds 1", "--seeds lists 1 for 2 pictures"),
+    (2, f"{LIKELIHOOD} --sigma-min 5 --sigma-max 2", "sigma_min"),
+    (2, f"{LIKELIHOOD} --histogram {{tmp}}/x.jpg", "written as PNG"),
+    (2, f"{LIKELIHOOD} --histogram {{tmp}}/x", "NAME.png"),
+    (1, f"{LIKELIHOOD} --csv {{text}}", "no table that this command wrote"),
+    (1, f"{LIKELIHOOD} --csv {{grey}}", "no table that this command wrote"),
+    (1, f"{LIKELIHOOD} --csv {{grey}}/bits.csv", "is a file"),
+    (2, "encode {digits} {grey} --output {tmp}/codes.pt", "name it NAME.safetensors"),
+    (2, "encode {digits} {grey}", "required: --output"),
+    (2, "encode {digits} {wide} --output {tmp}/c.safetensors", "but 8 x 8 are needed"),
+    (2, f"{ENCODE} --tolerance -1", "must be positive and finite"),
+    (2, f"{ENCODE} --seed 3", "unrecognized arguments"),
+    (1, "decode {digits} {tmp}/no.safetensors --output {out}", "no such file"),
+    (1, "decode {digits} {text} --output {out}", "`samplers encode` wrote"),
+    (1, "decode {digits} {weights} --output {out}", "`samplers encode` wrote"),
+    (2, "interpolate {digits} --output {out}", "either pictures or --seeds"),
+    (2, "interpolate {digits} {grey} --output {out}", "1 picture is no way"),
+    (2, "interpolate {digits} {grey} {mask} --seeds 0,1 --output {out}", "and not both"),
+    (2, "interpolate {digits} --seeds 4 --output {out}", "one seed"),
+    (2, "interpolate {digits} --seeds 4,4 --output {out}", "names a seed twice"),
+    (2, f"{INTERPOLATE} --frames 1", "at least its 2 ends"),
+    (2, f"{INTERPOLATE} --label 1,2", "a single class"),
+    (2, f"{INTERPOLATE} --temperature -1", "zero or positive"),
+    (2, "interpolate {digits} {grey} {mask} --output {tmp}/x", "NAME.png"),
+]
+
+
+@pytest.mark.parametrize(("code", "command", "why"), BAD_INPUT)
+def test_bad_input_is_one_sentence(say: Say, code: int, command: str, why: str) -> None:
+    weights = say.places["digits"] / "unet" / "diffusion_pytorch_model.safetensors"
+    said = Say({**say.places, "weights": weights}, say.capsys)(command)
+    assert said.code == code, said.err
+    assert said.err.startswith("samplers: error: ")
+    assert said.err.count("\n") == 1
+    assert why in said.err
+    assert not list(say.places["tmp"].iterdir())
+
+
+def test_codes_of_another_network_are_refused(say: Say) -> None:
+    assert say(ENCODE).code == 0
+    said = say("decode {plain} {tmp}/codes.safetensors --output {out}")
+    assert said.code == 2
+    assert "other weights than this checkpoint's" in said.err
+
+
+@pytest.mark.parametrize("command", [LIKELIHOOD, ENCODE, INTERPOLATE])
+@pytest.mark.parametrize(
+    ("error", "code", "why"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted"),
+        (NotFiniteError("The network returned NaN.", torch.zeros(1)), 1, "NaN"),
+        (torch.OutOfMemoryError("out of memory"), 1, "--batch-size below 16"),
+    ],
+)
+def test_a_failure_leaves_nothing(
+    say: Say,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    error: BaseException,
+    code: int,
+    why: str,
+) -> None:
+    fail_after(monkeypatch, 3, error)
+    said = say(command)
+    assert said.code == code
+    assert why in said.err
+    assert not list(say.places["tmp"].iterdir())
