@@ -214,7 +214,7 @@ def add_restoring_command(commands: Commands, name: str, summary: str, epilog: s
     return parser
 
 
-def add_restoring_arguments(parser: argparse.ArgumentParser, method: str) -> None:
+def add_restoring_arguments(parser: argparse.ArgumentParser) -> None:
     """What such commands share beyond what is given to them."""
     parser.add_argument(
         "--noise-std",
@@ -227,10 +227,10 @@ def add_restoring_arguments(parser: argparse.ArgumentParser, method: str) -> Non
     group.add_argument(
         "--method",
         choices=("guidance", "replacement"),
-        default=method,
+        default="guidance",
         help="guidance: the network is bent towards the measurement by a gradient; replacement: "
         "the measurement is put in before every step, which costs less and fits exactly, but the "
-        f"rest knows less of it [{method}]",
+        "rest knows less of it [guidance]",
     )
     group.add_argument(
         "--visits",

@@ -26,7 +26,7 @@ def add_parser(commands: Commands) -> None:
         help="how it was made of colours: by the luma of ITU-R BT.601, as most programs do, or as "
         "the mean of red, green and blue [luma]",
     )
-    add_restoring_arguments(parser, "replacement")
+    add_restoring_arguments(parser)
     parser.set_defaults(run=run)
 
 

@@ -29,7 +29,7 @@ def add_parser(commands: Commands) -> None:
         metavar="MASK.png",
         help="a picture of the same size: white is unknown, black is known",
     )
-    add_restoring_arguments(parser, "guidance")
+    add_restoring_arguments(parser)
     parser.set_defaults(run=run)
 
 

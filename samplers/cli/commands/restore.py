@@ -41,7 +41,7 @@ def add_parser(commands: Commands) -> None:
         metavar="S",
         help="the picture was blurred by a Gaussian of this standard deviation, in pixels",
     )
-    add_restoring_arguments(parser, "guidance")
+    add_restoring_arguments(parser)
     parser.set_defaults(run=run)
 
 
