@@ -25,6 +25,7 @@ from samplers.methods import (
     pf_ode,
     predictor_corrector,
     reverse_sde,
+    reversible,
     unipc,
 )
 from samplers.methods.embedded import (
@@ -208,6 +209,9 @@ _TABLE: tuple[Sampler, ...] = (
             f"{_DEIS}, of x_0"),
     Sampler("deis-data-4", partial(_deis_data, order=4), 4, 1,
             f"{_DEIS}, of x_0"),
+    # Methods that can be run backwards exactly.
+    Sampler("o-belm", reversible.o_belm, 2, 1, "Wang et al. 2024, arXiv:2410.07273, O-BELM", aliases=("belm",)),
+    Sampler("bdia", reversible.bdia, 2, 1, "Zhang et al. 2023, arXiv:2307.10829, BDIA-DDIM", aliases=("bdia-ddim",)),
     # The reverse SDE: predictors, alone and with a Langevin corrector.
     Sampler("euler-maruyama", _predictor(reverse_sde.euler_maruyama), 1, 1, f"{_SONG}, eq. 6", 1, 1,
             aliases=("em", "reverse-sde")),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.prediction import Correction, Prediction
 from samplers.registry import Method, get_sampler
 from samplers.schedule import Schedule
-from samplers.solve import Model, NoiseKind, Solver, State, make_noise
+from samplers.solve import NoiseKind, Solver, State, make_noise
 from samplers.tableau import Tableau
 
 
@@ -21,6 +21,20 @@ class NotFiniteError(ArithmeticError):
     def __init__(self, message: str, x: Tensor) -> None:
         super().__init__(message)
         self.x = x
+
+
+class Adjoint(Protocol):
+    """How a run is made, so that gradients can pass back through it; see the package `adjoint`."""
+
+    def run(
+        self,
+        solver: Solver,
+        model: Callable[..., Tensor],
+        state: State,
+        conditions: Sequence[Tensor],
+    ) -> Iterator[State]:
+        """The states after each network call ``model(x, t, *conditions)``, as a solver's run."""
+        ...
 
 
 def build_tableau(
@@ -33,7 +47,7 @@ def build_tableau(
 
 
 def sample(
-    model: Model,
+    model: Callable[..., Tensor],
     x_T: Tensor,
     *,
     schedule: Schedule,
@@ -49,10 +63,12 @@ def sample(
     options: Mapping[str, Any] | None = None,
     correct: Correction | None = None,
     callback: Callable[[State], None] | None = None,
+    conditions: Sequence[Tensor] = (),
+    adjoint: Adjoint | None = None,
 ) -> Tensor:
     """Draw one sample for each starting noise in ``x_T``.
 
-    model: ``model(x, t)`` with x [B, ...] and t [B], the schedule's own time.
+    model: ``model(x, t, *conditions)`` with x [B, ...] and t [B], the schedule's own time.
     x_T: starting noise [B, ...], at the noise level where the grid starts; its dtype decides the
         arithmetic (float64 stays float64, half precision is accumulated in float32).
     prediction: what the model returns; see :mod:`samplers.prediction`.
@@ -65,6 +81,9 @@ def sample(
     options: settings of the sampler, such as ``{"eta": 0.5}``.
     correct: a change of every predicted x_0, such as :func:`samplers.prediction.clip`.
     callback: called with the state after every network call.
+    conditions: what the model is given in every call, such as labels or embeddings.
+    adjoint: how gradients pass back, such as ``adjoint.Checkpoint()``; recorded by autograd, with
+        all activations of all calls, if not given.
 
     Returns x_0 in the dtype of ``x_T``. Gradients flow through everything: call it under
     ``torch.no_grad()`` if none are wanted. Raises ValueError for impossible settings, and
@@ -80,26 +99,38 @@ def sample(
     drawn = None if seeds is None else make_noise(tableau, seeds, x_T.shape[1:], noise)
     solver = Solver(tableau, prediction, drawn, correct)
     state = solver.init(x_T)
-    for state in solver.run(checked(model, solver), state):
+    for state in _states(solver, model, state, conditions, adjoint):
         if callback is not None:
             callback(state)
     return state.x.to(x_T.dtype)
 
 
-def checked(model: Model, solver: Solver) -> Model:
+def _states(
+    solver: Solver,
+    model: Callable[..., Tensor],
+    state: State,
+    conditions: Sequence[Tensor],
+    adjoint: Adjoint | None,
+) -> Iterator[State]:
+    if adjoint is not None:
+        return adjoint.run(solver, model, state, conditions)
+    return solver.run(checked(lambda x, t: model(x, t, *conditions), solver), state)
+
+
+def checked(model: Callable[..., Tensor], solver: Solver) -> Callable[..., Tensor]:
     """The model, with an error at the first call that returns NaN, infinity or another shape."""
     calls = 0
 
-    def call(x: Tensor, t: Tensor) -> Tensor:
+    def call(x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        output = model(x, t)
+        output = model(x, t, *conditions)
         if output.shape != x.shape:
             raise ValueError(
                 f"The network returned shape {tuple(output.shape)} for x of {tuple(x.shape)}; "
                 "it must return one prediction of the shape of x."
             )
-        if not bool(output.isfinite().all()):
+        if not bool(output.detach().isfinite().all()):
             raise NotFiniteError(
                 f"The network returned NaN or infinity at call {calls} of {solver.tableau.calls} "
                 f"(t = {float(t[0]):.6g}).",

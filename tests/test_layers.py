@@ -23,7 +23,7 @@ ORDER = (
     *("samplers.tableau", "samplers.draft"),
     *("samplers.solve", "samplers.methods"),
     "samplers.registry",
-    *("samplers.sample", "samplers.integrate", "samplers.adaptive"),
+    *("samplers.sample", "samplers.inversion", "samplers.integrate", "samplers.adaptive"),
     *("samplers.likelihood", "samplers.latent_codes"),
     *("samplers.inverse_problems", "samplers.training", "samplers.denoising", "samplers.pictures"),
     *("samplers.diffusers_config", "samplers.diffusers_run", "samplers.diffusers_scheduler"),
