@@ -1,7 +1,28 @@
 """Gradients through sampling: how one passes back through a tableau, and what it is used for.
 
-Here will live the exact gradient with checkpoints, AdjointDPM, truncated and reversible gradients,
-the Fokker-Planck penalty, rewards, and fine-tuning by a metric. Samplers, schedules and networks'
+Here live the ways back (``direct``, ``checkpoint``, ``truncated``, ``reversible``), what they cost,
+gradients through pipelines, rewards, and what is made with them. Samplers, schedules and networks'
 predictions belong to :mod:`samplers`, which this package imports; meshes and equations belong to
 ``text2pde``, which it does not.
 """
+
+from adjoint.base import Adjoint, Cost
+from adjoint.checkpoint import Checkpoint
+from adjoint.direct import Direct
+from adjoint.measure import Estimate, estimate, verify
+from adjoint.pipelines import differentiable
+from adjoint.reversible import Reversible
+from adjoint.truncated import Truncated
+
+__all__ = [
+    "Adjoint",
+    "Checkpoint",
+    "Cost",
+    "Direct",
+    "Estimate",
+    "Reversible",
+    "Truncated",
+    "differentiable",
+    "estimate",
+    "verify",
+]
