@@ -193,6 +193,14 @@ class Recorded(NamedTuple):
 
     def product(self, gradients: Sequence[Tensor], shared: Shared) -> Tensor | None:
         """Add the products for what is shared, and return that for the sample, if it is wanted."""
+        of_sample, of_shared = self.products(gradients, shared)
+        shared.add(of_shared)
+        return of_sample
+
+    def products(
+        self, gradients: Sequence[Tensor], shared: Shared
+    ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+        """The products of the gradients of the outputs, for the sample and for what is shared."""
         reached = shared.targets[len(self.given) :]
         _check_reached(self.outputs, {*map(id, (self.sample, *self.given, *reached))})
         pairs = [(y, g) for y, g in zip(self.outputs, gradients, strict=True) if y.requires_grad]
@@ -202,10 +210,9 @@ class Recorded(NamedTuple):
             outputs, given = zip(*pairs, strict=True)
             inputs = (*wanted, *self.given, *reached)
             found = list(torch.autograd.grad(outputs, inputs, given, allow_unused=True))
-        shared.add(found[len(wanted) :])
         if not wanted:
-            return None
-        return torch.zeros_like(self.sample) if found[0] is None else found[0]
+            return None, found
+        return torch.zeros_like(self.sample) if found[0] is None else found[0], found[1:]
 
 
 def first_record(call: Call, sample: Tensor, keep: bool) -> tuple[Recorded, Shared]:

@@ -194,7 +194,7 @@ def test_the_parameterisation_does_not_matter(sampler: Sampler) -> None:
 
 @EACH
 def test_the_coordinates_of_the_schedule_do_not_matter(sampler: Sampler) -> None:
-    """y = x / alpha solves the same equation on every schedule; but for what is done to x itself."""
+    """y = x / alpha solves one equation on every schedule; but for what is done to x itself."""
     rho = torch.logspace(0.9, -1.5, 7, dtype=torch.float64)
     ends = []
     for schedule in (EDM(), VPLinear(), FlowMatching(), VPDiscrete.linear()):
