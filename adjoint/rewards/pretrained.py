@@ -1,0 +1,166 @@
+"""Models that transformers saved, read from a folder on this machine, and how they see images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from adjoint.rewards.reward import Place
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Resizing to (height, width), and normalising of values that were brought to [0, 1].
+
+    The whole image is resized where transformers may crop it, and nothing is rounded or clipped,
+    so that every pixel has a gradient.
+    """
+
+    size: tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] of values from -1 to 1, prepared; grey ones become coloured."""
+        if images.shape[1] not in (1, len(self.mean)):
+            raise ValueError(
+                f"The images have {images.shape[1]} channels, but the network takes "
+                f"{len(self.mean)}; only grey images are converted."
+            )
+        if self.size is not None:
+            images = F.interpolate(images, self.size, mode="bicubic", antialias=True)
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return ((images + 1) / 2 - mean) / std
+
+
+class Pretrained(NamedTuple):
+    """A model of transformers, not to be trained, and how it wants its images."""
+
+    folder: Path
+    model: Any
+    prepare: Preparation
+
+
+def load_pretrained(kind: str, folder: Path, place: Place) -> Pretrained:
+    """A model by one of transformers' auto classes; ValueError if the folder holds none such.
+
+    Weights are read from safetensors alone, and no code of the folder is run.
+    """
+    model, report = _loaded(kind, folder, use_safetensors=True, output_loading_info=True)
+    # Poolers of plain models are missing where a classifier was saved; nothing here looks at them.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of the weights of a {type(model).__name__}, "
+            f"{missing[0]!r} among them; save that whole model there."
+        )
+    model = model.to(place.device, place.dtype).eval().requires_grad_(False)
+    return Pretrained(folder, model, read_preparation(folder))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in the folder; ValueError if there is none."""
+    return _loaded("AutoTokenizer", folder)
+
+
+def _loaded(kind: str, folder: Path, **settings: bool) -> Any:
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{folder} was saved by the package transformers, which is missing; install it with "
+            "pip install 'retrograde[text]'."
+        ) from error
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return getattr(transformers, kind).from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **settings
+        )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{folder} can't be loaded by transformers' {kind}: {reason}") from error
+
+
+def read_preparation(folder: Path) -> Preparation:
+    """How the folder's image processor prepares images; ValueError if it does not say."""
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        config = read_json(path)
+    else:
+        # Processors of images and texts are saved as one.
+        path = folder / "processor_config.json"
+        config = read_json(path).get("image_processor", {}) if path.is_file() else {}
+    mean, std = config.get("image_mean"), config.get("image_std")
+    if not config.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    if not mean or not std:
+        raise ValueError(
+            f"{folder} does not say how its images are normalised; save the model's image "
+            "processor there, whose preprocessor_config.json has image_mean and image_std."
+        )
+    return Preparation(_size(config, path), tuple(mean), tuple(std))
+
+
+def _size(config: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
+    crop = config.get("crop_size") if config.get("do_center_crop") else None
+    resized = config.get("size") if config.get("do_resize", True) else None
+    match crop or resized:
+        case None:
+            return None
+        case {"height": int(height), "width": int(width)}:
+            return height, width
+        case int(side) | {"shortest_edge": int(side)}:
+            return side, side
+        case other:
+            raise ValueError(
+                f"{path} has the size {other}; it must be a number, or have a height and a width, "
+                "or a shortest_edge."
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; ValueError if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} can't be read, and the network beside it needs it.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, not a JSON object.")
+    return found
+
+
+def pretrained_features(folder: Path, place: Place) -> Callable[[Tensor], list[Tensor]]:
+    """The hidden states of a vision model; tokens [B, T, C] become maps [B, C, T, 1]."""
+    network = load_pretrained("AutoModel", folder, place)
+    if network.model.main_input_name != "pixel_values":
+        raise ValueError(
+            f"{folder} holds a {type(network.model).__name__}, which takes more than images; save "
+            "its vision model alone."
+        )
+
+    def features(images: Tensor) -> list[Tensor]:
+        x = network.prepare(images)
+        states = network.model(pixel_values=x, output_hidden_states=True).hidden_states
+        return [s.transpose(1, 2).unsqueeze(3) if s.ndim == 3 else s for s in states]
+
+    return features
+
+
+def pretrained_classifier(folder: Path, place: Place) -> Callable[[Tensor], Tensor]:
+    """The logits [B, classes] of a model for the classification of images."""
+    network = load_pretrained("AutoModelForImageClassification", folder, place)
+
+    def classifier(images: Tensor) -> Tensor:
+        logits: Tensor = network.model(pixel_values=network.prepare(images)).logits
+        return logits
+
+    return classifier

@@ -1,0 +1,158 @@
+"""The registry: a literal table of rewards, their options and sources.
+
+Adding one is one function in a file of its family and one row here; the tests find it by
+themselves. ``package.module:name`` is a reward as well, of whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import GenericAlias, UnionType
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from adjoint.rewards.classes import class_log_probability, class_surprisal
+from adjoint.rewards.clip import clip
+from adjoint.rewards.features import feature, gram
+from adjoint.rewards.networks import load_function
+from adjoint.rewards.pixel import pixel
+from adjoint.rewards.reward import Place, Reward, checked
+
+REQUIRED = inspect.Parameter.empty
+"""The default of an option that has none."""
+
+
+class Option(NamedTuple):
+    """The type of an option, such as ``float`` or ``list[int] | None``, and its default."""
+
+    type: Any
+    default: Any
+
+
+@dataclass(frozen=True)
+class RewardKind:
+    """A row of the registry.
+
+    name: what users write.
+    build: a function of the place and of typed options that returns the reward.
+    description: one line on what is high for which images.
+    reference: paper and equation.
+    """
+
+    name: str
+    build: Callable[..., Reward]
+    description: str
+    reference: str
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """What can be set, and what must be."""
+        types = get_type_hints(self.build)
+        parameters = list(inspect.signature(self.build).parameters.values())[1:]
+        return {p.name: Option(types[p.name], p.default) for p in parameters}
+
+
+# fmt: off
+_TABLE: tuple[RewardKind, ...] = (
+    RewardKind("pixel", pixel, "the image is near a picture, pixel by pixel", "mean squared error"),
+    RewardKind("feature", feature, "the features of a network are near those of a picture",
+               "Johnson et al. 2016, arXiv:1603.08155, eq. 2"),
+    RewardKind("gram", gram, "the image has the style of a picture",
+               "Gatys et al. 2016, arXiv:1508.06576, eq. 3-5"),
+    RewardKind("class-log-probability", class_log_probability,
+               "a classifier is sure of a class",
+               "Dhariwal, Nichol 2021, arXiv:2105.05233, section 4"),
+    RewardKind("class-surprisal", class_surprisal,
+               "a classifier errs on a class",
+               "Goodfellow et al. 2015, arXiv:1412.6572, section 4"),
+    RewardKind("clip", clip, "the image fits a text", "Radford et al. 2021, arXiv:2103.00020"),
+)
+# fmt: on
+
+
+def list_rewards() -> list[str]:
+    """The name of every reward in the registry."""
+    return [kind.name for kind in _TABLE]
+
+
+def get_reward(name: str) -> RewardKind:
+    """The row of this name, or one for a function ``package.module:name``.
+
+    Case and ``_`` do not matter. Raises ValueError for an unknown name, with the nearest known one.
+    """
+    if ":" in name:
+        return RewardKind(name, lambda _: load_function(name), "a function of its own", name)
+    table = {kind.name: kind for kind in _TABLE}
+    plain = name.strip().lower().replace("_", "-").replace(" ", "-")
+    if plain in table:
+        return table[plain]
+    near = difflib.get_close_matches(plain, table, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"take one of {', '.join(table)}."
+    raise ValueError(
+        f"There is no reward named {name!r}; {hint} A function of your own is "
+        "'package.module:name'."
+    )
+
+
+def build_reward(
+    name: str, options: Mapping[str, Any] | None = None, place: Place | None = None
+) -> Reward:
+    """The reward of this name with these options, :func:`checked` at every call.
+
+    place: where it computes, float32 on the CPU if None; a function of the user computes where
+        the images are.
+
+    Raises ValueError for a name or option that is not known, for one that is missing or of a wrong
+    type, and for what its builder refuses.
+    """
+    kind, chosen = get_reward(name), dict(options or {})
+    _check_options(kind, chosen)
+    return checked(kind.build(place or Place(), **chosen), kind.name)
+
+
+def _check_options(kind: RewardKind, chosen: Mapping[str, Any]) -> None:
+    known = kind.options
+    has = ", ".join(known) or "none"
+    for name, value in chosen.items():
+        if name not in known:
+            raise ValueError(f"The reward {kind.name!r} has no option {name!r}; it has {has}.")
+        if not _types(value) & _kinds(known[name].type):
+            raise ValueError(
+                f"The option {name!r} of the reward {kind.name!r} is {value!r}; it must be "
+                f"{_words(known[name].type)}."
+            )
+    missing = [n for n, option in known.items() if option.default is REQUIRED and n not in chosen]
+    if missing:
+        raise ValueError(
+            f"The reward {kind.name!r} needs the option {missing[0]!r}, "
+            f"{_words(known[missing[0]].type)}; it has {has}."
+        )
+
+
+_WORDS = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list[int]: "a list of whole numbers",
+    list[float]: "a list of numbers",
+}
+
+
+def _kinds(of: Any) -> set[Any]:
+    """The types that a hint allows."""
+    return set(get_args(of)) if isinstance(of, UnionType) else {of}
+
+
+def _types(value: object) -> set[Any]:
+    """The types that a value of a config is of: a whole number is a number, a bool is neither."""
+    if isinstance(value, list):
+        items = set.intersection({int, float}, *(_types(item) for item in value))
+        return {GenericAlias(list, (item,)) for item in items}
+    return {int, float} if type(value) is int else {type(value)}
+
+
+def _words(of: Any) -> str:
+    return " or ".join(words for kind, words in _WORDS.items() if kind in _kinds(of))
