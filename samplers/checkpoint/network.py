@@ -90,6 +90,11 @@ class NetworkCheckpoint(Checkpoint):
         device: torch.device = self._network.device
         return device
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The weights of the network; those of an autoencoder are not among them."""
+        weights: Iterator[nn.Parameter] = self._network.parameters()
+        return weights
+
     def settle(self, recipe: Recipe) -> Recipe:
         if recipe.prompt is not None or recipe.negative_prompt is not None:
             raise ValueError("This checkpoint takes no prompt; leave --prompt away.")
