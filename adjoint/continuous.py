@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from adjoint.base import Cost
-from adjoint.replay import Recorded as RecordedCall
-from adjoint.replay import Shared
+from adjoint.calls import Recorded as RecordedCall
+from adjoint.shared import Shared
 from adjoint.whole import Kept, Way, Whole
 from samplers.prediction import door
 from samplers.schedule import Point

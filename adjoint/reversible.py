@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adjoint.base import Cost
-from adjoint.replay import Shared
+from adjoint.shared import Shared
 from adjoint.whole import Kept, Way, Whole
 from samplers import inversion
 from samplers.solve import Solver, State

@@ -13,14 +13,9 @@ import torch
 from torch import Tensor
 
 from adjoint.base import Adjoint, Network, without_graph
-from adjoint.replay import (
-    Call,
-    Recorded,
-    Shared,
-    first_record,
-    record,
-    refuse_second_derivative,
-)
+from adjoint.calls import Call, Recorded, first_record, record
+from adjoint.replay import refuse_second_derivative
+from adjoint.shared import Shared
 from samplers.sample import checked
 from samplers.schedule import Point
 from samplers.solve import Solver, State
