@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
@@ -215,6 +216,41 @@ def _range(values: Tensor) -> tuple[float, float, float]:
     decade: float = 10 ** math.floor(math.log10(across))
     step = next(s for s in (decade / 10, decade / 5, decade / 2, decade) if across / s <= 10)
     return math.floor(low / step) * step, math.floor(high / step + 1) * step, step
+
+
+# Modes that hold nothing that another would not.
+_SAME = {"1": "L", "P": "RGB"}
+
+
+class PictureError(OSError):
+    """A picture can't be read; the message says it in a sentence."""
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A PNG or JPEG with all its pixels, black and white as grey, palettes as colours.
+
+    Raises PictureError if there is none, or not a whole one.
+    """
+    if not path.exists():
+        raise PictureError(f"There is no picture at {path}: no such file.")
+    try:
+        with Image.open(path) as image:
+            return image.convert(_SAME.get(image.mode, image.mode))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(
+            f"{path} can't be read as a picture; give a whole PNG or JPEG."
+        ) from error
+
+
+def levels_of(image: Image.Image) -> Tensor:
+    """The levels of a picture, 0 (black) to 255 (white): [1, C, H, W], torch.uint8."""
+    pixels = torch.from_numpy(np.array(image)).reshape(1, image.height, image.width, -1)
+    return pixels.permute(0, 3, 1, 2).contiguous()
+
+
+def values_of(levels: Tensor) -> Tensor:
+    """Levels from 0 (black) to 255 (white) as values from -1 to 1, float64."""
+    return levels.double() / 127.5 - 1
 
 
 def write_png(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:

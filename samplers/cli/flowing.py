@@ -19,12 +19,13 @@ from samplers.adaptive import AdaptiveResult
 from samplers.checkpoint import Flow, NetworkCheckpoint, Recipe, Tick
 from samplers.cli.choices import classes_or_none
 from samplers.cli.failure import named_failures
-from samplers.cli.images import Picture, values_of
+from samplers.cli.images import Picture
 from samplers.cli.opening import open_network, recipe_from
 from samplers.cli.output import common_parameters
 from samplers.cli.processes import Processes
 from samplers.cli.text import counted
 from samplers.integrate import Adaptive
+from samplers.pictures import values_of
 from samplers.solve import working_dtype
 
 Labels = Sequence[int] | None

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.cli.failure import Failure
+from samplers.pictures import PictureError, levels_of, open_picture, values_of
 
 _MODES = {1: "L", 3: "RGB"}
 _KINDS = {
@@ -25,9 +26,6 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 SHEET = "grid.png"
 """The sheet of all images in a folder that ``samplers sample`` drew."""
 
-# Modes that hold nothing that another would not.
-_SAME = {"1": "L", "P": "RGB"}
-
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     """A picture [1, C, H, W] of values from -1 (black) to 1 (white).
@@ -36,11 +34,6 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     can't be read.
     """
     return values_of(read_bytes(path, shape)).float()
-
-
-def values_of(levels: Tensor) -> Tensor:
-    """Levels from 0 (black) to 255 (white) as values from -1 to 1, float64."""
-    return levels.double() / 127.5 - 1
 
 
 def read_bytes(path: Path, shape: tuple[int, int, int]) -> Tensor:
@@ -52,7 +45,6 @@ def read_bytes(path: Path, shape: tuple[int, int, int]) -> Tensor:
             "networks can be given any."
         )
     image = _opened(path)
-    image = image.convert(_SAME.get(image.mode, image.mode))
     if image.mode != _MODES[channels]:
         found = _KINDS.get(image.mode, f"of mode {image.mode}")
         wanted = _MODES[channels]
@@ -61,8 +53,7 @@ def read_bytes(path: Path, shape: tuple[int, int, int]) -> Tensor:
             f"image.convert({wanted!r}))."
         )
     _check_size(path, image, (width, height))
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.reshape(1, height, width, channels).permute(0, 3, 1, 2).contiguous()
+    return levels_of(image)
 
 
 def read_mask(path: Path, height: int, width: int) -> Tensor:
@@ -103,14 +94,10 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def _opened(path: Path) -> Image.Image:
-    if not path.exists():
-        raise Failure(f"There is no picture at {path}: no such file.")
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Failure(f"{path} can't be read as a picture; give a whole PNG or JPEG.") from error
+        return open_picture(path)
+    except PictureError as error:
+        raise Failure(str(error)) from error
 
 
 def _check_size(path: Path, image: Image.Image, size: tuple[int, int]) -> None:

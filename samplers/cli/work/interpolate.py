@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.cli.flowing import Opened, open_flow, report
-from samplers.cli.images import Picture, read_pictures, values_of
+from samplers.cli.images import Picture, read_pictures
 from samplers.cli.output import is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.latent_codes import DEFAULT, interpolate, tempered
 from samplers.noise import initial_noise
-from samplers.pictures import Cell, table, to_images
+from samplers.pictures import Cell, table, to_images, values_of
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 from samplers.cli.choices import chosen_seeds
 from samplers.cli.failure import Failure, named_failures
 from samplers.cli.flowing import Opened, Part, in_parts, open_flow
-from samplers.cli.images import Picture, read_pictures, values_of
+from samplers.cli.images import Picture, read_pictures
 from samplers.cli.output import is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.records import Record, Records, read_records, write_records
@@ -29,7 +29,7 @@ from samplers.likelihood import (
     bits_per_dim,
     dequantised,
 )
-from samplers.pictures import histogram
+from samplers.pictures import histogram, values_of
 
 SHOWN = 40
 """Rows that are printed; the CSV file has all."""
