@@ -1,0 +1,137 @@
+"""Learning from a metric: the objective, and the training loop on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from adjoint import Backsolve, Checkpoint, Direct, Reversible, Truncated
+from adjoint.learning import Drawing, reward_loss
+from samplers.schedule import VPLinear
+from samplers.training import TrainingConfig, seeded, train
+
+SHAPE = (3,)
+CLASSES = 2
+TARGETS = torch.tensor([[1.0, -0.5, 0.2], [-0.7, 0.4, 0.9]])
+
+
+class Network(nn.Module):
+    """A perceptron of a sample, a time and a class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(4 + CLASSES, 24), nn.SiLU(), nn.Linear(24, 3))
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        one_hot = torch.nn.functional.one_hot(label, CLASSES).to(x)
+        output: Tensor = self.layers(torch.cat([x, t[:, None], one_hot], dim=1))
+        return output
+
+
+def call(model: nn.Module, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    output: Tensor = model(x, t, label)
+    return output
+
+
+def near_one(images: Tensor) -> Tensor:
+    """A reward: the nearer to the first target, the higher."""
+    return -(images - TARGETS[0]).square().mean(dim=1)
+
+
+DRAWING = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5)
+DATA = TensorDataset(torch.arange(40) % CLASSES)
+CONFIG = TrainingConfig(
+    steps=60, batch_size=8, learning_rate=1e-2, log_every=10, checkpoint_every=20
+)
+
+
+def test_the_loss_is_minus_the_mean_reward_of_what_is_drawn() -> None:
+    model, labels = Network(), torch.tensor([0, 1, 1])
+    loss = reward_loss(DRAWING, near_one, call)(model, [labels], seeded(3))
+    seeds = torch.randint(2**62, (3,), generator=seeded(3)).tolist()
+    with torch.no_grad():
+        images = DRAWING.draw(model, seeds, (labels,))
+    torch.testing.assert_close(loss, -near_one(images).mean())
+    assert loss.requires_grad
+    doubled = reward_loss(DRAWING, near_one, call, decode=lambda x: 2 * x)
+    torch.testing.assert_close(doubled(model, [labels], seeded(3)), -near_one(2 * images).mean())
+
+
+@pytest.mark.parametrize("adjoint", [Checkpoint(), Checkpoint(keep=2), Direct()], ids=str)
+def test_a_network_learns_what_is_rewarded(adjoint: Direct | Checkpoint, tmp_path: Path) -> None:
+    drawing = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5, adjoint=adjoint)
+    objective = reward_loss(drawing, near_one, call)
+    model, labels = Network(), torch.arange(64) % CLASSES
+    with torch.no_grad():
+        before = float(objective(model, [labels], seeded(1)))
+    trained = train(model, DATA, objective, CONFIG, tmp_path)
+    with torch.no_grad():
+        after = float(objective(trained, [labels], seeded(1)))
+    assert after < 0.2 * before
+
+
+def test_all_exact_ways_learn_the_same(tmp_path: Path) -> None:
+    """In float64 arithmetic of rounding only; here in float32, from the same draws."""
+    weights = []
+    for number, adjoint in enumerate((Direct(), Checkpoint(), Checkpoint(split=2))):
+        drawing = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5, adjoint=adjoint)
+        model = Network()
+        short = TrainingConfig(steps=5, batch_size=8, learning_rate=1e-3, log_every=1,
+                               checkpoint_every=5)  # fmt: skip
+        train(model, DATA, reward_loss(drawing, near_one, call), short, tmp_path / str(number))
+        weights.append(torch.cat([w.detach().flatten() for w in model.parameters()]))
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], rtol=0, atol=1e-5)
+
+
+class Stop(Exception):
+    """The training is interrupted."""
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """Bit for bit, wherever it was stopped."""
+    objective = reward_loss(DRAWING, near_one, call)
+    whole = Network()
+    train(whole, DATA, objective, CONFIG, tmp_path / "whole")
+    for stop in (7, 20, 33):
+        calls = 0
+
+        def stopping(model: nn.Module, batch: object, generator: torch.Generator) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == stop:  # noqa: B023  it is called within this turn
+                raise Stop
+            return objective(model, batch, generator)
+
+        folder = tmp_path / str(stop)
+        with pytest.raises(Stop):
+            train(Network(), DATA, stopping, CONFIG, folder)
+        resumed = Network()
+        train(resumed, DATA, objective, CONFIG, folder)
+        for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_stochastic_samplers_draw_from_the_seeds() -> None:
+    drawing = Drawing(SHAPE, VPLinear(), "v_prediction", sampler="sde-dpmpp-2m", steps=5)
+    model, labels = Network(), torch.tensor([0, 1])
+    one, again, other = (
+        drawing.draw(model, seeds, (labels,)) for seeds in ((1, 2), (1, 2), (2, 1))
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_ways_back_that_can_not_serve_are_refused_at_once() -> None:
+    for adjoint, sampler in (
+        (Reversible(), "dpmpp-2m"),
+        (Backsolve(), "ancestral"),
+        (Truncated(9), "dpmpp-2m"),
+    ):
+        with pytest.raises(ValueError, match=r"way back|backwards|oldest|steps"):
+            Drawing(SHAPE, VPLinear(), "v_prediction", sampler, steps=5, adjoint=adjoint)
