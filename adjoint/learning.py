@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from adjoint.base import Adjoint
 from adjoint.checkpoint import Checkpoint
 from adjoint.rewards import Reward
-from samplers.grid import Final, Spacing, make_grid
+from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.noise import initial_noise
 from samplers.prediction import Correction, Prediction
 from samplers.sample import build_tableau, sample
@@ -51,7 +51,10 @@ class Drawing:
     adjoint: Adjoint = field(default_factory=Checkpoint)
 
     def __post_init__(self) -> None:
-        grid = make_grid(
+        self.adjoint.check(build_tableau(self.sampler, self._points(), self.options))
+
+    def _points(self) -> Grid:
+        return make_grid(
             self.schedule,
             self.steps,
             self.grid,
@@ -59,7 +62,6 @@ class Drawing:
             sigma_max=self.sigma_max,
             final=self.final,
         )
-        self.adjoint.check(build_tableau(self.sampler, grid, self.options))
 
     def draw(
         self, network: Callable[..., Tensor], seeds: Sequence[int], conditions: Sequence[Tensor]
@@ -71,29 +73,20 @@ class Drawing:
         """
         device = conditions[0].device if conditions else torch.device("cpu")
         noise = initial_noise(seeds, self.shape).to(device, torch.float32)
-        top = self.sigma_max
-        start = self.schedule.noisiest if top is None else self.schedule.at_lam(_lam(top))
+        grid = self._points()
         return sample(
             network,
-            float(start.sigma) * noise,
+            float(grid.start.sigma) * noise,
             schedule=self.schedule,
             prediction=self.prediction,
             sampler=self.sampler,
-            steps=self.steps,
-            grid=self.grid,
+            grid=grid,
             seeds=seeds,
-            sigma_min=self.sigma_min,
-            sigma_max=self.sigma_max,
-            final=self.final,
             options=self.options,
             correct=self.correct,
             conditions=conditions,
             adjoint=self.adjoint,
         )
-
-
-def _lam(rho: float) -> Tensor:
-    return -torch.tensor(rho, dtype=torch.float64).log()
 
 
 def reward_loss(
