@@ -18,6 +18,13 @@ class Said(NamedTuple):
     out: str
     err: str
 
+    def check_sentence(self, code: int, why: str) -> None:
+        """It ended with this code, and one sentence on stderr that holds ``why``."""
+        assert self.code == code, self.err
+        assert self.err.startswith("samplers: error: ")
+        assert self.err.count("\n") == 1
+        assert why in self.err
+
 
 class Say(NamedTuple):
     """Runs commands in which {names} stand for places."""

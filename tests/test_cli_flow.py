@@ -313,10 +313,7 @@ BAD_INPUT = [
 def test_bad_input_is_one_sentence(say: Say, code: int, command: str, why: str) -> None:
     weights = say.places["digits"] / "unet" / "diffusion_pytorch_model.safetensors"
     said = Say({**say.places, "weights": weights}, say.capsys)(command)
-    assert said.code == code, said.err
-    assert said.err.startswith("samplers: error: ")
-    assert said.err.count("\n") == 1
-    assert why in said.err
+    said.check_sentence(code, why)
     assert not list(say.places["tmp"].iterdir())
 
 

@@ -158,10 +158,7 @@ BAD_INPUT = [
 @pytest.mark.parametrize(("code", "command", "why"), BAD_INPUT)
 def test_bad_input_is_one_sentence(say: Say, code: int, command: str, why: str) -> None:
     said = say(command)
-    assert said.code == code, said.err
-    assert said.err.startswith("samplers: error: ")
-    assert said.err.count("\n") == 1
-    assert why in said.err
+    said.check_sentence(code, why)
     assert not say.places["out"].exists()
 
 
