@@ -35,10 +35,12 @@ class Sampled(nn.Module):
         return draw(self.adjoint, self.network, x, (condition,), self.sampler)
 
 
-folder, alone = Path(sys.argv[1]), len(sys.argv) > 2
+folder, alone = Path(sys.argv[1]), len(sys.argv) == 2
+rank = 0 if alone else int(sys.argv[2])
 if not alone:
-    dist.init_process_group("gloo")
-rank = 0 if alone else dist.get_rank()
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=int(sys.argv[3])
+    )
 x, c = (tensor.detach()[:2] for tensor in leaves())
 for sampler, adjoint in (("dpmpp-2m", Checkpoint()), ("o-belm", Reversible())):
     module = Sampled(sampler, adjoint)
@@ -66,10 +68,16 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    together = [*launch, f"--nproc_per_node={RANKS}", str(script), str(tmp_path)]
-    for command in (together, [sys.executable, str(script), str(tmp_path), "alone"]):
-        subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
+    command = [sys.executable, str(script), str(tmp_path)]
+    jobs = [
+        subprocess.Popen(
+            [*command, *own], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        for own in ([], *([str(rank), str(RANKS)] for rank in range(RANKS)))
+    ]
+    for job in jobs:
+        _, said = job.communicate()
+        assert job.returncode == 0, said
     for sampler in ("dpmpp-2m", "o-belm"):
         expected, _ = torch.load(tmp_path / f"{sampler}-alone.pt")
         numbers = sum(gradient.numel() for gradient in expected.values())
