@@ -1,4 +1,4 @@
-r"""What a network learns from a metric of finished images: an objective of the training loop.
+r"""What is learned from a metric of finished images: an objective of the training loop.
 
 :func:`samplers.training.train` does the rest: processes, precision, averages, exact resume.
 """
@@ -27,7 +27,7 @@ _SEEDS = 2**62
 
 @dataclass(frozen=True)
 class Drawing:
-    """How images are drawn, to be rewarded.
+    """How a network draws images, to be rewarded.
 
     shape: of one sample, [C, H, W].
     schedule, prediction, correct: of the network, as for :func:`samplers.sample.sample`.
@@ -89,29 +89,44 @@ class Drawing:
         )
 
 
-def reward_loss(
-    drawing: Drawing,
-    reward: Reward,
-    network: Callable[..., Tensor],
-    decode: Callable[[Tensor], Tensor] | None = None,
-) -> Objective:
-    r"""Minus the mean reward of images that the network draws, ``-E r(x_0)``.
+Draw = Callable[..., Tensor]
+"""``draw(part, seeds, *conditions)``: finished images [B, C, H, W], one for each seed [B]."""
+
+
+class Sampled(nn.Module):
+    """A network within the sampler that it is used by: one call draws finished images.
+
+    So a run has one call of the module and one gradient for each weight, however many calls of the
+    network there are, which is what processes that share a training count on. The network is asked
+    as it is in use, without dropout, in training as well.
+
+    part: the network, or what holds it.
+    draw: how it draws; a plain function, so that copies of the module share it.
+    """
+
+    def __init__(self, part: nn.Module, draw: Draw) -> None:
+        super().__init__()
+        self.part, self.draw = part, draw
+
+    def forward(self, seeds: Tensor, *conditions: Tensor) -> Tensor:
+        return self.draw(self.part, seeds, *conditions)
+
+    def train(self, mode: bool = True) -> Sampled:
+        return super().train(False)
+
+
+def reward_loss(reward: Reward) -> Objective:
+    r"""Minus the mean reward of images that a :class:`Sampled` draws, ``-E r(x_0, c)``.
 
     The gradient passes back through the whole sampler. Every batch draws new noise.
 
-    reward: see :mod:`adjoint.rewards`.
-    network: ``network(model, x_t, t, *conditions)``, how the model is called.
-    decode: from samples to images, if the network works on something else.
-
     Returns an objective on batches ``(condition, ...)``, each with the batch as its first
-    dimension; one of them, if only numbers that nothing reads, says how many images are drawn.
+    dimension. The first is what the images are asked to show, of which the reward is told.
     """
 
     def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
-        count = len(batch[0])
-        seeds = torch.randint(_SEEDS, (count,), generator=generator).tolist()
-        finished = drawing.draw(lambda x, t, *given: network(model, x, t, *given), seeds, batch)
-        images = finished if decode is None else decode(finished)
-        return -reward(images).mean()
+        asked, *rest = batch
+        seeds = torch.randint(_SEEDS, (len(asked),), generator=generator)
+        return -reward(model(seeds, asked, *rest), asked).mean()
 
     return objective

@@ -83,7 +83,7 @@ class Bench:
         self.weights = list(checkpoint.parameters())
 
     def model(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        return self.checkpoint.model(labels.tolist())(x, t)
+        return self.checkpoint.conditional()(x, t, labels)
 
     def labelled(self, x: Tensor, t: Tensor) -> Tensor:
         """The network with the labels of a whole batch."""

@@ -209,6 +209,33 @@ def histogram(sets: Mapping[str, Tensor], unit: str) -> Image.Image:
     return picture
 
 
+def curve(lines: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Image.Image:
+    """Lines through points (x, y), drawn over each other; ``unit`` is that of x."""
+    points = torch.tensor([point for line in lines.values() for point in line]).double()
+    (left, right, x_step), (low, high, y_step) = _range(points[:, 0]), _range(points[:, 1])
+    picture = Image.new("RGB", (_WIDE, _HIGH), _PAPER)
+    pen = ImageDraw.Draw(picture)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - left) / (right - left), (y - low) / (high - low)
+        edge = 2 * _EDGE
+        return edge + across * (_WIDE - edge - _EDGE), _HIGH - _EDGE - up * (_HIGH - 2 * _EDGE)
+
+    for tick in torch.arange(low, high + y_step / 2, y_step).tolist():
+        (start, y), (end, _) = place(left, tick), place(right, tick)
+        pen.line((start, y, end, y), (230, 230, 230))
+        pen.text((start - 8, y), f"{tick:.4g}", _INK, font=_font(_SMALL), anchor="rm")
+    for tick in torch.arange(left, right + x_step / 2, x_step).tolist():
+        x, ground = place(tick, low)
+        pen.text((x, ground + 14), f"{tick:g}", _INK, font=_font(_SMALL), anchor="mm")
+    for number, (name, line) in enumerate(lines.items()):
+        ink = _INKS[number % len(_INKS)]
+        pen.line([place(*point) for point in line], ink, width=2)
+        pen.text((_WIDE - _EDGE, 20 + 20 * number), name, ink, font=_font(_TEXT), anchor="rm")
+    pen.text((_WIDE / 2, _HIGH - 10), unit, _INK, font=_font(_SMALL), anchor="mm")
+    return picture
+
+
 def _range(values: Tensor) -> tuple[float, float, float]:
     """Round ends of an axis that holds the values, and the distance of some five to ten marks."""
     low, high = float(values.min()), float(values.max())

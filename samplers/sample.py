@@ -62,7 +62,7 @@ def sample(
     final: Final = "zero",
     options: Mapping[str, Any] | None = None,
     correct: Correction | None = None,
-    callback: Callable[[State], None] | None = None,
+    callback: Callable[[State], object] | None = None,
     conditions: Sequence[Tensor] = (),
     adjoint: Adjoint | None = None,
 ) -> Tensor:

@@ -27,6 +27,7 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedType, send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -65,6 +66,7 @@ class TrainingConfig:
         seed: of everything that is drawn.
         log_every: steps between two lines of the log.
         checkpoint_every: steps between two checkpoints, a multiple of ``log_every``.
+        tracker: one of accelerate's trackers that gets the log as well, such as ``tensorboard``.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -84,6 +86,7 @@ class TrainingConfig:
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 500
+    tracker: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every"):
@@ -116,8 +119,8 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"The training setting {name} is {value!r}; it must be {allowed}.")
 
 
-# Settings that say how often something is written, or how data is loaded: free to change on resume.
-_FREE = frozenset({"log_every", "checkpoint_every", "workers"})
+# Settings that say what is written how often, or how data is loaded: free to change on resume.
+_FREE = frozenset({"log_every", "checkpoint_every", "workers", "tracker"})
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -240,16 +243,17 @@ def train(
         penalty: a regulariser, added to the objective and logged on its own.
         callback: called every so many steps.
 
+    What the model does not train is in no checkpoint, and shared by the model and its average.
+
     Returns:
         A copy of the model with averaged weights, in evaluation mode.
 
     Raises:
-        ValueError: if the checkpoint belongs to other settings, or a batch can't be shared out.
-        FloatingPointError: if the loss or its gradient is not finite.
+        ValueError: if the checkpoint belongs to other settings, a batch can't be shared out, or
+            the tracker's package is missing.
+        FloatingPointError: if the loss or its gradient is not finite; the checkpoint is as it was.
     """
-    accelerator = Accelerator(
-        mixed_precision=config.precision, gradient_accumulation_steps=config.accumulation
-    )
+    accelerator = _accelerator(config, folder)
     _check_processes(config, accelerator)
     config = dataclasses.replace(config, precision=accelerator.mixed_precision)
     learner = _Learner(accelerator, model, objective, penalty, config)
@@ -267,6 +271,7 @@ def train(
         if last or done % config.log_every == 0:
             line = learner.measure(done)
             progress.set_postfix(loss=line["loss"])
+            accelerator.log(line, step=done)
             if main:
                 _append(log, line)
         # Before the checkpoint: a call that a kill cut short is made again.
@@ -274,7 +279,31 @@ def train(
             callback.call(done, learner.average)
         if last or done % config.checkpoint_every == 0:
             learner.save(checkpoint, done)
+    for tracker in accelerator.trackers:
+        tracker.finish()
     return learner.average
+
+
+def _accelerator(config: TrainingConfig, folder: Path) -> Accelerator:
+    _check_tracker(config.tracker)
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulation,
+        log_with=config.tracker,
+        project_dir=folder,
+    )
+    if config.tracker is not None:
+        accelerator.init_trackers(config.tracker)
+    return accelerator
+
+
+def _check_tracker(name: str | None) -> None:
+    if name is None or name in map(str, get_available_trackers()):
+        return
+    if name not in LOGGER_TYPE_TO_CLASS:
+        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+        raise ValueError(f"There is no tracker {name!r}; accelerate knows {known}.")
+    raise ValueError(f"The tracker {name!r} needs a package of its name; pip install {name}.")
 
 
 def _check_processes(config: TrainingConfig, accelerator: Accelerator) -> None:
@@ -319,8 +348,8 @@ class _Learner:
         self.accelerator, self.config = accelerator, config
         self.objective, self.penalty = objective, penalty
         self.bare = model
-        self.average = copy.deepcopy(model).requires_grad_(False).eval().to(accelerator.device)
         self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.average = _copied(model).to(accelerator.device)
         optimizer = torch.optim.AdamW(
             self.trained, config.learning_rate, config.betas, weight_decay=config.weight_decay
         )
@@ -377,8 +406,8 @@ class _Learner:
         if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
             return
         raise FloatingPointError(
-            f"At step {done} the loss is {loss} and the length of its gradient {norm}; "
-            "lower the learning rate, and start in a new folder."
+            f"At step {done} the loss is {loss} and the length of its gradient {norm}; the last "
+            "checkpoint is kept. Lower the learning rate, and start in a new folder."
         )
 
     def save(self, path: Path, done: int) -> None:
@@ -387,8 +416,8 @@ class _Learner:
             state = {
                 "step": done,
                 "config": dataclasses.asdict(self.config),
-                "model": self.bare.state_dict(),
-                "average": self.average.state_dict(),
+                "model": trained_state(self.bare),
+                "average": _like(self.average.state_dict(), trained_state(self.bare)),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": _scaler_state(self.accelerator),
             }
@@ -400,12 +429,28 @@ class _Learner:
         """Take up the state of a checkpoint; returns the updates done."""
         state = torch.load(path, map_location="cpu", weights_only=True)
         _check_same(state["config"], dataclasses.asdict(self.config), path)
-        self.bare.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
+        self.bare.load_state_dict({**self.bare.state_dict(), **state["model"]})
+        self.average.load_state_dict({**self.average.state_dict(), **state["average"]})
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         return int(state["step"])
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model but for the parameters that are not trained."""
+    fixed = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in fixed}
+
+
+def _like(state: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: state[name] for name in other}
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, not to be trained, that shares what the model does not train."""
+    fixed = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
+    return copy.deepcopy(model, fixed).requires_grad_(False).eval()
 
 
 def _scaler_state(accelerator: Accelerator) -> dict[str, Any]:
@@ -426,7 +471,8 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """``average <- decay average + (1 - decay) model``; buffers are copied."""
     for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(parameter, 1 - decay)
+        if parameter.requires_grad:
+            mean.lerp_(parameter, 1 - decay)
     for copied, buffer in zip(average.buffers(), model.buffers(), strict=True):
         copied.copy_(buffer)
 
@@ -434,7 +480,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 def load_average(checkpoint: Path, model: nn.Module) -> int:
     """Give ``model`` the averaged weights of a checkpoint; returns the updates behind them."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["average"])
+    model.load_state_dict({**model.state_dict(), **state["average"]})
     return int(state["step"])
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from adjoint import Backsolve, Checkpoint, Direct, Reversible, Truncated
-from adjoint.learning import Drawing, reward_loss
+from adjoint.learning import Drawing, Sampled, reward_loss
+from adjoint.rewards.reward import of_images
 from samplers.schedule import VPLinear
 from samplers.training import TrainingConfig, seeded, train
 
@@ -33,17 +34,24 @@ class Network(nn.Module):
         return output
 
 
-def call(model: nn.Module, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-    output: Tensor = model(x, t, label)
-    return output
-
-
-def near_one(images: Tensor) -> Tensor:
-    """A reward: the nearer to the first target, the higher."""
+def nearness(images: Tensor) -> Tensor:
+    """The nearer to the first target, the higher."""
     return -(images - TARGETS[0]).square().mean(dim=1)
 
 
 DRAWING = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5)
+LOSS = reward_loss(of_images(nearness))
+
+
+def sampled(drawing: Drawing = DRAWING) -> Sampled:
+    """The network, which draws."""
+
+    def draw(part: nn.Module, seeds: Tensor, label: Tensor) -> Tensor:
+        return drawing.draw(part, seeds.tolist(), (label,))
+
+    return Sampled(Network(), draw)
+
+
 DATA = TensorDataset(torch.arange(40) % CLASSES)
 CONFIG = TrainingConfig(
     steps=60, batch_size=8, learning_rate=1e-2, log_every=10, checkpoint_every=20
@@ -51,27 +59,41 @@ CONFIG = TrainingConfig(
 
 
 def test_the_loss_is_minus_the_mean_reward_of_what_is_drawn() -> None:
-    model, labels = Network(), torch.tensor([0, 1, 1])
-    loss = reward_loss(DRAWING, near_one, call)(model, [labels], seeded(3))
-    seeds = torch.randint(2**62, (3,), generator=seeded(3)).tolist()
+    model, labels = sampled(), torch.tensor([0, 1, 1])
+    loss = LOSS(model, [labels], seeded(3))
+    seeds = torch.randint(2**62, (3,), generator=seeded(3))
     with torch.no_grad():
-        images = DRAWING.draw(model, seeds, (labels,))
-    torch.testing.assert_close(loss, -near_one(images).mean())
+        images = model(seeds, labels)
+    torch.testing.assert_close(loss, -nearness(images).mean())
     assert loss.requires_grad
-    doubled = reward_loss(DRAWING, near_one, call, decode=lambda x: 2 * x)
-    torch.testing.assert_close(doubled(model, [labels], seeded(3)), -near_one(2 * images).mean())
+
+
+def test_the_reward_is_told_what_was_asked() -> None:
+    def per_class(images: Tensor, asked: Tensor | None = None, /) -> Tensor:
+        assert asked is not None
+        return -(images - TARGETS[asked]).square().mean(dim=1)
+
+    model, labels = sampled(), torch.tensor([0, 1, 1])
+    loss = reward_loss(per_class)(model, [labels], seeded(3))
+    images = model(torch.randint(2**62, (3,), generator=seeded(3)), labels)
+    torch.testing.assert_close(loss, (images - TARGETS[labels]).square().mean())
+
+
+def test_a_network_is_asked_as_it_is_in_use() -> None:
+    model = sampled().train()
+    assert not model.training
+    assert not any(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize("adjoint", [Checkpoint(), Checkpoint(keep=2), Direct()], ids=str)
 def test_a_network_learns_what_is_rewarded(adjoint: Direct | Checkpoint, tmp_path: Path) -> None:
     drawing = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5, adjoint=adjoint)
-    objective = reward_loss(drawing, near_one, call)
-    model, labels = Network(), torch.arange(64) % CLASSES
+    model, labels = sampled(drawing), torch.arange(64) % CLASSES
     with torch.no_grad():
-        before = float(objective(model, [labels], seeded(1)))
-    trained = train(model, DATA, objective, CONFIG, tmp_path)
+        before = float(LOSS(model, [labels], seeded(1)))
+    trained = train(model, DATA, LOSS, CONFIG, tmp_path)
     with torch.no_grad():
-        after = float(objective(trained, [labels], seeded(1)))
+        after = float(LOSS(trained, [labels], seeded(1)))
     assert after < 0.2 * before
 
 
@@ -80,10 +102,10 @@ def test_all_exact_ways_learn_the_same(tmp_path: Path) -> None:
     weights = []
     for number, adjoint in enumerate((Direct(), Checkpoint(), Checkpoint(split=2))):
         drawing = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5, adjoint=adjoint)
-        model = Network()
+        model = sampled(drawing)
         short = TrainingConfig(steps=5, batch_size=8, learning_rate=1e-3, log_every=1,
                                checkpoint_every=5)  # fmt: skip
-        train(model, DATA, reward_loss(drawing, near_one, call), short, tmp_path / str(number))
+        train(model, DATA, LOSS, short, tmp_path / str(number))
         weights.append(torch.cat([w.detach().flatten() for w in model.parameters()]))
     for other in weights[1:]:
         torch.testing.assert_close(other, weights[0], rtol=0, atol=1e-5)
@@ -95,9 +117,8 @@ class Stop(Exception):
 
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     """Bit for bit, wherever it was stopped."""
-    objective = reward_loss(DRAWING, near_one, call)
-    whole = Network()
-    train(whole, DATA, objective, CONFIG, tmp_path / "whole")
+    whole = sampled()
+    train(whole, DATA, LOSS, CONFIG, tmp_path / "whole")
     for stop in (7, 20, 33):
         calls = 0
 
@@ -106,13 +127,13 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
             calls += 1
             if calls == stop:  # noqa: B023  it is called within this turn
                 raise Stop
-            return objective(model, batch, generator)
+            return LOSS(model, batch, generator)
 
         folder = tmp_path / str(stop)
         with pytest.raises(Stop):
-            train(Network(), DATA, stopping, CONFIG, folder)
-        resumed = Network()
-        train(resumed, DATA, objective, CONFIG, folder)
+            train(sampled(), DATA, stopping, CONFIG, folder)
+        resumed = sampled()
+        train(resumed, DATA, LOSS, CONFIG, folder)
         for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
             assert torch.equal(a, b)
 

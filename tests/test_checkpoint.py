@@ -471,7 +471,7 @@ def test_impossible_recipes(folders: dict[str, Path], classes: Checkpoint) -> No
 def test_not_finite(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
     folder = copy_of(folders[kind], tmp_path / "nan")
     checkpoint = load_checkpoint(folder, LoadOptions())
-    network = checkpoint._network if kind == "classes" else checkpoint._pipeline.unet  # type: ignore[attr-defined]
+    network = checkpoint._network if kind == "classes" else checkpoint.pipeline.unet  # type: ignore[attr-defined]
     with torch.no_grad():
         network.conv_out.bias.fill_(torch.nan)
     recipe, labels = (RECIPE, (0, 1)) if kind == "classes" else (replace(RECIPE, prompt="a"), None)

@@ -31,8 +31,8 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from adjoint.options import REQUIRED
 from adjoint.rewards import (
-    REQUIRED,
     Place,
     Reward,
     RewardKind,
@@ -44,6 +44,7 @@ from adjoint.rewards import (
 from adjoint.rewards.features import gram_matrix
 from adjoint.rewards.networks import load_classifier, load_features
 from adjoint.rewards.pretrained import Preparation, read_preparation
+from adjoint.rewards.reward import of_images
 from samplers.sample import NotFiniteError
 from tests import tiny_checkpoints
 
@@ -222,7 +223,8 @@ class OnDisk(NamedTuple):
             "label": 1,
             "text": "a cat",
         }
-        return {n: known[n] for n, option in kind.options.items() if option.default is REQUIRED}
+        needed = {"label", *(n for n, o in kind.options.items() if o.default is REQUIRED)}
+        return {name: known[name] for name in kind.options if name in needed}
 
     def filled(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options with the paths in the place of their names in braces."""
@@ -323,13 +325,13 @@ def test_rows_are_complete(kind: RewardKind) -> None:
 @EACH
 def test_options_are_checked(kind: RewardKind, on_disk: OnDisk) -> None:
     good = on_disk.options(kind)
-    for name in good:
+    for name in (name for name in good if kind.options[name].default is REQUIRED):
         without = {key: value for key, value in good.items() if key != name}
         with pytest.raises(ValueError, match=f"{kind.name!r} needs the option {name!r}, a "):
             build_reward(kind.name, without)
     for name in kind.options:
         for wrong in ({"a": 1}, True, None, [[1]]):
-            if name in good or wrong is not None:
+            if wrong is not None or kind.options[name].default is REQUIRED:
                 with pytest.raises(ValueError, match=rf"option {name!r} of .*must be a "):
                     build_reward(kind.name, {**good, name: wrong})
     with pytest.raises(ValueError, match=rf"{kind.name!r} has no option 'sign'; it has "):
@@ -438,12 +440,32 @@ def test_a_gram_matrix_is_a_mean_of_products() -> None:
 
 def test_the_probability_of_a_class() -> None:
     x = images(5, 1, 4, 4)
-    for label in (2, [2], [0, 2]):
-        turns = torch.tensor([label] if isinstance(label, int) else label).repeat(5)[:5]
-        expected = -F.cross_entropy(smooth_logits(x), turns, reduction="none")
-        options = {"network": own(smooth_logits), "label": label}
-        torch.testing.assert_close(exact("class-log-probability", options)(x), expected)
-        torch.testing.assert_close(exact("class-surprisal", options)(x), -expected)
+    asked = torch.tensor([0, 2, 1, 1, 0])
+    cases: list[tuple[dict[str, Any], Tensor]] = [
+        ({"label": 2}, torch.full((5,), 2)),
+        ({}, asked),
+    ]
+    for option, wanted in cases:
+        expected = -F.cross_entropy(smooth_logits(x), wanted, reduction="none")
+        options = {"network": own(smooth_logits), **option}
+        torch.testing.assert_close(exact("class-log-probability", options)(x, asked), expected)
+        torch.testing.assert_close(exact("class-surprisal", options)(x, asked), -expected)
+
+
+def test_the_class_that_was_asked_for_has_to_be_known() -> None:
+    reward = exact("class-surprisal", {"network": own(smooth_logits)})
+    with pytest.raises(ValueError, match="No class was asked for, so the reward needs the option"):
+        reward(images(2, 1, 4, 4))
+
+
+def what_was_asked(x: Tensor, asked: Tensor) -> Tensor:
+    return mean_level(x) * asked
+
+
+def test_a_function_of_ones_own_may_know_what_was_asked() -> None:
+    x, asked = images(3, 1, 4, 4), torch.arange(3)
+    assert torch.equal(exact(own(what_was_asked))(x, asked), mean_level(x) * asked)
+    assert torch.equal(exact(own(mean_level))(x, asked), mean_level(x))
 
 
 def test_probabilities_of_all_classes_add_up_to_one(on_disk: OnDisk) -> None:
@@ -499,6 +521,12 @@ def test_clip_is_the_models_own_cosine(folder: str, model: Any, on_disk: OnDisk)
     torch.testing.assert_close(reward(x), (pictures @ texts.mT).squeeze(1))
     other = exact("clip", {"folder": path, "text": "dogs"})
     assert bool((other(x) - reward(x)).abs().min() > 1e-6)
+    both = exact("clip", {"folder": path, "text": ["a cat", "dogs"]})
+    torch.testing.assert_close(
+        both(x, torch.tensor([1, 0])), torch.stack([other(x)[0], reward(x)[1]])
+    )
+    with pytest.raises(ValueError, match="There are 2 texts, and the images were not asked"):
+        both(x)
 
 
 # ------------------------------------------------------------------------- preparation of images
@@ -614,16 +642,18 @@ def test_a_function_of_the_user_has_no_options() -> None:
 )
 def test_what_is_no_reward_is_refused(function: Callable[..., Any], said: str) -> None:
     x = images(2, 1, 4, 4).requires_grad_()
-    for reward in (exact(own(function)), checked(function)):
+    for reward in (exact(own(function)), checked(of_images(function))):
         with pytest.raises(ValueError, match=said):
             reward(x)
 
 
 def test_where_no_gradient_is_asked_for_none_is_needed() -> None:
     x = images(2, 1, 4, 4)
-    torch.testing.assert_close(checked(without_gradient)(x), mean_level(x))
+    torch.testing.assert_close(checked(of_images(without_gradient))(x), mean_level(x))
     with torch.no_grad():
-        torch.testing.assert_close(checked(mean_level)(x.requires_grad_()), mean_level(x))
+        torch.testing.assert_close(
+            checked(of_images(mean_level))(x.requires_grad_()), mean_level(x)
+        )
 
 
 @pytest.mark.parametrize("wrong", [0.0, float("nan")])
@@ -663,9 +693,9 @@ def test_what_is_not_finite_is_refused(wrong: float) -> None:
             "zero or positive",
         ),
         ("class-surprisal", {"network": "{digits}", "label": -1}, "label is -1"),
-        ("class-surprisal", {"network": "{digits}", "label": []}, "from 0 up"),
         ("class-surprisal", {"network": "{headless}", "label": 1}, "lacks 2 of the weights"),
         ("clip", {"folder": "{empty}/a", "text": "a"}, "no model at"),
+        ("clip", {"folder": "{clip}", "text": []}, "list of texts is empty"),
         ("clip", {"folder": "{empty}", "text": "a"}, "can't be loaded by transformers"),
         ("clip", {"folder": "{resnet}", "text": "a"}, "can't be loaded by transformers"),
         ("clip", {"folder": "{clip}", "text": "a long long text"}, "tokens, but the model reads 8"),

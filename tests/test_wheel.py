@@ -124,12 +124,14 @@ def test_command_and_entry_point(environment: Path, elsewhere: Path) -> None:
     listed = execute(str(environment / "bin" / "samplers"), "list")
     assert "dpmpp-2m" in listed
     assert "of-a-third-party" in listed
+    assert "class-surprisal" in execute(str(environment / "bin" / "adjoint"), "rewards")
 
 
 def test_imports_are_declared() -> None:
     """Whatever the packages import is a dependency, or comes with an extra."""
     extras = PROJECT["optional-dependencies"]
-    declared = {_project_name(line) for line in (*PROJECT["dependencies"], *extras["text"])}
+    lines = (*PROJECT["dependencies"], *extras["text"], *extras["lora"])
+    declared = {_project_name(line) for line in lines}
     owners = packages_distributions()
     imported = {name for path in modules() for name in imports(path)}
     foreign = imported - set(sys.stdlib_module_names) - set(PACKAGES)

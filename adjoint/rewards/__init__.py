@@ -4,19 +4,10 @@ Here live the metrics, one file a family, their table, and what is read from dis
 done with a gradient stands beside this folder: no sampler, no schedule and no optimiser in here.
 """
 
-from adjoint.rewards.registry import (
-    REQUIRED,
-    Option,
-    RewardKind,
-    build_reward,
-    get_reward,
-    list_rewards,
-)
+from adjoint.rewards.registry import RewardKind, build_reward, get_reward, list_rewards
 from adjoint.rewards.reward import Place, Reward, checked
 
 __all__ = [
-    "REQUIRED",
-    "Option",
     "Place",
     "Reward",
     "RewardKind",

@@ -11,36 +11,32 @@ from adjoint.rewards.networks import load_classifier
 from adjoint.rewards.reward import Place, Reward, described
 
 
-def class_log_probability(place: Place, network: str, label: int | list[int]) -> Reward:
+def class_log_probability(place: Place, network: str, label: int | None = None) -> Reward:
     r"""The logarithm of a class's probability, from logits l of a classifier.
 
     .. math:: r(x) = \log p(c \mid x) = l_c(x) - \log \sum_k e^{l_k(x)}
 
     network: a folder, or ``package.module:name`` of a function from images to logits.
-    label: the class c of all images, or a list that the images of a batch take in turn.
+    label: the class c of all images; that which each was asked to show, if None.
     """
-    labels = torch.tensor(label).reshape(-1)
-    if not len(labels) or bool((labels < 0).any()):
-        raise ValueError(
-            f"The label is {label}; it must be a class from 0 up, or a list of some to take in "
-            "turn."
-        )
+    if label is not None and label < 0:
+        raise ValueError(f"The label is {label}; it must be a class from 0 up.")
     classifier = load_classifier(network, place)
 
-    def reward(images: Tensor) -> Tensor:
+    def reward(images: Tensor, asked: Tensor | None = None) -> Tensor:
         logits = _checked(classifier(place.put(images)), network, len(images))
-        if int(labels.max()) >= logits.shape[1]:
+        wanted = _labels(label, asked, len(images)).to(logits.device)
+        if int(wanted.max()) >= logits.shape[1]:
             raise ValueError(
-                f"There is no class {int(labels.max())}; {network!r} knows {logits.shape[1]}, 0 to "
+                f"There is no class {int(wanted.max())}; {network!r} knows {logits.shape[1]}, 0 to "
                 f"{logits.shape[1] - 1}."
             )
-        wanted = labels[torch.arange(len(images)) % len(labels)].to(logits.device)
         return torch.log_softmax(logits, dim=1).gather(1, wanted[:, None]).squeeze(1)
 
     return reward
 
 
-def class_surprisal(place: Place, network: str, label: int | list[int]) -> Reward:
+def class_surprisal(place: Place, network: str, label: int | None = None) -> Reward:
     r"""How much an image surprises a classifier that is told its class.
 
     .. math:: r(x) = -\log p(c \mid x)
@@ -50,7 +46,17 @@ def class_surprisal(place: Place, network: str, label: int | list[int]) -> Rewar
     network, label: as of :func:`class_log_probability`.
     """
     log_p = class_log_probability(place, network, label)
-    return lambda images: -log_p(images)
+    return lambda images, asked=None: -log_p(images, asked)
+
+
+def _labels(label: int | None, asked: Tensor | None, count: int) -> Tensor:
+    if label is not None:
+        return torch.full((count,), label)
+    if asked is None:
+        raise ValueError(
+            "No class was asked for, so the reward needs the option 'label': a class from 0 up."
+        )
+    return asked
 
 
 def _checked(logits: Any, network: str, count: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adjoint.rewards.networks import load_features
 from adjoint.rewards.pictures import read_picture
-from adjoint.rewards.reward import Place, Reward, described
+from adjoint.rewards.reward import Place, Reward, described, of_images
 
 
 def feature(
@@ -86,7 +86,7 @@ def _nearness(
 
     wanted = [goal.detach() for goal in summaries(read_picture(target))]
 
-    def reward(images: Tensor) -> Tensor:
+    def measure(images: Tensor) -> Tensor:
         found = summaries(images)
         total = found[0].new_zeros(len(images))
         for ours, goal, w in zip(found, wanted, weights or [1] * len(found), strict=True):
@@ -99,7 +99,7 @@ def _nearness(
             total = total - w * (ours - goal).square().flatten(1).mean(1)
         return total
 
-    return reward
+    return of_images(measure)
 
 
 def _checked(maps: Any, network: str, count: int) -> Sequence[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from adjoint.rewards.pictures import read_picture
-from adjoint.rewards.reward import Place, Reward
+from adjoint.rewards.reward import Place, Reward, of_images
 
 
 def pixel(place: Place, target: str) -> Reward:
@@ -17,7 +17,7 @@ def pixel(place: Place, target: str) -> Reward:
     """
     wanted = place.put(read_picture(target))
 
-    def reward(images: Tensor) -> Tensor:
+    def measure(images: Tensor) -> Tensor:
         if images.shape[1:] != wanted.shape[1:]:
             raise ValueError(
                 f"{target} has the shape {list(wanted.shape[1:])} (channels, height, width), but "
@@ -25,4 +25,4 @@ def pixel(place: Place, target: str) -> Reward:
             )
         return -(place.put(images) - wanted).square().mean((1, 2, 3))
 
-    return reward
+    return of_images(measure)

@@ -7,28 +7,17 @@ themselves. ``package.module:name`` is a reward as well, of whoever wrote it.
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import GenericAlias, UnionType
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any
 
+from adjoint.options import Option, chosen_options, options_of
 from adjoint.rewards.classes import class_log_probability, class_surprisal
 from adjoint.rewards.clip import clip
 from adjoint.rewards.features import feature, gram
-from adjoint.rewards.networks import load_function
+from adjoint.rewards.own import own_reward
 from adjoint.rewards.pixel import pixel
 from adjoint.rewards.reward import Place, Reward, checked
-
-REQUIRED = inspect.Parameter.empty
-"""The default of an option that has none."""
-
-
-class Option(NamedTuple):
-    """The type of an option, such as ``float`` or ``list[int] | None``, and its default."""
-
-    type: Any
-    default: Any
 
 
 @dataclass(frozen=True)
@@ -49,9 +38,7 @@ class RewardKind:
     @property
     def options(self) -> dict[str, Option]:
         """What can be set, and what must be."""
-        types = get_type_hints(self.build)
-        parameters = list(inspect.signature(self.build).parameters.values())[1:]
-        return {p.name: Option(types[p.name], p.default) for p in parameters}
+        return options_of(self.build, skip=1)
 
 
 # fmt: off
@@ -83,7 +70,7 @@ def get_reward(name: str) -> RewardKind:
     Case and ``_`` do not matter. Raises ValueError for an unknown name, with the nearest known one.
     """
     if ":" in name:
-        return RewardKind(name, lambda _: load_function(name), "a function of its own", name)
+        return RewardKind(name, lambda _: own_reward(name), "a function of its own", name)
     table = {kind.name: kind for kind in _TABLE}
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
     if plain in table:
@@ -107,52 +94,6 @@ def build_reward(
     Raises ValueError for a name or option that is not known, for one that is missing or of a wrong
     type, and for what its builder refuses.
     """
-    kind, chosen = get_reward(name), dict(options or {})
-    _check_options(kind, chosen)
+    kind = get_reward(name)
+    chosen = chosen_options(f"The reward {kind.name!r}", kind.options, options or {})
     return checked(kind.build(place or Place(), **chosen), kind.name)
-
-
-def _check_options(kind: RewardKind, chosen: Mapping[str, Any]) -> None:
-    known = kind.options
-    has = ", ".join(known) or "none"
-    for name, value in chosen.items():
-        if name not in known:
-            raise ValueError(f"The reward {kind.name!r} has no option {name!r}; it has {has}.")
-        if not _types(value) & _kinds(known[name].type):
-            raise ValueError(
-                f"The option {name!r} of the reward {kind.name!r} is {value!r}; it must be "
-                f"{_words(known[name].type)}."
-            )
-    missing = [n for n, option in known.items() if option.default is REQUIRED and n not in chosen]
-    if missing:
-        raise ValueError(
-            f"The reward {kind.name!r} needs the option {missing[0]!r}, "
-            f"{_words(known[missing[0]].type)}; it has {has}."
-        )
-
-
-_WORDS = {
-    str: "a text",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    list[int]: "a list of whole numbers",
-    list[float]: "a list of numbers",
-}
-
-
-def _kinds(of: Any) -> set[Any]:
-    """The types that a hint allows."""
-    return set(get_args(of)) if isinstance(of, UnionType) else {of}
-
-
-def _types(value: object) -> set[Any]:
-    """The types that a value of a config is of: a whole number is a number, a bool is neither."""
-    if isinstance(value, list):
-        items = set.intersection({int, float}, *(_types(item) for item in value))
-        return {GenericAlias(list, (item,)) for item in items}
-    return {int, float} if type(value) is int else {type(value)}
-
-
-def _words(of: Any) -> str:
-    return " or ".join(words for kind, words in _WORDS.items() if kind in _kinds(of))

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from samplers.sample import NotFiniteError
 
-Reward = Callable[[Tensor], Tensor]
-"""Images [B, C, H, W] of values from -1 to 1 -> one number an image, [B]; higher is better."""
+
+class Reward(Protocol):
+    """What finished images are worth."""
+
+    def __call__(self, images: Tensor, asked: Tensor | None = None, /) -> Tensor:
+        """One number an image, [B]; higher is better.
+
+        images: [B, C, H, W] of values from -1 to 1.
+        asked: what each image was to show, [B], a class or the number of a text; None if nothing
+            was asked for.
+        """
+        ...
 
 
 class Place(NamedTuple):
@@ -25,6 +35,11 @@ class Place(NamedTuple):
         return tensor.to(self.device, self.dtype)
 
 
+def of_images(measure: Callable[[Tensor], Tensor]) -> Reward:
+    """The reward that a function of the images alone is."""
+    return lambda images, asked=None: measure(images)
+
+
 def checked(reward: Reward, name: str = "") -> Reward:
     """The same reward, which raises where no gradient could come from its result.
 
@@ -35,8 +50,8 @@ def checked(reward: Reward, name: str = "") -> Reward:
     """
     subject = f"The reward {name!r}" if name else "The reward"
 
-    def checking(images: Tensor) -> Tensor:
-        value: Any = reward(images)
+    def checking(images: Tensor, asked: Tensor | None = None, /) -> Tensor:
+        value: Any = reward(images, asked)
         if (
             not isinstance(value, Tensor)
             or value.shape != images.shape[:1]

@@ -67,6 +67,8 @@ class Audit:
             weight.requires_grad_(False)
         self.checkpoint, self.steps = checkpoint, steps
         self.judge = load_classifier(ROOT / "assets" / "digits-classifier")
+        network = str(ROOT / "assets" / "digits-classifier")
+        self.reward = build_reward("class-surprisal", {"network": network})
         self.second = load_noisy_classifier(ROOT / "assets" / "digits-noisy-classifier")
         self.noise, self.labels = self._right(count)
 
@@ -81,11 +83,8 @@ class Audit:
     def draw(self, noise: Tensor, labels: Tensor, adjoint: Adjoint | None = None) -> Tensor:
         settings = self.checkpoint.settings
 
-        def model(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-            return self.checkpoint.model(labels.tolist())(x, t)
-
         return sample(
-            model,
+            self.checkpoint.conditional(),
             noise,
             schedule=settings.schedule,
             prediction=settings.prediction,
@@ -98,10 +97,7 @@ class Audit:
 
     def surprise(self, images: Tensor, labels: Tensor) -> Tensor:
         """-log p(label | image) under the classifier that is to be fooled."""
-        network = str(ROOT / "assets" / "digits-classifier")
-        reward = build_reward("class-surprisal", {"network": network, "label": labels.tolist()})
-        value: Tensor = reward(images)
-        return value
+        return self.reward(images, labels)
 
     @torch.no_grad()
     def found(self, noise: Tensor, labels: Tensor) -> Found:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
 from samplers.checkpoint.flow import Flow
-from samplers.checkpoint.folder import read_folder, read_settings
+from samplers.checkpoint.folder import read_folder, read_index, read_settings
 from samplers.checkpoint.network import NetworkCheckpoint, load_network, network_component
 from samplers.checkpoint.pipeline import PipelineCheckpoint, load_pipeline
 
@@ -31,6 +31,7 @@ __all__ = [
     "Recipe",
     "Tick",
     "load_checkpoint",
+    "read_index",
     "read_settings",
 ]
 

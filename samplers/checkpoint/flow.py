@@ -45,7 +45,7 @@ class Flow:
             self.checkpoint.start(grid.start, seeds),
             schedule=own.schedule,
             prediction=own.prediction,
-            conditions=_conditions(labels),
+            conditions=self._conditions(labels),
             settings=self.settings,
             sigma_min=low,
             sigma_max=high,
@@ -65,7 +65,7 @@ class Flow:
             settings=self.settings,
             sigma_min=low,
             sigma_max=high,
-            conditions=_conditions(labels),
+            conditions=self._conditions(labels),
         )
 
     def decode(self, codes: Tensor, labels: Sequence[int] | None) -> AdaptiveResult:
@@ -79,7 +79,7 @@ class Flow:
             settings=self.settings,
             sigma_min=low,
             sigma_max=high,
-            conditions=_conditions(labels),
+            conditions=self._conditions(labels),
         )
         return found._replace(x=self.checkpoint.decode(found.x))
 
@@ -98,7 +98,7 @@ class Flow:
             prediction=own.prediction,
             trace=trace,
             seeds=seeds,
-            conditions=_conditions(labels),
+            conditions=self._conditions(labels),
             settings=self.settings,
             sigma_min=low,
             sigma_max=high,
@@ -113,13 +113,11 @@ class Flow:
         return low, high
 
     def _model(self, x: Tensor, t: Tensor, *rows: Tensor) -> Tensor:
-        labels = rows[0].tolist() if rows else None
         guidance = 1.0 if self.recipe.guidance is None else self.recipe.guidance
-        model = self.checkpoint.model(labels, guidance, self.recipe.guidance_rescale)
-        output = model(x, t)
+        model = self.checkpoint.conditional(guidance, self.recipe.guidance_rescale)
+        output = model(x, t, *rows)
         self.tick()
         return output
 
-
-def _conditions(labels: Sequence[int] | None) -> tuple[Tensor, ...]:
-    return () if labels is None else (torch.tensor(labels),)
+    def _conditions(self, labels: Sequence[int] | None) -> tuple[Tensor, ...]:
+        return () if labels is None else (torch.tensor(labels, device=self.checkpoint.device),)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from samplers.inverse_problems import (
 from samplers.noise import initial_noise
 from samplers.prediction import classifier_free_guidance
 from samplers.registry import get_sampler
-from samplers.sample import checked
+from samplers.sample import Adjoint, checked, sample
 from samplers.schedule import Point, VarianceExploding
 from samplers.solve import Model, Solver, State, make_noise, working_dtype
 
@@ -48,16 +49,21 @@ class NetworkCheckpoint(Checkpoint):
     shape: tuple[int, int, int]
     """Of one sample of the network, [C, H, W]: an image, or its latents."""
 
+    component: NetworkComponent
+    """The name of the network in the folder."""
+
     def __init__(
         self,
         settings: SchedulerSettings,
         weights: dict[str, str],
+        component: NetworkComponent,
         network: nn.Module,
         autoencoder: nn.Module | None,
         class_count: int,
         null_label: int | None,
     ) -> None:
         self.settings, self.weights = settings, weights
+        self.component = component
         self._network: Any = network
         self._autoencoder: Any = autoencoder
         self.null_label = null_label
@@ -90,10 +96,21 @@ class NetworkCheckpoint(Checkpoint):
         device: torch.device = self._network.device
         return device
 
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, without an autoencoder."""
+        network: nn.Module = self._network
+        return network
+
+    def with_network(self, network: nn.Module) -> NetworkCheckpoint:
+        """The same with another network in its place, called in the same way."""
+        other = copy.copy(self)
+        other._network = network
+        return other
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """The weights of the network; those of an autoencoder are not among them."""
-        weights: Iterator[nn.Parameter] = self._network.parameters()
-        return weights
+        return self.network.parameters()
 
     def settle(self, recipe: Recipe) -> Recipe:
         if recipe.prompt is not None or recipe.negative_prompt is not None:
@@ -124,10 +141,44 @@ class NetworkCheckpoint(Checkpoint):
     def draw(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick
     ) -> Tensor:
-        solver = self._solver(recipe, seeds)
-        for state in self._states(solver, recipe, seeds, labels):  # noqa: B007  the last is wanted
-            tick()
-        return self.finished(state.x, solver.tableau.end)
+        classes = None if labels is None else torch.tensor(labels, device=self.device)
+        return self.draw_from(
+            self.start(self.tableau(recipe).start, seeds), recipe, seeds, classes, tick=tick
+        )
+
+    def draw_from(
+        self,
+        x_T: Tensor,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        labels: Tensor | None,
+        *,
+        adjoint: Adjoint | None = None,
+        tick: Tick = lambda: None,
+    ) -> Tensor:
+        """Draw one image for each starting noise [B, *shape]: [B, C, H, W].
+
+        seeds: of the noise of stochastic samplers.
+        labels: the class of each image [B]; None for a network that knows none.
+        adjoint: how gradients pass back, see :func:`samplers.sample.sample`.
+        """
+        grid = self.grid(recipe)
+        x = sample(
+            self.conditional(_guidance(recipe), recipe.guidance_rescale),
+            x_T,
+            schedule=self.settings.schedule,
+            prediction=self.settings.prediction,
+            sampler=recipe.sampler,
+            grid=grid,
+            seeds=seeds,
+            noise=recipe.noise,
+            options=recipe.options,
+            correct=self.settings.correction,
+            callback=lambda state: tick(),
+            conditions=() if labels is None else (labels,),
+            adjoint=adjoint,
+        )
+        return self.finished(x, grid.end)
 
     def watch(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None
@@ -213,15 +264,30 @@ class NetworkCheckpoint(Checkpoint):
 
         Raises ValueError for guidance without classes, or without a class that stands for none.
         """
-        self._check_guidance(guidance)
-        if labels is None:
-            return lambda x, t: self._call(x, t, None)
-        wanted = torch.tensor(labels, device=self.device)
-        # Without guidance the null label is not read.
-        null = torch.full_like(wanted, self.null_label or 0)
-        return classifier_free_guidance(self._call, wanted, null, guidance, guidance_rescale)
+        model = self.conditional(guidance, guidance_rescale)
+        wanted = () if labels is None else (torch.tensor(labels, device=self.device),)
+        return lambda x, t: model(x, t, *wanted)
 
-    def _call(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def conditional(
+        self, guidance: float = 1.0, guidance_rescale: float = 0.0
+    ) -> Callable[..., Tensor]:
+        """The same as a function of x, t and the classes [B], or of x and t for a network without.
+
+        Raises ValueError as :meth:`model`.
+        """
+        self._check_guidance(guidance)
+
+        def call(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+            if labels is None:
+                return self._call(x, t)
+            # Without guidance the null label is not read.
+            null = torch.full_like(labels, self.null_label or 0)
+            guided = classifier_free_guidance(self._call, labels, null, guidance, guidance_rescale)
+            return guided(x, t)
+
+        return call
+
+    def _call(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         time = t * self.settings.time_scale
         output = self._network(x.to(self.dtype), time, class_labels=labels).sample
         # Some networks also predict a variance, in channels after those of the prediction.
@@ -277,7 +343,8 @@ def load_network(
     count = _class_count(folder, component, network)
     asked = folder.index.get(NULL_LABEL) if options.null_label is None else options.null_label
     null = _null_label(asked, component, network, count)
-    return NetworkCheckpoint(folder.settings, folder.hashes(), network, autoencoder, count, null)
+    parts = (component, network, autoencoder)
+    return NetworkCheckpoint(folder.settings, folder.hashes(), *parts, count, null)
 
 
 def _class_count(folder: Folder, component: NetworkComponent, network: Any) -> int:

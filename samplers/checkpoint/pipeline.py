@@ -32,9 +32,12 @@ _FOREIGN = {
 class PipelineCheckpoint(Checkpoint):
     """A diffusers pipeline that draws what a prompt says."""
 
+    pipeline: Any
+    """As diffusers wrote it."""
+
     def __init__(self, settings: SchedulerSettings, weights: dict[str, str], pipeline: Any) -> None:
         self.settings, self.weights = settings, weights
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._config = pipeline.scheduler.config
         self._parameters = inspect.signature(pipeline.__call__).parameters
 
@@ -52,13 +55,20 @@ class PipelineCheckpoint(Checkpoint):
 
     def _check_taken(self, option: str, argument: str, value: object) -> None:
         if value not in (None, 0.0) and argument not in self._parameters:
-            kind = type(self._pipeline).__name__
+            kind = type(self.pipeline).__name__
             raise ValueError(f"The pipeline of this checkpoint, {kind}, has no {option}.")
 
     def draw(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick
     ) -> Tensor:
-        self._pipeline.scheduler = SamplerScheduler.from_config(
+        self.pipeline.scheduler = self.scheduler(recipe)
+        images: Tensor = self.pipeline(**self.arguments(recipe, seeds, tick)).images
+        _check_finite(images, "in the finished images")
+        return images.float() * 2 - 1
+
+    def scheduler(self, recipe: Recipe) -> SamplerScheduler:
+        """The recipe's sampler, as the pipeline's own scheduler is set up."""
+        scheduler: SamplerScheduler = SamplerScheduler.from_config(
             self._config,
             sampler=recipe.sampler,
             grid=recipe.grid,
@@ -68,12 +78,12 @@ class PipelineCheckpoint(Checkpoint):
             sigma_max=recipe.sigma_max,
             final_sigmas_type=recipe.final,
         )
-        images: Tensor = self._pipeline(**self._arguments(recipe, seeds, tick)).images
-        _check_finite(images, "in the finished images")
-        return images.float() * 2 - 1
+        return scheduler
 
-    def _arguments(self, recipe: Recipe, seeds: Sequence[int], tick: Tick) -> dict[str, Any]:
-        """What the pipeline is called with, as far as it takes it."""
+    def arguments(
+        self, recipe: Recipe, seeds: Sequence[int], tick: Tick = lambda: None
+    ) -> dict[str, Any]:
+        """What the pipeline is called with, as far as it takes it; images are tensors in [0, 1]."""
         negative = recipe.negative_prompt
         arguments = {
             "prompt": [recipe.prompt] * len(seeds),

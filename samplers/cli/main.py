@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -23,8 +21,7 @@ from samplers.cli.commands import (
     show,
 )
 from samplers.cli.commands import list as list_
-from samplers.cli.failure import Failure
-from samplers.cli.processes import is_main_process
+from samplers.cli.ending import ending
 
 _COMMANDS = (
     *(sample, compare),
@@ -71,34 +68,11 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors are one sentence on stderr."""
-    try:
-        arguments = build_parser().parse_args(argv)
-        with torch.no_grad():
-            code: int = arguments.run(arguments)
-    except SystemExit as stop:  # argparse, after --help
-        return int(stop.code or 0)
-    except BrokenPipeError:
-        # Whoever read our output, such as `head`, has had enough of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return _report("Interrupted.", 130)
-    except ValueError as error:
-        return _report(error, 2)
-    except Failure as failure:
-        return _report(failure, failure.code)
-    except OSError as error:
-        return _report(_sentence(error), 1)
-    return code
+    return ending("samplers", lambda: _run(argv))
 
 
-def _sentence(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror or error}{where}."
-
-
-def _report(message: object, code: int) -> int:
-    if is_main_process():
-        text = " ".join(str(message).split())
-        print(f"samplers: error: {text}", file=sys.stderr)
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    with torch.no_grad():
+        code: int = arguments.run(arguments)
     return code

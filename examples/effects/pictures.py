@@ -1,0 +1,68 @@
+"""Draw the pictures that the examples of this folder and of ``style`` learn from.
+
+    python examples/effects/pictures.py
+
+Ten digits of the bundled network, changed by hand: sheared, thickened, or left with their contours
+alone. No data set is needed, and no network sees these pictures but through a metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageChops, ImageFilter
+
+from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.pictures import to_images, write_png
+
+ROOT = Path(__file__).parents[2]
+LEAN = 0.7
+FAINT = 24
+"""Levels of grey, of 255, that no stroke of a pen would leave."""
+
+
+def leaning_left(image: Image.Image) -> Image.Image:
+    """Sheared to the left by 35 degrees, about the middle row."""
+    middle = image.height / 2
+    turned = (1, -LEAN, LEAN * middle, 0, 1, 0)
+    return image.transform(image.size, Image.Transform.AFFINE, turned, Image.Resampling.BICUBIC)
+
+
+def bold(image: Image.Image) -> Image.Image:
+    """Strokes two pixels wider."""
+    return image.filter(ImageFilter.MaxFilter(3))
+
+
+def hollow(image: Image.Image) -> Image.Image:
+    """The contours of strokes."""
+    return ImageChops.subtract(image.filter(ImageFilter.MaxFilter(3)), image)
+
+
+EFFECTS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "effects/left.png": leaning_left,
+    "effects/bold.png": bold,
+    "style/hollow.png": hollow,
+}
+
+
+def main() -> None:
+    checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions())
+    assert isinstance(checkpoint, NetworkCheckpoint)
+    recipe = checkpoint.settle(Recipe(steps=20, guidance=2.0))
+    with torch.no_grad():
+        drawn = checkpoint.draw(recipe, range(100, 110), range(10), lambda: None)
+    images = [image.point(lambda level: max(0, level - FAINT)) for image in to_images(drawn)]
+    for name, effect in EFFECTS.items():
+        width = images[0].width
+        strip = Image.new("L", (width * len(images), images[0].height))
+        for number, image in enumerate(images):
+            strip.paste(effect(image), (number * width, 0))
+        path = ROOT / "examples" / name
+        write_png(strip, path, {})
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
