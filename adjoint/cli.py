@@ -20,10 +20,10 @@ from samplers.cli.text import aligned
 _TOUR = """\
 a tour:
   adjoint rewards                                 what an image can be rewarded for
-  adjoint finetune --config examples/effects/slanted.toml
+  adjoint finetune --config examples/effects/bold.toml
                                                   optimise what the file says; after an interruption
                                                   the same command goes on where it stopped
-  accelerate launch -m adjoint.finetune --config examples/effects/slanted.toml
+  accelerate launch -m adjoint.finetune --config examples/effects/bold.toml
                                                   the same, by all devices of the machine
 
 exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted

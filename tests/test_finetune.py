@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -609,6 +611,28 @@ def test_an_interruption_says_how_to_go_on(places: dict[str, Path], tmp_path: Pa
     assert "adjoint: error: Interrupted." in said
     assert "from which the same command goes on" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*/*.toml")), ids=lambda p: p.stem)
+def test_the_configs_of_the_examples_run(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    changes = {"output": str(tmp_path), "training.steps": 1, "drawing.steps": 2,
+               "training.batch_size": 2, "pictures.every": 0, "pictures.count": 1,
+               "training.warmup": 0}  # fmt: skip
+    if "noise" in path.read_text():
+        changes["optimise.count"] = 2
+    outcome = finetune(read_config(path, changes))
+    assert all(math.isfinite(change.after) for change in outcome.changes)
+
+
+def test_the_config_of_the_page_is_that_of_the_example() -> None:
+    page = (ROOT / "docs" / "finetune.md").read_text()
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    shown = config_of(tomllib.loads(block))
+    example = read_config(ROOT / "examples" / "effects" / "bold.toml", {"training.warmup": 0})
+    assert shown == example
 
 
 def test_rewards_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

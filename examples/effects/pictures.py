@@ -2,8 +2,8 @@
 
     python examples/effects/pictures.py
 
-Ten digits of the bundled network, changed by hand: sheared, thickened, or left with their contours
-alone. No data set is needed, and no network sees these pictures but through a metric.
+Ten digits of the bundled network, thickened, or with a halo. No data set is needed, and no network
+sees these pictures but through a metric.
 """
 
 from __future__ import annotations
@@ -18,16 +18,8 @@ from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_che
 from samplers.pictures import to_images, write_png
 
 ROOT = Path(__file__).parents[2]
-LEAN = 0.7
 FAINT = 24
 """Levels of grey, of 255, that no stroke of a pen would leave."""
-
-
-def leaning_left(image: Image.Image) -> Image.Image:
-    """Sheared to the left by 35 degrees, about the middle row."""
-    middle = image.height / 2
-    turned = (1, -LEAN, LEAN * middle, 0, 1, 0)
-    return image.transform(image.size, Image.Transform.AFFINE, turned, Image.Resampling.BICUBIC)
 
 
 def bold(image: Image.Image) -> Image.Image:
@@ -35,15 +27,15 @@ def bold(image: Image.Image) -> Image.Image:
     return image.filter(ImageFilter.MaxFilter(3))
 
 
-def hollow(image: Image.Image) -> Image.Image:
-    """The contours of strokes."""
-    return ImageChops.subtract(image.filter(ImageFilter.MaxFilter(3)), image)
+def glowing(image: Image.Image) -> Image.Image:
+    """Strokes with a halo."""
+    halo = image.filter(ImageFilter.MaxFilter(3)).filter(ImageFilter.GaussianBlur(1.7))
+    return ImageChops.lighter(image, halo.point(lambda level: int(0.8 * level)))
 
 
 EFFECTS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "effects/left.png": leaning_left,
     "effects/bold.png": bold,
-    "style/hollow.png": hollow,
+    "style/glow.png": glowing,
 }
 
 

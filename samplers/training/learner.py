@@ -1,0 +1,174 @@
+"""What changes during a run, and how it is kept: weights, their average, the optimiser."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from samplers.files import replacing
+from samplers.training.config import FREE, TrainingConfig, average_decay, learning_rate
+from samplers.training.draws import DROPOUT, OBJECTIVE, PENALTY, derived_seed, seeded
+
+Objective = Callable[[nn.Module, Any, torch.Generator], Tensor]
+"""``objective(model, batch, generator) -> scalar``; all that it draws, it draws from the generator,
+which lives on the CPU, so that the draws are the same on every device."""
+
+
+class Learner:
+    """What changes during a run: the weights, their average and the optimiser."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        objective: Objective,
+        penalty: Objective | None,
+        config: TrainingConfig,
+    ) -> None:
+        self.accelerator, self.config = accelerator, config
+        self.objective, self.penalty = objective, penalty
+        self.bare = model
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.average = _copied(model).to(accelerator.device)
+        optimizer = torch.optim.AdamW(
+            self.trained, config.learning_rate, config.betas, weight_decay=config.weight_decay
+        )
+        self.model, self.optimizer = accelerator.prepare(model.train(), optimizer)
+        self.measured: list[Tensor] = []
+        self.since = time.perf_counter()
+
+    def update(self, step: int, batches: Iterator[Any]) -> None:
+        """One update of the weights and of their average."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, step)
+        for part in range(self.config.accumulation):
+            batch = send_to_device(next(batches), self.accelerator.device)
+            position = (step, self.accelerator.process_index, part)
+            self.measured.append(self._learn(batch, position))
+        update_average(self.average, self.bare, average_decay(self.config, step))
+
+    def _learn(self, batch: Any, position: tuple[int, int, int]) -> Tensor:
+        """Learn from one part of a batch: loss, penalty, length of the gradient (last part)."""
+        seed = self.config.seed
+        torch.manual_seed(derived_seed(seed, DROPOUT, *position))
+        with self.accelerator.accumulate(self.model):
+            loss = self.objective(self.model, batch, seeded(seed, OBJECTIVE, *position))
+            extra = norm = torch.zeros_like(loss)
+            if self.penalty is not None:
+                extra = self.penalty(self.model, batch, seeded(seed, PENALTY, *position))
+            self.accelerator.backward(loss + extra)
+            if self.accelerator.sync_gradients:
+                norm = self.accelerator.clip_grad_norm_(self.trained, self.config.gradient_clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return torch.stack([loss.detach(), extra.detach(), norm.to(loss)])
+
+    def measure(self, done: int) -> dict[str, float]:
+        """The line of the log after ``done`` updates: means since the line before."""
+        updates = len(self.measured) // self.config.accumulation
+        total = self.accelerator.reduce(torch.stack(self.measured).sum(dim=0), reduction="mean")
+        loss, extra, norm = (total / updates).tolist()
+        loss, extra = loss / self.config.accumulation, extra / self.config.accumulation
+        self._check_finite(loss + extra, norm, done)
+        seconds = time.perf_counter() - self.since
+        self.measured, self.since = [], time.perf_counter()
+        return {
+            "step": done,
+            "loss": loss,
+            "penalty": extra,
+            "learning_rate": learning_rate(self.config, done - 1),
+            "grad_norm": norm,
+            "samples_per_second": updates * self.config.batch_size / seconds,
+        }
+
+    def _check_finite(self, loss: float, norm: float, done: int) -> None:
+        # In float16 a gradient may overflow: the loss scaler then skips the update.
+        if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
+            return
+        raise FloatingPointError(
+            f"At step {done} the loss is {loss} and the length of its gradient {norm}; the last "
+            "checkpoint is kept. Lower the learning rate, and start in a new folder."
+        )
+
+    def save(self, path: Path, done: int) -> None:
+        """Write the checkpoint in one rename; returns when it is there for all processes."""
+        if self.accelerator.is_main_process:
+            state = {
+                "step": done,
+                "config": dataclasses.asdict(self.config),
+                "model": trained_state(self.bare),
+                "average": _like(self.average.state_dict(), trained_state(self.bare)),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": _scaler_state(self.accelerator),
+            }
+            with replacing(path) as part:
+                torch.save(state, part)
+        self.accelerator.wait_for_everyone()
+
+    def load(self, path: Path) -> int:
+        """Take up the state of a checkpoint; returns the updates done."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        _check_same(state["config"], dataclasses.asdict(self.config), path)
+        self.bare.load_state_dict({**self.bare.state_dict(), **state["model"]})
+        self.average.load_state_dict({**self.average.state_dict(), **state["average"]})
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        return int(state["step"])
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model but for the parameters that are not trained."""
+    fixed = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in fixed}
+
+
+def _like(state: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: state[name] for name in other}
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, not to be trained, that shares what the model does not train."""
+    fixed = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
+    return copy.deepcopy(model, fixed).requires_grad_(False).eval()
+
+
+def _scaler_state(accelerator: Accelerator) -> dict[str, Any]:
+    """The scale of the loss, which only float16 has."""
+    return {} if accelerator.scaler is None else accelerator.scaler.state_dict()
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
+    for name in sorted(new.keys() - FREE):
+        if old.get(name) != new[name]:
+            raise ValueError(
+                f"The checkpoint {path} was made with {name} = {old.get(name)!r}, this run has "
+                f"{new[name]!r}; use the same settings, or another folder for a new run."
+            )
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """``average <- decay average + (1 - decay) model``; buffers are copied."""
+    for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
+        if parameter.requires_grad:
+            mean.lerp_(parameter, 1 - decay)
+    for copied, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        copied.copy_(buffer)
+
+
+def load_average(checkpoint: Path, model: nn.Module) -> int:
+    """Give ``model`` the averaged weights of a checkpoint; returns the updates behind them."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict({**model.state_dict(), **state["average"]})
+    return int(state["step"])

@@ -1,0 +1,24 @@
+"""The log of a run: a line of JSON for each entry, of steps that a checkpoint may take back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from samplers.files import replacing
+
+
+def append(path: Path, line: dict[str, float]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def trim(path: Path, done: int) -> None:
+    """Drop the lines after step ``done``, and a last one that a kill cut short."""
+    whole = [line for line in _read_lines(path) if line.endswith("\n")]
+    with replacing(path) as part:
+        part.write_text("".join(line for line in whole if json.loads(line)["step"] <= done))
+
+
+def _read_lines(path: Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True) if path.exists() else []
