@@ -8,12 +8,12 @@ from pathlib import Path
 from samplers.files import replacing
 
 
-def append(path: Path, line: dict[str, float]) -> None:
+def append_line(path: Path, line: dict[str, float]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def trim(path: Path, done: int) -> None:
+def trim_log(path: Path, done: int) -> None:
     """Drop the lines after step ``done``, and a last one that a kill cut short."""
     whole = [line for line in _read_lines(path) if line.endswith("\n")]
     with replacing(path) as part:

@@ -16,10 +16,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
-from samplers.training import log
 from samplers.training.config import TrainingConfig
 from samplers.training.draws import batch_indices
 from samplers.training.learner import Learner, Objective
+from samplers.training.log import append_line, trim_log
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -87,12 +87,12 @@ def train(
     _check_processes(config, accelerator)
     config = dataclasses.replace(config, precision=accelerator.mixed_precision)
     learner = Learner(accelerator, model, objective, penalty, config)
-    checkpoint, lines = folder / CHECKPOINT, folder / LOG
+    checkpoint, log = folder / CHECKPOINT, folder / LOG
     start = learner.load(checkpoint) if checkpoint.exists() else 0
     batches = _load_batches(samples, config, start, accelerator)
     main = accelerator.is_main_process
     if main:
-        log.trim(lines, start)
+        trim_log(log, start)
     progress = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not main)
     for step in progress:
         learner.update(step, batches)
@@ -103,7 +103,7 @@ def train(
             progress.set_postfix(loss=line["loss"])
             accelerator.log(line, step=done)
             if main:
-                log.append(lines, line)
+                append_line(log, line)
         # Before the checkpoint: a call that a kill cut short is made again.
         if callback is not None and main and done % callback.steps == 0:
             callback.call(done, learner.average)
