@@ -113,7 +113,10 @@ class Sampler:
 
 
 # Options that say which member of a family a row is; changing them would belie its name.
-_IDENTITY = {"order", "predicting", "variant", "third_order", "predictor", "corrector"}
+_IDENTITY = {
+    *("order", "predicting", "variant", "second_order", "third_order"),
+    *("predictor", "corrector"),
+}
 
 _SONG = "Song et al. 2021, arXiv:2011.13456"
 _DDIM = "Song, Meng, Ermon 2021, arXiv:2010.02502"
@@ -122,11 +125,13 @@ _EDM = "Karras et al. 2022, arXiv:2206.00364"
 _DPM = "Lu et al. 2022, arXiv:2206.00927"
 _DPMPP = "Lu et al. 2022, arXiv:2211.01095"
 _DEIS = "Zhang, Chen 2023, arXiv:2204.13902"
+_MR = "Li et al. 2025, arXiv:2502.07856"
 _UNIPC = "Zhao et al. 2023, arXiv:2302.04867"
 
 _single_2, _single_3 = dpm_solver.singlestep_2, dpm_solver.singlestep_3
 _data = partial(dpm_solver.multistep, predicting="data", third_order="corrected")
 _noise = partial(dpm_solver.multistep, predicting="noise", third_order="corrected")
+_mr_data, _mr_noise = (partial(f, order=2, second_order="exact") for f in (_data, _noise))
 _deis, _deis_data = partial(deis.deis, predicting="noise"), partial(deis.deis, predicting="data")
 _unipc, _unipc_b1 = partial(unipc.unipc, variant="b2"), partial(unipc.unipc, variant="b1")
 _HALVED = "the authors' code, with half the second difference"
@@ -156,6 +161,7 @@ _TABLE: tuple[Sampler, ...] = (
     # The probability-flow ODE in rho = sigma / alpha.
     Sampler("ddim", pf_ode.ddim, 1, 1, f"{_DDIM}, eq. 13", aliases=(
         "euler", "dpmpp-1", "dpm-solver-1", "dpm-1", "dpm-solver++-1", "euler-discrete",
+        "mr-ode-n-1", "mr-ode-d-1",
         "edm-euler", "flow-match-euler-discrete")),
     Sampler("heun", pf_ode.heun, 2, 2, f"{_EDM}, algorithm 1", aliases=(
         "edm", "heun-discrete")),
@@ -229,17 +235,22 @@ _TABLE: tuple[Sampler, ...] = (
         "annealed-langevin", "ald")),
     # SDE-DPM-Solver, in noise and in data prediction.
     Sampler("sde-dpm-solver-1", partial(_noise, order=1, eta=1.0), 1, 1,
-            f"{_DPMPP}, SDE-DPM-Solver-1", 1, 1, aliases=("sde-dpm-1",)),
+            f"{_DPMPP}, SDE-DPM-Solver-1", 1, 1, aliases=("sde-dpm-1", "mr-sde-n-1")),
     Sampler("sde-dpm-solver-2m", partial(_noise, order=2, eta=1.0), 2, 1,
             f"{_DPMPP}, SDE-DPM-Solver(2M)", 2, 1, aliases=("sde-dpm-2m",)),
     Sampler("sde-dpm-solver-3m", partial(_noise, order=3, eta=1.0), 3, 1,
             f"{_DPMPP}, SDE, third order", 2, 1, aliases=("sde-dpm-3m",)),
     Sampler("sde-dpmpp-1", partial(_data, order=1, eta=1.0), 1, 1,
-            f"{_DPMPP}, SDE-DPM-Solver++1", 1, 1, aliases=("dpmpp-1-sde", "sde-dpm-solver++-1")),
+            f"{_DPMPP}, SDE-DPM-Solver++1", 1, 1, aliases=("dpmpp-1-sde", "sde-dpm-solver++-1", "mr-sde-d-1")),
     Sampler("sde-dpmpp-2m", partial(_data, order=2, eta=1.0), 2, 1, f"{_DPMPP}, SDE-DPM-Solver++(2M)", 2, 1,
             aliases=("dpmpp-2m-sde", "sde-dpm-solver++", "sde-dpm-solver++-2m")),
     Sampler("sde-dpmpp-3m", partial(_data, order=3, eta=1.0), 3, 1, f"{_DPMPP}, SDE, third order", 2, 1,
             aliases=("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
+    # MR Sampler, which is DPM-Solver with the exact line through two predictions.
+    Sampler("mr-ode-n-2", _mr_noise, 2, 1, f"{_MR}, MR-ODE-n-2"),
+    Sampler("mr-ode-d-2", _mr_data, 2, 1, f"{_MR}, MR-ODE-d-2"),
+    Sampler("mr-sde-n-2", partial(_mr_noise, eta=1.0), 2, 1, f"{_MR}, MR-SDE-n-2", 2, 1),
+    Sampler("mr-sde-d-2", partial(_mr_data, eta=1.0), 2, 1, f"{_MR}, MR-SDE-d-2", 2, 1),
     Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 2,
             aliases=("edm-stochastic",)),
 )

@@ -294,19 +294,14 @@ class VPDiscrete(VariancePreserving):
         return bool(self.alphas_cumprod[-1] == 0)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        index = t.detach().floor().long().clamp(0, len(self._nodes) - 2)
-        left, right = self._nodes[index], self._nodes[index + 1]
-        value = left + (t - index) * (right - left)
+        value = interpolated(self._nodes, t)
         if not self._zero_terminal:
             return value
         beyond = (t - self._last_finite).clamp(min=0)
         return torch.where(beyond > 0, self._nodes[-1] + torch.log1p(-beyond), value)
 
     def time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
-        index = torch.searchsorted(-self._nodes, -log_alpha.detach()) - 1
-        index = index.clamp(0, len(self._nodes) - 2)
-        left, right = self._nodes[index], self._nodes[index + 1]
-        value = index + (left - log_alpha) / (left - right)
+        value = inverted(self._nodes, log_alpha)
         if not self._zero_terminal:
             return value
         beyond = -torch.expm1((log_alpha - self._nodes[-1]).clamp(max=0))
@@ -315,6 +310,21 @@ class VPDiscrete(VariancePreserving):
     @property
     def _last_finite(self) -> int:
         return len(self._nodes) - 1
+
+
+def interpolated(nodes: Tensor, t: Tensor) -> Tensor:
+    """The function that is ``nodes[i]`` at t = i, and linear between and beyond."""
+    index = t.detach().floor().long().clamp(0, len(nodes) - 2)
+    left, right = nodes[index], nodes[index + 1]
+    return left + (t - index) * (right - left)
+
+
+def inverted(nodes: Tensor, value: Tensor) -> Tensor:
+    """The t at which falling ``nodes``, interpolated, have the value."""
+    index = torch.searchsorted(-nodes, -value.detach()) - 1
+    index = index.clamp(0, len(nodes) - 2)
+    left, right = nodes[index], nodes[index + 1]
+    return index + (left - value) / (left - right)
 
 
 @dataclass(frozen=True)

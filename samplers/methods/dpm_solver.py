@@ -19,6 +19,7 @@ from samplers.grid import Grid
 from samplers.methods.interval import Interval, Predicting, finite_intervals
 from samplers.tableau import Tableau
 
+SecondOrder = Literal["midpoint", "exact"]
 ThirdOrder = Literal["corrected", "reference"]
 
 
@@ -115,6 +116,7 @@ def multistep(
     order: int,
     predicting: Predicting = "data",
     eta: float = 0.0,
+    second_order: SecondOrder = "midpoint",
     third_order: ThirdOrder = "corrected",
     lower_order_final: bool = False,
 ) -> Tableau:
@@ -124,6 +126,12 @@ def multistep(
 
     .. math:: x_t = \text{decay} \, x
        + \text{gain}_1 \Big[f_0 + \frac{h}{2 h'} (f_0 - f_1)\Big] + \text{noise} \, z
+
+    or, with ``second_order="exact"``, the exact integral of the line through both predictions, as in
+    MR Sampler (Li et al. 2025, https://arxiv.org/abs/2502.07856) and diffusers' solver type "heun":
+
+    .. math:: x_t = \text{decay} \, x
+       + \text{gain}_1 f_0 + \text{gain}_2 \frac{h}{h'} (f_0 - f_1) + \text{noise} \, z
 
     Third order, with the derivatives f', f'' of the parabola through three predictions:
 
@@ -143,20 +151,27 @@ def multistep(
         step = Interval(known.at, nxt, predicting, eta)
         history = [known, *history[: order - 1]]
         usable = min(len(history), draft.steps_left if lower_order_final else order)
-        x = step.decay * known.x + _taylor(step, history[:usable], third_order)
+        x = step.decay * known.x + _taylor(step, history[:usable], second_order, third_order)
         if eta:
             x = x + step.noise * draft.z_along(step.clock(known.at), step.clock(nxt))
         draft.append(x, nxt, usable * step.local_error)
     return draft.tableau()
 
 
-def _taylor(step: Interval, history: list[Evaluation], third_order: ThirdOrder) -> Combination:
+def _taylor(
+    step: Interval,
+    history: list[Evaluation],
+    second_order: SecondOrder,
+    third_order: ThirdOrder,
+) -> Combination:
     """The step's integral of f, from the newest predictions."""
     f = [step.f(known) for known in history]
     h = _backward_steps(step, history)
     match f:
         case [f0]:
             return step.gain(1) * f0
+        case [f0, f1] if second_order == "exact":
+            return step.gain(1) * f0 + step.gain(2) * (f0 - f1) * (step.h / h[0])
         case [f0, f1]:
             return step.gain(1) * (f0 + (f0 - f1) * (step.h / (2 * h[0])))
         case _:
