@@ -5,8 +5,8 @@ The forward SDE pulls x to its mean mu with rate theta,
 .. math:: dx = \theta_t (\mu - x) \, dt + \sigma_t \, dw, \qquad
     \sigma_t^2 = 2 \lambda_\infty^2 \theta_t
 
-(Luo et al. 2023, *Image Restoration with Mean-Reverting SDEs*, https://arxiv.org/abs/2301.11699), so
-with :math:`\Lambda_t = \int_0^t \theta` and :math:`\alpha_t = e^{-\Lambda_t}`
+(Luo et al. 2023, *Image Restoration with Mean-Reverting SDEs*, https://arxiv.org/abs/2301.11699),
+so with :math:`\Lambda_t = \int_0^t \theta` and :math:`\alpha_t = e^{-\Lambda_t}`
 
 .. math:: x_t = \mu + \alpha_t (x_0 - \mu) + \lambda_\infty \sqrt{1 - \alpha_t^2} \, \varepsilon.
 
@@ -36,7 +36,7 @@ Convention = Literal["ir-sde", "mr-sampler"]
 class MeanReverting(VariancePreserving):
     r"""The schedule of y, trained at the times 0 to T; Lambda is linear between them.
 
-    theta: of the rates theta_i at i = 0 to T, ``constant`` (1), ``linear`` (from 1e-4 to 0.02, times
+    theta: the rates theta_i at i = 0 to T: ``constant`` (1), ``linear`` (from 1e-4 to 0.02, times
         1000 / (T + 1)) or ``cosine`` (1 - alpha_bar of Nichol and Dhariwal's schedule).
     steps: T.
     eps: alpha_T, what is left of x_0 - mu at the end. It decides the length dt of a step.

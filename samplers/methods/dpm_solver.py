@@ -127,8 +127,8 @@ def multistep(
     .. math:: x_t = \text{decay} \, x
        + \text{gain}_1 \Big[f_0 + \frac{h}{2 h'} (f_0 - f_1)\Big] + \text{noise} \, z
 
-    or, with ``second_order="exact"``, the exact integral of the line through both predictions, as in
-    MR Sampler (Li et al. 2025, https://arxiv.org/abs/2502.07856) and diffusers' solver type "heun":
+    or, with ``second_order="exact"``, the exact integral of the line through both predictions, as
+    in MR Sampler (Li et al. 2025, https://arxiv.org/abs/2502.07856):
 
     .. math:: x_t = \text{decay} \, x
        + \text{gain}_1 f_0 + \text{gain}_2 \frac{h}{h'} (f_0 - f_1) + \text{noise} \, z

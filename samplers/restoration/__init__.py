@@ -1,0 +1,27 @@
+"""Layer 6. Restoring images by mean-reverting diffusion, whose mean is the degraded image.
+
+Here live the coordinates in which such a network is a plain denoiser (``process``), what it learns
+(``loss``), and what degrades images (``degradations``). Its schedule is
+:mod:`samplers.mean_reverting`; samplers are those of the registry, and none is defined here.
+"""
+
+from samplers.restoration.degradations import (
+    DEGRADATIONS,
+    Degradation,
+    degrade,
+    get_degradation,
+)
+from samplers.restoration.loss import Matching, restoration_loss
+from samplers.restoration.process import Predicts, RestorationProcess, restore
+
+__all__ = [
+    "DEGRADATIONS",
+    "Degradation",
+    "Matching",
+    "Predicts",
+    "RestorationProcess",
+    "degrade",
+    "get_degradation",
+    "restoration_loss",
+    "restore",
+]

@@ -1,0 +1,167 @@
+r"""A mean-reverting process as a plain denoiser, in :math:`y = (x - \mu) / \lambda_\infty`.
+
+A network that is asked ``network(x, mu, t, ...)`` predicts one of
+
+============  ======================================  ==================================
+kind          target                                  what it is in y
+============  ======================================  ==================================
+``noise``     eps                                     eps
+``data``      x_0                                     y_0 = (x_0 - mu) / lambda_inf
+``residual``  x_0 - mu                                y_0 = (x_0 - mu) / lambda_inf
+``velocity``  lambda_inf (alpha eps - sigma y_0)      v = alpha eps - sigma y_0
+``ml-noise``  what the reverse-state loss makes of    eps, by an affine change
+              eps, see :meth:`RestorationProcess`
+============  ======================================  ==================================
+
+so every sampler, likelihood and gradient of this package works on it. mu and everything else that
+the network is given are conditions, through which gradients flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from samplers.grid import Final, Grid, Spacing, make_grid
+from samplers.mean_reverting import MeanReverting
+from samplers.noise import initial_noise
+from samplers.prediction import PredictionType
+from samplers.sample import Adjoint, sample
+from samplers.solve import State
+
+Predicts = Literal["noise", "data", "residual", "velocity", "ml-noise"]
+
+_KINDS: dict[Predicts, PredictionType] = {
+    "noise": "epsilon",
+    "data": "sample",
+    "residual": "sample",
+    "velocity": "v_prediction",
+    "ml-noise": "epsilon",
+}
+
+Network = Callable[..., Tensor]
+"""``network(x, mu, t, *conditions)``: x and mu [B, C, H, W], t [B] -> its output, like x."""
+
+
+@dataclass(frozen=True)
+class RestorationProcess:
+    r"""What is known of a network that restores.
+
+    schedule: of y.
+    lambda_inf: the standard deviation of x about mu at the end, in units of the images.
+    predicts: what the network predicts. A network trained by the reverse-state loss (Luo et al.
+        2023, eq. 17; see :mod:`samplers.restoration.loss`) does not predict eps, but
+
+        .. math:: \varepsilon_{ML} = \frac{\sinh k}{k} \varepsilon
+            - \frac{e^k - 1 - k}{2 k} \sigma_t \, y, \qquad k = \Lambda_t - \Lambda_{t-1},
+
+        which ``ml-noise`` solves for eps. Taken for eps, it errs by 1/alpha times the difference
+        in x_0, which is harmless in a hundred small steps and not in a first large one.
+    """
+
+    schedule: MeanReverting = field(default_factory=MeanReverting)
+    lambda_inf: float = 0.4
+    predicts: Predicts = "residual"
+
+    def __post_init__(self) -> None:
+        if not self.lambda_inf > 0:
+            raise ValueError(f"lambda_inf is {self.lambda_inf}; it must be positive.")
+        if self.predicts not in get_args(Predicts):
+            raise ValueError(
+                f"The network predicts {self.predicts!r}; it must be one of "
+                f"{', '.join(get_args(Predicts))}."
+            )
+
+    @property
+    def prediction(self) -> PredictionType:
+        """What the network predicts in y, after :meth:`in_y`."""
+        return _KINDS[self.predicts]
+
+    def to_y(self, x: Tensor, mu: Tensor) -> Tensor:
+        return (x - mu) / self.lambda_inf
+
+    def to_x(self, y: Tensor, mu: Tensor) -> Tensor:
+        return mu + self.lambda_inf * y
+
+    def in_y(self, network: Network) -> Callable[..., Tensor]:
+        """The network as a function of (y, t, mu, ...), for any loop over the schedule of y."""
+
+        def model(y: Tensor, t: Tensor, mu: Tensor, *conditions: Tensor) -> Tensor:
+            output = network(self.to_x(y, mu), mu, t, *conditions)
+            return self._output_in_y(output, y, t, mu)
+
+        return model
+
+    def _output_in_y(self, output: Tensor, y: Tensor, t: Tensor, mu: Tensor) -> Tensor:
+        match self.predicts:
+            case "noise":
+                return output
+            case "data":
+                return (output - mu) / self.lambda_inf
+            case "residual" | "velocity":
+                return output / self.lambda_inf
+            case "ml-noise":
+                slope, shift = (_like(c, y) for c in ml_noise(self.schedule, t))
+                return (output + shift * y) / slope
+
+
+def ml_noise(schedule: MeanReverting, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers a and b of ``eps_ML = a eps - b y`` at the times t, in float64."""
+    t = t.to("cpu", torch.float64)
+    k = schedule.pull(t)
+    return torch.sinh(k) / k, (torch.expm1(k) - k) / (2 * k) * schedule.sigma(t)
+
+
+def _like(numbers: Tensor, x: Tensor) -> Tensor:
+    return numbers.to(x).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def restore(
+    network: Network,
+    mu: Tensor,
+    process: RestorationProcess,
+    *,
+    seeds: Sequence[int],
+    sampler: str = "mr-ode-d-2",
+    steps: int = 10,
+    grid: Spacing | Grid = "log-snr",
+    final: Final = "zero",
+    options: Mapping[str, Any] | None = None,
+    conditions: Sequence[Tensor] = (),
+    callback: Callable[[State], object] | None = None,
+    adjoint: Adjoint | None = None,
+) -> Tensor:
+    """Restore degraded images ``mu`` [B, C, H, W].
+
+    network: ``network(x, mu, t, *conditions)``, which predicts what the process says.
+    seeds: one whole number for each image; its starting noise, and what the sampler draws.
+    sampler, steps, grid, final, options, callback, adjoint: see :func:`samplers.sample.sample`. One
+        step of any deterministic sampler is the network's own guess of x_0.
+
+    Sampling starts at ``mu + lambda_inf sigma_T z``: of x_0 - mu it leaves out alpha_T, which the
+    schedule calls eps. Gradients flow to mu, conditions and weights. Raises ValueError for
+    impossible settings, NotFiniteError if the network returns NaN or infinity.
+    """
+    if isinstance(grid, str):
+        grid = make_grid(process.schedule, steps, grid, final=final)
+    if len(seeds) != len(mu):
+        raise ValueError(f"{len(seeds)} seeds came for {len(mu)} images; give one for each.")
+    noise = initial_noise(seeds, mu.shape[1:]).to(mu)
+    y = sample(
+        process.in_y(network),
+        float(grid.start.sigma) * noise,
+        schedule=process.schedule,
+        prediction=process.prediction,
+        sampler=sampler,
+        grid=grid,
+        seeds=seeds,
+        options=options,
+        conditions=(mu, *conditions),
+        callback=callback,
+        adjoint=adjoint,
+    )
+    return process.to_x(y, mu)
