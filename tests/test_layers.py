@@ -19,7 +19,7 @@ PACKAGES = ("samplers", "adjoint", "text2pde")
 # From the first layer to the last; within a layer a module may import what stands before it.
 ORDER = (
     *("samplers.schedule", "samplers.noise", "samplers.phi", "samplers.files"),
-    *("samplers.prediction", "samplers.grid"),
+    *("samplers.mean_reverting", "samplers.prediction", "samplers.grid"),
     *("samplers.tableau", "samplers.draft"),
     *("samplers.solve", "samplers.methods"),
     "samplers.registry",
@@ -28,7 +28,8 @@ ORDER = (
     "samplers.inverse_problems",
     *("samplers.training.config", "samplers.training.draws", "samplers.training.log"),
     *("samplers.training.learner", "samplers.training.loop", "samplers.training"),
-    *("samplers.denoising", "samplers.pictures"),
+    *("samplers.denoising", "samplers.restoration.process", "samplers.restoration.loss"),
+    *("samplers.restoration.degradations", "samplers.restoration", "samplers.pictures"),
     *("samplers.diffusers_config", "samplers.diffusers_run", "samplers.diffusers_scheduler"),
     "samplers.diffusers_blocks",
     *("samplers.checkpoint.base", "samplers.checkpoint.folder", "samplers.checkpoint.loading"),

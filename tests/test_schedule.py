@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from samplers.mean_reverting import MeanReverting
 from samplers.schedule import (
     EDM,
     VE,
@@ -36,6 +37,8 @@ def zero_terminal() -> VPDiscrete:
 
 
 SCHEDULES: dict[str, Schedule] = {
+    "mean-reverting": MeanReverting(),
+    "mean-reverting-linear": MeanReverting("linear", 50, 0.01, "mr-sampler"),
     "vp-linear": VPLinear(),
     "vp-scaled-linear": VPScaledLinear(),
     "vp-cosine": VPCosine(),
