@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samplers.grid import Final, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
+from samplers.mean_reverting import MeanReverting
 from samplers.prediction import (
     Correction,
     EDMOutput,
@@ -35,7 +36,7 @@ from samplers.schedule import EDM, EDMPreconditioned, FlowMatching, Schedule, VP
 
 Numbers = Sequence[float] | NDArray[Any] | Tensor
 
-ScheduleKind = Literal["vp", "flow", "edm", "ve"]
+ScheduleKind = Literal["vp", "flow", "edm", "ve", "mean-reverting"]
 
 OWN_CLASS = "SamplerScheduler"
 
@@ -110,6 +111,9 @@ DEFAULTS: dict[str, Any] = {
     "shift_terminal": None,
     "use_dynamic_shifting": False,
     "time_shift_type": "exponential",
+    "theta": "cosine",
+    "eps": 0.005,
+    "convention": "ir-sde",
 }
 
 
@@ -396,11 +400,17 @@ def _ve(keys: Mapping[str, Any]) -> EDM:
     return EDM(float(keys["sigma_min"]), float(keys["sigma_max"]))
 
 
+def _mean_reverting(keys: Mapping[str, Any]) -> MeanReverting:
+    steps, eps = int(keys["num_train_timesteps"]), float(keys["eps"])
+    return MeanReverting(keys["theta"], steps, eps, keys["convention"])
+
+
 _SCHEDULES: dict[ScheduleKind, Callable[[Mapping[str, Any]], Schedule]] = {
     "vp": _vp,
     "flow": _flow,
     "edm": _edm,
     "ve": _ve,
+    "mean-reverting": _mean_reverting,
 }
 
 # What a network predicts if its config does not say, and what it may.
@@ -419,6 +429,12 @@ _PREDICTIONS: dict[ScheduleKind, dict[str | None, PredictionType]] = {
         "v_prediction": "v_prediction",
     },
     "ve": {None: "score"},
+    "mean-reverting": {
+        None: "sample",
+        "epsilon": "epsilon",
+        "sample": "sample",
+        "v_prediction": "v_prediction",
+    },
 }
 
 
@@ -471,6 +487,8 @@ def _spacing(kind: ScheduleKind, keys: Mapping[str, Any]) -> str:
             return str(keys["sigma_schedule"])
         case "ve":
             return "exponential"
+        case "mean-reverting":
+            return "log-snr"
 
 
 def _dynamic_shift(keys: Mapping[str, Any]) -> Callable[[float], float] | None:

@@ -133,6 +133,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         shift_terminal: float | None = None,
         use_dynamic_shifting: bool = False,
         time_shift_type: str = "exponential",
+        theta: str = "cosine",
+        eps: float = 0.005,
+        convention: str = "ir-sde",
     ) -> None:
         self.order = self._calls()
         self.num_inference_steps: int | None = None

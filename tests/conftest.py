@@ -45,6 +45,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "digits": tiny_checkpoints.of_classes(root / "digits"),
         "plain": tiny_checkpoints.unconditional(root / "plain"),
         "latents": tiny_checkpoints.of_latents(root / "latents"),
+        "restoration": tiny_checkpoints.of_restoration(root / "restoration"),
         "prompts": tiny_checkpoints.of_prompts(root / "prompts"),
     }
     return pictures | checkpoints

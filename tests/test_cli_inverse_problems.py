@@ -1,4 +1,4 @@
-"""The commands that draw images with a given measurement: inpaint, colorize and restore."""
+"""The commands that draw images with a given measurement: inpaint, colorize and sharpen."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.tiny_checkpoints import SIZE
 
 INPAINT = "inpaint {digits} {grey} --mask {mask} --steps 4 --output {out}"
 COLORIZE = "colorize {plain} {grey} --steps 4 --output {out}"
-RESTORE = "restore {digits} {small} --downsampled 2 --steps 4 --output {out}"
+SHARPEN = "sharpen {digits} {small} --downsampled 2 --steps 4 --output {out}"
 
 
-@pytest.mark.parametrize("command", [INPAINT, COLORIZE, RESTORE])
+@pytest.mark.parametrize("command", [INPAINT, COLORIZE, SHARPEN])
 def test_answers_to_a_measurement(say: Say, command: str) -> None:
     code, out, err = say(f"{command} --num-images 3 --method replacement")
     assert (code, err) == (0, "")
@@ -50,7 +50,7 @@ def test_guidance_comes_near_to_the_measurement(say: Say) -> None:
 
 def test_a_blurred_picture_gets_sharp_ones(say: Say) -> None:
     """They are the given one if they are blurred again, to some of its noise."""
-    command = "restore {digits} {grey} --blurred 0.6 --noise-std 0.05 --steps 32 --sampler ddim"
+    command = "sharpen {digits} {grey} --blurred 0.6 --noise-std 0.05 --steps 32 --sampler ddim"
     said = say(f"{command} --num-images 2 --output {{out}}")
     assert (said.code, said.err) == (0, "")
     found = read_parameters(say.places["out"])
@@ -100,7 +100,7 @@ def test_visits_cost_as_many_times_the_calls(say: Say) -> None:
 
 def test_the_class_is_none_unless_it_is_said(say: Say) -> None:
     for words, labels in (("", [3, 3, 3]), ("--label 0,1", [0, 1, 0]), ("--label all", [0, 1, 2])):
-        assert say(f"{RESTORE} {words} --num-images 3 --guidance 1.0").code == 0
+        assert say(f"{SHARPEN} {words} --num-images 3 --guidance 1.0").code == 0
         found = read_parameters(say.places["out"])
         assert found is not None
         assert found["labels"] == labels
@@ -143,15 +143,15 @@ BAD_INPUT = [
     (2, "colorize {plain} {colours} --output {out}", "convert('L')"),
     (2, "colorize {plain} {wide} --output {out}", "but 8 x 8 are needed"),
     (2, f"{COLORIZE} --grey pink", "invalid choice: 'pink'"),
-    (2, "restore {digits} {small} --output {out}", "--downsampled --blurred is required"),
-    (2, "restore {digits} {grey} --downsampled 2 --output {out}", "but 4 x 4 are needed"),
-    (2, "restore {digits} {small} --downsampled 3 --output {out}", "whose sides it divides"),
-    (2, "restore {digits} {small} --downsampled 0 --output {out}", "at least 1"),
-    (2, "restore {digits} {grey} --blurred 0 --output {out}", "must be positive and finite"),
-    (2, "restore {digits} {small} --blurred 1 --output {out}", "but 8 x 8 are needed"),
-    (2, f"{RESTORE} --blurred 1", "not allowed with argument --downsampled"),
-    (2, f"{RESTORE} --noise-std -1", "zero or positive"),
-    (2, f"{RESTORE} --noise-std much", "'much' is not a number"),
+    (2, "sharpen {digits} {small} --output {out}", "--downsampled --blurred is required"),
+    (2, "sharpen {digits} {grey} --downsampled 2 --output {out}", "but 4 x 4 are needed"),
+    (2, "sharpen {digits} {small} --downsampled 3 --output {out}", "whose sides it divides"),
+    (2, "sharpen {digits} {small} --downsampled 0 --output {out}", "at least 1"),
+    (2, "sharpen {digits} {grey} --blurred 0 --output {out}", "must be positive and finite"),
+    (2, "sharpen {digits} {small} --blurred 1 --output {out}", "but 8 x 8 are needed"),
+    (2, f"{SHARPEN} --blurred 1", "not allowed with argument --downsampled"),
+    (2, f"{SHARPEN} --noise-std -1", "zero or positive"),
+    (2, f"{SHARPEN} --noise-std much", "'much' is not a number"),
 ]
 
 

@@ -52,11 +52,11 @@ def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def _unet(channels: int, classes: int | None) -> nn.Module:
+def _unet(channels: int, classes: int | None, out_channels: int | None = None) -> nn.Module:
     return UNet2DModel(
         sample_size=SIZE,
         in_channels=channels,
-        out_channels=channels,
+        out_channels=out_channels or channels,
         layers_per_block=1,
         block_out_channels=(4, 4),
         norm_num_groups=2,
@@ -93,6 +93,19 @@ def transformer_of_classes(folder: Path) -> Path:
     )
     names = {0: "cat", 1: "dog"}
     return _save(DiTPipeline(network, _autoencoder(), DDIMScheduler(), names), folder)
+
+
+def of_restoration(folder: Path, tasks: tuple[str, ...] = ("noisy", "rainy")) -> Path:
+    """Colour images of any size, of two degradations."""
+    from samplers.diffusers_restoration import RestorationPipeline
+    from samplers.diffusers_scheduler import SamplerScheduler
+
+    torch.manual_seed(5)
+    network = _unet(6, len(tasks) or None, out_channels=3)
+    scheduler = SamplerScheduler(
+        sampler="mr-ode-d-2", schedule="mean-reverting", num_train_timesteps=100
+    )
+    return _save(RestorationPipeline(network, scheduler, tasks=tasks), folder)
 
 
 def of_latents(folder: Path) -> Path:

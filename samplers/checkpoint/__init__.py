@@ -2,7 +2,8 @@
 
 Two kinds are told apart by ``model_index.json``. A network without a prompt (``UNet2DModel`` or
 ``DiTTransformer2DModel``, of classes or not, with an autoencoder or not) runs in the library's own
-loop. A pipeline with a prompt runs as diffusers wrote it, with our scheduler in it.
+loop. A pipeline with a prompt runs as diffusers wrote it, with our scheduler in it. A third kind,
+which restores images, is a pipeline of ours (:func:`load_restoration`).
 
 Weights are read from safetensors; a pickle needs to be allowed, and even then holds tensors only
 (``weights_only=True``). No code of a checkpoint is ever run.
@@ -20,6 +21,7 @@ from samplers.checkpoint.flow import Flow
 from samplers.checkpoint.folder import read_folder, read_index, read_settings
 from samplers.checkpoint.network import NetworkCheckpoint, load_network, network_component
 from samplers.checkpoint.pipeline import PipelineCheckpoint, load_pipeline
+from samplers.checkpoint.restoration import load_restoration, restores
 
 __all__ = [
     "Checkpoint",
@@ -31,6 +33,7 @@ __all__ = [
     "Recipe",
     "Tick",
     "load_checkpoint",
+    "load_restoration",
     "read_index",
     "read_settings",
 ]
@@ -43,6 +46,10 @@ def load_checkpoint(folder: Path, options: LoadOptions) -> Checkpoint:
     null label.
     """
     found = read_folder(folder, options.allow_pickle)
+    if restores(found):
+        raise CheckpointError(
+            f"{folder} restores degraded images and draws none; use `samplers restore`."
+        )
     component = network_component(found)
     if component is None:
         return load_pipeline(found, options)

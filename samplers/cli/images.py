@@ -81,8 +81,27 @@ def read_pictures(places: Sequence[Path], shape: tuple[int, int, int]) -> list[P
     return [
         Picture(path, read_bytes(path, shape), place)
         for place in places
-        for path in (_pictures_in(place) if place.is_dir() else [place])
+        for path in picture_paths([place])
     ]
+
+
+def picture_paths(places: Sequence[Path]) -> list[Path]:
+    """The named files, and those in the named folders, sorted by name."""
+    return [
+        path for place in places for path in (_pictures_in(place) if place.is_dir() else [place])
+    ]
+
+
+def read_any(path: Path) -> Tensor:
+    """A picture of any size, grey or in colour: [1, C, H, W] of values from -1 to 1."""
+    image = _opened(path)
+    if image.mode not in _MODES.values():
+        found = _KINDS.get(image.mode, f"of mode {image.mode}")
+        raise ValueError(
+            f"{path} is {found}, but it must be grey or in colour; convert it (with Pillow: "
+            "image.convert('RGB'))."
+        )
+    return values_of(levels_of(image)).float()
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from samplers.cli.commands import (
     likelihood,
     restore,
     sample,
+    sharpen,
     show,
 )
 from samplers.cli.commands import list as list_
@@ -25,7 +26,7 @@ from samplers.cli.ending import ending
 
 _COMMANDS = (
     *(sample, compare),
-    *(inpaint, colorize, restore),
+    *(inpaint, colorize, sharpen, restore),
     *(likelihood, encode, decode, interpolate),
     *(list_, show),
 )
@@ -45,6 +46,8 @@ a tour:
                                                   one picture: samplers by network calls
   samplers inpaint assets/digits three.png --mask hole.png --output completed.png
                                                   what the white of the mask may have hidden
+  samplers restore assets/restore rainy.png --task rainy --output dry.png
+                                                  a photograph without its rain
   samplers interpolate assets/digits --seeds 0,1 --label 3 --output strip.png
                                                   from one three to another
 

@@ -1,4 +1,4 @@
-"""Images with a given measurement: what inpaint, colorize and restore have in common."""
+"""Images with a given measurement: what inpaint, colorize and sharpen have in common."""
 
 from __future__ import annotations
 

@@ -1,52 +1,78 @@
-"""``samplers restore``: pictures for a small or blurred one. The work is in ``work/restore.py``."""
+"""``samplers restore``: degraded pictures, restored. The work is in ``work/restore.py``."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from samplers.cli.arguments import Commands, add_restoring_arguments, add_restoring_command
-from samplers.cli.values import positive, positive_number
+from samplers.cli.arguments import DTYPES, Commands, add_command, add_option_argument
+from samplers.cli.values import positive, sampler_name, whole
+from samplers.grid import SPACINGS
 
 _EPILOG = """\
 example:
-  samplers restore assets/digits small.png --downsampled 4 --num-images 6 --output restored.png
-  samplers restore assets/colour soft.png --blurred 1.5 --noise-std 0.02 --output sharp.png
+  samplers restore assets/restore rainy.png --task rainy --output dry.png
+                                                  one picture: before and after
+  samplers restore assets/restore photographs/ --task noisy --output clean/
+                                                  a folder of restored pictures
+  samplers restore assets/restore photo.png --degrade snowy --output tried.png
+                                                  a whole photograph, degraded first, to see what
+                                                  becomes of it
 
-Downsampled: a pixel of the given picture is the mean of a block of so many times so many pixels of
-the result. Blurred: by a Gaussian of so many pixels; say by --noise-std what else happened to the
-picture, if only that it was rounded to 256 levels (0.003).
+Pictures may have any size from the network's stride up, and be grey or in colour.
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add the command ``restore``."""
-    parser = add_restoring_command(
-        commands,
-        "restore",
-        "draw whole pictures for one that was made smaller or was blurred",
-        _EPILOG,
+    parser = add_command(
+        commands, "restore", "restore degraded photographs by mean-reverting diffusion", _EPILOG
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a PNG or JPEG")
-    measured = parser.add_mutually_exclusive_group(required=True)
-    measured.add_argument(
-        "--downsampled",
-        type=positive,
-        metavar="K",
-        help="each side of the picture was made so many times smaller",
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="the folder of a RestorationPipeline"
     )
-    measured.add_argument(
-        "--blurred",
-        type=positive_number,
-        metavar="S",
-        help="the picture was blurred by a Gaussian of this standard deviation, in pixels",
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="a PNG or JPEG, or a folder of such"
     )
-    add_restoring_arguments(parser)
-    parser.set_defaults(run=run)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--task", metavar="NAME", help="what happened to the pictures, as the checkpoint calls it"
+    )
+    what.add_argument(
+        "--degrade",
+        metavar="NAME",
+        help="do this to the pictures first, and say how near to them the restored ones come",
+    )
+    group = parser.add_argument_group("method")
+    group.add_argument(
+        "--sampler",
+        type=sampler_name,
+        metavar="NAME",
+        help="see `samplers list` [the checkpoint's own]",
+    )
+    group.add_argument("--steps", type=positive, default=10, metavar="N", help="[10]")
+    add_option_argument(group)
+    group.add_argument("--grid", choices=SPACINGS, metavar="SPACING", help="[the checkpoint's own]")
+    group = parser.add_argument_group("how to run")
+    group.add_argument("--seed", type=whole, default=0, metavar="N", help="of the first image [0]")
+    group.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="of the network [float32]"
+    )
+    group.add_argument(
+        "--device", default="auto", help="cpu, cuda or cuda:N [auto: the GPU, if there is one]"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="NAME.png for one picture of before and after, or a folder for restored pictures",
+    )
+    parser.set_defaults(run=run, allow_pickle=False, null_label=None)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw the images."""
+    """Restore the images."""
     # diffusers takes seconds to import, and the other commands need nothing of it.
     from samplers.cli.work import restore
 

@@ -1,29 +1,149 @@
-"""The work of ``samplers restore``: a smaller or blurred picture in, whole pictures out."""
+"""The work of ``samplers restore``: degraded pictures in, restored ones out."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from samplers.cli.images import read_image
-from samplers.cli.restoring import Given, draw_answers
-from samplers.inverse_problems import blurring, downsampling
-from samplers.pictures import to_images
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from samplers.checkpoint import CheckpointError, LoadOptions, load_restoration
+from samplers.cli.arguments import DTYPES
+from samplers.cli.choices import chosen_options
+from samplers.cli.failure import Failure, named_failures
+from samplers.cli.images import picture_paths, read_any
+from samplers.cli.output import is_picture, prepare_folder, write
+from samplers.cli.processes import join
+from samplers.cli.text import counted
+from samplers.diffusers_restoration import RestorationPipeline
+from samplers.pictures import Cell, table, to_images
+from samplers.restoration import degrade, get_degradation
+
+SHOWN = 20
+"""A picture of before and after shows the first images only."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A picture on its way: as it was given, as the network saw it, and as it came out."""
+
+    path: Path
+    given: Tensor
+    mu: Tensor
+    found: Tensor
+
+    @property
+    def psnr(self) -> float:
+        """Of the restored image, in decibels, beside what was given."""
+        error = (self.found.clamp(-1, 1) - self.given).square().mean()
+        return float(10 * torch.log10(4 / error))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw pictures that are the given one if they are measured again; returns the exit code."""
-    return draw_answers(arguments, _read)
+    """Restore the pictures that are named; returns the exit code."""
+    single = is_picture(arguments.output)
+    if arguments.degrade is not None:
+        get_degradation(arguments.degrade)
+    processes = join(arguments.device)
+    if not processes.main:
+        return 0  # the main process restores them one after the other
+    pipe = _opened(arguments, processes.device)
+    paths = picture_paths(arguments.images)
+    given = [read_any(path) for path in paths]
+    prepare_folder(arguments.output.parent if single else arguments.output)
+    started = time.perf_counter()
+    with named_failures(1), tqdm(total=len(paths), unit="image", disable=None) as bar:
+        done = []
+        for number, (path, image) in enumerate(zip(paths, given, strict=True)):
+            done.append(_restored(arguments, pipe, path, image, number))
+            if not single:
+                _write_one(arguments, done[-1])
+            bar.update()
+    if single:
+        write(_picture(arguments, done), arguments.output, _parameters(arguments, paths))
+    _report(arguments, done, time.perf_counter() - started)
+    return 0
 
 
-def _read(arguments: argparse.Namespace, shape: tuple[int, int, int]) -> Given:
-    if arguments.downsampled is not None:
-        factor = arguments.downsampled
-        operator = downsampling(shape, factor)
-        measured = (shape[0], shape[1] // factor, shape[2] // factor)
-        settings = {"downsampled": factor}
-    else:
-        operator, measured = blurring(shape, arguments.blurred), shape
-        settings = {"blurred": arguments.blurred}
-    given = read_image(arguments.image, measured)
-    settings |= {"image": str(arguments.image)}
-    return Given(operator, given, {"given": to_images(given)[0]}, settings)
+def _opened(arguments: argparse.Namespace, device: torch.device) -> RestorationPipeline:
+    """The pipeline, with the sampler that was asked for."""
+    options = LoadOptions(DTYPES[arguments.dtype], device)
+    try:
+        pipe = load_restoration(arguments.checkpoint, options)
+    except CheckpointError as error:
+        raise Failure(str(error)) from error
+    sampler = arguments.sampler or pipe.scheduler.config.sampler
+    pipe.scheduler = type(pipe.scheduler).from_config(
+        pipe.scheduler.config,
+        sampler=sampler,
+        sampler_options=chosen_options(sampler, arguments.option),
+        grid=arguments.grid or pipe.scheduler.config.grid,
+    )
+    return pipe
+
+
+def _restored(
+    arguments: argparse.Namespace,
+    pipe: RestorationPipeline,
+    path: Path,
+    image: Tensor,
+    number: int,
+) -> Restored:
+    seed, task = arguments.seed + number, arguments.task
+    mu = image
+    if arguments.degrade is not None:
+        task = arguments.degrade
+        mu = degrade(image, [task], [seed])
+    try:
+        return Restored(path, image, mu, pipe.restore(mu, [task], [seed], arguments.steps))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _write_one(arguments: argparse.Namespace, done: Restored) -> None:
+    path = arguments.output / f"{done.path.stem}.png"
+    write(to_images(done.found)[0], path, _parameters(arguments, [done.path]))
+
+
+def _parameters(arguments: argparse.Namespace, paths: Sequence[Path]) -> dict[str, Any]:
+    """All that is needed to restore the images again."""
+    kept = ("task", "degrade", "sampler", "steps", "option", "grid", "seed", "dtype")
+    own = {name: getattr(arguments, name) for name in kept}
+    return {
+        "software": "retrograde",
+        "checkpoint": str(arguments.checkpoint),
+        "images": list(map(str, paths)),
+        **own,
+    }
+
+
+def _picture(arguments: argparse.Namespace, done: Sequence[Restored]) -> Image.Image:
+    """A row for each image: as it came, restored, and as it had been, where that is known."""
+    rows = []
+    for one in done[:SHOWN]:
+        cells = [Cell((to_images(one.mu)[0],), ()), Cell((to_images(one.found)[0],), ())]
+        if arguments.degrade is not None:
+            cells[1] = Cell(cells[1].images, (f"{one.psnr:.1f} dB",))
+            cells.append(Cell((to_images(one.given)[0],), ()))
+        rows.append((one.path.stem, cells))
+    headings = ["degraded", "restored", "original"][: len(rows[0][1])]
+    what = arguments.degrade or arguments.task or "restored"
+    return table(f"{what}, {counted(arguments.steps, 'step')}", headings, rows)
+
+
+def _report(arguments: argparse.Namespace, done: Sequence[Restored], seconds: float) -> None:
+    what = f"{counted(len(done), 'image')} restored in {seconds:.1f} s -> {arguments.output}"
+    if arguments.degrade is None:
+        print(what)
+        return
+    before = [Restored(one.path, one.given, one.mu, one.mu).psnr for one in done]
+    after = [one.psnr for one in done]
+    count = len(done)
+    print(f"{what}: {sum(before) / count:.1f} dB before, {sum(after) / count:.1f} dB after")

@@ -1,0 +1,36 @@
+"""Checkpoints that restore images: a network told a degraded one, and a mean-reverting schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from samplers.checkpoint.base import CheckpointError, LoadOptions
+from samplers.checkpoint.folder import Folder, read_folder
+from samplers.checkpoint.loading import load_component, loading
+from samplers.diffusers_restoration import RestorationPipeline
+from samplers.diffusers_scheduler import SamplerScheduler
+
+_NAME = "RestorationPipeline"
+
+
+def restores(folder: Folder) -> bool:
+    """Whether a folder holds a pipeline that restores images."""
+    return folder.index.get("_class_name") == _NAME
+
+
+def load_restoration(path: Path, options: LoadOptions) -> RestorationPipeline:
+    """Load a pipeline that restores images.
+
+    Raises CheckpointError if the folder can't be read or holds a checkpoint of another kind.
+    """
+    folder = read_folder(path, options.allow_pickle)
+    if not restores(folder):
+        raise CheckpointError(
+            f"{path} holds a {folder.index.get('_class_name')}, which draws images and does not "
+            f"restore any; a {_NAME} is needed here."
+        )
+    unet = load_component(folder, "unet", options)
+    with loading(path):
+        scheduler = SamplerScheduler.from_pretrained(path / "scheduler", local_files_only=True)
+        own = {name: folder.index[name] for name in ("lambda_inf", "predicts", "tasks")}
+        return RestorationPipeline(unet, scheduler, **own)

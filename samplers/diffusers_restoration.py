@@ -1,0 +1,218 @@
+r"""Layer 6. A pipeline of diffusers that restores images by mean-reverting diffusion.
+
+It is saved and loaded as any other; its scheduler is a :class:`SamplerScheduler`, whose sampler and
+grid can be exchanged, and its network is told the degraded image and which degradation it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+
+from samplers.diffusers_config import DEFAULTS, read_keys
+from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.mean_reverting import MeanReverting
+from samplers.pictures import levels_of, to_images, values_of
+from samplers.restoration import Predicts, RestorationProcess, restore
+from samplers.sample import Adjoint
+from samplers.solve import State
+
+
+@dataclass
+class RestorationOutput(BaseOutput):
+    """images: restored ones, as pictures or as a tensor [B, C, H, W] of values from 0 to 1."""
+
+    images: Any
+
+
+class RestorationPipeline(DiffusionPipeline):
+    """Restores images of any size.
+
+    unet: ``unet([x, mu] [B, 2 C, H, W], t, class_labels=task)``.
+    scheduler: with a schedule of the kind ``mean-reverting``; ``sampler``, ``sampler_options`` and
+        ``grid`` of its config say how.
+    lambda_inf, predicts: see :class:`samplers.restoration.RestorationProcess`.
+    tasks: the degradations that the network knows, by the numbers that it is told; none if it is
+        told nothing.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: SamplerScheduler,
+        lambda_inf: float = 0.4,
+        predicts: Predicts = "residual",
+        tasks: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(lambda_inf=lambda_inf, predicts=predicts, tasks=list(tasks))
+        self._check()
+
+    def _check(self) -> None:
+        config: Any = self.unet.config
+        if config.in_channels != 2 * config.out_channels:
+            raise ValueError(
+                f"The network takes {config.in_channels} channels and gives {config.out_channels}; "
+                "one that restores takes an image and the degraded one, twice as many as it gives."
+            )
+        if len(self.config.tasks) != int(config.num_class_embeds or 0):
+            raise ValueError(
+                f"{len(self.config.tasks)} tasks are named, but the network knows "
+                f"{int(config.num_class_embeds or 0)}."
+            )
+        _ = self.process
+
+    @property
+    def process(self) -> RestorationProcess:
+        """The process that the network was trained on."""
+        settings = read_keys(self.scheduler.config.schedule, {**DEFAULTS, **self.scheduler.config})
+        if not isinstance(settings.schedule, MeanReverting):
+            raise ValueError(
+                f"The scheduler of this checkpoint has a {type(settings.schedule).__name__} "
+                "schedule; a network that restores has a mean-reverting one."
+            )
+        config: Any = self.config
+        return RestorationProcess(settings.schedule, config.lambda_inf, config.predicts)
+
+    @property
+    def stride(self) -> int:
+        """Sizes are filled up to multiples of it; smaller images can't be restored."""
+        config: Any = self.unet.config
+        return int(2 ** (len(config.block_out_channels) - 1))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Image.Image | Sequence[Image.Image] | Tensor,
+        task: str | Sequence[str] | None = None,
+        num_inference_steps: int = 10,
+        seeds: Sequence[int] | None = None,
+        output_type: str = "pil",
+    ) -> RestorationOutput:
+        """Restore images, one after the other if their sizes differ.
+
+        image: pictures, or a tensor [B, C, H, W] of values from -1 to 1. Grey ones are restored by
+            a network of colours as such.
+        task: which degradation it is, of all or of each.
+        seeds: one for each image, of its starting noise and of stochastic samplers; 0, 1, 2, … if
+            none are given.
+        output_type: ``pil``, or ``pt`` for a tensor from 0 to 1 (of images of one size).
+
+        Raises ValueError for images or tasks that the network can't take.
+        """
+        if output_type not in ("pil", "pt"):
+            raise ValueError(f"The output_type is {output_type!r}; it must be 'pil' or 'pt'.")
+        batches = _batches(image)
+        count = sum(map(len, batches))
+        names = _spread(task, count)
+        numbers = range(count) if seeds is None else seeds
+        if len(numbers) != count:
+            raise ValueError(f"{len(numbers)} seeds came for {count} images; give one for each.")
+        found: list[Tensor] = []
+        for batch in batches:
+            part = slice(len(found), len(found) + len(batch))
+            found += self.restore(batch, names[part], numbers[part], num_inference_steps)
+        if output_type == "pt":
+            return RestorationOutput((torch.stack(found).clamp(-1, 1) + 1) / 2)
+        return RestorationOutput([to_images(x[None])[0] for x in found])
+
+    def restore(
+        self,
+        images: Tensor,
+        tasks: Sequence[str | None],
+        seeds: Sequence[int],
+        steps: int = 10,
+        *,
+        adjoint: Adjoint | None = None,
+        callback: Callable[[State], object] | None = None,
+    ) -> Tensor:
+        """Restored images [B, C, H, W] of degraded ones; gradients flow to these and to weights.
+
+        images: of values from -1 to 1.
+        adjoint, callback: see :func:`samplers.sample.sample`.
+
+        Raises ValueError for images or tasks that the network can't take.
+        """
+        self._check_images(images)
+        labels = self._labels(tasks)
+        channels = int(self.unet.config.out_channels)
+        mu = _filled(images, self.stride).expand(-1, channels, -1, -1).to(self.device)
+        config: Any = self.scheduler.config
+        settings = read_keys(config.schedule, {**DEFAULTS, **config})
+        x0 = restore(
+            self._network,
+            mu,
+            self.process,
+            seeds=seeds,
+            sampler=config.sampler,
+            grid=settings.grid(
+                steps, config.grid, sigma_min=config.sigma_min, sigma_max=config.sigma_max
+            ),
+            options=config.sampler_options,
+            conditions=() if labels is None else (labels,),
+            adjoint=adjoint,
+            callback=callback,
+        )
+        x0 = x0[..., : images.shape[2], : images.shape[3]].to(images)
+        return x0.mean(1, keepdim=True) if images.shape[1] < channels else x0
+
+    def _network(self, x: Tensor, mu: Tensor, t: Tensor, task: Tensor | None = None) -> Tensor:
+        given = torch.cat([x, mu], dim=1).to(self.unet.dtype)
+        output: Tensor = self.unet(given, t, class_labels=task).sample
+        return output.to(x.dtype)
+
+    def _check_images(self, images: Tensor) -> None:
+        channels = int(self.unet.config.out_channels)
+        if images.ndim != 4 or images.shape[1] not in (1, channels):
+            raise ValueError(
+                f"The images have shape {list(images.shape)}; this network restores [B, C, H, W] "
+                f"with C = {channels}, or 1 for grey ones."
+            )
+        if min(images.shape[2:]) < self.stride:
+            raise ValueError(
+                f"The images are of {images.shape[3]} x {images.shape[2]} pixels; this network "
+                f"needs {self.stride} in each direction at least."
+            )
+
+    def _labels(self, tasks: Sequence[str | None]) -> Tensor | None:
+        known = list(self.config.tasks)
+        if not known:
+            if any(task is not None for task in tasks):
+                raise ValueError("This network is told no degradation; leave the task away.")
+            return None
+        for task in tasks:
+            if task not in known:
+                came = "no task was named" if task is None else f"there is no task {task!r}"
+                raise ValueError(f"This network knows {', '.join(known)}, and {came}.")
+        return torch.tensor([known.index(str(task)) for task in tasks], device=self.device)
+
+
+def _batches(image: Image.Image | Sequence[Image.Image] | Tensor) -> list[Tensor]:
+    """Tensors [B, C, H, W]; pictures are batches of their own."""
+    if isinstance(image, Tensor):
+        return [image]
+    pictures = [image] if isinstance(image, Image.Image) else list(image)
+    return [values_of(levels_of(picture)).float() for picture in pictures]
+
+
+def _spread(task: str | Sequence[str] | None, count: int) -> list[str | None]:
+    if task is None or isinstance(task, str):
+        return [task] * count
+    if len(task) != count:
+        raise ValueError(f"{len(task)} tasks came for {count} images; give one, or one for each.")
+    return list(task)
+
+
+def _filled(images: Tensor, stride: int) -> Tensor:
+    """The images with their right and lower borders reflected, up to multiples of the stride."""
+    right, below = (-images.shape[3] % stride, -images.shape[2] % stride)
+    return F.pad(images, (0, right, 0, below), mode="reflect")

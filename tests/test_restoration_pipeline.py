@@ -1,0 +1,229 @@
+"""The pipeline that restores images, and its command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from adjoint import Checkpoint, Direct
+from samplers.checkpoint import CheckpointError, LoadOptions, load_checkpoint, load_restoration
+from samplers.diffusers_restoration import RestorationPipeline
+from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.pictures import read_parameters
+from samplers.restoration import degrade, restore
+from tests import tiny_checkpoints
+from tests.commands import Say
+from tests.tiny_checkpoints import change
+
+
+@pytest.fixture
+def pipe(places: dict[str, Path]) -> RestorationPipeline:
+    return load_restoration(places["restoration"], LoadOptions())
+
+
+def images(count: int, channels: int = 3, height: int = 10, width: int = 14) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, channels, height, width, generator=generator) * 2 - 1
+
+
+def picture(x: Tensor) -> Image.Image:
+    levels = ((x + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+
+
+def test_the_pipeline_is_the_library_in_its_own_coordinates(pipe: RestorationPipeline) -> None:
+    mu, seeds = images(2, height=12, width=16), (3, 4)
+
+    def network(x: Tensor, mu: Tensor, t: Tensor) -> Tensor:
+        given = torch.cat([x, mu], dim=1)
+        output: Tensor = pipe.unet(given, t, class_labels=torch.ones(2, dtype=torch.long)).sample
+        return output
+
+    with torch.no_grad():
+        found = pipe.restore(mu, ["rainy", "rainy"], seeds, steps=4)
+        expected = restore(network, mu, pipe.process, seeds=seeds, steps=4)
+    torch.testing.assert_close(found, expected)
+    shown = pipe(mu, "rainy", 4, seeds, output_type="pt").images
+    torch.testing.assert_close(shown, (expected.clamp(-1, 1) + 1) / 2)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (8, 8), (17, 30)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_any_size(
+    pipe: RestorationPipeline, size: tuple[int, int], channels: int
+) -> None:
+    mu = images(2, channels, *size)
+    with torch.no_grad():
+        found = pipe.restore(mu, ["noisy"] * 2, (0, 1), steps=2)
+    assert found.shape == mu.shape
+    assert bool(found.isfinite().all())
+
+
+def test_a_picture_is_restored_alone_as_among_others(pipe: RestorationPipeline) -> None:
+    pictures = [picture(x) for x in (images(1)[0], images(1, 1, 7, 9)[0])]
+    both = pipe(pictures, ["noisy", "rainy"], 3, seeds=(5, 6)).images
+    assert [image.size for image in both] == [(14, 10), (9, 7)]
+    assert [image.mode for image in both] == ["RGB", "L"]
+    alone = pipe(pictures[1], "rainy", 3, seeds=(6,)).images[0]
+    assert alone.tobytes() == both[1].tobytes()
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "unipc-2", "mr-sde-d-2", "heun"])
+def test_any_sampler_restores(pipe: RestorationPipeline, sampler: str) -> None:
+    pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler=sampler)
+    with torch.no_grad():
+        found = pipe.restore(images(1), ["noisy"], (0,), steps=5)
+    assert bool(found.isfinite().all())
+
+
+def test_gradients_reach_the_degraded_image_and_the_weights(pipe: RestorationPipeline) -> None:
+    found: list[tuple[Tensor, ...]] = []
+    pipe.unet.double().requires_grad_()
+    for way in (Direct(), Checkpoint()):
+        mu = images(1, height=7).double().requires_grad_()
+        x0 = pipe.restore(mu, ["rainy"], (2,), steps=4, adjoint=way)
+        found.append(torch.autograd.grad(x0.square().sum(), [mu, pipe.unet.conv_in.weight]))
+    for one, other in zip(*found, strict=True):
+        assert float(one.norm()) > 0
+        assert float((one - other).norm() / one.norm()) < 1e-12
+
+
+def test_it_is_saved_and_loaded_in_a_fresh_process(
+    pipe: RestorationPipeline, tmp_path: Path
+) -> None:
+    pipe.save_pretrained(tmp_path / "saved")
+    code = (
+        "import sys, torch; from samplers.diffusers_restoration import RestorationPipeline; "
+        "pipe = RestorationPipeline.from_pretrained(sys.argv[1]); "
+        "x = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8); "
+        "torch.save(pipe(x, 'noisy', 3, output_type='pt').images, sys.argv[2])"
+    )
+    place = tmp_path / "images.pt"
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "saved"), str(place)],
+        check=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[1],
+    )
+    x = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)
+    assert torch.equal(torch.load(place), pipe(x, "noisy", 3, output_type="pt").images)
+
+
+def test_a_network_without_tasks(tmp_path: Path) -> None:
+    pipe = load_restoration(tiny_checkpoints.of_restoration(tmp_path, ()), LoadOptions())
+    assert pipe(images(1), num_inference_steps=2, output_type="pt").images.shape == (1, 3, 10, 14)
+    with pytest.raises(ValueError, match="told no degradation"):
+        pipe(images(1), "noisy")
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+def test_what_the_network_can_not_take_is_refused(pipe: RestorationPipeline) -> None:
+    cases: list[tuple[Tensor, Any, str]] = [
+        (images(1, 2), "noisy", r"C = 3, or 1 for grey"),
+        (images(1, 3, 1, 9), "noisy", "9 x 1 pixels; this network needs 2"),
+        (images(1), "windy", "knows noisy, rainy, and there is no task 'windy'"),
+        (images(1), None, "and no task was named"),
+        (images(2), ["noisy"], "1 tasks came for 2 images"),
+    ]
+    for mu, task, said in cases:
+        with pytest.raises(ValueError, match=said):
+            pipe(mu, task)
+    with pytest.raises(ValueError, match="must be 'pil' or 'pt'"):
+        pipe(images(1), "noisy", output_type="np")
+    with pytest.raises(ValueError, match="1 seeds came for 2 images"):
+        pipe(images(2), "noisy", seeds=(1,))
+
+
+def test_parts_that_do_not_fit_are_refused(pipe: RestorationPipeline) -> None:
+    with pytest.raises(ValueError, match="1 tasks are named, but the network knows 2"):
+        RestorationPipeline(pipe.unet, pipe.scheduler, tasks=["noisy"])
+    with pytest.raises(ValueError, match="has a VPDiscrete schedule"):
+        RestorationPipeline(pipe.unet, SamplerScheduler(), tasks=["noisy", "rainy"])
+
+
+def test_checkpoints_of_another_kind_are_refused(places: dict[str, Path]) -> None:
+    with pytest.raises(CheckpointError, match="restores degraded images and draws none"):
+        load_checkpoint(places["restoration"], LoadOptions())
+    with pytest.raises(CheckpointError, match="draws images and does not restore any"):
+        load_restoration(places["plain"], LoadOptions())
+
+
+def test_a_schedule_of_another_kind_is_a_clear_error(tmp_path: Path) -> None:
+    folder = tiny_checkpoints.of_restoration(tmp_path / "changed")
+    change(folder / "scheduler" / "scheduler_config.json", schedule="vp")
+    with pytest.raises(CheckpointError, match="a network that restores has a mean-reverting one"):
+        load_restoration(folder, LoadOptions())
+
+
+# ---------------------------------------------------------------------------------- the command
+
+
+def test_one_picture_of_before_and_after(say: Say, tmp_path: Path) -> None:
+    said = say("restore {restoration} {colours} --task rainy --steps 3 --output {out}")
+    assert said.code == 0, said.err
+    assert "1 image restored" in said.out
+    parameters = read_parameters(tmp_path / "out.png")
+    assert parameters is not None
+    assert parameters["task"] == "rainy"
+
+
+def test_a_folder_of_restored_pictures(
+    say: Say, places: dict[str, Path], pipe: RestorationPipeline, tmp_path: Path
+) -> None:
+    command = "restore {restoration} {colours} {grey} {wide} --task noisy --steps 2 --seed 4"
+    said = say(f"{command} --sampler mr-sde-d-2 --output {tmp_path / 'done'}")
+    assert said.code == 0, said.err
+    pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler="mr-sde-d-2")
+    names = ("colours", "grey", "wide")
+    given = [Image.open(places[name]) for name in names]
+    expected = pipe(given, "noisy", 2, seeds=(4, 5, 6)).images
+    for name, image in zip(names, expected, strict=True):
+        with Image.open(tmp_path / "done" / f"{name}.png") as found:
+            assert found.size == image.size
+            assert found.tobytes() == image.tobytes()
+
+
+def test_pictures_may_be_degraded_first(say: Say, places: dict[str, Path]) -> None:
+    said = say("restore {restoration} {colours} --degrade noisy --steps 2 --output {out}")
+    assert said.code == 0, said.err
+    x = torch.from_numpy(np.array(Image.open(places["colours"]))).permute(2, 0, 1)[None]
+    clean = x / 127.5 - 1
+    error = (degrade(clean, ["noisy"], (0,)) - clean).square().mean()
+    assert f"{float(10 * torch.log10(4 / error)):.1f} dB before" in said.out
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "why"),
+    [
+        (2, "{restoration} {colours} --output {out}", "and no task was named"),
+        (2, "{restoration} {colours} --task windy --output {out}", "there is no task 'windy'"),
+        (2, "{restoration} {colours} --degrade windy --output {out}", "no degradation named"),
+        (2, "{restoration} {colours} --degrade snowy --output {out}", "no task 'snowy'"),
+        (2, "{restoration} {opacity} --task rainy --output {out}", "in colour with opacity"),
+        (1, "{restoration} {broken} --task rainy --output {out}", "can't be read as a picture"),
+        (1, "{restoration} {tmp} --task rainy --output {out}", "holds no picture"),
+        (1, "{plain} {colours} --task rainy --output {out}", "does not restore any"),
+        (1, "{tmp} {colours} --task rainy --output {out}", "is not a diffusers checkpoint"),
+        (2, "{restoration} {colours} --task rainy --sampler a --output {out}", "no sampler named"),
+        (2, "{restoration} {colours} --task rainy --steps 0 --output {out}", "at least 1"),
+        (2, "{restoration} {colours} --task rainy --output {tmp}/a.jpg", "name it .png"),
+        (2, "{restoration} {colours} --task rainy --option a=1 --output {out}", "no option 'a'"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(say: Say, code: int, arguments: str, why: str) -> None:
+    say(f"restore {arguments}").check_sentence(code, why)
+
+
+def test_sampling_from_such_a_checkpoint_says_what_to_use(say: Say) -> None:
+    said = say("sample {restoration} --output {out}")
+    said.check_sentence(1, "use `samplers restore`")
