@@ -52,6 +52,7 @@ SHAPE = (1, 28, 28)
 CPU = torch.device("cpu")
 NULL = 10
 IMAGES, PAIRED, BATCH = 2000, 128, 100
+PARTS_KEPT = ROOT / "runs" / "benchmarks"
 ERROR_NFE, LAW_NFE = (5, 10, 15, 20), (5, 10, 15)
 REFERENCE = 200
 GUIDANCE = 2.0
@@ -185,14 +186,25 @@ def images(
     count: int,
     scale: float,
     device: torch.device = CPU,
+    parts: Path | None = None,
 ) -> Tensor:
-    """Images with seeds 0 to ``count`` - 1, of classes 0 to 9 in turn; they end on the CPU."""
+    """Images with seeds 0 to ``count`` - 1, of classes 0 to 9 in turn; they end on the CPU.
+
+    parts: a folder that keeps the batches, so that a long measurement goes on where it stopped.
+    """
     drawn = []
     for batch in _batches(count):
+        path = None if parts is None else parts / f"{setting}, {nfe}, {scale}, {batch[0]}.pt"
+        if path is not None and path.exists():
+            drawn.append(torch.load(path, weights_only=True))
+            continue
         x = initial_noise(batch, SHAPE).float() * float(SCHEDULE.noisiest.sigma)
         labels = (torch.tensor(batch) % 10).to(device)
         model = guided(network, labels, scale)
         drawn.append(setting.draw(model, x.to(device), tuple(batch), nfe).cpu())
+        if path is not None:
+            with replacing(path) as part:
+                torch.save(drawn[-1], part)
     return torch.cat(drawn).clamp(-1, 1)
 
 
@@ -241,7 +253,8 @@ class Bench:
 
     def law(self, setting: Setting, nfe: int, scale: float = 1.0) -> dict[str, float]:
         def measure() -> dict[str, float]:
-            drawn = images(self.network, setting, nfe, IMAGES, scale, self.device)
+            parts = PARTS_KEPT / self.digest[:12]
+            drawn = images(self.network, setting, nfe, IMAGES, scale, self.device, parts)
             return self.judge.law(drawn, self.labels)
 
         found: dict[str, float] = self.kept.get(f"law {setting} {nfe} {scale}", measure)
