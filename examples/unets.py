@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import Tensor, nn
 
 from samplers.files import replacing
@@ -41,13 +41,14 @@ def train_or_export(
     arguments: argparse.Namespace,
     build: Callable[[int], UNet2DModel],
     fit: Callable[[UNet2DModel], nn.Module],
-    scheduler: DDPMScheduler,
+    pipeline: Callable[[nn.Module], DiffusionPipeline],
     index: dict[str, Any] | None = None,
 ) -> None:
     """Do what the command line says: train and export, or export the last checkpoint.
 
-    build: seed -> the network; fit: the network -> its average after training. ``index`` is added
-    to ``model_index.json``. What goes wrong ends the program with one sentence.
+    build: seed -> the network; fit: the network -> its average after training; pipeline: what is
+    exported with a network in it. ``index`` is added to ``model_index.json``. What goes wrong ends
+    the program with one sentence.
     """
     try:
         unet: nn.Module = build(arguments.seed)
@@ -56,7 +57,7 @@ def train_or_export(
         else:
             unet = fit(unet)
         if PartialState().is_main_process:
-            export(unet, scheduler, arguments.export, index)
+            export(pipeline(unet), arguments.export, index)
     except (ArithmeticError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
@@ -77,16 +78,14 @@ def draw(
     write_png(sheet(to_images(images), columns), path, {"sampler": "dpmpp-2m", "steps": steps})
 
 
-def export(
-    unet: nn.Module, scheduler: DDPMScheduler, folder: Path, index: dict[str, Any] | None = None
-) -> None:
-    """Write a pipeline that ``DDPMPipeline.from_pretrained(folder)`` reads; its card stays.
+def export(pipeline: DiffusionPipeline, folder: Path, index: dict[str, Any] | None = None) -> None:
+    """Write a pipeline that ``from_pretrained(folder)`` reads; the card in the folder stays.
 
     ``index`` is added to ``model_index.json``.
     """
     card = folder / "README.md"
     with replacing(folder) as part:
-        DDPMPipeline(unet, scheduler).save_pretrained(part)
+        pipeline.save_pretrained(part)
         _add(index or {}, part / "model_index.json")
         if card.exists():
             shutil.copy(card, part)

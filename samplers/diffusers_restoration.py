@@ -17,13 +17,15 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from samplers.diffusers_config import DEFAULTS, read_keys
+from samplers.diffusers_config import DEFAULTS, SchedulerSettings, read_keys
 from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.grid import Grid
 from samplers.mean_reverting import MeanReverting
 from samplers.pictures import levels_of, to_images, values_of
 from samplers.restoration import Predicts, RestorationProcess, restore
-from samplers.sample import Adjoint
+from samplers.sample import Adjoint, build_tableau
 from samplers.solve import State
+from samplers.tableau import Tableau
 
 
 @dataclass
@@ -74,14 +76,14 @@ class RestorationPipeline(DiffusionPipeline):
     @property
     def process(self) -> RestorationProcess:
         """The process that the network was trained on."""
-        settings = read_keys(self.scheduler.config.schedule, {**DEFAULTS, **self.scheduler.config})
-        if not isinstance(settings.schedule, MeanReverting):
+        schedule = self._settings.schedule
+        if not isinstance(schedule, MeanReverting):
             raise ValueError(
-                f"The scheduler of this checkpoint has a {type(settings.schedule).__name__} "
-                "schedule; a network that restores has a mean-reverting one."
+                f"The scheduler of this checkpoint has a {type(schedule).__name__} schedule; a "
+                "network that restores has a mean-reverting one."
             )
         config: Any = self.config
-        return RestorationProcess(settings.schedule, config.lambda_inf, config.predicts)
+        return RestorationProcess(schedule, config.lambda_inf, config.predicts)
 
     @property
     def stride(self) -> int:
@@ -147,16 +149,13 @@ class RestorationPipeline(DiffusionPipeline):
         channels = int(self.unet.config.out_channels)
         mu = _filled(images, self.stride).expand(-1, channels, -1, -1).to(self.device)
         config: Any = self.scheduler.config
-        settings = read_keys(config.schedule, {**DEFAULTS, **config})
         x0 = restore(
             self._network,
             mu,
             self.process,
             seeds=seeds,
             sampler=config.sampler,
-            grid=settings.grid(
-                steps, config.grid, sigma_min=config.sigma_min, sigma_max=config.sigma_max
-            ),
+            grid=self._grid(steps),
             options=config.sampler_options,
             conditions=() if labels is None else (labels,),
             adjoint=adjoint,
@@ -164,6 +163,21 @@ class RestorationPipeline(DiffusionPipeline):
         )
         x0 = x0[..., : images.shape[2], : images.shape[3]].to(images)
         return x0.mean(1, keepdim=True) if images.shape[1] < channels else x0
+
+    def tableau(self, steps: int) -> Tableau:
+        """The table of the sampler, with as many steps."""
+        config: Any = self.scheduler.config
+        return build_tableau(config.sampler, self._grid(steps), config.sampler_options)
+
+    def _grid(self, steps: int) -> Grid:
+        config = self.scheduler.config
+        low, high = config.sigma_min, config.sigma_max
+        return self._settings.grid(steps, config.grid, sigma_min=low, sigma_max=high)
+
+    @property
+    def _settings(self) -> SchedulerSettings:
+        config = self.scheduler.config
+        return read_keys(config.schedule, {**DEFAULTS, **config})
 
     def _network(self, x: Tensor, mu: Tensor, t: Tensor, task: Tensor | None = None) -> Tensor:
         given = torch.cat([x, mu], dim=1).to(self.unet.dtype)

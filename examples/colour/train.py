@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -39,7 +39,7 @@ def main() -> None:
         arguments,
         build_unet,
         lambda unet: train_unet(unet, arguments.data, arguments.output, config),
-        build_scheduler(),
+        lambda unet: DDPMPipeline(unet, build_scheduler()),
     )
 
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from mnist import digits
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ def main() -> None:
         arguments,
         build_unet,
         lambda unet: train_unet(unet, arguments.data, arguments.output, config),
-        build_scheduler(),
+        lambda unet: DDPMPipeline(unet, build_scheduler()),
         index,
     )
 

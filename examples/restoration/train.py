@@ -3,7 +3,9 @@
     accelerate launch examples/restoration/train.py --data data/cifar10 --output runs/restore
 
 Run it again to go on where it stopped. Every 500 steps it restores ten test images. One network
-is told which degradation it is; it has no attention, so that images of any size fit.
+is told which degradation it is; it has no attention, so that images of any size fit. The result is
+a ``RestorationPipeline``, written when the training ends, or from the last checkpoint so far with
+``--export-only``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import torch
 from diffusers import UNet2DModel
 from torch import Generator, Tensor, nn
 
+from samplers.diffusers_restoration import RestorationPipeline
+from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.mean_reverting import MeanReverting
 from samplers.pictures import sheet, to_images, write_png
 from samplers.restoration import (
@@ -30,6 +34,7 @@ from samplers.training import Every, TrainingConfig, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.colour.cifar10 import Split, read_images
+from examples.unets import parse_arguments, train_or_export
 
 PROCESS = RestorationProcess(MeanReverting(), lambda_inf=0.4, predicts="residual")
 TASKS = tuple(DEGRADATIONS)
@@ -85,13 +90,20 @@ def mirrored(x0: Tensor, generator: Generator) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
-    parser.add_argument("--output", type=Path, default=Path("runs/restore"))
-    parser.add_argument("--steps", type=int, default=8_000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    config = TrainingConfig(
+    arguments = parse_arguments(
+        "Train a network that restores photographs.", "data/cifar10", "runs/restore", steps=8000
+    )
+    config = settings(arguments)
+    train_or_export(
+        arguments,
+        build_unet,
+        lambda unet: train_unet(unet, arguments.data, arguments.output, config),
+        pipeline,
+    )
+
+
+def settings(arguments: argparse.Namespace) -> TrainingConfig:
+    return TrainingConfig(
         steps=arguments.steps,
         batch_size=32,
         learning_rate=1e-3,
@@ -102,20 +114,33 @@ def main() -> None:
         log_every=50,
         checkpoint_every=100,
     )
+
+
+def pipeline(unet: nn.Module) -> RestorationPipeline:
+    schedule = PROCESS.schedule
+    scheduler = SamplerScheduler(
+        sampler="mr-ode-d-2",
+        schedule="mean-reverting",
+        num_train_timesteps=schedule.steps,
+        theta=schedule.theta,
+        eps=schedule.eps,
+        convention=schedule.convention,
+    )
+    return RestorationPipeline(unet, scheduler, PROCESS.lambda_inf, PROCESS.predicts, TASKS)
+
+
+def train_unet(unet: UNet2DModel, data: Path, output: Path, config: TrainingConfig) -> nn.Module:
+    """Train on residuals x_0 - mu; returns the averaged model."""
     loss = restoration_loss(PROCESS, call, degraded)
 
     def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
         (x0,) = batch
         return loss(model, (mirrored(x0, generator),), generator)
 
-    tests = torch.stack([image for (image,) in map(Photographs(arguments.data, "test").__getitem__,
-                                                   range(10))])  # fmt: skip
-    pictures = Every(
-        500, lambda step, unet: draw(unet, tests, arguments.output / f"step-{step:06d}.png")
-    )
-    photographs = Photographs(arguments.data, "train")
-    train(build_unet(arguments.seed), photographs, objective, config, arguments.output,
-          callback=pictures)  # fmt: skip
+    photographs = Photographs(data, "test")
+    tests = torch.stack([photographs[i][0] for i in range(len(TASKS))])
+    pictures = Every(500, lambda step, unet: draw(unet, tests, output / f"step-{step:06d}.png"))
+    return train(unet, Photographs(data, "train"), objective, config, output, callback=pictures)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from samplers.checkpoint import CheckpointError, LoadOptions, load_restoration
+from samplers.checkpoint import CheckpointError, LoadOptions, Tick, load_restoration
 from samplers.cli.arguments import DTYPES
 from samplers.cli.choices import chosen_options
 from samplers.cli.failure import Failure, named_failures
@@ -59,13 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
     given = [read_any(path) for path in paths]
     prepare_folder(arguments.output.parent if single else arguments.output)
     started = time.perf_counter()
-    with named_failures(1), tqdm(total=len(paths), unit="image", disable=None) as bar:
+    total = len(paths) * pipe.tableau(arguments.steps).calls
+    with named_failures(1), tqdm(total=total, unit="call", disable=None) as bar:
         done = []
         for number, (path, image) in enumerate(zip(paths, given, strict=True)):
-            done.append(_restored(arguments, pipe, path, image, number))
+            bar.set_description(f"image {number + 1}/{len(paths)}")
+            done.append(_restored(arguments, pipe, path, image, number, bar.update))
             if not single:
                 _write_one(arguments, done[-1])
-            bar.update()
     if single:
         write(_picture(arguments, done), arguments.output, _parameters(arguments, paths))
     _report(arguments, done, time.perf_counter() - started)
@@ -95,6 +96,7 @@ def _restored(
     path: Path,
     image: Tensor,
     number: int,
+    tick: Tick,
 ) -> Restored:
     seed, task = arguments.seed + number, arguments.task
     mu = image
@@ -102,9 +104,10 @@ def _restored(
         task = arguments.degrade
         mu = degrade(image, [task], [seed])
     try:
-        return Restored(path, image, mu, pipe.restore(mu, [task], [seed], arguments.steps))
+        found = pipe.restore(mu, [task], [seed], arguments.steps, callback=lambda state: tick())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    return Restored(path, image, mu, found)
 
 
 def _write_one(arguments: argparse.Namespace, done: Restored) -> None:
