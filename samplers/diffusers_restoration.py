@@ -21,6 +21,7 @@ from samplers.diffusers_config import DEFAULTS, SchedulerSettings, read_keys
 from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.grid import Grid
 from samplers.mean_reverting import MeanReverting
+from samplers.noise import initial_noise
 from samplers.pictures import levels_of, to_images, values_of
 from samplers.restoration import Predicts, RestorationProcess, restore
 from samplers.sample import Adjoint, build_tableau
@@ -134,18 +135,20 @@ class RestorationPipeline(DiffusionPipeline):
         seeds: Sequence[int],
         steps: int = 10,
         *,
+        noise: Tensor | None = None,
         adjoint: Adjoint | None = None,
         callback: Callable[[State], object] | None = None,
     ) -> Tensor:
         """Restored images [B, C, H, W] of degraded ones; gradients flow to these and to weights.
 
         images: of values from -1 to 1.
+        noise: where it starts, see :meth:`noise`; that of the seeds if None.
         adjoint, callback: see :func:`samplers.sample.sample`.
 
         Raises ValueError for images or tasks that the network can't take.
         """
         self._check_images(images)
-        labels = self._labels(tasks)
+        labels = self.labels(tasks)
         channels = int(self.unet.config.out_channels)
         mu = _filled(images, self.stride).expand(-1, channels, -1, -1).to(self.device)
         config: Any = self.scheduler.config
@@ -154,6 +157,7 @@ class RestorationPipeline(DiffusionPipeline):
             mu,
             self.process,
             seeds=seeds,
+            noise=noise,
             sampler=config.sampler,
             grid=self._grid(steps),
             options=config.sampler_options,
@@ -163,6 +167,13 @@ class RestorationPipeline(DiffusionPipeline):
         )
         x0 = x0[..., : images.shape[2], : images.shape[3]].to(images)
         return x0.mean(1, keepdim=True) if images.shape[1] < channels else x0
+
+    def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """Starting noise for images [B, C, H, W], one for each seed, as large as they are filled
+        up to."""
+        height, width = (side + -side % self.stride for side in shape[2:])
+        channels = int(self.unet.config.out_channels)
+        return initial_noise(seeds, (channels, height, width)).float().to(self.device)
 
     def tableau(self, steps: int) -> Tableau:
         """The table of the sampler, with as many steps."""
@@ -197,7 +208,8 @@ class RestorationPipeline(DiffusionPipeline):
                 f"needs {self.stride} in each direction at least."
             )
 
-    def _labels(self, tasks: Sequence[str | None]) -> Tensor | None:
+    def labels(self, tasks: Sequence[str | None]) -> Tensor | None:
+        """What the network is told of the tasks, [B]; ValueError for one that it does not know."""
         known = list(self.config.tasks)
         if not known:
             if any(task is not None for task in tasks):

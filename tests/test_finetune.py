@@ -30,7 +30,10 @@ from samplers.checkpoint import (
     PipelineCheckpoint,
     Recipe,
     load_checkpoint,
+    load_restoration,
 )
+from samplers.cli.images import read_any
+from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.training import CHECKPOINT, LOG
 from tests.tiny_checkpoints import CLASSES
 
@@ -403,6 +406,42 @@ def test_what_a_pipeline_learned_is_used_as_diffusers_does(
     }
     for what, expected in after.items():
         assert float(dark(images[what]).mean()) == pytest.approx(expected, rel=1e-4), what
+
+
+# ------------------------------------------------------------------------------- restoration
+
+
+@EACH
+def test_a_restoration_learns(what: str, places: dict[str, Path], tmp_path: Path) -> None:
+    drawing = {"images": [str(places["colours"])], "task": "rainy"}
+    settings = tables(places["restoration"], tmp_path, what, drawing=drawing)
+    settings["optimise"]["shared"] = True
+    if what != "embedding":
+        del settings["optimise"]["shared"]
+    outcome = finetune(config_of(settings))
+    assert outcome.changes[0].after > outcome.changes[0].before
+    if what != "noise":
+        pipe = load_restoration(tmp_path / "checkpoint", LoadOptions())
+        image = read_any(places["colours"]).expand(4, -1, -1, -1)
+        scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler="dpmpp-2m")
+        pipe.scheduler = scheduler
+        with torch.no_grad():
+            found = pipe.restore(image, ["rainy"] * 4, range(4), 2)
+        assert float(dark(found).mean()) == pytest.approx(outcome.changes[0].after, rel=1e-5)
+
+
+def test_what_a_restoration_needs_is_named(places: dict[str, Path], tmp_path: Path) -> None:
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        ("restoration", {}, "restores images; name some by 'images'"),
+        ("restoration", {"images": [str(places["colours"])]}, "and no task was named"),
+        ("restoration", {"images": [str(places["colours"]), str(places["grey"])]}, "of one size"),
+        ("restoration", {"images": ["nowhere.png"]}, "no picture at"),
+        ("restoration", {"images": [str(places["grey"])], "prompts": ["a"]}, "leave labels, pr"),
+        ("digits", {"images": [str(places["grey"])]}, "restores no images"),
+    ]
+    for name, drawing, said in cases:
+        with pytest.raises(ValueError, match=said):
+            finetune(config(places[name], tmp_path / said, drawing=drawing))
 
 
 # ---------------------------------------------------------------------------- kills, processes

@@ -30,6 +30,8 @@ class DrawingSettings:
 
     labels: the classes that they are asked to show; all if None.
     prompts: the texts that they are asked to show, for a checkpoint that takes such.
+    images, task: pictures (or folders of such, PNG) and what degraded them, for a checkpoint that
+        restores.
     The others as of :class:`samplers.checkpoint.Recipe`.
     """
 
@@ -37,6 +39,8 @@ class DrawingSettings:
     steps: int = 10
     labels: tuple[int, ...] | None = None
     prompts: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    task: str | None = None
     negative_prompt: str | None = None
     guidance: float | None = None
     guidance_rescale: float = 0.0
@@ -50,7 +54,10 @@ class DrawingSettings:
     def recipe(self) -> Recipe:
         """The same for one of the prompts, if there are any."""
         own = {**asdict(self), "prompt": self.prompts[0] if self.prompts else None}
-        return Recipe(**{k: v for k, v in own.items() if k not in ("labels", "prompts")})
+        return Recipe(**{k: v for k, v in own.items() if k not in _ASKED})
+
+
+_ASKED = ("labels", "prompts", "images", "task")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ __all__ = [
     "load_restoration",
     "read_index",
     "read_settings",
+    "restores",
 ]
 
 
@@ -46,7 +47,7 @@ def load_checkpoint(folder: Path, options: LoadOptions) -> Checkpoint:
     null label.
     """
     found = read_folder(folder, options.allow_pickle)
-    if restores(found):
+    if restores(folder):
         raise CheckpointError(
             f"{folder} restores degraded images and draws none; use `samplers restore`."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from samplers.checkpoint.base import CheckpointError, LoadOptions
-from samplers.checkpoint.folder import Folder, read_folder
+from samplers.checkpoint.folder import read_folder, read_index
 from samplers.checkpoint.loading import load_component, loading
 from samplers.diffusers_restoration import RestorationPipeline
 from samplers.diffusers_scheduler import SamplerScheduler
@@ -13,9 +13,9 @@ from samplers.diffusers_scheduler import SamplerScheduler
 _NAME = "RestorationPipeline"
 
 
-def restores(folder: Folder) -> bool:
-    """Whether a folder holds a pipeline that restores images."""
-    return folder.index.get("_class_name") == _NAME
+def restores(path: Path) -> bool:
+    """Whether a folder holds a pipeline that restores images; CheckpointError if it is none."""
+    return read_index(path).get("_class_name") == _NAME
 
 
 def load_restoration(path: Path, options: LoadOptions) -> RestorationPipeline:
@@ -24,7 +24,7 @@ def load_restoration(path: Path, options: LoadOptions) -> RestorationPipeline:
     Raises CheckpointError if the folder can't be read or holds a checkpoint of another kind.
     """
     folder = read_folder(path, options.allow_pickle)
-    if not restores(folder):
+    if not restores(path):
         raise CheckpointError(
             f"{path} holds a {folder.index.get('_class_name')}, which draws images and does not "
             f"restore any; a {_NAME} is needed here."

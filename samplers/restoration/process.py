@@ -126,6 +126,7 @@ def restore(
     process: RestorationProcess,
     *,
     seeds: Sequence[int],
+    noise: Tensor | None = None,
     sampler: str = "mr-ode-d-2",
     steps: int = 10,
     grid: Spacing | Grid = "log-snr",
@@ -139,6 +140,7 @@ def restore(
 
     network: ``network(x, mu, t, *conditions)``, which predicts what the process says.
     seeds: one whole number for each image; its starting noise, and what the sampler draws.
+    noise: the starting noise, of deviation 1; that of the seeds if None.
     sampler, steps, grid, final, options, callback, adjoint: see :func:`samplers.sample.sample`. One
         step of any deterministic sampler is the network's own guess of x_0.
 
@@ -150,10 +152,10 @@ def restore(
         grid = make_grid(process.schedule, steps, grid, final=final)
     if len(seeds) != len(mu):
         raise ValueError(f"{len(seeds)} seeds came for {len(mu)} images; give one for each.")
-    noise = initial_noise(seeds, mu.shape[1:]).to(mu)
+    z = initial_noise(seeds, mu.shape[1:]).to(mu) if noise is None else noise
     y = sample(
         process.in_y(network),
-        float(grid.start.sigma) * noise,
+        float(grid.start.sigma) * z,
         schedule=process.schedule,
         prediction=process.prediction,
         sampler=sampler,

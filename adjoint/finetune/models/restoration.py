@@ -1,0 +1,82 @@
+"""A network that restores given images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adjoint.finetune.config import FinetuneConfig
+from adjoint.finetune.models.base import Model
+from adjoint.finetune.models.network import of_run
+from adjoint.finetune.parts import Embedding, Part, learn_classes
+from adjoint.rewards.pictures import read_picture
+from samplers.diffusers_restoration import RestorationPipeline
+from samplers.diffusers_scheduler import SamplerScheduler
+
+
+class RestorationModel(Model):
+    """Restores the degraded images that the settings name; what is asked for is one of these."""
+
+    component = "unet"
+
+    def __init__(self, config: FinetuneConfig, pipe: RestorationPipeline) -> None:
+        super().__init__(config.checkpoint)
+        drawing, self.adjoint = config.drawing, config.adjoint
+        if not drawing.images:
+            raise ValueError("This checkpoint restores images; name some by 'images'.")
+        if drawing.labels is not None or drawing.prompts or drawing.guidance not in (None, 1.0):
+            raise ValueError(
+                "This checkpoint restores images; leave labels, prompts and guidance away."
+            )
+        self.pipe, self.network, self.steps = pipe, pipe.unet, drawing.steps
+        pipe.scheduler = SamplerScheduler.from_config(
+            pipe.scheduler.config,
+            sampler=drawing.sampler,
+            sampler_options=drawing.options,
+            grid=drawing.grid,
+        )
+        self.adjoint.check(pipe.tableau(self.steps))
+        self.task = drawing.task
+        self.given = _read(drawing.images).to(pipe.device)
+        self.asked = tuple(range(len(self.given)))
+
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        return self.pipe.noise(self.given[:1].shape, seeds)
+
+    def draw(
+        self, part: Part, seeds: Sequence[int], asked: Tensor | None, noise: Tensor | None
+    ) -> Tensor:
+        assert asked is not None  # there always are images
+        self.pipe.register_modules(unet=part.network)
+        return self.pipe.restore(
+            self.given[asked],
+            [self.task] * len(asked),
+            seeds,
+            self.steps,
+            noise=noise,
+            adjoint=of_run(self.adjoint, seeds) if torch.is_grad_enabled() else None,
+        )
+
+    def with_embedding(self, settings: Embedding) -> Part:
+        labels = self.pipe.labels([self.task])
+        learn_classes(self.network, () if labels is None else tuple(labels.tolist()), settings)
+        return Part(self.network)
+
+
+def _read(places: Sequence[str]) -> Tensor:
+    """The pictures, all of one size; those of folders sorted by name."""
+    paths = [
+        path
+        for place in map(Path, places)
+        for path in (sorted(place.glob("*.png")) if place.is_dir() else [place])
+    ]
+    images = [read_picture(str(path)) for path in paths]
+    shapes = {tuple(image.shape) for image in images}
+    if len(shapes) != 1:
+        raise ValueError(
+            f"The images have the shapes {sorted(shapes)}; they must be some, of one size."
+        )
+    return torch.cat(images).float()
