@@ -1,0 +1,32 @@
+"""The Fokker-Planck residual: how far a score is from that of any diffusion process.
+
+Where it is zero, samples of the probability-flow ODE and of the reverse SDE have one law.
+
+Here live the denoiser in the coordinates in which the residual has one form (``denoiser``), its
+estimators (``residual``), and the residual of a potential (``potential``). Networks, schedules and
+samplers are those of :mod:`samplers`.
+"""
+
+from adjoint.fokker_planck.denoiser import Denoiser, denoiser_of
+from adjoint.fokker_planck.potential import Potential, potential_residual
+from adjoint.fokker_planck.residual import (
+    ESTIMATORS,
+    Estimator,
+    Residual,
+    choose_estimator,
+    residual,
+    squared_norm,
+)
+
+__all__ = [
+    "ESTIMATORS",
+    "Denoiser",
+    "Estimator",
+    "Potential",
+    "Residual",
+    "choose_estimator",
+    "denoiser_of",
+    "potential_residual",
+    "residual",
+    "squared_norm",
+]

@@ -1,0 +1,253 @@
+"""The Fokker-Planck residual: zero for exact scores, its closed form for others, no bias."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from adjoint.fokker_planck import (
+    Denoiser,
+    Estimator,
+    choose_estimator,
+    denoiser_of,
+    potential_residual,
+    residual,
+    squared_norm,
+)
+from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.mean_reverting import MeanReverting
+from samplers.prediction import PredictionType, target
+from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
+from tests.mixture import Mixture
+
+# PyTorch's own, on the first forward derivative.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+
+ROOT = Path(__file__).parents[1]
+DIMENSIONS = (1, 2, 5, 32)
+EACH = pytest.mark.parametrize("d", DIMENSIONS)
+COUNT = 40
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def signs(*shape: int, seed: int = 0) -> Tensor:
+    return normal(*shape, seed=seed).sign()
+
+
+def mixture(d: int) -> Mixture:
+    """Three components with covariances of their own."""
+    roots = 0.4 * normal(3, d, d, seed=1) / math.sqrt(d)
+    covariances = roots @ roots.mT + 0.05 * torch.eye(d, dtype=torch.float64)
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    return Mixture(weights, normal(3, d, seed=2), covariances)
+
+
+def points(data: Mixture, count: int = COUNT) -> tuple[Tensor, Tensor]:
+    """Noisy samples z, and log rho from 0.1 to 10."""
+    log_rho = torch.linspace(math.log(0.1), math.log(10), count, dtype=torch.float64)
+    component = torch.arange(count) % 3
+    roots = torch.linalg.cholesky(data.covariances)[component]
+    d = data.means.shape[1]
+    clean = data.means[component] + torch.einsum("bij,bj->bi", roots, normal(count, d, seed=3))
+    return clean + log_rho.exp()[:, None] * normal(count, d, seed=4), log_rho
+
+
+def exact(data: Mixture) -> Denoiser:
+    def denoise(z: Tensor, log_rho: Tensor) -> Tensor:
+        rho = log_rho.exp()[:, None, None]
+        return data.denoise(z, torch.ones_like(rho), rho)
+
+    return denoise
+
+
+# ------------------------------------------------------------------------------- exact scores
+
+
+@EACH
+def test_the_residual_of_an_exact_score_is_zero(d: int) -> None:
+    data = mixture(d)
+    z, log_rho = points(data)
+    found = residual(exact(data), z, log_rho, torch.empty(0), "exact")
+    assert float(found.advective.abs().max()) > 0.01
+    assert float(found.mean.abs().max()) < 1e-10
+
+
+@EACH
+@pytest.mark.parametrize("estimator", ["forward", "stencil", "pullback"])
+def test_estimates_of_it_are_zero_in_the_mean(d: int, estimator: Estimator) -> None:
+    """Over all signs, of which there are few in few dimensions; with their scatter in many."""
+    data = mixture(d)
+    z, log_rho = points(data)
+    if d <= 5:
+        every = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * d).reshape(-1, 1, d)
+        found = residual(exact(data), z, log_rho, every.expand(-1, COUNT, -1), estimator)
+        tolerance = {"forward": 1e-10, "stencil": 2e-3, "pullback": 2e-3}[estimator]
+        assert float(found.mean.detach().abs().max()) < tolerance
+    else:
+        with torch.no_grad():
+            found = residual(exact(data), z, log_rho, signs(64, COUNT, d), estimator)
+        assert not found.mean.requires_grad
+        error = found.each.std(dim=0) / 8
+        assert float((found.mean.abs() / (error + 1e-3)).max()) < 6
+
+
+@EACH
+def test_the_residual_of_a_shifted_denoiser_is_its_closed_form(d: int) -> None:
+    r"""D + c has R = -2 J_D c, since the shift changes the advection alone."""
+    data, shift = mixture(d), 0.3 * normal(d, seed=6)
+    z, log_rho = points(data)
+    shifted: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
+    found = residual(shifted, z, log_rho, torch.empty(0), "exact").mean
+    along = torch.func.jvp(lambda at: exact(data)(at, log_rho), (z,), (shift.expand_as(z),))[1]
+    torch.testing.assert_close(found, -2 * along, rtol=1e-9, atol=1e-10)
+
+
+@EACH
+def test_the_residual_of_a_scaled_denoiser_is_its_closed_form(d: int) -> None:
+    r"""(1 + s) D has R = -2 (1 + s) s J_D D."""
+    data, s = mixture(d), 0.2
+    z, log_rho = points(data)
+    scaled: Denoiser = lambda z, log_rho: (1 + s) * exact(data)(z, log_rho)  # noqa: E731
+    found = residual(scaled, z, log_rho, torch.empty(0), "exact").mean
+    value = exact(data)(z, log_rho)
+    along = torch.func.jvp(lambda at: exact(data)(at, log_rho), (z,), (value,))[1]
+    torch.testing.assert_close(found, -2 * (1 + s) * s * along, rtol=1e-9, atol=1e-10)
+
+
+SCHEDULES: list[Schedule] = [VPLinear(), EDM(), FlowMatching(), SubVP(), MeanReverting()]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("kind", get_args(PredictionType))
+def test_one_formula_serves_all_schedules_and_predictions(
+    schedule: Schedule, kind: PredictionType
+) -> None:
+    data = mixture(2)
+    z, log_rho = points(data)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        at = schedule.point(t.unsqueeze(-1))
+        alpha, sigma = at.alpha[:, None], at.sigma[:, None]
+        x0 = data.denoise(x, alpha, sigma)
+        alpha, sigma = at.alpha, at.sigma
+        return target(kind, x0, (x - alpha * x0) / sigma, alpha, sigma)
+
+    denoiser = denoiser_of(network, schedule, kind)
+    torch.testing.assert_close(denoiser(z, log_rho), exact(data)(z, log_rho), rtol=1e-7, atol=1e-8)
+    found = residual(denoiser, z, log_rho, torch.empty(0), "exact")
+    assert float(found.mean.abs().max()) < 1e-6
+
+
+# --------------------------------------------------------------------------------- estimates
+
+
+def test_one_probe_is_biased_and_pairs_of_probes_are_not() -> None:
+    data, shift = mixture(5), torch.full((5,), 0.1, dtype=torch.float64)
+    z, log_rho = points(data, 1)
+    z, log_rho = z.repeat(4000, 1), torch.zeros(4000, dtype=torch.float64)
+    shifted: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
+    truth = float(
+        residual(shifted, z[:1], log_rho[:1], torch.empty(0), "exact").mean.square().mean()
+    )
+    found = residual(shifted, z, log_rho, signs(2, 4000, 5), "forward")
+    mean, error = (float(number) for number in squared_norm(found))
+    assert abs(mean - truth) < 4 * error
+    single = found.each[0].square().mean(dim=1)
+    assert float(single.mean()) - truth > 10 * float(single.std()) / math.sqrt(4000)
+    with pytest.raises(ValueError, match="take two or more"):
+        squared_norm(residual(shifted, z[:2], log_rho[:2], signs(1, 2, 5), "forward"))
+
+
+def test_signs_scatter_less_than_normal_probes() -> None:
+    data = mixture(5)
+    z, log_rho = points(data)
+    spread = [
+        float(residual(exact(data), z, log_rho, probes, "forward").each.var(dim=0).mean())
+        for probes in (signs(400, COUNT, 5), normal(400, COUNT, 5, seed=0))
+    ]
+    assert spread[0] < spread[1]
+
+
+def test_estimators_agree_on_the_network_of_digits() -> None:
+    checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions(dtype=torch.float64))
+    assert isinstance(checkpoint, NetworkCheckpoint)
+    own = checkpoint.settings
+    labels = torch.tensor([3, 7])
+    denoiser = denoiser_of(checkpoint.conditional(), own.schedule, own.prediction, labels)
+    rho = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    probes = signs(2, 2, 1, 28, 28)
+    with torch.no_grad():
+        clean = checkpoint.draw(checkpoint.settle(Recipe(steps=5)), (0, 1), (3, 7), lambda: None)
+        z = clean + rho[:, None, None, None] * normal(2, 1, 28, 28)
+        assert choose_estimator(denoiser, z, rho.log()) == "stencil"  # attention on a CPU
+        for estimator in ("stencil", "pullback"):
+            one, other = (
+                residual(denoiser, z, rho.log(), probes, estimator, step) for step in (1e-3, 3e-3)
+            )
+            for a, b in zip(one, other, strict=True):
+                assert float((a - b).norm() / a.norm()) < 0.05
+
+
+def test_the_estimator_is_forward_where_layers_allow_it() -> None:
+    data = mixture(2)
+    assert choose_estimator(exact(data), *points(data)) == "forward"
+    with pytest.raises(ValueError, match="must be one of exact, forward, stencil, pullback"):
+        residual(exact(data), *points(data), signs(1, COUNT, 2), "guess")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("estimator", ["exact", "forward", "stencil", "pullback"])
+def test_weights_learn_from_every_estimate(estimator: Estimator) -> None:
+    """The gradient of the squared norm to a weight, against central differences."""
+    data = mixture(2)
+    z, log_rho = points(data, 6)
+    weight = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+
+    def value(w: Tensor) -> Tensor:
+        wrong: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + w * z.sin()  # noqa: E731
+        return residual(wrong, z, log_rho, signs(2, 6, 2), estimator).each.square().mean()
+
+    (slope,) = torch.autograd.grad(value(weight), weight)
+    h = 1e-5
+    with torch.no_grad():
+        difference = float(value(weight + h) - value(weight - h)) / (2 * h)
+    assert float(slope) == pytest.approx(difference, rel=1e-4)
+
+
+# -------------------------------------------------------------------------------- potentials
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("schedule", [VPLinear(), EDM(), SubVP()], ids=lambda s: type(s).__name__)
+def test_the_residual_of_the_log_density_is_zero(d: int, schedule: Schedule) -> None:
+    data = mixture(d)
+    z, log_rho = points(data)
+    at = schedule.at_lam(-log_rho)
+    x = at.alpha[:, None] * z
+
+    def phi(x: Tensor, t: Tensor) -> Tensor:
+        here = schedule.point(t)
+        alpha, sigma = (level[:, None, None] for level in (here.alpha, here.sigma))
+        return data.log_prob(x, alpha, sigma)
+
+    found = potential_residual(phi, schedule, x, at.t)
+    scale = float(schedule.diffusion_squared(at.t).max())
+    assert float(found.abs().max()) < 1e-9 * max(scale, 1)
+
+    def raised(x: Tensor, t: Tensor) -> Tensor:
+        """The same score, so another residual by a function of t alone."""
+        return phi(x, t) + t.sin()
+
+    torch.testing.assert_close(
+        potential_residual(raised, schedule, x, at.t),
+        at.t.cos(),
+        rtol=1e-6,
+        atol=1e-7 * max(scale, 1),
+    )
