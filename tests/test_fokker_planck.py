@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adjoint.fokker_planck import (
     Denoiser,
     Estimator,
     choose_estimator,
     denoiser_of,
+    potential_penalty,
     potential_residual,
     residual,
+    score_penalty,
     squared_norm,
 )
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
 from samplers.mean_reverting import MeanReverting
 from samplers.prediction import PredictionType, target
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
+from samplers.training import seeded
 from tests.mixture import Mixture
 
 # PyTorch's own, on the first forward derivative.
@@ -251,3 +255,73 @@ def test_the_residual_of_the_log_density_is_zero(d: int, schedule: Schedule) -> 
         rtol=1e-6,
         atol=1e-7 * max(scale, 1),
     )
+
+
+# ------------------------------------------------------------------------------- regularisers
+
+
+def wrong_by(schedule: Schedule, data: Mixture) -> Callable[..., Tensor]:
+    """The exact denoiser, off by a parameter of the model."""
+
+    def network(model: Off, x: Tensor, t: Tensor) -> Tensor:
+        at = schedule.point(t.unsqueeze(-1))
+        x0 = data.denoise(x, at.alpha[:, None], at.sigma[:, None])
+        return x0 + model.weight * x.sin()
+
+    return network
+
+
+class Off(nn.Module):
+    """One weight."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
+
+
+def test_the_penalty_of_a_score_is_least_where_it_is_exact() -> None:
+    schedule, data = VPLinear(), mixture(2)
+    penalty = score_penalty(wrong_by(schedule, data), schedule, "sample")
+    x0 = points(data, 64)[0]
+    values = []
+    for weight in (-0.1, -0.05, 0.05, 0.1):
+        model = Off(weight)
+        value = penalty(model, (x0,), seeded(3))
+        value.backward()
+        assert model.weight.grad is not None
+        assert float(model.weight.grad) * weight > 0
+        values.append(float(value.detach()))
+    exact_one = abs(float(penalty(Off(0.0), (x0,), seeded(3)).detach()))
+    assert exact_one < 0.2 * min(values)  # whose estimate scatters about 0
+    doubled = score_penalty(
+        wrong_by(schedule, data), schedule, "sample", 0.2, time_weight=lambda at: 0 * at.t + 0.5
+    )
+    model = Off(0.1)
+    torch.testing.assert_close(doubled(model, (x0,), seeded(3)), penalty(model, (x0,), seeded(3)))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_penalty_of_a_potential(centred: bool) -> None:
+    schedule, data = VPLinear(), mixture(2)
+
+    def phi(model: Off, x: Tensor, t: Tensor) -> Tensor:
+        here = schedule.point(t)
+        alpha, sigma = (level[:, None, None] for level in (here.alpha, here.sigma))
+        return data.log_prob(x, alpha, sigma) + model.weight * t
+
+    def drawn(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        t = 0.1 + 0.8 * torch.rand(4, generator=generator, dtype=torch.float64)
+        return torch.randn(4, 8, 2, generator=generator, dtype=torch.float64), t
+
+    penalty = potential_penalty(phi, schedule, drawn, 1.0, centred=centred)
+    assert float(penalty(Off(0.0), (), seeded(1)).detach()) < 1e-15
+    # A function of t alone changes no score: the centred penalty does not see it.
+    found = float(penalty(Off(0.5), (), seeded(1)).detach())
+    assert found == pytest.approx(0.0 if centred else 0.25, abs=1e-12)
+
+
+def test_impossible_penalties_are_refused() -> None:
+    with pytest.raises(ValueError, match="take two or more"):
+        score_penalty(lambda *_: torch.zeros(1), VPLinear(), "sample", probes=1)
+    with pytest.raises(ValueError, match="weight of the residual is -1"):
+        score_penalty(lambda *_: torch.zeros(1), VPLinear(), "sample", -1)

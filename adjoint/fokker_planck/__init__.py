@@ -3,11 +3,13 @@
 Where it is zero, samples of the probability-flow ODE and of the reverse SDE have one law.
 
 Here live the denoiser in the coordinates in which the residual has one form (``denoiser``), its
-estimators (``residual``), and the residual of a potential (``potential``). Networks, schedules and
+estimators (``residual``), the residual of a potential (``potential``), and both as regularisers
+(``penalty``). Networks, schedules and
 samplers are those of :mod:`samplers`.
 """
 
 from adjoint.fokker_planck.denoiser import Denoiser, denoiser_of
+from adjoint.fokker_planck.penalty import potential_penalty, score_penalty
 from adjoint.fokker_planck.potential import Potential, potential_residual
 from adjoint.fokker_planck.residual import (
     ESTIMATORS,
@@ -16,6 +18,7 @@ from adjoint.fokker_planck.residual import (
     choose_estimator,
     residual,
     squared_norm,
+    squared_norms,
 )
 
 __all__ = [
@@ -26,7 +29,10 @@ __all__ = [
     "Residual",
     "choose_estimator",
     "denoiser_of",
+    "potential_penalty",
     "potential_residual",
     "residual",
+    "score_penalty",
     "squared_norm",
+    "squared_norms",
 ]

@@ -101,19 +101,24 @@ def choose_estimator(denoiser: Denoiser, z: Tensor, log_rho: Tensor) -> Estimato
     return "forward"
 
 
-def squared_norm(found: Residual) -> tuple[Tensor, Tensor]:
-    r"""``E |R|^2 / d`` over the batch, and its standard error.
+def squared_norms(found: Residual) -> Tensor:
+    r"""``|R|^2 / d`` of each sample, [B], without a bias.
 
     With K >= 2 probes it is the mean of :math:`\langle R_i, R_j \rangle` over pairs of different
-    probes, which has no bias; the square of one estimate is too large by the variance of the
-    probe. Raises ValueError for one probe.
+    probes; the square of one estimate is too large by the variance of the probe. Raises ValueError
+    for one probe.
     """
     each = found.each.flatten(2)
     count = len(each)
     if count < 2:
         raise ValueError("One probe gives a squared norm that is too large; take two or more.")
     pairs = each.sum(dim=0).square() - each.square().sum(dim=0)
-    values = pairs.mean(dim=1) / (count * (count - 1))
+    return pairs.mean(dim=1) / (count * (count - 1))
+
+
+def squared_norm(found: Residual) -> tuple[Tensor, Tensor]:
+    """The mean of :func:`squared_norms` over the batch, and its standard error."""
+    values = squared_norms(found)
     if len(values) == 1:
         return values.mean(), values.new_tensor(math.nan)
     return values.mean(), values.std() / math.sqrt(len(values))
