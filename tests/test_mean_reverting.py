@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from adjoint import Checkpoint, Direct
 from samplers.grid import SPACINGS, Grid, Spacing, grid_from_times, make_grid
+from samplers.integrate import Adaptive
+from samplers.likelihood import ExactTrace, log_likelihood
 from samplers.mean_reverting import Convention, MeanReverting, Theta
 from samplers.noise import RowNoise, initial_noise
 from samplers.registry import get_sampler, list_samplers
@@ -275,6 +277,27 @@ def test_the_gradient_to_the_degraded_image_is_exact(sampler: str) -> None:
         found.append(torch.autograd.grad(x0.square().sum(), [mu, weights]))
     for one, other in zip(*found, strict=True):
         assert float((one - other).norm() / one.norm()) < 1e-12
+
+
+def test_the_likelihood_of_an_image_given_its_degraded_one_is_the_closed_form() -> None:
+    """Images that lie about mu with a deviation of their own; the prior is pulled back exactly."""
+    schedule, s = MeanReverting(), 0.7
+    own = process(schedule, "residual")
+
+    def network(x: Tensor, mu: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (n.reshape(-1, 1, 1, 1) for n in schedule.point(t)[1:])
+        return s**2 * alpha / ((s * alpha) ** 2 + sigma**2) * (x - mu)
+
+    x0 = MU + LAMBDA * s * normal(2, *SHAPE, seed=11)
+    y0 = own.to_y(x0, MU)
+    found = log_likelihood(
+        own.in_y(network), y0, schedule=schedule, prediction=own.prediction, conditions=(MU,),
+        trace=ExactTrace(at_once=60), settings=Adaptive("dormand-prince", rtol=1e-8, atol=1e-8),
+    )  # fmt: skip
+    low, high = float(schedule.cleanest.rho), float(schedule.noisiest.rho)
+    deviation = high * math.sqrt((s**2 + low**2) / (s**2 + high**2))
+    expected = torch.distributions.Normal(0, deviation).log_prob(y0).flatten(1).sum(1)
+    torch.testing.assert_close(found.log_prob, expected, rtol=1e-5, atol=0)
 
 
 def test_a_grid_through_whole_times() -> None:
