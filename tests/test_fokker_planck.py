@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adjoint.cli import main
 from adjoint.fokker_planck import (
     Denoiser,
     Estimator,
@@ -19,6 +20,7 @@ from adjoint.fokker_planck import (
     potential_penalty,
     potential_residual,
     residual,
+    residual_profile,
     score_penalty,
     squared_norm,
 )
@@ -325,3 +327,66 @@ def test_impossible_penalties_are_refused() -> None:
         score_penalty(lambda *_: torch.zeros(1), VPLinear(), "sample", probes=1)
     with pytest.raises(ValueError, match="weight of the residual is -1"):
         score_penalty(lambda *_: torch.zeros(1), VPLinear(), "sample", -1)
+
+
+# ------------------------------------------------------------------------ by noise level
+
+
+def test_the_profile_is_zero_for_an_exact_score_and_right_for_another() -> None:
+    data, shift = mixture(5), 0.3 * normal(5, seed=6)
+    component = torch.arange(600) % 3
+    x0 = data.means[component] + 0.3 * normal(600, 5, seed=8)
+    shifted: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
+    rhos = (0.2, 1.0, 5.0)
+    for level in residual_profile(exact(data), x0, rhos)[0]:
+        assert abs(level.squared) < 4 * level.error
+        assert level.advective > 0
+    levels, estimator = residual_profile(shifted, x0, rhos)
+    assert estimator == "forward"
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for level in levels:
+        log_rho = torch.full((600,), math.log(level.rho), dtype=torch.float64)
+        truth = residual(shifted, x0 + level.rho * eps, log_rho, torch.empty(0), "exact").mean
+        assert abs(level.squared - float(truth.square().mean())) < 4 * level.error + 1e-12
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main(["residual", *words])
+    return code, *capsys.readouterr()
+
+
+def test_the_command_draws_and_prints(
+    places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "residual.png"
+    few = ("--num-images", "3", "--levels", "4", "--probes", "2", "--output", str(output))
+    for name in ("digits", "plain"):
+        code, out, err = command(capsys, str(places[name]), *few)
+        assert code == 0, err
+        assert out.count("+-") == 4
+        assert output.exists()
+    given = (str(places["digits"]), str(places["grey"]), *few[2:])
+    code, out, err = command(capsys, *given, "--label", "1")
+    assert code == 0, err
+    assert "+- nan" in out  # one image has no standard error
+
+
+def test_bad_input_ends_in_one_sentence(
+    places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ("--output", str(tmp_path / "residual.png"))
+    cases = [
+        (2, (str(places["digits"]), "--output", str(tmp_path / "folder")), "it is one picture"),
+        (2, (str(places["digits"]), "--probes", "1", *output), "take --probes 2 or more"),
+        (2, (str(places["digits"]), "--sigma-max", "1e9", *output), "must rise and lie between"),
+        (2, (str(places["digits"]), str(places["wide"]), *output), "are needed here"),
+        (2, (str(places["prompts"]), *output), "a network without"),
+        (1, (str(tmp_path), *output), "is not a diffusers checkpoint"),
+    ]
+    for expected, words, why in cases:
+        code, _, err = command(capsys, *words)
+        assert code == expected, err
+        assert why in err
+        assert err.count("adjoint: error: ") == 1
+        assert "Traceback" not in err

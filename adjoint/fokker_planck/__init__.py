@@ -3,14 +3,15 @@
 Where it is zero, samples of the probability-flow ODE and of the reverse SDE have one law.
 
 Here live the denoiser in the coordinates in which the residual has one form (``denoiser``), its
-estimators (``residual``), the residual of a potential (``potential``), and both as regularisers
-(``penalty``). Networks, schedules and
+estimators (``residual``), the residual of a potential (``potential``), both as regularisers
+(``penalty``), and how large it is at each noise level (``profile``). Networks, schedules and
 samplers are those of :mod:`samplers`.
 """
 
 from adjoint.fokker_planck.denoiser import Denoiser, denoiser_of
 from adjoint.fokker_planck.penalty import potential_penalty, score_penalty
 from adjoint.fokker_planck.potential import Potential, potential_residual
+from adjoint.fokker_planck.profile import Level, residual_profile
 from adjoint.fokker_planck.residual import (
     ESTIMATORS,
     Estimator,
@@ -25,6 +26,7 @@ __all__ = [
     "ESTIMATORS",
     "Denoiser",
     "Estimator",
+    "Level",
     "Potential",
     "Residual",
     "choose_estimator",
@@ -32,6 +34,7 @@ __all__ = [
     "potential_penalty",
     "potential_residual",
     "residual",
+    "residual_profile",
     "score_penalty",
     "squared_norm",
     "squared_norms",

@@ -19,13 +19,19 @@ class Failure(Exception):
 
 
 @contextmanager
-def named_failures(batch_size: int) -> Iterator[None]:
-    """Around network calls: what may go wrong with them leaves as a Failure."""
+def named_failures(remedy: str) -> Iterator[None]:
+    """Around network calls: what may go wrong with them leaves as a Failure.
+
+    remedy: what to do if the device's memory is too small.
+    """
     try:
         yield
     except NotFiniteError as error:
         raise Failure(str(error)) from error
     except torch.OutOfMemoryError as error:
-        raise Failure(
-            f"The device ran out of memory; take --batch-size below {batch_size}."
-        ) from error
+        raise Failure(f"The device ran out of memory; {remedy}.") from error
+
+
+def smaller_batches(size: int) -> str:
+    """The remedy of commands that draw in batches."""
+    return f"take --batch-size below {size}"

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from samplers.adaptive import AdaptiveResult
 from samplers.checkpoint import Flow, NetworkCheckpoint, Recipe, Tick
 from samplers.cli.choices import classes_or_none
-from samplers.cli.failure import named_failures
+from samplers.cli.failure import named_failures, smaller_batches
 from samplers.cli.images import Picture
 from samplers.cli.opening import open_network, recipe_from
 from samplers.cli.output import common_parameters
@@ -81,7 +81,7 @@ class Opened:
 
     def _in_parts(self, count: int, solve: Callable[[Part], AdaptiveResult]) -> AdaptiveResult:
         size = self.arguments.batch_size
-        with named_failures(size):
+        with named_failures(smaller_batches(size)):
             found = [solve(part) for part in in_parts(count, size)]
         return AdaptiveResult(*(torch.cat(columns).cpu() for columns in zip(*found, strict=True)))
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from samplers.checkpoint import NetworkCheckpoint, Recipe
 from samplers.cli.arguments import NUM_ANSWERS
 from samplers.cli.choices import chosen_options, chosen_seeds, classes_or_none
-from samplers.cli.failure import named_failures
+from samplers.cli.failure import named_failures, smaller_batches
 from samplers.cli.opening import open_network, recipe_from
 from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
 from samplers.cli.processes import join
@@ -143,7 +143,7 @@ def _method(arguments: argparse.Namespace) -> Guidance | Replacement:
 
 def _finish(job: Job) -> int:
     started = time.perf_counter()
-    with named_failures(job.arguments.batch_size):
+    with named_failures(smaller_batches(job.arguments.batch_size)):
         images = job.draw()
     numbers = _numbers(job.problem, images)
     write(_picture(job, images), job.arguments.output, job.parameters(numbers))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from samplers.cli.choices import chosen_seeds
-from samplers.cli.failure import Failure, named_failures
+from samplers.cli.failure import Failure, named_failures, smaller_batches
 from samplers.cli.flowing import Opened, Part, in_parts, open_flow
 from samplers.cli.images import Picture, read_pictures
 from samplers.cli.output import is_picture, prepare_folder, write
@@ -160,7 +160,7 @@ def _measure_all(job: Job) -> list[Record]:
     if len(missing) < len(job.items):
         print(f"{counted(len(job.items) - len(missing), 'picture')} in {path} already")
     try:
-        with named_failures(job.arguments.batch_size):
+        with named_failures(smaller_batches(job.arguments.batch_size)):
             for part in in_parts(len(missing), job.arguments.batch_size):
                 measured = job.measure([missing[place] for place in part.places], part)
                 found |= {record.key: record for record in measured}

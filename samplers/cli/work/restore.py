@@ -60,7 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     prepare_folder(arguments.output.parent if single else arguments.output)
     started = time.perf_counter()
     total = len(paths) * pipe.tableau(arguments.steps).calls
-    with named_failures(1), tqdm(total=total, unit="call", disable=None) as bar:
+    with (
+        named_failures("restore smaller pictures, or on the CPU"),
+        tqdm(total=total, unit="call", disable=None) as bar,
+    ):
         done = []
         for number, (path, image) in enumerate(zip(paths, given, strict=True)):
             bar.set_description(f"image {number + 1}/{len(paths)}")

@@ -18,7 +18,7 @@ from samplers.checkpoint import Checkpoint, NetworkCheckpoint
 from samplers.cli.arguments import NUM_IMAGES
 from samplers.cli.choices import chosen_labels, chosen_seeds
 from samplers.cli.drawing import Cost, Drawing, Drawn, check_drawing, choose_drawing
-from samplers.cli.failure import Failure, named_failures
+from samplers.cli.failure import Failure, named_failures, smaller_batches
 from samplers.cli.images import SHEET
 from samplers.cli.opening import open_checkpoint
 from samplers.cli.output import (
@@ -332,7 +332,7 @@ def _draw_share(
     quiet = None if job.processes.main else True  # None: only where somebody watches
     try:
         with (
-            named_failures(job.arguments.batch_size),
+            named_failures(smaller_batches(job.arguments.batch_size)),
             tqdm(total=total, unit="call", disable=quiet) as bar,
         ):
             for number, batch in enumerate(batches):

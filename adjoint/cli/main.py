@@ -1,0 +1,52 @@
+"""The parser of the command ``adjoint``, and how errors leave it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from adjoint.cli import finetune, residual, rewards
+from samplers.cli.arguments import Parser
+from samplers.cli.ending import ending
+
+_COMMANDS = (finetune, rewards, residual)
+
+_TOUR = """\
+a tour:
+  adjoint rewards                                 what an image can be rewarded for
+  adjoint finetune --config examples/effects/bold.toml
+                                                  optimise what the file says; after an interruption
+                                                  the same command goes on where it stopped
+  accelerate launch -m adjoint.finetune --config examples/effects/bold.toml
+                                                  the same, by all devices of the machine
+  adjoint residual assets/digits --output residual.png
+                                                  how far a network is from the score of any
+                                                  diffusion process, at each noise level
+
+exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
+"""
+
+
+def build_parser() -> Parser:
+    """The parser of the whole command line."""
+    parser = Parser(
+        prog="adjoint",
+        description="Gradients through sampling, and what they are used for.",
+        epilog=_TOUR,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Errors are one sentence on stderr."""
+
+    def run() -> int:
+        arguments = build_parser().parse_args(argv)
+        code: int = arguments.run(arguments)
+        return code
+
+    return ending("adjoint", run)
