@@ -17,16 +17,22 @@ from adjoint.fokker_planck import (
     Estimator,
     choose_estimator,
     denoiser_of,
+    energy_distance,
+    exact_wasserstein,
+    floor,
+    ode_sde_gap,
     potential_penalty,
     potential_residual,
     residual,
     residual_profile,
     score_penalty,
+    sliced_wasserstein,
     squared_norm,
 )
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
 from samplers.mean_reverting import MeanReverting
 from samplers.prediction import PredictionType, target
+from samplers.sample import sample
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
 from samplers.training import seeded
 from tests.mixture import Mixture
@@ -390,3 +396,69 @@ def test_bad_input_ends_in_one_sentence(
         assert why in err
         assert err.count("adjoint: error: ") == 1
         assert "Traceback" not in err
+
+
+# ------------------------------------------------------------------- between ODE and SDE samples
+
+
+def test_distances_of_normal_laws_are_their_closed_forms() -> None:
+    """Of one covariance: the squared distance of the means; of one mean: of the deviations."""
+    x = normal(1000, 3)
+    shift = torch.tensor([0.3, -0.4, 1.2], dtype=torch.float64)
+    assert sliced_wasserstein(x, x + shift, directions=20_000) == pytest.approx(1.69, rel=0.02)
+    assert sliced_wasserstein(x, 2 * x, 64) == pytest.approx(
+        float(x.square().sum(1).mean()), rel=0.02
+    )
+    few = x[:400]
+    assert exact_wasserstein(few, few + shift) == pytest.approx(1.69, rel=1e-6)
+    # E|a - b| of numbers: 2 / sqrt(pi) for normal ones, sqrt(6 / pi) if one has twice the spread.
+    a, b = normal(3000, 1), math.sqrt(2) * normal(3000, 1, seed=9)
+    expected = 2 * math.sqrt(6 / math.pi) - 2 / math.sqrt(math.pi) - 2 * math.sqrt(2 / math.pi)
+    assert energy_distance(a, b) == pytest.approx(expected, abs=0.02)
+
+
+def test_the_distance_of_a_law_from_itself_is_that_of_chance() -> None:
+    x, y = normal(2000, 4), normal(2000, 4, seed=1)
+    assert sliced_wasserstein(x, y) < 1.5 * floor(x)
+    assert sliced_wasserstein(x, y + 0.3) > 5 * floor(x)
+    assert abs(energy_distance(x, y)) < 0.01
+
+
+def test_the_gap_of_an_exact_score_vanishes_with_the_steps_and_that_of_another_does_not() -> None:
+    data, schedule, count = mixture(2), VPLinear(), 1500
+
+    def drawn(sampler: str, weight: float) -> Callable[[int], Tensor]:
+        model = Off(weight)
+
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            return wrong_by(schedule, data)(model, x, t)
+
+        def draw(steps: int) -> Tensor:
+            with torch.no_grad():
+                return sample(
+                    network, normal(count, 2, seed=12), schedule=schedule, prediction="sample",
+                    sampler=sampler, steps=steps, seeds=range(count),
+                )  # fmt: skip
+
+        return draw
+
+    component = torch.arange(count) % 10  # weights 0.5, 0.3, 0.2
+    kind = (component >= 5).long() + (component >= 8).long()
+    roots = torch.linalg.cholesky(data.covariances)[kind]
+    real = data.means[kind] + torch.einsum("bij,bj->bi", roots, normal(count, 2, seed=13))
+    own = ode_sde_gap(drawn("dpmpp-2m", 0), drawn("sde-dpmpp-2m", 0), (8, 40), data=real)
+    other = ode_sde_gap(drawn("dpmpp-2m", 0.4), drawn("sde-dpmpp-2m", 0.4), (40,))
+    chance = floor(real)
+    assert own[1].ode_sde < 2 * chance
+    assert own[1].ode_data < 2 * chance
+    assert own[1].sde_data < 2 * chance
+    assert other[0].ode_sde > 4 * own[1].ode_sde
+    assert math.isnan(other[0].ode_data)
+
+
+def test_sets_that_can_not_be_compared_are_refused() -> None:
+    with pytest.raises(ValueError, match="make them equally large"):
+        sliced_wasserstein(normal(3, 2), normal(4, 2))
+    for wrong in (normal(4, 3), normal(1, 2)):
+        with pytest.raises(ValueError, match="samples must have one shape"):
+            energy_distance(normal(4, 2), wrong)

@@ -130,7 +130,7 @@ def test_command_and_entry_point(environment: Path, elsewhere: Path) -> None:
 def test_imports_are_declared() -> None:
     """Whatever the packages import is a dependency, or comes with an extra."""
     extras = PROJECT["optional-dependencies"]
-    lines = (*PROJECT["dependencies"], *extras["text"], *extras["lora"])
+    lines = (*PROJECT["dependencies"], *extras["text"], *extras["lora"], *extras["transport"])
     declared = {_project_name(line) for line in lines}
     owners = packages_distributions()
     imported = {name for path in modules() for name in imports(path)}

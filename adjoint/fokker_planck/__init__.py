@@ -4,11 +4,20 @@ Where it is zero, samples of the probability-flow ODE and of the reverse SDE hav
 
 Here live the denoiser in the coordinates in which the residual has one form (``denoiser``), its
 estimators (``residual``), the residual of a potential (``potential``), both as regularisers
-(``penalty``), and how large it is at each noise level (``profile``). Networks, schedules and
+(``penalty``), how large it is at each noise level (``profile``), and the gap between samples of the
+ODE and of the SDE (``gap``). Networks, schedules and
 samplers are those of :mod:`samplers`.
 """
 
 from adjoint.fokker_planck.denoiser import Denoiser, denoiser_of
+from adjoint.fokker_planck.gap import (
+    Gap,
+    energy_distance,
+    exact_wasserstein,
+    floor,
+    ode_sde_gap,
+    sliced_wasserstein,
+)
 from adjoint.fokker_planck.penalty import potential_penalty, score_penalty
 from adjoint.fokker_planck.potential import Potential, potential_residual
 from adjoint.fokker_planck.profile import Level, residual_profile
@@ -26,16 +35,22 @@ __all__ = [
     "ESTIMATORS",
     "Denoiser",
     "Estimator",
+    "Gap",
     "Level",
     "Potential",
     "Residual",
     "choose_estimator",
     "denoiser_of",
+    "energy_distance",
+    "exact_wasserstein",
+    "floor",
+    "ode_sde_gap",
     "potential_penalty",
     "potential_residual",
     "residual",
     "residual_profile",
     "score_penalty",
+    "sliced_wasserstein",
     "squared_norm",
     "squared_norms",
 ]
