@@ -639,8 +639,12 @@ def test_a_gradient_that_is_not_finite_loses_nothing(
 
 def test_an_interruption_says_how_to_go_on(places: dict[str, Path], tmp_path: Path) -> None:
     settings = tables(places["digits"], tmp_path / "out", training={"steps": 5000})
-    command = [sys.executable, "-m", "adjoint", "finetune", "--config",
-               str(written(tmp_path, settings))]  # fmt: skip
+    # A shell may have started the tests with the signal ignored, which children inherit.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from adjoint.cli import main; sys.exit(main(['finetune', '--config', sys.argv[1]]))"
+    )
+    command = [sys.executable, "-c", code, str(written(tmp_path, settings))]
     job = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "out" / CHECKPOINT).exists():
         assert job.poll() is None
