@@ -481,7 +481,10 @@ assert job.exitcode == 0
 """
 
 
-@pytest.mark.parametrize("what", ["weights", "lora"])
+@pytest.mark.parametrize(
+    "what",
+    ["weights", "lora", *(pytest.param(w, marks=pytest.mark.slow) for w in ("embedding", "noise"))],
+)
 def test_a_run_killed_at_ten_moments_ends_as_an_undisturbed_one(
     what: str, places: dict[str, Path], tmp_path: Path
 ) -> None:
