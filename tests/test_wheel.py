@@ -20,6 +20,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("adjoint", "samplers", "text2pde")
@@ -150,7 +151,7 @@ def test_constraints_satisfy_the_project() -> None:
         if line.startswith("retrograde["):
             continue
         name, bound = line.split(">=")
-        assert _numbers(pinned[_project_name(name)]) >= _numbers(bound), line
+        assert Version(pinned[_project_name(name)]) >= Version(bound), line
 
 
 def modules() -> list[Path]:
@@ -182,7 +183,3 @@ def execute(*command: str) -> str:
 
 def _project_name(requirement: str) -> str:
     return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
