@@ -18,7 +18,7 @@ from adjoint.finetune.config import FinetuneConfig, RewardSettings, plain
 from adjoint.finetune.models import Model, load_model
 from adjoint.finetune.parts import Noise, Part
 from adjoint.finetune.results import Drawn, write_comparison, write_curve, write_sheet
-from adjoint.learning import Sampled, reward_loss
+from adjoint.learning import Draw, Sampled, reward_loss
 from adjoint.rewards import Place, Reward, build_reward
 from samplers.files import replacing
 from samplers.training import LOG, Every, train
@@ -119,7 +119,7 @@ class _Run:
         told = asked if self.model.asked else None
         return torch.stack([t.weight * t(images, told) for t in self.terms]).sum(dim=0)
 
-    def _draw(self) -> Any:
+    def _draw(self) -> Draw:
         """How the part draws; a plain function, which copies of the module share."""
         model, optimised = self.model, self.config.optimised
         fixed = optimised if isinstance(optimised, Noise) else None
