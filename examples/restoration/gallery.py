@@ -1,0 +1,57 @@
+"""Draw photographs, degraded in every way and restored, into one picture.
+
+    python examples/restoration/gallery.py --photographs data/photographs
+
+It is what `samplers restore CHECKPOINT PHOTOGRAPHS --degrade NAME` makes of each degradation.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from samplers.checkpoint import LoadOptions, load_restoration
+from samplers.cli.images import picture_paths, read_any
+from samplers.files import replacing
+from samplers.pictures import Cell, table, to_images
+from samplers.restoration import degrade
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "assets" / "restore")
+    parser.add_argument("--photographs", type=Path, default=Path("data/photographs"))
+    parser.add_argument("--output", type=Path, default=ROOT / "assets/pictures/restored.jpg")
+    parser.add_argument("--steps", type=int, default=10)
+    arguments = parser.parse_args()
+    pipe = load_restoration(arguments.checkpoint, LoadOptions())
+    images = [read_any(path) for path in picture_paths([arguments.photographs])]
+    rows = []
+    for task in tqdm(pipe.config.tasks, "degradations"):
+        given = [degrade(image, [task], [seed]) for seed, image in enumerate(images)]
+        with torch.no_grad():
+            found = [
+                pipe.restore(mu, [task], [seed], arguments.steps) for seed, mu in enumerate(given)
+            ]
+        rows += [(task, [cell(mu) for mu in given]), ("restored", [cell(x) for x in found])]
+    rows.append(("original", [cell(image) for image in images]))
+    picture = table(f"restored in {arguments.steps} network calls", [""] * len(images), rows)
+    with replacing(arguments.output) as part:
+        picture.save(part, format="JPEG", quality=90)
+    print(arguments.output)
+
+
+def cell(image: torch.Tensor) -> Cell:
+    (picture,) = to_images(image)
+    colours: Image.Image = picture.convert("RGB")
+    return Cell((colours,), ())
+
+
+if __name__ == "__main__":
+    main()
