@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from samplers.prediction import PredictionType, check_kind, door, target
+from samplers.prediction import PredictionType, check_kind, door, per_sample, target
 from samplers.schedule import Point, Schedule
 from samplers.training import Objective
 
@@ -57,7 +57,7 @@ def perturb(schedule: Schedule, x0: Tensor, generator: torch.Generator) -> Pertu
     u = torch.rand(len(x0), generator=generator, dtype=torch.float64)
     eps = torch.randn(x0.shape, generator=generator).to(x0)
     at = schedule.point(schedule.at_fraction(u))
-    x = _per_sample(at.alpha, x0) * x0 + _per_sample(at.sigma, x0) * eps
+    x = per_sample(at.alpha, x0) * x0 + per_sample(at.sigma, x0) * eps
     return Perturbed(x, at, eps)
 
 
@@ -177,14 +177,9 @@ def denoising_loss(
             conditions[0] = label_dropout(conditions[0], generator)
         x, at, eps = perturb(schedule, x0, generator)
         weight = target_weight(weighting, prediction, schedule, at)
-        alpha, sigma, weight = (_per_sample(n, x0) for n in (at.alpha, at.sigma, weight))
+        alpha, sigma, weight = (per_sample(n, x0) for n in (at.alpha, at.sigma, weight))
         output = network(model, x, at.t.to(x0), *conditions)
         error = output - target(prediction, x0, eps, alpha, sigma)
         return (weight * error.square()).mean()
 
     return objective
-
-
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Numbers (batch,) as (batch, 1, ..., 1), of the dtype and on the device of ``like``."""
-    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))

@@ -65,6 +65,12 @@ Prediction = PredictionType | Callable[[Point], Door]
 """What a network predicts: the name of a kind, or the door itself."""
 
 
+def per_sample(numbers: Tensor, like: Tensor) -> Tensor:
+    """Numbers [B] as [B, 1, ..., 1], to be multiplied with ``like`` [B, ...], of its dtype and on
+    its device."""
+    return numbers.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
 def check_kind(kind: str) -> None:
     """Raise ValueError unless ``kind`` names a prediction type."""
     if kind not in PREDICTION_TYPES:

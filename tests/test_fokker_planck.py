@@ -15,6 +15,7 @@ from adjoint.cli import main
 from adjoint.fokker_planck import (
     Denoiser,
     Estimator,
+    Steps,
     choose_estimator,
     denoiser_of,
     energy_distance,
@@ -188,24 +189,51 @@ def test_signs_scatter_less_than_normal_probes() -> None:
     assert spread[0] < spread[1]
 
 
-def test_estimators_agree_on_the_network_of_digits() -> None:
-    checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions(dtype=torch.float64))
+def digits_at(dtype: torch.dtype) -> tuple[Denoiser, Tensor, Tensor, Tensor]:
+    """The network of digits at two of its images with noise, and two probes."""
+    checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions())
     assert isinstance(checkpoint, NetworkCheckpoint)
-    own = checkpoint.settings
-    labels = torch.tensor([3, 7])
-    denoiser = denoiser_of(checkpoint.conditional(), own.schedule, own.prediction, labels)
-    rho = torch.tensor([0.5, 3.0], dtype=torch.float64)
-    probes = signs(2, 2, 1, 28, 28)
     with torch.no_grad():
         clean = checkpoint.draw(checkpoint.settle(Recipe(steps=5)), (0, 1), (3, 7), lambda: None)
-        z = clean + rho[:, None, None, None] * normal(2, 1, 28, 28)
-        assert choose_estimator(denoiser, z, rho.log()) == "stencil"  # attention on a CPU
-        for estimator in ("stencil", "pullback"):
-            one, other = (
-                residual(denoiser, z, rho.log(), probes, estimator, step) for step in (1e-3, 3e-3)
-            )
-            for a, b in zip(one, other, strict=True):
-                assert float((a - b).norm() / a.norm()) < 0.05
+    checkpoint.network.to(dtype)
+    own, labels = checkpoint.settings, torch.tensor([3, 7])
+    denoiser = denoiser_of(checkpoint.conditional(), own.schedule, own.prediction, labels)
+    rho = torch.tensor([0.5, 3.0], dtype=dtype)
+    z = clean.to(dtype) + rho[:, None, None, None] * normal(2, 1, 28, 28).to(dtype)
+    return denoiser, z, rho.log(), signs(2, 2, 1, 28, 28).to(dtype)
+
+
+@pytest.mark.parametrize("estimator", ["stencil", "pullback"])
+def test_differences_are_as_exact_as_they_say_on_the_network_of_digits(
+    estimator: Estimator,
+) -> None:
+    """Against shorter steps in float64."""
+    with torch.no_grad():
+        double, single = digits_at(torch.float64), digits_at(torch.float32)
+        truth = residual(*double, estimator, Steps(2e-5, 3e-4))
+        for found in (residual(*double, estimator), residual(*single, estimator)):
+            for value, expected, bound in zip(found, truth, (3e-3, 1e-2), strict=True):
+                assert float((value - expected).norm() / expected.norm()) < bound
+
+
+def test_attention_has_no_forward_derivative_on_a_cpu() -> None:
+    with torch.no_grad():
+        for dtype, expected in ((torch.float64, "stencil"), (torch.float32, "pullback")):
+            denoiser, z, log_rho, probes = digits_at(dtype)
+            assert choose_estimator(denoiser, z, log_rho) == expected
+            with pytest.raises(NotImplementedError, match="flash_attention_for_cpu"):
+                residual(denoiser, z, log_rho, probes, "forward")
+
+
+def test_the_choice_knows_conditions_that_belong_to_samples() -> None:
+    """A network of layers with forward derivatives, and a label for each sample of the batch."""
+    table = normal(4, 2)
+
+    def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        return x.tanh() * t[:, None].cos() + table[labels]
+
+    denoiser = denoiser_of(network, VPLinear(), "sample", torch.arange(COUNT) % 4)
+    assert choose_estimator(denoiser, *points(mixture(2))) == "forward"
 
 
 def test_the_estimator_is_forward_where_layers_allow_it() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from samplers.prediction import Prediction, door
+from samplers.prediction import Prediction, door, per_sample
 from samplers.schedule import Schedule
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -29,10 +29,9 @@ def denoiser_of(
 
     def denoise(z: Tensor, log_rho: Tensor) -> Tensor:
         at = schedule.at_lam(-log_rho.double())
-        shape = (-1, *[1] * (z.ndim - 1))
-        x = at.alpha.to(z).reshape(shape) * z
+        x = per_sample(at.alpha, z) * z
         output = model(x, at.t.to(z), *conditions)
-        of_x, of_output = (number.to(z).reshape(shape) for number in door(prediction, at))
+        of_x, of_output = (per_sample(number, z) for number in door(prediction, at))
         return of_x * x + of_output * output
 
     return denoise

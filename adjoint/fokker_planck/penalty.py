@@ -15,9 +15,14 @@ from torch import Tensor, nn
 
 from adjoint.fokker_planck.denoiser import denoiser_of
 from adjoint.fokker_planck.potential import potential_residual
-from adjoint.fokker_planck.residual import Estimator, residual, squared_norms
+from adjoint.fokker_planck.residual import (
+    Estimator,
+    choose_estimator,
+    residual,
+    squared_norms,
+)
 from samplers.denoising import perturb
-from samplers.prediction import Prediction
+from samplers.prediction import Prediction, per_sample
 from samplers.schedule import Point, Schedule
 from samplers.training import Objective
 
@@ -51,16 +56,20 @@ def score_penalty(
     _check(weight)
     if probes < 2:
         raise ValueError(f"{probes} probe gives a square that is too large; take two or more.")
+    chosen = estimator
 
     def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+        nonlocal chosen
         x0, *conditions = batch
         x, at, _ = perturb(schedule, x0, generator)
         denoiser = denoiser_of(
             lambda x, t, *given: network(model, x, t, *given), schedule, prediction, *conditions
         )
-        alpha = at.alpha.to(x).reshape(-1, *[1] * (x.ndim - 1))
+        z, log_rho = x / per_sample(at.alpha, x), -at.lam.to(x)
+        if chosen is None:  # once: it depends on the layers of the network alone
+            chosen = choose_estimator(denoiser, z, log_rho)
         signs = torch.randint(2, (probes, *x.shape), generator=generator).to(x) * 2 - 1
-        found = residual(denoiser, x / alpha, -at.lam.to(x), signs, estimator)
+        found = residual(denoiser, z, log_rho, signs, chosen)
         return weight * (_weights(time_weight, at).to(x) * squared_norms(found)).mean()
 
     return objective

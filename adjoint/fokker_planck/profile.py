@@ -10,12 +10,7 @@ import torch
 from torch import Tensor
 
 from adjoint.fokker_planck.denoiser import Denoiser
-from adjoint.fokker_planck.residual import (
-    Estimator,
-    choose_estimator,
-    residual,
-    squared_norm,
-)
+from adjoint.fokker_planck.residual import Estimator, choose_estimator, residual, squared_norm
 
 
 class Level(NamedTuple):
@@ -23,7 +18,7 @@ class Level(NamedTuple):
 
     rho: sigma / alpha.
     squared, error: the mean of |R|^2 / d, without a bias, and its standard error.
-    advective, diffusive: of the two parts of R, by one probe each for the latter.
+    advective, diffusive: of the two parts of R; of the latter the scatter of a probe is in it.
     denoised: of the denoiser's own answer, to compare with.
     """
 
@@ -58,8 +53,8 @@ def residual_profile(
     generator = torch.Generator().manual_seed(seed)
     eps = torch.randn(x0.shape, generator=generator, dtype=torch.float64).to(x0)
     signs = torch.randint(2, (probes, *x0.shape), generator=generator).to(x0) * 2 - 1
-    first = torch.full((1,), math.log(rhos[0]), dtype=x0.dtype, device=x0.device)
-    chosen = choose_estimator(denoiser, x0[:1], first) if estimator is None else estimator
+    first = torch.full((len(x0),), math.log(rhos[0]), dtype=x0.dtype, device=x0.device)
+    chosen = choose_estimator(denoiser, x0, first) if estimator is None else estimator
     levels = []
     for rho in rhos:
         log_rho = torch.full((len(x0),), math.log(rho), dtype=x0.dtype, device=x0.device)

@@ -8,9 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from samplers.denoising import perturb
-from samplers.mean_reverting import MeanReverting
-from samplers.prediction import target
+from samplers.denoising import Perturbed, perturb
+from samplers.prediction import per_sample, target
 from samplers.restoration.process import RestorationProcess, ml_noise
 from samplers.training import Objective
 
@@ -53,48 +52,42 @@ def restoration_loss(
     def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         x0, *_ = batch
         mu, *conditions = degrade(x0, generator)
-        errors = _errors(process, network, model, x0, mu, conditions, generator)
-        return errors.abs().mean()
+        noisy = _noisy(process, process.to_y(x0, mu), generator)
+        x = process.to_x(noisy.x, mu)
+        output = network(model, x, mu, noisy.at.t.to(x0), *conditions)
+        return _errors(process, output, x0, mu, noisy).abs().mean()
 
     return objective
 
 
+def _noisy(process: RestorationProcess, y0: Tensor, generator: torch.Generator) -> Perturbed:
+    """y at a time uniform over the schedule, a whole one for the reverse-state loss."""
+    noisy, schedule = perturb(process.schedule, y0, generator), process.schedule
+    if process.predicts != "ml-noise":
+        return noisy
+    # Each of the times 1 to T is as likely.
+    times = 1 + (schedule.fraction(noisy.at.t) * schedule.steps).floor()
+    at = schedule.point(times.clamp(max=schedule.steps))
+    y = per_sample(at.alpha, y0) * y0 + per_sample(at.sigma, y0) * noisy.eps
+    return Perturbed(y, at, noisy.eps)
+
+
 def _errors(
-    process: RestorationProcess,
-    network: Callable[..., Tensor],
-    model: nn.Module,
-    x0: Tensor,
-    mu: Tensor,
-    conditions: list[Tensor],
-    generator: torch.Generator,
+    process: RestorationProcess, output: Tensor, x0: Tensor, mu: Tensor, noisy: Perturbed
 ) -> Tensor:
-    y0 = process.to_y(x0, mu)
-    y, at, eps = perturb(process.schedule, y0, generator)
-    t = at.t
-    if process.predicts == "ml-noise":
-        t = _whole(process.schedule, t)
-        alpha, sigma = (_like(level, y0) for level in process.schedule.point(t)[1:])
-        y = alpha * y0 + sigma * eps
-    output = network(model, process.to_x(y, mu), mu, t.to(y0), *conditions)
-    alpha, sigma = (_like(level, y0) for level in process.schedule.point(t)[1:])
+    y, at, eps = noisy
+    alpha, sigma = per_sample(at.alpha, x0), per_sample(at.sigma, x0)
     match process.predicts:
         case "data":
             return output - x0
         case "residual":
             return output - (x0 - mu)
-        case "noise" | "velocity":
-            scale = process.lambda_inf if process.predicts == "velocity" else 1.0
-            return output - scale * target(process.prediction, y0, eps, alpha, sigma)
+        case "noise":
+            return output - eps
+        case "velocity":
+            v = target("v_prediction", process.to_y(x0, mu), eps, alpha, sigma)
+            return output - process.lambda_inf * v
         case "ml-noise":
-            slope, shift = (_like(number, y0) for number in ml_noise(process.schedule, t))
-            weight = 2 * process.lambda_inf * _like(process.schedule.pull(t), y0) / sigma
+            slope, shift = (per_sample(n, x0) for n in ml_noise(process.schedule, at.t))
+            weight = 2 * process.lambda_inf * per_sample(process.schedule.pull(at.t), x0) / sigma
             return weight * (output - (slope * eps - shift * y))
-
-
-def _whole(schedule: MeanReverting, t: Tensor) -> Tensor:
-    """Times uniform on 1 to T, each as likely, from times uniform on the trained range."""
-    return (1 + schedule.fraction(t) * schedule.steps).floor().clamp(max=schedule.steps)
-
-
-def _like(numbers: Tensor, x: Tensor) -> Tensor:
-    return numbers.to(x).reshape(-1, *[1] * (x.ndim - 1))

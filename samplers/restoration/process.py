@@ -29,7 +29,7 @@ from torch import Tensor
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.mean_reverting import MeanReverting
 from samplers.noise import initial_noise
-from samplers.prediction import PredictionType
+from samplers.prediction import PredictionType, per_sample
 from samplers.sample import Adjoint, sample
 from samplers.solve import State
 
@@ -105,7 +105,7 @@ class RestorationProcess:
             case "residual" | "velocity":
                 return output / self.lambda_inf
             case "ml-noise":
-                slope, shift = (_like(c, y) for c in ml_noise(self.schedule, t))
+                slope, shift = (per_sample(c, y) for c in ml_noise(self.schedule, t))
                 return (output + shift * y) / slope
 
 
@@ -114,10 +114,6 @@ def ml_noise(schedule: MeanReverting, t: Tensor) -> tuple[Tensor, Tensor]:
     t = t.to("cpu", torch.float64)
     k = schedule.pull(t)
     return torch.sinh(k) / k, (torch.expm1(k) - k) / (2 * k) * schedule.sigma(t)
-
-
-def _like(numbers: Tensor, x: Tensor) -> Tensor:
-    return numbers.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def restore(
