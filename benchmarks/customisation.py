@@ -14,7 +14,6 @@ wanted is measured by other means than the reward: as ink, and as grey levels be
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,8 +31,10 @@ from benchmarks.report import table, write
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples" / "digits"))
+sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]
 from noisy_classifier import load_noisy_classifier  # noqa: E402  of an example
+
+from examples.audit.audit import interval  # noqa: E402  of an example
 
 SHOWN, FIRST, QUANTILE = 500, 100_000, 0.95
 """Digits that are measured, the seed of the first, and how far those before must be exceeded."""
@@ -114,7 +115,7 @@ class Judge:
         has = self.wanted(images) > self.bar[labels]
         seen = self.network(images.clamp(-1, 1), torch.zeros(len(images))).argmax(dim=1)
         read = seen == labels
-        return [share(has), share(read), f"{share(has & read)} ({interval(has & read)})"]
+        return [share(has), share(read), f"{share(has & read)} ({within(has & read)})"]
 
 
 def drawn(folder: Path, first: int) -> Tensor:
@@ -131,11 +132,9 @@ def share(hits: Tensor) -> str:
     return f"{float(hits.double().mean()):.0%}"
 
 
-def interval(hits: Tensor) -> str:
-    """Wilson's interval of 95 %."""
-    n, p, z = len(hits), float(hits.double().mean()), 1.96
-    middle, reach = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((middle + sign * reach) / (1 + z * z / n) for sign in (-1, 1))
+def within(hits: Tensor) -> str:
+    """The interval of 95 %."""
+    low, high = interval(int(hits.sum()), len(hits))
     return f"{low:.0%} to {high:.0%}"
 
 

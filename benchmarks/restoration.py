@@ -32,7 +32,7 @@ from samplers.checkpoint import LoadOptions, load_restoration
 from samplers.diffusers_restoration import RestorationPipeline
 from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.noise import RowNoise, initial_noise
-from samplers.restoration import degrade
+from samplers.restoration import degrade, psnr
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -53,12 +53,6 @@ LEGACY = "posterior sampling, subsampled as published (legacy)"
 
 
 # -------------------------------------------------------------------------------------- metrics
-
-
-def psnr(images: Tensor, clean: Tensor) -> float:
-    """The mean over images, in decibels; values run from -1 to 1."""
-    errors = (images.clamp(-1, 1) - clean).square().mean((1, 2, 3))
-    return float((10 * torch.log10(4 / errors)).mean())
 
 
 def ssim(images: Tensor, clean: Tensor) -> float:
@@ -93,7 +87,7 @@ def patch_distance(images: Tensor, clean: Tensor) -> float:
 
 
 METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
-    "psnr": psnr,
+    "psnr": lambda images, clean: float(psnr(images, clean).mean()),
     "ssim": ssim,
     "patches": patch_distance,
 }

@@ -23,6 +23,7 @@ from samplers.restoration import (
     RestorationProcess,
     degrade,
     get_degradation,
+    psnr,
     restoration_loss,
     restore,
 )
@@ -346,6 +347,13 @@ def test_degradations_are_composed_in_order() -> None:
     assert torch.equal(degrade(images[:1], ["hazy", "noisy"], (4,))[0], expected)
     with pytest.raises(ValueError, match="did you mean 'rainy'"):
         get_degradation("rain")
+
+
+def test_psnr_is_that_of_a_known_error() -> None:
+    clean = photographs(2)
+    found = psnr(clean + torch.tensor([0.1, 0.02])[:, None, None, None], clean)
+    torch.testing.assert_close(found, 20 * torch.log10(2 / torch.tensor([0.1, 0.02])))
+    assert torch.equal(psnr(clean * 0 + 3, clean * 0 + 1), torch.full((2,), math.inf))  # clipped
 
 
 def test_noise_and_light_are_as_strong_as_they_say() -> None:

@@ -74,6 +74,8 @@ def _changed(text: str) -> tuple[str, Any]:
 
 def _kept(folder: Path) -> str:
     """What there is to go on from."""
-    if (folder / "checkpoint.pt").exists():
+    from samplers.training import CHECKPOINT
+
+    if (folder / CHECKPOINT).exists():
         return f"{folder} keeps the last checkpoint, from which the same command goes on."
     return "There was no checkpoint yet."

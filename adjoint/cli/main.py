@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from adjoint.cli import finetune, residual, rewards
-from samplers.cli.arguments import Parser
-from samplers.cli.ending import ending
+from samplers.cli.arguments import Parser, program
+from samplers.cli.ending import run_program
 
 _COMMANDS = (finetune, rewards, residual)
 
@@ -29,24 +28,10 @@ exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 in
 
 def build_parser() -> Parser:
     """The parser of the whole command line."""
-    parser = Parser(
-        prog="adjoint",
-        description="Gradients through sampling, and what they are used for.",
-        epilog=_TOUR,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add_parser(commands)
-    return parser
+    purpose = "Gradients through sampling, and what they are used for."
+    return program("adjoint", purpose, _TOUR, _COMMANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors are one sentence on stderr."""
-
-    def run() -> int:
-        arguments = build_parser().parse_args(argv)
-        code: int = arguments.run(arguments)
-        return code
-
-    return ending("adjoint", run)
+    return run_program(build_parser(), argv)

@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands, "residual", "measure how far a network is from the score of a process", _EPILOG
     )
-    add_seed_arguments(add_network_arguments(parser, NO_CLASS))
+    add_seed_arguments(add_network_arguments(parser, NO_CLASS, "float64"))
     parser.add_argument(
         "images", type=Path, nargs="*", metavar="IMAGES", help="PNG or JPEG files, and folders"
     )
@@ -38,14 +38,14 @@ def add_parser(commands: Commands) -> None:
     group.add_argument(
         "--num-images", type=positive, metavar="N", help="images that are drawn [16]"
     )
-    group.add_argument("--levels", type=positive, default=12, metavar="N", help="[12]")
+    group.add_argument("--levels", type=positive, default=12, metavar="N", help="two or more [12]")
     group.add_argument("--probes", type=positive, default=4, metavar="N", help="two or more [4]")
     group.add_argument("--sigma-min", type=positive_number, metavar="S", help="[0.02]")
     group.add_argument("--sigma-max", type=positive_number, metavar="S", help="[50]")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="NAME.png", help="the picture"
     )
-    parser.set_defaults(run=run, dtype="float64", grid=None, final=None)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

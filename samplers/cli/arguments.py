@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -51,6 +52,26 @@ _DEFAULT_SPACINGS = (
 )
 
 Commands = Any  # argparse gives the type of add_subparsers() no public name.
+
+
+class Command(Protocol):
+    """The module of a command."""
+
+    def add_parser(self, commands: Commands) -> None: ...
+
+
+def program(name: str, purpose: str, tour: str, commands: Sequence[Command]) -> Parser:
+    """The parser of a whole command line, with its commands."""
+    parser = Parser(
+        prog=name,
+        description=purpose,
+        epilog=tour,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    places = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in commands:
+        command.add_parser(places)
+    return parser
 
 
 def add_command(commands: Commands, name: str, summary: str, epilog: str = "") -> Parser:
@@ -114,8 +135,20 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--negative-prompt", metavar="TEXT", help="what to keep away from")
 
 
+def add_place_arguments(
+    parser: argparse.ArgumentParser, dtype: str = "float32"
+) -> argparse._ArgumentGroup:
+    """In which precision, and on which device; returns their group."""
+    group = parser.add_argument_group("how to run")
+    group.add_argument("--dtype", choices=DTYPES, default=dtype, help=f"of the network [{dtype}]")
+    group.add_argument(
+        "--device", default="auto", help="cpu, cuda or cuda:N [auto: the GPU, if there is one]"
+    )
+    return group
+
+
 def add_network_arguments(
-    parser: argparse.ArgumentParser, label_help: str
+    parser: argparse.ArgumentParser, label_help: str, dtype: str = "float32"
 ) -> argparse._ArgumentGroup:
     """Which model without a prompt, and where it runs; returns the group of what is asked of it."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a diffusers folder")
@@ -139,13 +172,7 @@ def add_network_arguments(
         metavar="R",
         help="share of the guided output brought back to its unguided contrast, 0 to 1 [0]",
     )
-    group = parser.add_argument_group("how to run")
-    group.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="of the network [float32]"
-    )
-    group.add_argument(
-        "--device", default="auto", help="cpu, cuda or cuda:N [auto: the GPU, if there is one]"
-    )
+    group = add_place_arguments(parser, dtype)
     group.add_argument(
         "--null-label",
         type=whole,

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from samplers.cli.arguments import Parser
 from samplers.cli.failure import Failure
 from samplers.cli.processes import is_main_process
 
 
-def ending(program: str, run: Callable[[], int]) -> int:
+def run_program(parser: Parser, argv: Sequence[str] | None) -> int:
+    """Run the command that the words ask for; returns the exit code. Errors are one sentence."""
+
+    def run() -> int:
+        arguments = parser.parse_args(argv)
+        code: int = arguments.run(arguments)
+        return code
+
+    return _ending(parser.prog, run)
+
+
+def _ending(program: str, run: Callable[[], int]) -> int:
     """The exit code of what ``run`` does for the command ``program``."""
     try:
         return run()

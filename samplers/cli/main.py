@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import torch
 
-from samplers.cli.arguments import Parser
+from samplers.cli.arguments import Parser, program
 from samplers.cli.commands import (
     colorize,
     compare,
@@ -22,7 +21,7 @@ from samplers.cli.commands import (
     show,
 )
 from samplers.cli.commands import list as list_
-from samplers.cli.ending import ending
+from samplers.cli.ending import run_program
 
 _COMMANDS = (
     *(sample, compare),
@@ -57,25 +56,11 @@ exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 in
 
 def build_parser() -> Parser:
     """The parser of the whole command line."""
-    parser = Parser(
-        prog="samplers",
-        description="Draw images from diffusion models with any sampler, and look into samplers.",
-        epilog=_TOUR,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add_parser(commands)
-    return parser
+    purpose = "Draw images from diffusion models with any sampler, and look into samplers."
+    return program("samplers", purpose, _TOUR, _COMMANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors are one sentence on stderr."""
-    return ending("samplers", lambda: _run(argv))
-
-
-def _run(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
     with torch.no_grad():
-        code: int = arguments.run(arguments)
-    return code
+        return run_program(build_parser(), argv)

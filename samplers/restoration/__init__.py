@@ -1,8 +1,9 @@
 """Layer 6. Restoring images by mean-reverting diffusion, whose mean is the degraded image.
 
 Here live the coordinates in which such a network is a plain denoiser (``process``), what it learns
-(``loss``), and what degrades images (``degradations``). Its schedule is
-:mod:`samplers.mean_reverting`; samplers are those of the registry, and none is defined here.
+(``loss``), what degrades images (``degradations``), and how well they were mended (``quality``).
+Its schedule is :mod:`samplers.mean_reverting`; samplers are those of the registry, and none is
+defined here.
 """
 
 from samplers.restoration.degradations import (
@@ -13,6 +14,7 @@ from samplers.restoration.degradations import (
 )
 from samplers.restoration.loss import Matching, restoration_loss
 from samplers.restoration.process import Predicts, RestorationProcess, restore
+from samplers.restoration.quality import psnr
 
 __all__ = [
     "DEGRADATIONS",
@@ -22,6 +24,7 @@ __all__ = [
     "RestorationProcess",
     "degrade",
     "get_degradation",
+    "psnr",
     "restoration_loss",
     "restore",
 ]

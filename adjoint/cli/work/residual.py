@@ -20,6 +20,7 @@ from samplers.cli.opening import open_network
 from samplers.cli.output import is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import aligned
+from samplers.grid import make_grid
 from samplers.pictures import curve, values_of
 
 NUM_IMAGES = 16
@@ -31,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and draw; returns the exit code."""
     if not is_picture(arguments.output):
         raise ValueError(f"The output is {arguments.output}; it is one picture, NAME.png.")
+    if arguments.levels < 2:
+        raise ValueError("One level shows no course; take --levels 2 or more.")
     if arguments.probes < 2:
         raise ValueError("One probe gives a residual that is too large; take --probes 2 or more.")
     processes = join(arguments.device)
@@ -83,18 +86,20 @@ def _clean(
 def _levels(arguments: argparse.Namespace, checkpoint: NetworkCheckpoint) -> list[float]:
     """Noise levels in a geometric row, within what the network was trained for."""
     schedule = checkpoint.settings.schedule
-    least, most = float(schedule.cleanest.rho), float(schedule.noisiest.rho)
-    low = arguments.sigma_min or max(LOWEST, 1.1 * least)
-    high = arguments.sigma_max or min(HIGHEST, 0.9 * most)
-    if not least < low < high < most:
+    # Differences reach a little beyond a level, and the network was not trained there.
+    least, most = 1.1 * float(schedule.cleanest.rho), 0.9 * float(schedule.noisiest.rho)
+    low = arguments.sigma_min or max(LOWEST, least)
+    high = arguments.sigma_max or min(HIGHEST, most)
+    if not least <= low < high <= most:
         raise ValueError(
             f"The noise levels go from {low:g} to {high:g}; they must rise and lie between "
-            f"{least:.3g} and {most:.3g}, for which this network was trained."
+            f"{least:.3g} and {most:.3g}, for this network was trained up to a little beyond."
         )
-    if arguments.levels == 1:
-        return [low]
-    ratio = math.log(high / low) / (arguments.levels - 1)
-    return [low * math.exp(i * ratio) for i in range(arguments.levels)]
+    grid = make_grid(
+        schedule, arguments.levels - 1, sigma_min=low, sigma_max=high, final="sigma_min"
+    )
+    levels: list[float] = grid.points.rho.flip(0).tolist()
+    return levels
 
 
 def _picture(levels: Sequence[Level]) -> Image.Image:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from samplers.cli.arguments import DTYPES, Commands, add_command, add_option_argument
+from samplers.cli.arguments import (
+    Commands,
+    add_command,
+    add_option_argument,
+    add_place_arguments,
+)
 from samplers.cli.values import positive, sampler_name, whole
 from samplers.grid import SPACINGS
 
@@ -53,14 +58,8 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--steps", type=positive, default=10, metavar="N", help="[10]")
     add_option_argument(group)
     group.add_argument("--grid", choices=SPACINGS, metavar="SPACING", help="[the checkpoint's own]")
-    group = parser.add_argument_group("how to run")
+    group = add_place_arguments(parser)
     group.add_argument("--seed", type=whole, default=0, metavar="N", help="of the first image [0]")
-    group.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="of the network [float32]"
-    )
-    group.add_argument(
-        "--device", default="auto", help="cpu, cuda or cuda:N [auto: the GPU, if there is one]"
-    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -68,7 +67,7 @@ def add_parser(commands: Commands) -> None:
         metavar="PATH",
         help="NAME.png for one picture of before and after, or a folder for restored pictures",
     )
-    parser.set_defaults(run=run, allow_pickle=False, null_label=None)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from samplers.cli.processes import join
 from samplers.cli.text import counted
 from samplers.diffusers_restoration import RestorationPipeline
 from samplers.pictures import Cell, table, to_images
-from samplers.restoration import degrade, get_degradation
+from samplers.restoration import degrade, get_degradation, psnr
 
 SHOWN = 20
 """A picture of before and after shows the first images only."""
@@ -38,12 +38,6 @@ class Restored:
     given: Tensor
     mu: Tensor
     found: Tensor
-
-    @property
-    def psnr(self) -> float:
-        """Of the restored image, in decibels, beside what was given."""
-        error = (self.found.clamp(-1, 1) - self.given).square().mean()
-        return float(10 * torch.log10(4 / error))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -136,7 +130,7 @@ def _picture(arguments: argparse.Namespace, done: Sequence[Restored]) -> Image.I
     for one in done[:SHOWN]:
         cells = [Cell((to_images(one.mu)[0],), ()), Cell((to_images(one.found)[0],), ())]
         if arguments.degrade is not None:
-            cells[1] = Cell(cells[1].images, (f"{one.psnr:.1f} dB",))
+            cells[1] = Cell(cells[1].images, (f"{float(psnr(one.found, one.given)):.1f} dB",))
             cells.append(Cell((to_images(one.given)[0],), ()))
         rows.append((one.path.stem, cells))
     headings = ["degraded", "restored", "original"][: len(rows[0][1])]
@@ -149,7 +143,6 @@ def _report(arguments: argparse.Namespace, done: Sequence[Restored], seconds: fl
     if arguments.degrade is None:
         print(what)
         return
-    before = [Restored(one.path, one.given, one.mu, one.mu).psnr for one in done]
-    after = [one.psnr for one in done]
-    count = len(done)
-    print(f"{what}: {sum(before) / count:.1f} dB before, {sum(after) / count:.1f} dB after")
+    before = float(torch.cat([psnr(one.mu, one.given) for one in done]).mean())
+    after = float(torch.cat([psnr(one.found, one.given) for one in done]).mean())
+    print(f"{what}: {before:.1f} dB before, {after:.1f} dB after")
