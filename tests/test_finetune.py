@@ -415,16 +415,13 @@ def test_what_a_pipeline_learned_is_used_as_diffusers_does(
 def test_a_restoration_learns(what: str, places: dict[str, Path], tmp_path: Path) -> None:
     drawing = {"images": [str(places["colours"])], "task": "rainy"}
     settings = tables(places["restoration"], tmp_path, what, drawing=drawing)
-    settings["optimise"]["shared"] = True
-    if what != "embedding":
-        del settings["optimise"]["shared"]
     outcome = finetune(config_of(settings))
     assert outcome.changes[0].after > outcome.changes[0].before
     if what != "noise":
         pipe = load_restoration(tmp_path / "checkpoint", LoadOptions())
         image = read_any(places["colours"]).expand(4, -1, -1, -1)
-        scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler="dpmpp-2m")
-        pipe.scheduler = scheduler
+        config = pipe.scheduler.config
+        pipe.scheduler = SamplerScheduler.from_config(config, sampler="dpmpp-2m")
         with torch.no_grad():
             found = pipe.restore(image, ["rainy"] * 4, range(4), 2)
         assert float(dark(found).mean()) == pytest.approx(outcome.changes[0].after, rel=1e-5)

@@ -194,6 +194,26 @@ def test_another_setting_is_refused_on_resume(tmp_path: Path) -> None:
         train(network(), data(), noisy_regression, other, tmp_path)
 
 
+def test_a_checkpoint_of_other_weights_is_refused(tmp_path: Path) -> None:
+    train(network(), data(), noisy_regression, CONFIG, tmp_path)
+    other = network()
+    other[0].requires_grad_(False)  # type: ignore[index]
+    with pytest.raises(ValueError, match="trains other weights than this model does"):
+        train(other, data(), noisy_regression, CONFIG, tmp_path)
+
+
+def test_what_is_not_trained_is_shared_and_in_no_checkpoint(tmp_path: Path) -> None:
+    model = network()
+    model[0].requires_grad_(False)  # type: ignore[index]
+    before = model[0].weight.clone()  # type: ignore[index]
+    average = train(model, data(), noisy_regression, CONFIG, tmp_path)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert not any(name.startswith("0.") for name in (*state["model"], *state["average"]))
+    assert torch.equal(model[0].weight, before)  # type: ignore[index]
+    assert average[0].weight is model[0].weight  # type: ignore[index]
+    assert average[3].weight is not model[3].weight  # type: ignore[index]
+
+
 def test_load_average_reads_what_train_returns(tmp_path: Path) -> None:
     average = train(network(), data(), noisy_regression, CONFIG, tmp_path)
     loaded = network()

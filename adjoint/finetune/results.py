@@ -35,8 +35,8 @@ def write_comparison(before: Drawn, after: Drawn, path: Path) -> Path:
         (name, [Cell((image,), ()) for image in to_images(drawn.images[:_COMPARED])])
         for name, drawn in (("before", before), ("after", after))
     ]
-    heads = [str(number) for number in range(1, len(rows[0][1]) + 1)]
-    write_png(table("images from the same noise", heads, rows), path, {})
+    columns = [""] * len(rows[0][1])
+    write_png(table("images from the same noise", columns, rows), path, {})
     return path
 
 

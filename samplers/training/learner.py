@@ -119,6 +119,11 @@ class Learner:
         """Take up the state of a checkpoint; returns the updates done."""
         state = torch.load(path, map_location="cpu", weights_only=True)
         _check_same(state["config"], dataclasses.asdict(self.config), path)
+        if state["model"].keys() != trained_state(self.bare).keys():
+            raise ValueError(
+                f"The checkpoint {path} trains other weights than this model does; take another "
+                "folder for a new run."
+            )
         self.bare.load_state_dict({**self.bare.state_dict(), **state["model"]})
         self.average.load_state_dict({**self.average.state_dict(), **state["average"]})
         self.optimizer.load_state_dict(state["optimizer"])
