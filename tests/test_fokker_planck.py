@@ -413,6 +413,8 @@ def test_bad_input_ends_in_one_sentence(
     cases = [
         (2, (str(places["digits"]), "--output", str(tmp_path / "folder")), "it is one picture"),
         (2, (str(places["digits"]), "--probes", "1", *output), "take --probes 2 or more"),
+        (2, (str(places["digits"]), "--levels", "1", *output), "take --levels 2 or more"),
+        (2, (str(places["digits"]), "--dtype", "float16", *output), "would be rounding"),
         (2, (str(places["digits"]), "--sigma-max", "1e9", *output), "must rise and lie between"),
         (2, (str(places["digits"]), str(places["wide"]), *output), "are needed here"),
         (2, (str(places["prompts"]), *output), "a network without"),

@@ -193,6 +193,20 @@ def test_a_folder_of_restored_pictures(
             assert found.tobytes() == image.tobytes()
 
 
+def test_no_picture_takes_the_place_of_another(
+    say: Say, places: dict[str, Path], tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.png").write_bytes(places["grey"].read_bytes())
+    before = (tmp_path / "a" / "one.png").read_bytes()
+    command = "restore {restoration} {tmp}/a {tmp}/b --task noisy --output {tmp}/c"
+    say(command).check_sentence(2, "would both become")
+    command = "restore {restoration} {tmp}/a --task noisy --output {tmp}/a"
+    say(command).check_sentence(2, "is one of the given pictures")
+    assert (tmp_path / "a" / "one.png").read_bytes() == before
+
+
 def test_pictures_may_be_degraded_first(say: Say, places: dict[str, Path]) -> None:
     said = say("restore {restoration} {colours} --degrade noisy --steps 2 --output {out}")
     assert said.code == 0, said.err

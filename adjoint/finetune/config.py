@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -170,12 +171,7 @@ def config_of(tables: Mapping[str, Any], subject: str = "The config") -> Finetun
         if not isinstance(tables[name], str):
             raise ValueError(f"{subject} has the {name} {tables[name]!r}; it must be a path.")
     optimised: Optimised = _variant(tables["optimise"], "optimise", "what", _OPTIMISED)
-    training = _TRAINING | _table(tables, "training")
-    if isinstance(optimised, Noise):
-        training = {"average_decay": 0.0, "batch_size": optimised.count} | _table(
-            tables, "training"
-        )
-        training = _TRAINING | training
+    training = _TRAINING | _of_noise(optimised) | _table(tables, "training")
     return FinetuneConfig(
         Path(tables["checkpoint"]),
         Path(tables["output"]),
@@ -233,7 +229,7 @@ def _rewards(found: Any) -> tuple[RewardSettings, ...]:
 
 def _reward(term: dict[str, Any]) -> RewardSettings:
     name, weight = term.pop("name"), term.pop("weight", 1.0)
-    if type(weight) not in (int, float):
+    if type(weight) not in (int, float) or not math.isfinite(weight):
         raise ValueError(f"The weight of the reward {name!r} is {weight!r}; it must be a number.")
     kind = get_reward(str(name))
     chosen_options(f"The reward {kind.name!r}", kind.options, term)

@@ -32,6 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and draw; returns the exit code."""
     if not is_picture(arguments.output):
         raise ValueError(f"The output is {arguments.output}; it is one picture, NAME.png.")
+    if arguments.dtype not in ("float32", "float64"):
+        raise ValueError(
+            f"Derivatives in {arguments.dtype} would be rounding; take --dtype float64 or float32."
+        )
     if arguments.levels < 2:
         raise ValueError("One level shows no course; take --levels 2 or more.")
     if arguments.probes < 2:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from adjoint.finetune.config import FinetuneConfig
+from adjoint.finetune.config import DrawingSettings, FinetuneConfig
 from adjoint.finetune.models.base import Model
 from adjoint.finetune.models.network import of_run
 from adjoint.finetune.parts import Embedding, Part, learn_classes
@@ -27,9 +28,12 @@ class RestorationModel(Model):
         drawing, self.adjoint = config.drawing, config.adjoint
         if not drawing.images:
             raise ValueError("This checkpoint restores images; name some by 'images'.")
-        if drawing.labels is not None or drawing.prompts or drawing.guidance not in (None, 1.0):
+        used = ("sampler", "steps", "images", "task", "grid", "sigma_min", "sigma_max", "options")
+        given = [f.name for f in fields(drawing) if getattr(drawing, f.name) != _default(f.name)]
+        foreign = [name for name in given if name not in used]
+        if foreign:
             raise ValueError(
-                "This checkpoint restores images; leave labels, prompts and guidance away."
+                f"This checkpoint restores images, and has no {foreign[0]!r}; leave it away."
             )
         self.pipe, self.network, self.steps = pipe, pipe.unet, drawing.steps
         pipe.scheduler = SamplerScheduler.from_config(
@@ -37,6 +41,8 @@ class RestorationModel(Model):
             sampler=drawing.sampler,
             sampler_options=drawing.options,
             grid=drawing.grid,
+            sigma_min=drawing.sigma_min,
+            sigma_max=drawing.sigma_max,
         )
         self.adjoint.check(pipe.tableau(self.steps))
         self.task = drawing.task
@@ -64,6 +70,10 @@ class RestorationModel(Model):
         labels = self.pipe.labels([self.task])
         learn_classes(self.network, () if labels is None else tuple(labels.tolist()), settings)
         return Part(self.network)
+
+
+def _default(name: str) -> object:
+    return getattr(DrawingSettings(), name)
 
 
 def _read(places: Sequence[str]) -> Tensor:

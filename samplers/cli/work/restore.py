@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0  # the main process restores them one after the other
     pipe = _opened(arguments, processes.device)
     paths = picture_paths(arguments.images)
+    if not single:
+        _check_places(arguments.output, paths)
     given = [read_any(path) for path in paths]
     prepare_folder(arguments.output.parent if single else arguments.output)
     started = time.perf_counter()
@@ -107,9 +109,27 @@ def _restored(
     return Restored(path, image, mu, found)
 
 
+def _check_places(folder: Path, paths: Sequence[Path]) -> None:
+    """Raise ValueError if a restored picture would take the place of another, or of a given one."""
+    places = [_place(folder, path) for path in paths]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            other = paths[places.index(place)]
+            raise ValueError(
+                f"{other} and {paths[number]} would both become {place}; restore them into "
+                "different folders."
+            )
+        if place.resolve() in {path.resolve() for path in paths}:
+            raise ValueError(f"{place} is one of the given pictures; choose another folder.")
+
+
+def _place(folder: Path, path: Path) -> Path:
+    return folder / f"{path.stem}.png"
+
+
 def _write_one(arguments: argparse.Namespace, done: Restored) -> None:
-    path = arguments.output / f"{done.path.stem}.png"
-    write(to_images(done.found)[0], path, _parameters(arguments, [done.path]))
+    place = _place(arguments.output, done.path)
+    write(to_images(done.found)[0], place, _parameters(arguments, [done.path]))
 
 
 def _parameters(arguments: argparse.Namespace, paths: Sequence[Path]) -> dict[str, Any]:
