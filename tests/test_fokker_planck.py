@@ -15,12 +15,18 @@ from adjoint.cli import main
 from adjoint.fokker_planck import (
     Denoiser,
     Estimator,
+    Law,
     Steps,
+    binned_wasserstein,
+    bound,
     choose_estimator,
     denoiser_of,
+    divergence,
     energy_distance,
     exact_wasserstein,
     floor,
+    grid,
+    instant,
     ode_sde_gap,
     potential_penalty,
     potential_residual,
@@ -386,7 +392,7 @@ def test_the_profile_is_zero_for_an_exact_score_and_right_for_another() -> None:
 
 def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     capsys.readouterr()
-    code = main(["residual", *words])
+    code = main(words)
     return code, *capsys.readouterr()
 
 
@@ -396,12 +402,12 @@ def test_the_command_draws_and_prints(
     output = tmp_path / "residual.png"
     few = ("--num-images", "3", "--levels", "4", "--probes", "2", "--output", str(output))
     for name in ("digits", "plain"):
-        code, out, err = command(capsys, str(places[name]), *few)
+        code, out, err = command(capsys, "residual", str(places[name]), *few)
         assert code == 0, err
         assert out.count("+-") == 4
         assert output.exists()
     given = (str(places["digits"]), str(places["grey"]), *few[2:])
-    code, out, err = command(capsys, *given, "--label", "1")
+    code, out, err = command(capsys, "residual", *given, "--label", "1")
     assert code == 0, err
     assert "+- nan" in out  # one image has no standard error
 
@@ -421,7 +427,7 @@ def test_bad_input_ends_in_one_sentence(
         (1, (str(tmp_path), *output), "is not a diffusers checkpoint"),
     ]
     for expected, words, why in cases:
-        code, _, err = command(capsys, *words)
+        code, _, err = command(capsys, "residual", *words)
         assert code == expected, err
         assert why in err
         assert err.count("adjoint: error: ") == 1
@@ -429,6 +435,54 @@ def test_bad_input_ends_in_one_sentence(
 
 
 # ------------------------------------------------------------------- between ODE and SDE samples
+
+
+@pytest.mark.parametrize("distance", ["sliced", "energy"])
+def test_the_command_compares_the_samples_of_a_checkpoint(
+    places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], distance: str
+) -> None:
+    picture = tmp_path / "gap.png"
+    few = ("--num-images", "6", "--steps", "2,4", "--batch-size", "4", "--distance", distance)
+    code, out, err = command(capsys, "gap", str(places["digits"]), *few, "--output", str(picture))
+    assert code == 0, err
+    first = out.splitlines()[2].split()
+    assert first[0] == "2"
+    # The same as the library finds, with two sets that share no seeds.
+    checkpoint = load_checkpoint(places["digits"], LoadOptions())
+    assert isinstance(checkpoint, NetworkCheckpoint)
+
+    def drawn(sampler: str, seeds: range) -> Tensor:
+        recipe = checkpoint.settle(Recipe(sampler=sampler, steps=2))
+        labels = [checkpoint.classes[i % len(checkpoint.classes)] for i in range(6)]
+        with torch.no_grad():
+            return checkpoint.draw(recipe, seeds, labels, lambda: None)
+
+    measure = {"sliced": sliced_wasserstein, "energy": energy_distance}[distance]
+    expected = measure(drawn("dpmpp-2m", range(6)), drawn("sde-dpmpp-2m", range(6, 12)))
+    assert float(first[1]) == pytest.approx(expected, rel=2e-3)
+    assert picture.exists()
+
+
+def test_gaps_that_can_not_be_measured_end_in_one_sentence(
+    places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ("--output", str(tmp_path / "gap.png"))
+    digits = str(places["digits"])
+    cases = [
+        ((digits, "--output", str(tmp_path / "folder")), "it is one picture"),
+        ((digits, "--steps", "5", *output), "take two or more"),
+        ((digits, "--ode", "sde-dpmpp-2m", *output), "take one without"),
+        ((digits, "--sde", "ddim", *output), "take one with"),
+        ((digits, "--num-images", "3", *output), "take 4 images or more"),
+        ((digits, str(places["grey"]), *output), "take --num-images 1"),
+        ((str(places["prompts"]), *output), "a network without"),
+    ]
+    for words, why in cases:
+        code, _, err = command(capsys, "gap", *words)
+        assert code == 2, err
+        assert why in err
+        assert err.count("adjoint: error: ") == 1
+        assert "Traceback" not in err
 
 
 def test_distances_of_normal_laws_are_their_closed_forms() -> None:
@@ -441,6 +495,9 @@ def test_distances_of_normal_laws_are_their_closed_forms() -> None:
     )
     few = x[:400]
     assert exact_wasserstein(few, few + shift) == pytest.approx(1.69, rel=1e-6)
+    for width in (0.3, 0.1):
+        binned = binned_wasserstein(few, few + shift, width)
+        assert abs(math.sqrt(binned) - 1.3) < width * math.sqrt(3)
     # E|a - b| of numbers: 2 / sqrt(pi) for normal ones, sqrt(6 / pi) if one has twice the spread.
     a, b = normal(3000, 1), math.sqrt(2) * normal(3000, 1, seed=9)
     expected = 2 * math.sqrt(6 / math.pi) - 2 / math.sqrt(math.pi) - 2 * math.sqrt(2 / math.pi)
@@ -492,3 +549,57 @@ def test_sets_that_can_not_be_compared_are_refused() -> None:
     for wrong in (normal(4, 3), normal(1, 2)):
         with pytest.raises(ValueError, match="samples must have one shape"):
             energy_distance(normal(4, 2), wrong)
+
+
+# ------------------------------------------------------------------------- bounded by the residual
+
+
+@pytest.mark.parametrize("amount", [0.3, -0.2])
+def test_the_residual_says_how_far_a_score_is_from_that_of_its_own_samples(amount: float) -> None:
+    """A wrong score -a(t) x, whose samples of the SDE and of the ODE are normal at all times."""
+    schedule = VPLinear(t_min=0.05)
+    t = torch.linspace(schedule.t_min, schedule.t_max, 2001, dtype=torch.float64)
+    a = (1 + amount * torch.sin(3 * t)) / (0.25 * schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2)
+    f, g2 = schedule.drift(t), schedule.diffusion_squared(t)
+
+    def phi(x: Tensor, when: Tensor) -> Tensor:
+        variance = 0.25 * schedule.alpha(when) ** 2 + schedule.sigma(when) ** 2
+        return -(1 + amount * torch.sin(3 * when)) / variance * x.square().sum(dim=1) / 2
+
+    # Back from the noise: dP/dt = 2 (f + g^2 a) P - g^2 of the SDE, and (2 f + g^2 a) P of the ODE.
+    sde = backwards(t, 2 * (f + g2 * a), g2, schedule)
+    ode = backwards(t, 2 * f + g2 * a, torch.zeros_like(g2), schedule)
+    places = grid(8.0, 81)
+    rows = [
+        instant(phi, schedule, t[i], normal_law(places, sde[i]), places)
+        for i in range(0, len(t), 20)
+    ]
+    steps = t[::20]
+    start = divergence(normal_law(places, sde[-1]), phi, t[-1])
+    found = bound(rows, start)
+    error = torch.trapezoid(g2 * (1 / sde - a) ** 2 * sde, t)  # 1/2 g^2 E |s - grad log q|^2
+    end = divergence(normal_law(places, sde[0]), phi, t[0])
+    # Both sides by the trapezoidal rule: refine the coarse one by Richardson's.
+    coarse = bound(rows[::2], start)
+    refined = (4 * found.score_error - coarse.score_error) / 3
+    assert refined == pytest.approx(float(error) + end, abs=1e-6)
+    assert [row.t for row in rows] == steps.tolist()
+    steepest = torch.tensor([row.steepness for row in rows], dtype=torch.float64)
+    torch.testing.assert_close(steepest, (-g2 / 2 * a - f)[::20])
+    gap = 2 * float((sde[0].sqrt() - ode[0].sqrt()) ** 2)
+    assert 1e-4 < gap < found.distance_squared
+
+
+def backwards(t: Tensor, rate: Tensor, source: Tensor, schedule: Schedule) -> Tensor:
+    """P' = rate P - source from the noise to the data, by an exact factor and Simpson's rule."""
+    from scipy.integrate import cumulative_simpson
+
+    grown = torch.from_numpy(cumulative_simpson(rate.numpy(), x=t.numpy(), initial=0))
+    inner = (-grown).exp() * source
+    summed = torch.from_numpy(cumulative_simpson(inner.numpy(), x=t.numpy(), initial=0))
+    constant = schedule.sigma(t[-1]) ** 2 * (-grown[-1]).exp() + summed[-1]
+    return grown.exp() * (constant - summed)
+
+
+def normal_law(places: Tensor, variance: Tensor) -> Law:
+    return Law(places, (-places.square().sum(dim=1) / (2 * variance)).softmax(dim=0))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adjoint.cli import finetune, residual, rewards
+from adjoint.cli import finetune, gap, residual, rewards
 from samplers.cli.arguments import Parser, program
 from samplers.cli.ending import run_program
 
-_COMMANDS = (finetune, rewards, residual)
+_COMMANDS = (finetune, rewards, residual, gap)
 
 _TOUR = """\
 a tour:
@@ -21,6 +21,7 @@ a tour:
   adjoint residual assets/digits --output residual.png
                                                   how far a network is from the score of any
                                                   diffusion process, at each noise level
+  adjoint gap assets/digits --output gap.png      how far its ODE samples are from its SDE samples
 
 exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
 """

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adjoint.fokker_planck.law import Law, of_samples, on_cells
+
 Distance = Callable[[Tensor, Tensor], float]
 """Of two sets of samples [N, ...]."""
 
@@ -50,6 +52,21 @@ def exact_wasserstein(a: Tensor, b: Tensor) -> float:
 
     Raises ValueError without the package POT.
     """
+    return _transport(*map(of_samples, _flat(a, b)))
+
+
+def binned_wasserstein(a: Tensor, b: Tensor, width: float) -> float:
+    """The squared distance W_2^2 of two sets, each point moved to the middle of its cell.
+
+    width: of the cells, which lie wherever there are points. W_2 errs by ``width sqrt(d)`` at most.
+        For 10^5 points in the plane and more.
+
+    Raises ValueError without the package POT.
+    """
+    return _transport(*(on_cells(points, width) for points in _flat(a, b)))
+
+
+def _transport(one: Law, other: Law) -> float:
     try:
         import ot
     except ModuleNotFoundError as error:
@@ -57,8 +74,10 @@ def exact_wasserstein(a: Tensor, b: Tensor) -> float:
             "The exact distance needs the package POT; install it with "
             "pip install 'retrograde[transport]'."
         ) from error
-    x, y = (points.double().cpu().numpy() for points in _flat(a, b))
-    return float(ot.emd2([], [], ot.dist(x, y), numItermax=10_000_000))
+    (x, p), (y, q) = (
+        (each.places.cpu().numpy(), each.shares.cpu().numpy()) for each in (one, other)
+    )
+    return float(ot.emd2(p, q, ot.dist(x, y), numItermax=10_000_000))
 
 
 def _flat(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

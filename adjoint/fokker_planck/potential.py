@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
 
 from samplers.schedule import Schedule
 
@@ -26,19 +25,16 @@ Potential = Callable[[Tensor, Tensor], Tensor]
 
 def potential_residual(phi: Potential, schedule: Schedule, x: Tensor, t: Tensor) -> Tensor:
     """R at each point [B], by exact derivatives; gradients pass through it to weights of phi."""
-
-    def score(at: Tensor) -> Tensor:
-        found: Tensor = grad(lambda point: phi(point, t).sum())(at)
-        return found
-
-    time = t.double()
+    x, t = x.detach().requires_grad_(), t.detach().requires_grad_()
+    with torch.enable_grad():
+        score, slope = _slopes(phi(x, t), x, t)
+        second = [_slopes(each, x)[0][:, i] for i, each in enumerate(score.unbind(dim=1))]
+    time = t.detach().double()
     drift, spread = schedule.drift(time).to(x), schedule.diffusion_squared(time).to(x)
-    slope = grad(lambda when: phi(x, when).sum())(t)
-    s = score(x)
-    axes = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    laplacian = torch.stack(
-        [jvp(score, (x,), (axis.expand_as(x),))[1][:, i] for i, axis in enumerate(axes)]
-    ).sum(dim=0)
-    advection = drift * (x.shape[1] + (x * s).sum(dim=1))
-    found: Tensor = slope + advection - spread / 2 * (laplacian + s.square().sum(dim=1))
-    return found
+    advection = drift * (x.shape[1] + (x * score).sum(dim=1))
+    return slope + advection - spread / 2 * (sum(second) + score.square().sum(dim=1))
+
+
+def _slopes(values: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Of each value, which depends on its own point alone."""
+    return torch.autograd.grad(values.sum(), inputs, create_graph=True)
