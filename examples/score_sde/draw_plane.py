@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,6 +23,7 @@ from samplers.sample import sample
 from samplers.training import CHECKPOINT, load_average, seeded
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from examples.points import density
 from examples.score_sde.plane import (
     SCHEDULES,
     SQUARES,
@@ -42,7 +42,6 @@ LINES = 100
 PIXELS = 176
 EDGE = 0.65 * SQUARES
 """Half the side of a picture: the board with a margin."""
-INK = (24, 60, 120)
 HEADINGS = {"ve": "VE", "vp": "VP", "sub-vp": "sub-VP"}
 
 
@@ -131,17 +130,9 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: Tensor) -> float:
 
 
 def cell(measured: Measured) -> Cell:
-    return Cell((density(measured.points),), (f"distance {measured.distance:.3f}",))
-
-
-def density(points: Tensor) -> Image.Image:
-    """How many points fall on each pixel: paper for none, ink for twice the mean on the board."""
-    x, y = points.double().numpy().T
-    range_ = [(-EDGE, EDGE), (-EDGE, EDGE)]
-    counts = np.histogram2d(-y, x, bins=PIXELS, range=range_)[0]
-    pixels_of_data = (PIXELS / (2 * EDGE) * SQUARES) ** 2 / 2
-    shade = np.minimum(counts * pixels_of_data / len(points) / 2, 1)[:, :, None]
-    return Image.fromarray((255 + shade * (np.array(INK) - 255)).round().astype(np.uint8))
+    # Ink for twice the mean on the dark squares.
+    picture = density(measured.points, EDGE, 4 / SQUARES**2, PIXELS)
+    return Cell((picture,), (f"distance {measured.distance:.3f}",))
 
 
 def line(name: str, measured: Measured) -> str:

@@ -93,8 +93,8 @@ def _data(
     pictures = read_pictures(arguments.images, checkpoint.image_shape)
     if len(pictures) < count:
         raise ValueError(
-            f"{counted(len(pictures), 'image')} of the data came for sets of {count}; give more, or take "
-            f"--num-images {len(pictures)}."
+            f"{counted(len(pictures), 'image')} of the data came for sets of {count}; give more, "
+            f"or take --num-images {len(pictures)}."
         )
     return values_of(torch.cat([picture.levels for picture in pictures[:count]]))
 
