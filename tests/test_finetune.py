@@ -74,6 +74,10 @@ def endless_slope(images: Tensor) -> Tensor:
     return (0 * images).sum((1, 2, 3)).clamp(min=0).sqrt()
 
 
+def same_for_all(images: Tensor) -> Tensor:
+    return 0 * images.mean((1, 2, 3))
+
+
 def own(function: object) -> str:
     return f"{__name__}:{getattr(function, '__name__')}"  # noqa: B009  an object has no such name
 
@@ -305,6 +309,24 @@ def test_checkpoints_that_are_asked_for_nothing(
         assert not torch.equal(before[key], after[key])
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own
+@pytest.mark.parametrize("name", ["digits", "plain", "latents"])
+@pytest.mark.parametrize("penalty", ["residual", "solver-cost"])
+def test_a_penalty_is_lowered_beside_the_reward(
+    penalty: str, name: str, places: dict[str, Path], tmp_path: Path
+) -> None:
+    """The reward has no slope here, so that the penalty alone moves the network."""
+    table = {"what": penalty, "weight": 1.0, "images": 4, "batch": 4}
+    training = {"steps": 20, "learning_rate": 3e-3}
+    finetune(
+        config(places[name], tmp_path, reward={"name": own(same_for_all)}, training=training,
+               penalty=table)
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    logs = [math.log(line["penalty"]) for line in lines]  # they scatter with the noise level
+    assert sum(logs[-10:]) < sum(logs[:10])
+
+
 def test_a_tracker_gets_the_log(places: dict[str, Path], tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -406,6 +428,19 @@ def test_what_a_pipeline_learned_is_used_as_diffusers_does(
     }
     for what, expected in after.items():
         assert float(dark(images[what]).mean()) == pytest.approx(expected, rel=1e-4), what
+
+
+def test_a_penalty_needs_a_network_that_draws_from_noise_alone(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    penalty = {"what": "residual", "weight": 1.0, "images": 2, "batch": 1}
+    restoring = {"images": [str(places["colours"])], "task": "rainy"}
+    for name, drawing in (("prompts", PROMPTS), ("restoration", restoring)):
+        settings = tables(places[name], tmp_path, drawing=drawing, penalty=penalty)
+        with pytest.raises(ValueError, match=r"leave \[penalty\] away"):
+            finetune(config_of(settings))
+    with pytest.raises(ValueError, match="noise moves none"):
+        config(places["digits"], tmp_path, "noise", penalty=penalty)
 
 
 # ------------------------------------------------------------------------------- restoration
@@ -583,6 +618,10 @@ def sentence(capsys: pytest.CaptureFixture[str], code: int, *command: str) -> st
         ({"reward": {"name": own(detached)}}, "without a gradient"),
         ({"reward": {"name": own(dark), "weight": "much"}}, "is 'much'; it must be a number"),
         ({"pictures": {"count": 0}}, "pictures are every 0, count 0"),
+        ({"penalty": {"what": "luck", "weight": 1.0}}, "what"),
+        ({"penalty": {"what": "residual"}}, "needs the option 'weight'"),
+        ({"penalty": {"what": "residual", "weight": -1.0}}, "it must be positive"),
+        ({"penalty": {"what": "residual", "weight": 1.0, "batch": 40}}, "at 40 of 32 images"),
         ({"checkpoint": 3}, "it must be a path"),
     ],
 )

@@ -19,6 +19,7 @@ from adjoint.fokker_planck import (
     Steps,
     binned_wasserstein,
     bound,
+    centred,
     choose_estimator,
     denoiser_of,
     divergence,
@@ -502,6 +503,22 @@ def test_distances_of_normal_laws_are_their_closed_forms() -> None:
     a, b = normal(3000, 1), math.sqrt(2) * normal(3000, 1, seed=9)
     expected = 2 * math.sqrt(6 / math.pi) - 2 / math.sqrt(math.pi) - 2 * math.sqrt(2 / math.pi)
     assert energy_distance(a, b) == pytest.approx(expected, abs=0.02)
+
+
+def test_the_centred_distance_is_that_of_the_laws() -> None:
+    """Of a shift by 0.5 in two dimensions, within four standard errors; of one law, none."""
+    for shift in (0.0, 0.5):
+        found = torch.tensor(
+            [
+                centred(normal(200, 2, seed=i), normal(200, 2, seed=100 + i) + shift)
+                for i in range(40)
+            ]
+        )
+        error = float(found.std()) / math.sqrt(40)
+        assert abs(float(found.mean()) - 2 * shift**2) < 4 * error
+        assert error < 0.03
+    # What chance has made of it: more than that shift of 0.1 is.
+    assert sliced_wasserstein(normal(200, 2), normal(200, 2, seed=1)) > 0.01
 
 
 def test_the_distance_of_a_law_from_itself_is_that_of_chance() -> None:

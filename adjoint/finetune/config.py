@@ -15,6 +15,7 @@ from adjoint.checkpoint import Checkpoint
 from adjoint.continuous import Backsolve, Recorded
 from adjoint.direct import Direct
 from adjoint.finetune.parts import Embedding, LoRA, Noise, Optimised, Weights
+from adjoint.finetune.penalty import Penalty
 from adjoint.options import chosen_options, near, options_of
 from adjoint.reversible import Reversible
 from adjoint.rewards import get_reward
@@ -97,6 +98,7 @@ class FinetuneConfig:
 
     checkpoint: a diffusers folder.
     output: the folder of the run.
+    penalty: beside the reward, if there is any.
     """
 
     checkpoint: Path
@@ -107,6 +109,7 @@ class FinetuneConfig:
     drawing: DrawingSettings = field(default_factory=DrawingSettings)
     adjoint: Adjoint = field(default_factory=Checkpoint)
     pictures: Pictures = field(default_factory=Pictures)
+    penalty: Penalty | None = None
 
     def __post_init__(self) -> None:
         count = self.training.batch_size
@@ -115,6 +118,8 @@ class FinetuneConfig:
                 f"The noise of {self.optimised.count} images is optimised, in batches of {count}; "
                 "make the batch_size their count, so that all move in every step."
             )
+        if isinstance(self.optimised, Noise) and self.penalty is not None:
+            raise ValueError("A penalty is of the network, and noise moves none; leave it away.")
 
 
 def _truncated(last: int | tuple[int, int]) -> Truncated:
@@ -137,7 +142,7 @@ _WAYS: dict[str, Callable[..., Any]] = {
 }
 _TABLES = (
     *("checkpoint", "output", "optimise", "reward"),
-    *("drawing", "adjoint", "training", "pictures"),
+    *("drawing", "adjoint", "training", "pictures", "penalty"),
 )
 # A step may take a minute here, so each has its line.
 _TRAINING: dict[str, Any] = {"log_every": 1, "checkpoint_every": 10, "average_decay": 0.9}
@@ -181,6 +186,7 @@ def config_of(tables: Mapping[str, Any], subject: str = "The config") -> Finetun
         _built(DrawingSettings, _table(tables, "drawing"), "[drawing]"),
         _variant(tables.get("adjoint", {"way": "checkpoint"}), "adjoint", "way", _WAYS),
         _built(Pictures, _table(tables, "pictures"), "[pictures]"),
+        _built(Penalty, _table(tables, "penalty"), "[penalty]") if "penalty" in tables else None,
     )
 
 

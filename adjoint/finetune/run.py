@@ -21,9 +21,11 @@ from adjoint.finetune.results import Drawn, write_comparison, write_curve, write
 from adjoint.learning import Draw, Sampled, reward_loss
 from adjoint.rewards import Place, Reward, build_reward
 from samplers.files import replacing
-from samplers.training import LOG, Every, train
+from samplers.training import LOG, Every, Objective, train
 
 SETTINGS = "settings.json"
+_OWN = 2**40
+"""The first seed of the images at which a penalty is taken; no picture shows them."""
 
 # What may change when a run goes on.
 _FREE = ("output", "pictures.", "training.log_every", "training.checkpoint_every",
@@ -77,6 +79,7 @@ class _Run:
         self.terms = [_Term(term, place) for term in config.rewards]
         part = self.model.part(config.optimised, config.training.seed)
         self.sampled = Sampled(part, self._draw()).to(device)
+        self.penalty = self._penalty()
 
     def train(self, main: bool) -> Outcome:
         config = self.config
@@ -94,6 +97,7 @@ class _Run:
             reward_loss(self._reward),
             config.training,
             config.output,
+            penalty=self.penalty,
             callback=Every(every, picture) if every else None,
         )
         return self._finish(average, before, main)
@@ -118,6 +122,18 @@ class _Run:
         """The weighted sum of the terms."""
         told = asked if self.model.asked else None
         return torch.stack([t.weight * t(images, told) for t in self.terms]).sum(dim=0)
+
+    @torch.no_grad()
+    def _penalty(self) -> Objective | None:
+        """At images that the network draws as it is before it learns."""
+        settings = self.config.penalty
+        if settings is None:
+            return None
+        index = torch.arange(settings.images)
+        asked = _asked(self.model, settings.images)
+        images = self.sampled(_OWN + index, asked, index.to(self.device))
+        told = asked.to(self.device) if self.model.asked else None
+        return self.model.penalty(settings, images, told)
 
     def _draw(self) -> Draw:
         """How the part draws; a plain function, which copies of the module share."""

@@ -14,6 +14,7 @@ from adjoint.fokker_planck.denoiser import Denoiser, denoiser_of
 from adjoint.fokker_planck.gap import (
     Gap,
     binned_wasserstein,
+    centred,
     energy_distance,
     exact_wasserstein,
     floor,
@@ -49,6 +50,7 @@ __all__ = [
     "Steps",
     "binned_wasserstein",
     "bound",
+    "centred",
     "choose_estimator",
     "denoiser_of",
     "divergence",

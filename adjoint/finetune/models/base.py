@@ -25,8 +25,10 @@ from adjoint.finetune.parts import (
     merge_adapter,
     train_weights,
 )
+from adjoint.finetune.penalty import Penalty
 from samplers.checkpoint import read_index
 from samplers.files import replacing
+from samplers.training import Objective
 
 ADAPTER = "pytorch_lora_weights.safetensors"
 """The file in which diffusers looks for an adapter."""
@@ -63,6 +65,16 @@ class Model(abc.ABC):
     @abc.abstractmethod
     def with_embedding(self, settings: Embedding) -> Part:
         """The part whose embedding is learned; ValueError if this checkpoint has none."""
+
+    def penalty(self, settings: Penalty, images: Tensor, asked: Tensor | None) -> Objective:
+        """A penalty of the network, at images that show what they were asked to.
+
+        Raises ValueError if there is none for this checkpoint.
+        """
+        raise ValueError(
+            "A penalty is for networks without a prompt that draw from noise alone; leave "
+            "[penalty] away."
+        )
 
     def part(self, optimised: Optimised, seed: int) -> Part:
         """The module that holds what is optimised; ValueError if this checkpoint has no such."""

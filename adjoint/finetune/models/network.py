@@ -12,8 +12,10 @@ from adjoint.base import Adjoint
 from adjoint.finetune.config import DrawingSettings, FinetuneConfig
 from adjoint.finetune.models.base import Model
 from adjoint.finetune.parts import Embedding, Part, learn_classes
+from adjoint.finetune.penalty import Penalty, penalty_of
 from adjoint.truncated import Truncated
 from samplers.checkpoint import NetworkCheckpoint
+from samplers.training import Objective
 
 
 class NetworkModel(Model):
@@ -44,6 +46,10 @@ class NetworkModel(Model):
             asked,
             adjoint=of_run(self.adjoint, seeds) if torch.is_grad_enabled() else None,
         )
+
+    def penalty(self, settings: Penalty, images: Tensor, asked: Tensor | None) -> Objective:
+        told = () if asked is None else (asked,)
+        return penalty_of(settings, self.checkpoint, self.checkpoint.encode(images), *told)
 
     def with_embedding(self, settings: Embedding) -> Part:
         learn_classes(self.network, self.asked, settings)
