@@ -159,10 +159,14 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return float(mean + trace)
 
 
+def load_unet() -> diffusers.UNet2DModel:
+    return diffusers.UNet2DModel.from_pretrained(CHECKPOINT, subfolder="unet").eval()
+
+
 def load_network(
     device: torch.device = CPU,
 ) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]:
-    network = diffusers.UNet2DModel.from_pretrained(CHECKPOINT, subfolder="unet").eval().to(device)
+    network = load_unet().to(device)
     weights = CHECKPOINT / "unet" / "diffusion_pytorch_model.safetensors"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
 
@@ -245,7 +249,7 @@ class Bench:
     @cached_property
     def judge(self) -> Judge:
         classifier = load_classifier(ROOT / "assets" / "digits-classifier")
-        return Judge(classifier, _real_images(self.data, "test"))
+        return Judge(classifier, real_images(self.data, "test"))
 
     @cached_property
     def solution(self) -> Tensor:
@@ -272,7 +276,7 @@ class Bench:
         """The distance of as many real training images to the test images."""
 
         def measure() -> float:
-            real = torch.split(_real_images(self.data, "train")[:IMAGES], 500)
+            real = torch.split(real_images(self.data, "train")[:IMAGES], 500)
             features = torch.cat([self.judge.classifier.features(batch) for batch in real])
             return frechet_distance(features, self.judge.real)
 
@@ -353,7 +357,7 @@ def report(bench: Bench) -> Path:
     )
 
 
-def _real_images(data: Path, split: Literal["train", "test"] = "test") -> Tensor:
+def real_images(data: Path, split: Literal["train", "test"] = "test") -> Tensor:
     images: Tensor = digits(data, split).tensors[0]
     return images
 

@@ -249,6 +249,14 @@ def test_attention_has_no_forward_derivative_on_a_cpu() -> None:
                 residual(denoiser, z, log_rho, probes, "forward")
 
 
+def test_attention_has_no_second_derivative_on_a_cpu_so_it_is_trained_by_differences() -> None:
+    denoiser, z, log_rho, probes = digits_at(torch.float32)
+    assert choose_estimator(denoiser, z, log_rho) == "stencil"
+    squared_norm(residual(denoiser, z.requires_grad_(), log_rho, probes))[0].backward()
+    assert z.grad is not None
+    assert bool(z.grad.isfinite().all())
+
+
 def test_the_choice_knows_conditions_that_belong_to_samples() -> None:
     """A network of layers with forward derivatives, and a label for each sample of the batch."""
     table = normal(4, 2)

@@ -108,18 +108,35 @@ def residual(
 
 def choose_estimator(denoiser: Denoiser, z: Tensor, log_rho: Tensor) -> Estimator:
     """``forward`` if every layer has forward derivatives (attention on a CPU has none); else
-    ``stencil`` in float64 and ``pullback`` in float32.
+    ``stencil`` in float64 and ``pullback`` in float32, or ``stencil`` there as well where gradients
+    are recorded and a layer has no second derivative (attention on a CPU has none, either).
 
     It tries on this very batch, for conditions may belong to its samples, and does nothing else
     with the result: choose once, and pass the name on.
     """
+    if _works(lambda: _forward(denoiser, z, log_rho, torch.ones_like(z[None]))):
+        return "forward"
+    if z.dtype == torch.float64:
+        return "stencil"
+    if torch.is_grad_enabled() and not _works(lambda: _second_derivative(denoiser, z, log_rho)):
+        return "stencil"
+    return "pullback"
+
+
+def _works(attempt: Callable[[], object]) -> bool:
     try:
-        _forward(denoiser, z, log_rho, torch.ones_like(z[None]))
+        attempt()
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError):
-        return "stencil" if z.dtype == torch.float64 else "pullback"
-    return "forward"
+        return False
+    return True
+
+
+def _second_derivative(denoiser: Denoiser, z: Tensor, log_rho: Tensor) -> Tensor:
+    point = z.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(denoiser(point, log_rho).sum(), point, create_graph=True)
+    return torch.autograd.grad(slope.sum(), point)[0]
 
 
 def squared_norms(found: Residual) -> Tensor:

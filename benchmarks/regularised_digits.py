@@ -1,0 +1,189 @@
+"""What penalties make of the network of digits: residual, gap, quality, calls of a solver.
+
+    python -m benchmarks.regularised_digits --data data/mnist [--runs runs/regularised]
+
+Measures the bundled network and those that ``examples/fokker_planck/train_digits.py`` trained
+further, without a penalty and with each. A run is measured once and kept in
+``docs/benchmarks/regularised_digits.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from adjoint.fokker_planck import (
+    centred,
+    denoiser_of,
+    residual_profile,
+    sliced_wasserstein,
+)
+from benchmarks.digits import ROOT, Judge, Kept, real_images
+from benchmarks.report import mean_and_error, table, write
+from samplers.adaptive import sample_adaptive
+from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.integrate import Adaptive
+from samplers.noise import initial_noise
+from samplers.pictures import curve, write_png
+
+sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]
+from classifier import load_classifier  # noqa: E402  an example's
+
+from examples.fokker_planck.train_digits import CHECKPOINT, WEIGHTS, run_folder  # noqa: E402
+
+KEPT = ROOT / "docs" / "benchmarks" / "regularised_digits.json"
+PICTURE = ROOT / "assets" / "pictures" / "regularised-residual.png"
+COUNT, BATCH, PARTS = 1000, 100, 5
+"""Images of either sampler, those drawn at once, and the sets in which they are compared."""
+STEPS = 25
+ODE, SDE = "dpmpp-2m", "sde-dpmpp-2m"
+LEVELS = np.geomspace(0.03, 40, 9).tolist()
+NOISY, PROBES = 32, 4
+TOLERANCE, SOLVED = 1e-3, 50
+RUNS = {
+    "as bundled": CHECKPOINT,
+    **{
+        f"trained on, {name}": run_folder(Path(), name, weight) / "pipeline"
+        for name, weight in WEIGHTS.items()
+    },
+}
+
+
+def load(path: Path) -> NetworkCheckpoint:
+    checkpoint = load_checkpoint(path, LoadOptions())
+    assert isinstance(checkpoint, NetworkCheckpoint)
+    return checkpoint
+
+
+@torch.no_grad()
+def measure(path: Path, data: Path) -> dict[str, Any]:
+    checkpoint, real = load(path), real_images(data, "test")
+    judge = Judge(load_classifier(ROOT / "assets" / "digits-classifier"), real)
+    labels = torch.arange(COUNT) % 10
+    ode = images(checkpoint, ODE, range(COUNT))
+    sde = images(checkpoint, SDE, range(COUNT, 2 * COUNT))
+    pairs = zip(ode.chunk(PARTS), sde.chunk(PARTS), strict=True)
+    gaps = [centred(a, b, sliced_wasserstein) for a, b in pairs]
+    return {
+        "gap": mean_and_error(gaps),
+        "frechet_ode": judge.law(ode, labels)["frechet"],
+        "frechet_sde": judge.law(sde, labels)["frechet"],
+        "agreement_sde": judge.law(sde, labels)["agreement"],
+        "residual": residuals(checkpoint, real[:NOISY]),
+        "nfe": mean_and_error(calls(checkpoint)),
+    }
+
+
+def images(checkpoint: NetworkCheckpoint, sampler: str, seeds: Sequence[int]) -> Tensor:
+    recipe = checkpoint.settle(Recipe(sampler=sampler, steps=STEPS, grid="trailing"))
+    drawn = []
+    for first in tqdm(range(0, len(seeds), BATCH), sampler, leave=False):
+        own = seeds[first : first + BATCH]
+        drawn.append(checkpoint.draw(recipe, own, [s % 10 for s in own], lambda: None))
+    return torch.cat(drawn).clamp(-1, 1)
+
+
+def residuals(checkpoint: NetworkCheckpoint, x0: Tensor) -> list[tuple[float, float, float]]:
+    """(rho, the mean of |R|^2 / d, its standard error), at real digits without a label."""
+    checkpoint.network.double()
+    own, none = checkpoint.settings, torch.full((NOISY,), checkpoint.null_label or 0)
+    denoiser = denoiser_of(checkpoint.conditional(), own.schedule, own.prediction, none)
+    levels, _ = residual_profile(denoiser, x0.double(), LEVELS, probes=PROBES)
+    checkpoint.network.float()
+    return [(level.rho, level.squared, level.error) for level in levels]
+
+
+def calls(checkpoint: NetworkCheckpoint) -> list[int]:
+    """Network calls of each image at the tolerance."""
+    own, seeds = checkpoint.settings, tuple(range(SOLVED))
+    x_T = initial_noise(seeds, checkpoint.shape).float() * float(own.schedule.noisiest.sigma)
+    found = sample_adaptive(
+        checkpoint.conditional(),
+        x_T,
+        schedule=own.schedule,
+        prediction=own.prediction,
+        conditions=(torch.arange(SOLVED) % 10,),
+        settings=Adaptive(rtol=TOLERANCE, atol=TOLERANCE),
+        sigma_min=0.02,
+    )
+    return [int(nfe) for nfe in found.nfe]
+
+
+# ------------------------------------------------------------------------------------ the report
+
+
+Results = dict[str, dict[str, Any]]
+
+
+def quality(results: Results) -> str:
+    rows = []
+    for name, found in results.items():
+        total = [level[1] for level in found["residual"]]
+        errors = [level[2] for level in found["residual"]]
+        rows.append(
+            [
+                name,
+                f"{np.mean(total):.4f} ± {np.linalg.norm(errors) / len(errors):.4f}",
+                "{:.2f} ± {:.2f}".format(*found["gap"]),
+                f"{found['frechet_ode']:.2f}",
+                f"{found['frechet_sde']:.2f}",
+                f"{found['agreement_sde']:.1%}",
+                "{:.1f} ± {:.1f}".format(*found["nfe"]),
+            ]
+        )
+    head = ["network", "residual", "gap", "Fréchet, ODE", "Fréchet, SDE", "right class", "calls"]
+    return table(head, rows)
+
+
+def picture(results: Results) -> None:
+    lines = {
+        name: [(math.log10(rho), math.sqrt(max(squared, 0.0))) for rho, squared, _ in
+               found["residual"]]
+        for name, found in results.items()
+    }  # fmt: skip
+    write_png(curve(lines, "log10 of sigma / alpha"), PICTURE, {"images": NOISY})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data/mnist"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/regularised"))
+    arguments = parser.parse_args()
+    kept = Kept(KEPT, "in 400 steps from seed 0")
+    for name, path in RUNS.items():
+        place = path if path.is_absolute() else arguments.runs / path
+        if name in kept.read() or place.exists():
+            kept.get(name, partial(measure, place, arguments.data))
+    results = {name: kept.read()[name] for name in RUNS if name in kept.read()}
+    picture(results)
+    print(
+        write(
+            "regularised_digits",
+            "Penalties on the network of digits",
+            "The bundled network, and the same trained on for 400 steps of 32 digits by "
+            "`examples/fokker_planck/train_digits.py`, without a penalty, with that on the "
+            f"residual (w_R = {WEIGHTS['residual']:g}), and with that on the error of an adaptive "
+            f"solver's step (w = {WEIGHTS['solver-cost']:g}).",
+            "The residual is the mean of |R|²/d over nine noise levels from 0.03 to 40 and "
+            f"{NOISY} real digits. The gap is the squared sliced Wasserstein distance of {COUNT:,} "
+            f"images of `{ODE}` and as many of `{SDE}` in {STEPS} steps, without what chance makes "
+            f"of it, in {PARTS} parts. Fréchet distances are of those images; calls are those of "
+            f"`{Adaptive().method}` at a tolerance of {TOLERANCE:g}, for each of {SOLVED} digits.",
+            quality(results),
+            "Written by `python -m benchmarks.regularised_digits`.",
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
