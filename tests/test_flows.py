@@ -1,0 +1,150 @@
+"""Flows as data: the family they are drawn from, clips and their files, simulations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from text2pde.channel import Channel, Flow
+from text2pde.flows.clip import Clip, load_clip, save_clip
+from text2pde.flows.cylinder import Family, draw, draw_held_out
+from text2pde.flows.simulate import Recording, frames_of, simulate
+from text2pde.mesh import Kind
+from text2pde.solver import navier_stokes
+from text2pde.solver.meshing import Sizes
+from text2pde.solver.navier_stokes import DivergedError
+
+FLOW = Flow(Channel(x=0.3, y=0.2, radius=0.05), speed=1.0)
+COARSE = Sizes(near=0.5, far=0.1)
+SHORT = Recording(frames=3, interval=0.1, settling=0.2)
+
+
+@cache
+def short_clip() -> Clip:
+    return simulate(FLOW, SHORT, COARSE)
+
+
+# --------------------------------------------------------------------------------------- family
+
+
+def test_a_family_fills_its_ranges_but_for_what_is_held_out() -> None:
+    family = Family()
+    flows = draw(family, 256)
+    reynolds = np.array([flow.reynolds for flow in flows])
+    assert family.held_out is not None
+    low, high = family.held_out
+    assert not ((reynolds > low) & (reynolds < high)).any()
+    for values, (least, most) in (
+        (reynolds, family.reynolds),
+        ([flow.channel.radius for flow in flows], family.radius),
+        ([flow.channel.x for flow in flows], family.x),
+        ([flow.channel.y for flow in flows], family.y),
+    ):
+        assert least <= min(values) < least + 0.02 * (most - least)
+        assert most - 0.02 * (most - least) < max(values) <= most
+    inside = [flow.reynolds for flow in draw_held_out(family, 32)]
+    assert low <= min(inside)
+    assert max(inside) <= high
+
+
+def test_the_first_of_many_flows_are_those_of_few() -> None:
+    assert draw(Family(), 5) == draw(Family(), 50)[:5]
+    assert draw(Family(), 5, seed=1) != draw(Family(), 5)
+
+
+def test_impossible_families_are_refused() -> None:
+    with pytest.raises(ValueError, match="radius goes from"):
+        Family(radius=(0.06, 0.04))
+    with pytest.raises(ValueError, match="must lie within"):
+        Family(held_out=(10.0, 20.0))
+    with pytest.raises(ValueError, match="held out of this family"):
+        draw_held_out(Family(held_out=None), 1)
+
+
+# ----------------------------------------------------------------------------------- simulation
+
+
+def test_a_clip_holds_what_flows() -> None:
+    clip = short_clip()
+    assert clip.fields.shape == (3, len(clip.mesh.nodes), 3)
+    np.testing.assert_allclose(np.diff(clip.times), 0.1 * 0.1 / 1.0)  # interval D / U
+    u = clip.fields[..., 0]
+    assert np.abs(clip.fields[:, clip.mesh.kinds == Kind.CYLINDER, :2]).max() == 0
+    assert np.abs(clip.fields[:, clip.mesh.kinds == Kind.WALL, :2]).max() == 0
+    inlet = clip.mesh.kinds == Kind.INLET
+    np.testing.assert_allclose(u[0, inlet], FLOW.inlet(clip.mesh.nodes[inlet, 1]), rtol=1e-6)
+    assert np.abs(np.diff(clip.fields, axis=0)).max() > 1e-3
+    again = simulate(FLOW, SHORT, COARSE)
+    assert np.array_equal(again.fields, clip.fields)
+
+
+def test_progress_is_told_frame_by_frame() -> None:
+    told: list[int] = []
+    simulate(FLOW, SHORT, COARSE, lambda: told.append(1))
+    assert len(told) == frames_of(SHORT) == 5
+
+
+def test_flows_that_are_alike_have_clips_that_are_alike() -> None:
+    """In units of D / U and U only the Reynolds number and the shape count."""
+    twice = replace(FLOW, speed=2 * FLOW.speed, viscosity=2 * FLOW.viscosity)
+    assert twice.reynolds == pytest.approx(FLOW.reynolds)
+    one, other = short_clip(), simulate(twice, SHORT, COARSE)
+    np.testing.assert_allclose(other.times, one.times / 2)
+    np.testing.assert_allclose(other.fields[..., :2] / 2, one.fields[..., :2], atol=1e-6)
+    np.testing.assert_allclose(other.fields[..., 2] / 4, one.fields[..., 2], atol=1e-5)
+
+
+def test_a_flow_that_diverges_is_tried_with_shorter_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(navier_stokes, "SAFETY", 2.0)
+    # Eight times too long, as it should be after three halvings.
+    with np.errstate(over="ignore", invalid="ignore"):
+        clip = simulate(FLOW, replace(SHORT, settling=2.0), COARSE)
+        assert np.isfinite(clip.fields).all()
+        monkeypatch.setattr(navier_stokes, "SAFETY", 1000.0)
+        with pytest.raises(DivergedError, match="take a finer mesh"):
+            simulate(FLOW, Recording(frames=2, interval=20.0, settling=400.0), COARSE)
+
+
+# ------------------------------------------------------------------------------------------ file
+
+
+def test_a_clip_survives_its_file(tmp_path: Path) -> None:
+    clip, path = short_clip(), tmp_path / "clip.safetensors"
+    save_clip(clip, path)
+    found = load_clip(path)
+    assert found.flow == clip.flow
+    for one, other in zip(arrays(clip), arrays(found), strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+
+
+def arrays(clip: Clip) -> list[NDArray[Any]]:
+    return [*clip.mesh, clip.times, clip.fields]
+
+
+def test_files_that_hold_no_clip_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "clip.safetensors"
+    with pytest.raises(ValueError, match="no file"):
+        load_clip(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="is torn"):
+        load_clip(path)
+    save_clip(short_clip(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is torn"):
+        load_clip(path)
+    wrong = short_clip()
+    save_clip(wrong._replace(times=wrong.times[:2]), path)
+    with pytest.raises(ValueError, match="fields of the shape"):
+        load_clip(path)
+    save_clip(wrong._replace(fields=wrong.fields * np.float32(np.nan)), path)
+    with pytest.raises(ValueError, match="not finite"):
+        load_clip(path)

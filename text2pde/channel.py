@@ -1,0 +1,92 @@
+"""A channel with a cylinder across it: the geometry, and what flows through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from text2pde.mesh import Integers, Kind, Numbers
+
+_NEAR = 1e-8
+"""How far from a border a node may lie that is on it, in units of the channel's height."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel of fluid in the plane, with a cylinder in its way; lengths in metres.
+
+    x, y: of the cylinder's centre, from the lower corner of the inlet.
+
+    Raises ValueError unless the cylinder leaves room on all sides.
+    """
+
+    x: float
+    y: float
+    radius: float
+    length: float = 1.6
+    height: float = 0.41
+
+    def __post_init__(self) -> None:
+        if not 0 < self.radius < np.inf:
+            raise ValueError(f"The radius is {self.radius} m; it must be positive and finite.")
+        room = self.radius / 2
+        for name, at, end in (("x", self.x, self.length), ("y", self.y, self.height)):
+            least, most = self.radius + room, end - self.radius - room
+            if not least <= at <= most:
+                raise ValueError(
+                    f"A cylinder of radius {self.radius:g} m at {name} = {at:g} m does not fit "
+                    f"into {end:g} m; {name} must be from {least:g} to {most:g} m."
+                )
+
+    @property
+    def diameter(self) -> float:
+        return 2 * self.radius
+
+    def kinds(self, nodes: Numbers) -> Integers:
+        """What nodes [N, 2] are, by where they lie; corners belong to the walls."""
+        near = _NEAR * self.height
+        x, y = nodes.T
+        distance = np.hypot(x - self.x, y - self.y)
+        kinds = np.full(len(nodes), Kind.INTERIOR, dtype=np.int64)
+        kinds[np.abs(x) < near] = Kind.INLET
+        kinds[self.leaves(nodes)] = Kind.OUTLET
+        kinds[(np.abs(y) < near) | (np.abs(y - self.height) < near)] = Kind.WALL
+        kinds[distance < self.radius * (1 + 1e-6)] = Kind.CYLINDER
+        return kinds
+
+    def leaves(self, nodes: Numbers) -> NDArray[np.bool_]:
+        """Whether nodes lie where the flow leaves the channel, corners included."""
+        found: NDArray[np.bool_] = np.abs(nodes[:, 0] - self.length) < _NEAR * self.height
+        return found
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What flows through a channel.
+
+    speed: the mean of the inlet's parabola, in m/s; its peak is 3/2 of that.
+    viscosity: kinematic, in m^2/s.
+    """
+
+    channel: Channel
+    speed: float
+    viscosity: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("speed", "viscosity"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(
+                    f"The {name} is {getattr(self, name)}; it must be positive and finite."
+                )
+
+    @property
+    def reynolds(self) -> float:
+        """Re = U D / nu, of the mean speed and the diameter."""
+        return self.speed * self.channel.diameter / self.viscosity
+
+    def inlet(self, y: Numbers) -> Numbers:
+        """The speed across the inlet, ``6 U y (H - y) / H^2``."""
+        height = self.channel.height
+        return 6 * self.speed * y * (height - y) / height**2

@@ -1,0 +1,98 @@
+"""Triangles in a channel, by gmsh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from text2pde.channel import Channel
+from text2pde.mesh import Mesh, check_mesh
+
+
+class Sizes(NamedTuple):
+    """Lengths of edges.
+
+    near: on the cylinder, in units of its radius.
+    far: the longest of all, in metres.
+    growth: by how much they grow on the way from the cylinder, a sixth of that downstream.
+    """
+
+    near: float = 0.24
+    far: float = 0.045
+    growth: float = 0.3
+
+
+DEFAULT = Sizes()
+_WAKE = 6.0
+
+
+def triangulate(channel: Channel, sizes: Sizes = DEFAULT) -> Mesh:
+    """Triangles that fill the channel around the cylinder, finer there and in its wake.
+
+    The same channel and sizes give the same mesh. Raises ValueError without the package gmsh, and
+    for sizes that are not positive.
+    """
+    if not all(size > 0 for size in sizes):
+        raise ValueError(f"The sizes of edges are {tuple(sizes)}; they must be positive.")
+
+    def size(x: float, y: float) -> float:
+        ahead = channel.x - x
+        distance = float(np.hypot(ahead if ahead > 0 else ahead / _WAKE, y - channel.y))
+        away = max(0.0, distance - channel.radius)
+        return min(sizes.far, sizes.near * channel.radius + sizes.growth * away)
+
+    with _gmsh() as gmsh:
+        shape, mesh = gmsh.model.occ, gmsh.model.mesh
+        whole = shape.addRectangle(0, 0, 0, channel.length, channel.height)
+        hole = shape.addDisk(channel.x, channel.y, 0, channel.radius, channel.radius)
+        shape.cut([(2, whole)], [(2, hole)])
+        shape.synchronize()
+        mesh.setSizeCallback(lambda dim, tag, x, y, z, default: size(x, y))
+        mesh.generate(2)
+        tags, places, _ = mesh.getNodes()
+        _, corners = mesh.getElementsByType(2)
+        return _built(channel, np.asarray(tags), np.asarray(places), np.asarray(corners))
+
+
+@contextmanager
+def _gmsh() -> Iterator[Any]:
+    """The package, which holds one model for the whole process, with an empty one."""
+    try:
+        import gmsh
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "Meshes are made by the package gmsh; install it with pip install 'retrograde[pde]'."
+        ) from error
+    gmsh.initialize(interruptible=False)
+    try:
+        options = {"General.Terminal": 0, "General.NumThreads": 1}
+        options |= dict.fromkeys(
+            (
+                "Mesh.MeshSizeExtendFromBoundary",
+                "Mesh.MeshSizeFromPoints",
+                "Mesh.MeshSizeFromCurvature",
+            ),
+            0,
+        )
+        for name, value in options.items():
+            gmsh.option.setNumber(name, value)
+        gmsh.model.add("channel")
+        yield gmsh
+    finally:
+        gmsh.finalize()
+
+
+def _built(channel: Channel, tags: Any, places: Any, corners: Any) -> Mesh:
+    """A mesh of the nodes that triangles have; gmsh adds the centre of the cylinder."""
+    used, triangles = np.unique(corners, return_inverse=True)
+    where = {int(tag): row for row, tag in enumerate(tags)}
+    nodes = places.reshape(-1, 3)[[where[int(tag)] for tag in used], :2]
+    triangles = triangles.reshape(-1, 3).astype(np.int64)
+    mesh = Mesh(np.ascontiguousarray(nodes), triangles, channel.kinds(nodes))
+    turned = mesh.areas < 0
+    triangles[turned] = triangles[turned][:, ::-1]
+    check_mesh(mesh)
+    return mesh
