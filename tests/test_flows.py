@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -9,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from numpy.typing import NDArray
 
 from text2pde.channel import Channel, Flow
+from text2pde.cli import main
 from text2pde.flows.clip import Clip, load_clip, save_clip
 from text2pde.flows.cylinder import Family, draw, draw_held_out
+from text2pde.flows.generate import Outcome, Workers, generate
 from text2pde.flows.simulate import Recording, frames_of, simulate
 from text2pde.mesh import Kind
 from text2pde.solver import navier_stokes
@@ -148,3 +153,88 @@ def test_files_that_hold_no_clip_are_refused_in_a_sentence(tmp_path: Path) -> No
     save_clip(wrong._replace(fields=wrong.fields * np.float32(np.nan)), path)
     with pytest.raises(ValueError, match="not finite"):
         load_clip(path)
+
+
+# ------------------------------------------------------------------------------------ generation
+
+
+FLOWS = draw(Family(), 3)
+ONE = Workers(processes=1)
+
+
+def made(
+    flows: list[Flow],
+    folder: Path,
+    workers: Workers = ONE,
+    tick: Callable[[], object] = lambda: None,
+) -> Outcome:
+    return generate(flows, folder, SHORT, COARSE, workers, tick)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_cases_are_made_once(tmp_path: Path, remote: bool) -> None:
+    """By processes of our own, and by a cluster that has a scheduler's address."""
+    with contextlib.ExitStack() as stack:
+        workers = ONE
+        if remote:
+            cluster = stack.enter_context(
+                LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+            )
+            workers = Workers(scheduler=cluster.scheduler_address)
+        told: list[int] = []
+        assert made(FLOWS[:2], tmp_path, workers, lambda: told.append(1)) == (0, 2, {})
+        assert len(told) == 2
+        before = [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())]
+        assert made(FLOWS, tmp_path, workers) == (2, 1, {})
+    paths = sorted(tmp_path.iterdir())
+    assert [path.name for path in paths] == [f"case-0000{i}.safetensors" for i in range(3)]
+    assert [path.stat().st_mtime_ns for path in paths[:2]] == before
+    for path, flow in zip(paths, FLOWS, strict=True):
+        clip = load_clip(path)
+        assert clip.flow == flow
+        assert np.array_equal(clip.fields, simulate(flow, SHORT, COARSE).fields)
+    with pytest.raises(ValueError, match="holds another flow"):
+        made(FLOWS[::-1], tmp_path)
+
+
+def test_what_is_done_survives_an_interruption(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made(FLOWS, tmp_path, tick=interrupt)
+    done = len([path for path in tmp_path.iterdir() if path.suffix == ".safetensors"])
+    assert done >= 1
+    assert made(FLOWS, tmp_path) == (done, 3 - done, {})
+
+
+def test_the_command_simulates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--cases", "1", "--frames", "2", "--settling", "1", "--edge", "0.8", "--workers", "1")
+    words = ["simulate", str(tmp_path / "flows"), *few]
+    assert main(words) == 0
+    assert "1 case simulated -> " in capsys.readouterr().out
+    assert main([*words, "--held-out"]) == 2
+    assert "holds another flow" in capsys.readouterr().err
+    assert main(words) == 0
+    assert "0 cases simulated, 1 kept from before" in capsys.readouterr().out
+    (tmp_path / "flows" / "case-00000.safetensors").write_bytes(b"torn")
+    assert main(words) == 2
+    assert "is torn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--cases", "0"), "at least 1"),
+        (("--edge", "-1"), "must be positive"),
+        (("--workers", "1", "--scheduler", "tcp://a:1"), "not allowed with"),
+        (("--scheduler", "nowhere"), "No scheduler answers at nowhere"),
+    ],
+)
+def test_impossible_simulations_end_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], why: str
+) -> None:
+    assert main(["simulate", str(tmp_path), "--cases", "1", *words]) == 2
+    said = capsys.readouterr().err
+    assert why in said
+    assert "Traceback" not in said

@@ -47,9 +47,12 @@ class Recording:
             )
 
 
+CLIP = Recording()
+
+
 def simulate(
     flow: Flow,
-    recording: Recording = Recording(),
+    recording: Recording = CLIP,
     sizes: Sizes = DEFAULT,
     tick: Callable[[], object] = lambda: None,
 ) -> Clip:

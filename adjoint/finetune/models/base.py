@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from adjoint.finetune.parts import (
@@ -124,5 +124,7 @@ class Model(abc.ABC):
 
 def _written(tensors: dict[str, Tensor], path: Path) -> Path:
     with replacing(path) as part:
-        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, part)
+        # Not `save_file`, whose files only their owner may read.
+        kept = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
+        part.write_bytes(save(kept))
     return path

@@ -1,0 +1,29 @@
+"""The parser of the command ``text2pde``, and how errors leave it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from samplers.cli.arguments import Parser, program
+from samplers.cli.ending import run_program
+from text2pde.cli import simulate
+
+_COMMANDS = (simulate,)
+
+_TOUR = """\
+a tour:
+  text2pde simulate data/cylinder --cases 150    flows around cylinders, one file a case; after an
+                                                 interruption the same command goes on
+
+exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
+"""
+
+
+def build_parser() -> Parser:
+    """The parser of the whole command line."""
+    return program("text2pde", "From a sentence to a flow.", _TOUR, _COMMANDS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Errors are one sentence on stderr."""
+    return run_program(build_parser(), argv)

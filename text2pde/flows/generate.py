@@ -1,0 +1,130 @@
+"""Many flows, by many workers: one file a case, and what is done is not done again.
+
+The workers are those of Dask: a local cluster of processes, or the cluster behind the address of a
+scheduler, whose workers see the same folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from text2pde.channel import Flow
+from text2pde.flows.clip import SUFFIX, read_flow, save_clip
+from text2pde.flows.simulate import CLIP, Recording, simulate
+from text2pde.solver.meshing import DEFAULT, Sizes
+from text2pde.solver.navier_stokes import DivergedError
+
+
+class Workers(NamedTuple):
+    """Who simulates.
+
+    processes: on this machine; as many as there are cores if None.
+    scheduler: the address of a cluster, such as ``tcp://10.0.0.1:8786``, in their place.
+    """
+
+    processes: int | None = None
+    scheduler: str | None = None
+
+
+HERE = Workers()
+
+
+class Outcome(NamedTuple):
+    """What became of the cases: how many were kept from before and made now, and why others
+    failed, by their files."""
+
+    kept: int
+    made: int
+    failed: dict[str, str]
+
+
+def case_path(folder: Path, number: int) -> Path:
+    return folder / f"case-{number:05d}{SUFFIX}"
+
+
+def generate(
+    flows: Sequence[Flow],
+    folder: Path,
+    recording: Recording = CLIP,
+    sizes: Sizes = DEFAULT,
+    workers: Workers = HERE,
+    tick: Callable[[], object] = lambda: None,
+) -> Outcome:
+    """Simulate each flow into ``case-00000.safetensors`` and so on, but for those that are there.
+
+    tick: called after every case.
+
+    Raises ValueError if a file holds another flow than it would, and without the packages of the
+    extra `pde`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {case_path(folder, number): flow for number, flow in enumerate(flows)}
+    missing = {path: flow for path, flow in paths.items() if not _is_made(path, flow)}
+    failed: dict[str, str] = {}
+    if missing:
+        with _cluster(workers) as client:
+            for path, why in _run(client, missing, recording, sizes):
+                tick()
+                if why is not None:
+                    failed[path.name] = why
+    made = len(missing) - len(failed)
+    return Outcome(len(paths) - len(missing), made, failed)
+
+
+def _is_made(path: Path, flow: Flow) -> bool:
+    if not path.exists():
+        return False
+    if read_flow(path) != flow:
+        raise ValueError(
+            f"{path} holds another flow than this family and seed have there; take another folder."
+        )
+    return True
+
+
+def _run(
+    client: Any, missing: dict[Path, Flow], recording: Recording, sizes: Sizes
+) -> Iterator[tuple[Path, str | None]]:
+    """Each case as it is done, and why it failed, if it did."""
+    from distributed import as_completed
+
+    jobs = {
+        client.submit(_make, flow, path.absolute(), recording, sizes, pure=False): path
+        for path, flow in missing.items()
+    }
+    for job in as_completed(jobs):
+        yield jobs[job], job.result()
+
+
+def _make(flow: Flow, path: Path, recording: Recording, sizes: Sizes) -> str | None:
+    try:
+        save_clip(simulate(flow, recording, sizes), path)
+    except DivergedError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def _cluster(workers: Workers) -> Iterator[Any]:
+    try:
+        from distributed import Client, LocalCluster
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "Simulations are spread by the package dask; install it with "
+            "pip install 'retrograde[pde]'."
+        ) from error
+    if workers.scheduler is not None:
+        try:
+            client = Client(workers.scheduler, timeout=20)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"No scheduler answers at {workers.scheduler} ({error}).") from error
+        with client:
+            yield client
+        return
+    local = LocalCluster(
+        n_workers=workers.processes, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    )
+    with local, Client(local) as client:
+        yield client
