@@ -1,0 +1,71 @@
+"""Captions state their flows, and sentences are read as they are meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from text2pde.captions import PLACE, Numbers, caption, flow_of, read_numbers
+from text2pde.channel import Channel
+from text2pde.flows.cylinder import Family, draw
+
+FLOWS = draw(Family(held_out=None), 40)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_written_can_be_read(seed: int) -> None:
+    flow = FLOWS[seed]
+    found = flow_of(caption(flow, seed))
+    assert found.reynolds == pytest.approx(flow.reynolds, abs=0.05 + 1e-9)
+    assert found.speed == pytest.approx(flow.speed, rel=3e-3)
+    for name in ("x", "y", "radius"):
+        assert getattr(found.channel, name) == pytest.approx(getattr(flow.channel, name), abs=6e-5)
+
+
+def test_words_vary_and_are_repeatable() -> None:
+    texts = {caption(FLOWS[0], seed) for seed in range(50)}
+    assert len(texts) > 30
+    assert caption(FLOWS[0], 7) == caption(FLOWS[0], 7)
+    assert caption(FLOWS[0], 7) != caption(FLOWS[1], 7)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "numbers"),
+    [
+        (
+            "Water flows past a cylinder of radius 0.05 m at Reynolds number 120",
+            Numbers(reynolds=120, radius=0.05),
+        ),
+        ("re=80, diameter: 8 cm", Numbers(reynolds=80, radius=0.04)),
+        ("a radius of 45mm, 1.2 m/s", Numbers(speed=1.2, radius=0.045)),
+        ("Radius is about 5 centimetres; it enters at 90 cm/s", Numbers(speed=0.9, radius=0.05)),
+        ("x = 0.31 m, y = 21 cm", Numbers(x=0.31, y=0.21)),
+        ("The Reynolds number is 1.2e2.", Numbers(reynolds=120)),
+        ("nothing of the kind, reaching 30 m", Numbers()),
+    ],
+)
+def test_sentences_are_read_as_they_are_meant(sentence: str, numbers: Numbers) -> None:
+    for one, other in zip(read_numbers(sentence), numbers, strict=True):
+        assert one == (None if other is None else pytest.approx(other))
+
+
+def test_what_a_sentence_leaves_out_has_a_default() -> None:
+    flow = flow_of("Water flows past a cylinder of radius 0.05 m at Reynolds number 120")
+    assert flow.channel == Channel(*PLACE, radius=0.05)
+    assert flow.speed == pytest.approx(1.2)
+    assert flow_of("radius 5 cm, 0.8 m/s").reynolds == pytest.approx(80)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "why"),
+    [
+        ("a vortex street", "no size of the cylinder"),
+        ("radius 5 cm", "neither a Reynolds number nor a speed"),
+        ("radius 5 cm, Re 100, 2 m/s", "has the Reynolds number 200"),
+        ("radius 50 cm, Re 100", "does not fit"),
+        ("radius 5 cm at x = 3 m, Re 100", "does not fit"),
+        ("radius 0 m, Re 100", "must be positive"),
+    ],
+)
+def test_sentences_without_what_is_needed_are_refused(sentence: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        flow_of(sentence)

@@ -1,0 +1,147 @@
+"""Sentences about a flow, and the numbers in a sentence.
+
+A caption states the true numbers of its flow, with units and in varied words; a prompt may leave
+some of them out. What can be read from a caption is what was written into it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import NamedTuple
+
+from text2pde.channel import Channel, Flow
+
+VISCOSITY = 1e-3
+"""In m^2/s, of every flow that a sentence asks for."""
+PLACE = (0.3, 0.2)
+"""Of a cylinder of which a sentence does not say where it stands, in metres."""
+
+
+class Numbers(NamedTuple):
+    """What a sentence says, in SI units; None where it says nothing."""
+
+    reynolds: float | None = None
+    speed: float | None = None
+    radius: float | None = None
+    x: float | None = None
+    y: float | None = None
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+_FLUIDS = ("Fluid", "Water", "A liquid", "A viscous fluid")
+_OPENINGS = (
+    "{fluid} flows past a cylinder of {size} at {place}.",
+    "{fluid} passes a round obstacle of {size}, centred at {place}.",
+    "A cylinder of {size} stands in a channel at {place}. {fluid} streams around it.",
+    "Flow around a circular cylinder of {size} at {place}.",
+)
+_ENDINGS = (
+    "It enters with a mean speed of {speed}, at Reynolds number {reynolds}.",
+    "The Reynolds number is {reynolds} and the inflow has a mean velocity of {speed}.",
+    "The mean inlet velocity is {speed} (Re = {reynolds}).",
+)
+_LENGTHS = (("m", 1.0, 4), ("cm", 100.0, 2), ("mm", 1000.0, 1))
+
+
+def caption(flow: Flow, seed: int = 0) -> str:
+    """A sentence or two that state all numbers of a flow; other words for another seed."""
+    chosen = random.Random(seed)
+    channel = flow.channel
+    kind, length = chosen.choice([("radius", channel.radius), ("diameter", channel.diameter)])
+    words = {
+        "fluid": chosen.choice(_FLUIDS),
+        "size": f"{kind} {_length(length, chosen)}",
+        "place": f"x = {_length(channel.x, chosen)}, y = {_length(channel.y, chosen)}",
+        "speed": f"{flow.speed:.3f} m/s",
+        "reynolds": f"{flow.reynolds:.1f}",
+    }
+    text = f"{chosen.choice(_OPENINGS)} {chosen.choice(_ENDINGS)}"
+    return text.format(**words)
+
+
+def _length(value: float, chosen: random.Random) -> str:
+    unit, factor, digits = chosen.choice(_LENGTHS)
+    return f"{value * factor:.{digits}f} {unit}"
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+_NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)"
+_BETWEEN = r"\s*(?:is|of|=|:|about|at)?\s*(?:about\s*)?"
+_UNIT = r"\s*(mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?)\b(?!\s*/)"
+_PER_SECOND = r"\s*(mm|cm|m)\s*/\s*s\b"
+_SCALES = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
+_PATTERNS = {
+    "reynolds": re.compile(rf"\b(?:reynolds(?:\s+number)?|re){_BETWEEN}{_NUMBER}", re.IGNORECASE),
+    "speed": re.compile(rf"{_NUMBER}{_PER_SECOND}", re.IGNORECASE),
+    "radius": re.compile(rf"\bradius{_BETWEEN}{_NUMBER}{_UNIT}", re.IGNORECASE),
+    "diameter": re.compile(rf"\bdiameter{_BETWEEN}{_NUMBER}{_UNIT}", re.IGNORECASE),
+    "x": re.compile(rf"\bx{_BETWEEN}{_NUMBER}{_UNIT}", re.IGNORECASE),
+    "y": re.compile(rf"\by{_BETWEEN}{_NUMBER}{_UNIT}", re.IGNORECASE),
+}
+
+
+def read_numbers(sentence: str) -> Numbers:
+    """The numbers of a sentence, such as "radius 5 cm", "Re = 120" or "1.2 m/s"."""
+    found = {name: _first(pattern, sentence) for name, pattern in _PATTERNS.items()}
+    diameter = found.pop("diameter")
+    if found["radius"] is None and diameter is not None:
+        found["radius"] = diameter / 2
+    return Numbers(**found)
+
+
+def _first(pattern: re.Pattern[str], sentence: str) -> float | None:
+    match = pattern.search(sentence)
+    if match is None:
+        return None
+    number, *unit = match.groups()
+    return float(number) * (_scale(unit[0]) if unit else 1.0)
+
+
+def _scale(unit: str) -> float:
+    short = unit.lower()
+    long = {"mil": "mm", "cen": "cm", "met": "m"}
+    return _SCALES[long.get(short[:3], short)]
+
+
+def flow_of(sentence: str) -> Flow:
+    """The flow that a sentence asks for.
+
+    It must state the size of the cylinder, and the Reynolds number or the speed; if both, they must
+    agree. Raises ValueError if it does not, or if the cylinder does not fit into the channel.
+    """
+    numbers = read_numbers(sentence)
+    if numbers.radius is None:
+        raise ValueError(
+            f"The prompt {sentence!r} states no size of the cylinder; say for instance "
+            "'radius 0.05 m'."
+        )
+    x, y = (
+        default if said is None else said
+        for said, default in zip((numbers.x, numbers.y), PLACE, strict=True)
+    )
+    channel = Channel(x, y, numbers.radius)
+    return Flow(channel, _speed(numbers, channel, sentence), VISCOSITY)
+
+
+def _speed(numbers: Numbers, channel: Channel, sentence: str) -> float:
+    if numbers.reynolds is None and numbers.speed is None:
+        raise ValueError(
+            f"The prompt {sentence!r} states neither a Reynolds number nor a speed; say for "
+            "instance 'Reynolds number 120' or '1.2 m/s'."
+        )
+    if numbers.reynolds is None:
+        assert numbers.speed is not None  # one of them is there
+        return numbers.speed
+    speed = numbers.reynolds * VISCOSITY / channel.diameter
+    if numbers.speed is not None and abs(numbers.speed - speed) > 0.02 * speed:
+        raise ValueError(
+            f"A speed of {numbers.speed:g} m/s past a diameter of {channel.diameter:g} m has the "
+            f"Reynolds number {numbers.speed * channel.diameter / VISCOSITY:.0f} at a viscosity of "
+            f"{VISCOSITY:g} m^2/s, not {numbers.reynolds:g}; leave one of them away."
+        )
+    return speed
