@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from samplers.cli.arguments import Parser, program
 from samplers.cli.ending import run_program
-from text2pde.cli import simulate
+from text2pde.cli import show, simulate
 
-_COMMANDS = (simulate,)
+_COMMANDS = (simulate, show)
 
 _TOUR = """\
 a tour:
   text2pde simulate data/cylinder --cases 150    flows around cylinders, one file a case; after an
                                                  interruption the same command goes on
+  text2pde show data/cylinder/case-00000.safetensors --output street.gif
+                                                 its vortices, as a film or a strip of pictures
 
 exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
 """
