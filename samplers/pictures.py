@@ -209,9 +209,25 @@ def histogram(sets: Mapping[str, Tensor], unit: str) -> Image.Image:
     return picture
 
 
-def curve(lines: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Image.Image:
-    """Lines through points (x, y), drawn over each other; ``unit`` is that of x."""
-    points = torch.tensor([point for line in lines.values() for point in line]).double()
+Points = Sequence[tuple[float, float]]
+
+
+def curve(
+    lines: Mapping[str, Points],
+    unit: str,
+    bars: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+) -> Image.Image:
+    """Lines through points (x, y), drawn over each other; ``unit`` is that of x.
+
+    bars: of some lines, from where to where an error bar goes at each point.
+    """
+    spans = {
+        name: [(x, *span) for (x, _), span in zip(lines[name], found, strict=True)]
+        for name, found in (bars or {}).items()
+    }
+    ends = [(x, y) for found in spans.values() for x, *both in found for y in both]
+    every = [point for line in lines.values() for point in line] + ends
+    points = torch.tensor(every).double()
     (left, right, x_step), (low, high, y_step) = _range(points[:, 0]), _range(points[:, 1])
     picture = Image.new("RGB", (_WIDE, _HIGH), _PAPER)
     pen = ImageDraw.Draw(picture)
@@ -231,6 +247,8 @@ def curve(lines: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Imag
     for number, (name, line) in enumerate(lines.items()):
         ink = _INKS[number % len(_INKS)]
         pen.line([place(*point) for point in line], ink, width=2)
+        for x, start, end in spans.get(name, ()):
+            pen.line([place(x, start), place(x, end)], ink, width=1)
         pen.text((_WIDE - _EDGE, 20 + 20 * number), name, ink, font=_font(_TEXT), anchor="rm")
     pen.text((_WIDE / 2, _HIGH - 10), unit, _INK, font=_font(_SMALL), anchor="mm")
     return picture

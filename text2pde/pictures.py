@@ -114,10 +114,11 @@ def _palette() -> NDArray[np.uint8]:
 
 
 def strip(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one size, one below the other."""
+    """Pictures of one size and palette, one below the other."""
     width, height = pictures[0].size
     below = height + _MARGIN
-    sheet = Image.new("RGB", (width, len(pictures) * below - _MARGIN), "white")
+    sheet = Image.new("P", (width, len(pictures) * below - _MARGIN), _SHADES // 2)
+    sheet.putpalette(_palette().tobytes())
     for row, picture in enumerate(pictures):
         sheet.paste(picture, (0, row * below))
     return sheet

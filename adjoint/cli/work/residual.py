@@ -112,7 +112,13 @@ def _picture(levels: Sequence[Level]) -> Image.Image:
         "advective part": [(math.log10(at.rho), at.advective) for at in levels],
         "diffusive part": [(math.log10(at.rho), at.diffusive) for at in levels],
     }
-    return curve(lines, "log10 of sigma / alpha")
+    spans = [(_root(at.squared - at.error), _root(at.squared + at.error)) for at in levels]
+    known = {"residual": spans} if all(math.isfinite(at.error) for at in levels) else {}
+    return curve(lines, "log10 of sigma / alpha", known)
+
+
+def _root(squared: float) -> float:
+    return math.sqrt(max(squared, 0.0))
 
 
 def _report(levels: Sequence[Level], estimator: str, arguments: argparse.Namespace) -> None:
