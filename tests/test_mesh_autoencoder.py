@@ -1,0 +1,179 @@
+"""The autoencoder of meshes: neighbourhoods, invariances, batches and files, whatever it learned."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from text2pde.autoencoder import (
+    LatentGrid,
+    MeshAutoencoder,
+    MeshBatch,
+    Posterior,
+    join,
+    prepare,
+)
+from text2pde.autoencoder.neighbours import find_edges
+from text2pde.channel import Channel
+from text2pde.mesh import Kind, Mesh
+from text2pde.solver.meshing import Sizes, triangulate
+
+COARSE = Sizes(near=0.4, far=0.08)
+RADIUS = 1.6
+FRAMES = 4
+
+
+@cache
+def mesh(x: float = 0.3, sizes: Sizes = COARSE) -> Mesh:
+    return triangulate(Channel(x=x, y=0.2, radius=0.05), sizes)
+
+
+@cache
+def model() -> MeshAutoencoder:
+    torch.manual_seed(0)
+    return MeshAutoencoder(channels=8, latent=4, columns=32, rows=8).eval()
+
+
+def batch(of: Mesh) -> MeshBatch:
+    return prepare(of, model().grid, RADIUS)
+
+
+def fields(of: Mesh, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(FRAMES, len(of.nodes), 3, generator=generator)
+
+
+def permuted(of: Mesh, order: np.ndarray) -> Mesh:
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return Mesh(of.nodes[order], place[of.triangles], of.kinds[order])
+
+
+# --------------------------------------------------------------------------------- neighbourhoods
+
+
+def test_no_point_is_without_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    targets, sources = rng.random((50, 2)), rng.random((30, 2))
+    for radius in (1e-6, 0.1, 0.5):
+        edges = find_edges(targets, sources, radius, 3)
+        assert (np.diff(edges.target) >= 0).all()
+        for row, place in enumerate(targets):
+            distance = np.hypot(*(sources - place).T)
+            within = set(np.flatnonzero(distance <= radius).tolist())
+            expected = within if len(within) >= 3 else set(np.argsort(distance)[:3].tolist())
+            assert set(edges.source[edges.target == row].tolist()) == expected
+    with pytest.raises(ValueError, match="too few"):
+        find_edges(targets, sources[:2], 0.1, 3)
+
+
+def test_shares_are_those_of_the_area() -> None:
+    one = batch(mesh())
+    for edges, count in ((one.inwards, 8 * 32), (one.outwards, len(mesh().nodes))):
+        total = torch.zeros(count).index_add(0, edges.target, edges.share)
+        torch.testing.assert_close(total, torch.ones(count))
+
+
+def test_impossible_grids_are_refused() -> None:
+    with pytest.raises(ValueError, match="far from square"):
+        LatentGrid(columns=16, rows=16)
+    with pytest.raises(ValueError, match="must have some"):
+        LatentGrid(columns=0)
+    with pytest.raises(ValueError, match="can't be halved 4 times"):
+        MeshAutoencoder(columns=64, rows=24, halvings=4)
+
+
+# ------------------------------------------------------------------------------------ invariances
+
+
+@torch.no_grad()
+def test_the_order_of_nodes_does_not_matter() -> None:
+    order = np.random.default_rng(0).permutation(len(mesh().nodes))
+    other, x = permuted(mesh(), order), fields(mesh())
+    one, two = model().encode(x, batch(mesh())), model().encode(x[:, order], batch(other))
+    torch.testing.assert_close(one.mean, two.mean, rtol=1e-5, atol=1e-5)
+    back, again = model().decode(one.mean, batch(mesh())), model().decode(one.mean, batch(other))
+    torch.testing.assert_close(back[:, order], again, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_meshes_do_not_know_of_each_other_in_a_batch() -> None:
+    meshes = [mesh(), mesh(0.35), mesh(0.3, Sizes(near=0.3, far=0.06))]
+    values = [fields(each, seed) for seed, each in enumerate(meshes)]
+    together = join([batch(each) for each in meshes], model().grid)
+    assert together.sizes == tuple(len(each.nodes) for each in meshes)
+    latent = model().encode(torch.cat(values, dim=1), together).mean
+    found = model().decode(latent, together).split(list(together.sizes), dim=1)
+    for number, (each, value) in enumerate(zip(meshes, values, strict=True)):
+        alone = model().encode(value, batch(each)).mean
+        torch.testing.assert_close(latent[number : number + 1], alone, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            found[number], model().decode(alone, batch(each)), rtol=1e-5, atol=1e-5
+        )
+
+
+@torch.no_grad()
+def test_any_nodes_can_be_asked_for() -> None:
+    finer = mesh(0.3, Sizes(near=0.2, far=0.04))
+    latent = model().encode(fields(mesh()), batch(mesh())).mean
+    found = model().decode(latent, batch(finer))
+    assert found.shape == (FRAMES, len(finer.nodes), 3)
+    still = np.isin(finer.kinds, (Kind.WALL, Kind.CYLINDER))
+    assert float(found[:, still, :2].abs().max()) == 0
+    assert float(found[:, ~still, :2].abs().min()) > 0
+    assert float(found[:, still, 2].abs().min()) > 0
+
+
+def test_a_latent_is_much_smaller_than_a_clip() -> None:
+    whole = MeshAutoencoder()
+    shape = whole.latent_shape(48)
+    assert shape == (8, 12, 4, 16)
+    assert 900 * 48 * 3 / np.prod(shape) > 16
+    latent = model().encode(fields(mesh()), batch(mesh())).mean
+    assert latent.shape[1:] == model().latent_shape(FRAMES)
+
+
+# ------------------------------------------------------------------------------ learning, and files
+
+
+def test_every_weight_learns() -> None:
+    own = MeshAutoencoder(channels=8, latent=4, columns=32, rows=8)
+    x, one = fields(mesh()), batch(mesh())
+    law = own.encode(x, one)
+    noise = torch.randn(law.mean.shape, generator=torch.Generator().manual_seed(0))
+    found = own.decode(law.draw(noise), one)
+    ((found - x).square().mean() + 0.1 * law.divergence).backward()
+    for name, weight in own.named_parameters():
+        assert weight.grad is not None, name
+        assert float(weight.grad.abs().max()) > 0, name
+
+
+def test_the_divergence_is_that_of_normal_laws() -> None:
+    zero = torch.zeros(1, 2, 1, 1, 1)
+    assert float(Posterior(zero, zero).divergence) == 0
+    law = torch.distributions.Normal(0.7, 1.3)
+    expected = torch.distributions.kl_divergence(law, torch.distributions.Normal(0.0, 1.0))
+    found = Posterior(zero + 0.7, zero + 2 * torch.tensor(1.3).log()).divergence
+    torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_it_survives_its_files(tmp_path: Path) -> None:
+    model().save_pretrained(tmp_path)
+    found = MeshAutoencoder.from_pretrained(tmp_path)
+    assert (tmp_path / "diffusion_pytorch_model.safetensors").exists()
+    x, one = fields(mesh()), batch(mesh())
+    assert torch.equal(found.encode(x, one).mean, model().encode(x, one).mean)
+
+
+def test_wrong_fields_are_refused() -> None:
+    x, one = fields(mesh()), batch(mesh())
+    with pytest.raises(ValueError, match="for these meshes"):
+        model().encode(x[:, 1:], one)
+    with pytest.raises(ValueError, match="must be one of 4"):
+        model().encode(x[:3], one)

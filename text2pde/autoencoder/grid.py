@@ -1,0 +1,47 @@
+"""Where the latent points lie: a regular grid of square cells over the channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from text2pde.mesh import Numbers
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """Points in the middle of equal cells over a rectangle that begins at the origin.
+
+    columns, rows: the cells along x and along y.
+    length, height: of the rectangle, in metres.
+
+    Raises ValueError for cells that are far from square, since a neighbourhood is a circle.
+    """
+
+    columns: int = 64
+    rows: int = 16
+    length: float = 1.6
+    height: float = 0.41
+
+    def __post_init__(self) -> None:
+        if self.columns < 1 or self.rows < 1:
+            raise ValueError(f"The grid has {self.columns} x {self.rows} cells; it must have some.")
+        across, up = self.length / self.columns, self.height / self.rows
+        if not 2 / 3 < across / up < 3 / 2:
+            raise ValueError(
+                f"Cells of {across:.3g} x {up:.3g} m are far from square; choose columns and rows "
+                f"in the ratio of {self.length:g} to {self.height:g}."
+            )
+
+    @property
+    def spacing(self) -> float:
+        """The longer side of a cell."""
+        return max(self.length / self.columns, self.height / self.rows)
+
+    @property
+    def points(self) -> Numbers:
+        """[rows * columns, 2], row by row."""
+        x = (np.arange(self.columns) + 0.5) * self.length / self.columns
+        y = (np.arange(self.rows) + 0.5) * self.height / self.rows
+        return np.stack([c.ravel() for c in np.meshgrid(x, y)], axis=1)
