@@ -1,4 +1,4 @@
-"""The autoencoder of meshes: neighbourhoods, invariances, batches and files, whatever it learned."""
+"""The autoencoder of meshes: neighbourhoods, invariances, batches, files; whatever it learned."""
 
 from __future__ import annotations
 
