@@ -58,8 +58,7 @@ def measure(sizes: Sizes, share: float) -> dict[str, Any]:
     last = coefficients(np.array(forces), FLOW)[-round(MEASURED / step) :]
     drag, lift = (oscillation(last[:, i], step) for i in range(2))
     # The divergence tested with linear elements, by the area that each has.
-    areas = np.bincount(mesh.triangles.ravel(), np.repeat(mesh.areas / 3, 3))
-    divergence = np.abs(equations.divergence(state.velocity) / areas).max()
+    divergence = np.abs(equations.divergence(state.velocity) / mesh.node_areas).max()
     return asdict(
         Measured(
             len(mesh.nodes),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,8 +20,12 @@ from text2pde.autoencoder import (
     join,
     prepare,
 )
+from text2pde.autoencoder.clips import prepare_clip, with_units
+from text2pde.autoencoder.learning import relative_errors
 from text2pde.autoencoder.neighbours import find_edges
-from text2pde.channel import Channel
+from text2pde.channel import Channel, Flow
+from text2pde.cli import main
+from text2pde.flows.clip import Clip, load_clip, save_clip
 from text2pde.mesh import Kind, Mesh
 from text2pde.solver.meshing import Sizes, triangulate
 
@@ -177,3 +183,82 @@ def test_wrong_fields_are_refused() -> None:
         model().encode(x[:, 1:], one)
     with pytest.raises(ValueError, match="must be one of 4"):
         model().encode(x[:3], one)
+
+
+# -------------------------------------------------------------------------------------- training
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips of waves that go through the channel."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number, x in enumerate((0.28, 0.3, 0.35)):
+        of, times = mesh(x), 0.02 * np.arange(8, dtype=np.float64)
+        phase = 12 * (of.nodes[None, :, 0] - times[:, None]) + number
+        waves = np.stack([1 + np.sin(phase), np.cos(phase), 0.3 * np.sin(phase)], axis=2)
+        flow = Flow(Channel(x=x, y=0.2, radius=0.05), speed=2.0)
+        scaled = (waves * np.array([2, 2, 4])).astype(np.float32)
+        save_clip(Clip(flow, of, times, scaled), folder / f"case-{number}.safetensors")
+    return folder
+
+
+FEW = ("--channels", "8", "--latent", "4", "--columns", "32", "--rows", "8", "--frames", "4",
+       "--learning-rate", "5e-3")  # fmt: skip
+
+
+def test_flows_that_differ_in_speed_alone_are_one(data: Path) -> None:
+    clip = load_clip(data / "case-0.safetensors")
+    faster = clip._replace(
+        flow=replace(clip.flow, speed=2 * clip.flow.speed),
+        fields=clip.fields * np.array([2, 2, 4], dtype=np.float32),
+    )
+    one, other = (prepare_clip(c, model().grid, RADIUS) for c in (clip, faster))
+    torch.testing.assert_close(one.fields, other.fields)
+    np.testing.assert_allclose(with_units(one.fields, clip.flow), clip.fields, rtol=1e-6)
+    assert float(one.areas.sum()) == pytest.approx(1)
+
+
+def test_errors_are_relative_and_by_area() -> None:
+    x = torch.tensor([[[1.0, 2.0, 2.0], [1.0, 0.0, 0.0]]])
+    areas = torch.tensor([0.25, 0.75])
+    found = x + torch.tensor([0.0, 1.0, 0.0])
+    errors = relative_errors(found, x, areas)
+    assert errors.overall == pytest.approx((1 / (0.25 * 9 + 0.75)) ** 0.5)
+    assert errors.across == pytest.approx(1.0)
+
+
+def test_the_command_trains_and_goes_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    words = ["train-autoencoder", str(data), "--held-out", str(data), "--output", str(output), *FEW]
+    assert main([*words, "--steps", "60", "--every", "30"]) == 0
+    said = capsys.readouterr().out
+    assert "held out: " in said
+    log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < 0.5 * log[0]["loss"]
+    found = MeshAutoencoder.from_pretrained(output / "autoencoder")
+    clip = prepare_clip(load_clip(data / "case-1.safetensors"), found.grid, RADIUS)
+    with torch.no_grad():
+        back = found.decode(found.encode(clip.fields[:4], clip.mesh).mean, clip.mesh)
+    assert relative_errors(back, clip.fields[:4], clip.areas).overall < 0.9
+    assert main([*words, "--steps", "60", "--every", "30"]) == 0  # there is nothing left to do
+    assert main([*words, "--steps", "70"]) == 2
+    assert "steps = 60" in capsys.readouterr().err
+
+
+def test_what_can_not_be_learned_ends_in_one_sentence(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ("--output", str(tmp_path / "run"))
+    for words, why in (
+        ((str(tmp_path), *output), "There are no clips in"),
+        ((str(tmp_path / "nowhere"), *output), "There are no clips in"),
+        ((str(data), *output, *FEW, "--frames", "12"), "shortest clip has 8 frames"),
+        ((str(data), *output, *FEW, "--frames", "6", "--steps", "1"), "must be one of 4"),
+        ((str(data), *output, "--columns", "30"), "far from square"),
+    ):
+        assert main(["train-autoencoder", *words]) == 2, words
+        said = capsys.readouterr().err
+        assert why in said
+        assert "Traceback" not in said

@@ -54,6 +54,12 @@ class Mesh(NamedTuple):
         heights: Numbers = 2 * self.areas / np.linalg.norm(edges, axis=2).max(axis=1)
         return heights
 
+    @property
+    def node_areas(self) -> Numbers:
+        """A third of the triangles around each node [N]; they add up to the whole."""
+        shares = np.repeat(self.areas / 3, 3)
+        return np.bincount(self.triangles.ravel(), shares, len(self.nodes)).astype(np.float64)
+
 
 def check_mesh(mesh: Mesh) -> None:
     """Raise ValueError unless the mesh is one of sound triangles in the plane."""

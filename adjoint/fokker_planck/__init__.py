@@ -20,6 +20,7 @@ from adjoint.fokker_planck.gap import (
     floor,
     ode_sde_gap,
     sliced_wasserstein,
+    wasserstein,
 )
 from adjoint.fokker_planck.law import Law, grid, of_potential, of_samples, on_cells
 from adjoint.fokker_planck.penalty import potential_penalty, score_penalty
@@ -71,4 +72,5 @@ __all__ = [
     "sliced_wasserstein",
     "squared_norm",
     "squared_norms",
+    "wasserstein",
 ]

@@ -52,7 +52,7 @@ def exact_wasserstein(a: Tensor, b: Tensor) -> float:
 
     Raises ValueError without the package POT.
     """
-    return _transport(*map(of_samples, _flat(a, b)))
+    return wasserstein(*map(of_samples, _flat(a, b)))
 
 
 def binned_wasserstein(a: Tensor, b: Tensor, width: float) -> float:
@@ -63,10 +63,14 @@ def binned_wasserstein(a: Tensor, b: Tensor, width: float) -> float:
 
     Raises ValueError without the package POT.
     """
-    return _transport(*(on_cells(points, width) for points in _flat(a, b)))
+    return wasserstein(*(on_cells(points, width) for points in _flat(a, b)))
 
 
-def _transport(one: Law, other: Law) -> float:
+def wasserstein(one: Law, other: Law) -> float:
+    """The squared distance W_2^2 of two laws on some thousands of places each, exact.
+
+    Raises ValueError without the package POT.
+    """
     try:
         import ot
     except ModuleNotFoundError as error:

@@ -1,8 +1,9 @@
 """The autoencoder of flows on meshes: any nodes in, a latent of one size, any nodes out.
 
 Here live the grid of latent points (``grid``), who is whose neighbour (``neighbours``), meshes as
-batches (``batch``), the sum over neighbours (``kernel``), and the model (``model``). Nothing here
-knows diffusion, equations or captions.
+batches (``batch``), the sum over neighbours (``kernel``), the model (``model``), clips as it takes
+them (``clips``), and what it learns (``learning``). Nothing here knows diffusion, equations or
+captions.
 """
 
 from text2pde.autoencoder.batch import MeshBatch, join, prepare

@@ -70,7 +70,7 @@ def prepare(mesh: Mesh, grid: LatentGrid, radius: float) -> MeshBatch:
         (len(mesh.nodes),),
         torch.from_numpy(_features(mesh, reach)).float(),
         torch.from_numpy(~still).float(),
-        _tensors(inwards, points, mesh.nodes, _node_areas(mesh), reach),
+        _tensors(inwards, points, mesh.nodes, mesh.node_areas, reach),
         _tensors(outwards, mesh.nodes, points, np.ones(len(points)), reach),
     )
 
@@ -121,9 +121,3 @@ def _features(mesh: Mesh, reach: float) -> Numbers:
     border = mesh.nodes[np.isin(mesh.kinds, (Kind.WALL, Kind.CYLINDER))]
     distance, _ = cKDTree(border).query(mesh.nodes)
     return np.concatenate([kinds, np.minimum(distance / reach, 4)[:, None]], axis=1)
-
-
-def _node_areas(mesh: Mesh) -> Numbers:
-    """A third of the triangles around each node."""
-    shares = np.repeat(mesh.areas / 3, 3)
-    return np.bincount(mesh.triangles.ravel(), shares, len(mesh.nodes)).astype(np.float64)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from text2pde.autoencoder.batch import FEATURES, MeshBatch
 from text2pde.autoencoder.grid import LatentGrid
@@ -77,6 +77,14 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
         self.project = nn.Sequential(
             nn.Linear(channels + FEATURES, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, FIELDS)
         )
+
+    def forward(
+        self, fields: Tensor, meshes: MeshBatch, generator: Generator
+    ) -> tuple[Tensor, Posterior]:
+        """What comes back of fields through a random latent, and its law."""
+        law = self.encode(fields, meshes)
+        noise = torch.randn(law.mean.shape, generator=generator).to(law.mean)
+        return self.decode(law.draw(noise), meshes), law
 
     def encode(self, fields: Tensor, meshes: MeshBatch) -> Posterior:
         """fields: at the nodes of all meshes, one after the other, [F, N, 3].

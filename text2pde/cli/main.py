@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from samplers.cli.arguments import Parser, program
 from samplers.cli.ending import run_program
-from text2pde.cli import show, simulate
+from text2pde.cli import show, simulate, train_autoencoder
 
-_COMMANDS = (simulate, show)
+_COMMANDS = (simulate, show, train_autoencoder)
 
 _TOUR = """\
 a tour:
@@ -16,6 +16,8 @@ a tour:
                                                  interruption the same command goes on
   text2pde show data/cylinder/case-00000.safetensors --output street.gif
                                                  its vortices, as a film or a strip of pictures
+  accelerate launch -m text2pde train-autoencoder data/cylinder --output runs/autoencoder
+                                                 the latents of such flows; it goes on as well
 
 exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
 """

@@ -1,0 +1,89 @@
+"""Clips as the autoencoder takes them: without units, and with their neighbourhoods.
+
+Flows that differ in speed alone are one flow: velocities are divided by the mean speed at the inlet
+and pressures by its square, so that the model sees only the Reynolds number and the shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from text2pde.autoencoder.batch import MeshBatch, prepare
+from text2pde.autoencoder.grid import LatentGrid
+from text2pde.channel import Flow
+from text2pde.flows.clip import SUFFIX, Clip, load_clip
+
+
+class Prepared(NamedTuple):
+    """A clip without units.
+
+    fields: u / U and p / U^2 [F, N, 3], in float32. mesh: of it alone. areas: of its nodes, which
+        add up to 1 [N].
+    """
+
+    flow: Flow
+    fields: Tensor
+    mesh: MeshBatch
+    areas: Tensor
+
+
+def without_units(fields: NDArray[np.float32], flow: Flow) -> Tensor:
+    """u / U and p / U^2, of fields [F, N, 3] in SI units."""
+    return torch.from_numpy(fields / _units(flow))
+
+
+def with_units(fields: Tensor, flow: Flow) -> NDArray[np.float32]:
+    """The inverse of :func:`without_units`."""
+    found: NDArray[np.float32] = fields.detach().cpu().numpy() * _units(flow)
+    return found
+
+
+def _units(flow: Flow) -> NDArray[np.float32]:
+    return np.array([flow.speed, flow.speed, flow.speed**2], dtype=np.float32)
+
+
+def prepare_clip(clip: Clip, grid: LatentGrid, radius: float) -> Prepared:
+    """A clip whose channel is that of the grid; ValueError for another."""
+    channel = clip.flow.channel
+    if (channel.length, channel.height) != (grid.length, grid.height):
+        raise ValueError(
+            f"The channel of a clip is {channel.length:g} x {channel.height:g} m, that of the "
+            f"model {grid.length:g} x {grid.height:g} m; they must be the same."
+        )
+    mesh, own = prepare(clip.mesh, grid, radius), clip.mesh.node_areas
+    areas = torch.from_numpy(own / own.sum()).float()
+    return Prepared(clip.flow, without_units(clip.fields, clip.flow), mesh, areas)
+
+
+def read_clips(
+    folder: Path, grid: LatentGrid, radius: float, tick: Callable[[], object] = lambda: None
+) -> list[Prepared]:
+    """All clips of a folder, in the order of their names.
+
+    Raises ValueError if there are none, or one can't be used.
+    """
+    paths = clip_paths(folder)
+    return list(_prepared(paths, grid, radius, tick))
+
+
+def clip_paths(folder: Path) -> list[Path]:
+    """The files of clips in a folder; ValueError if there are none."""
+    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    if not paths:
+        raise ValueError(f"There are no clips in {folder}; make some by `text2pde simulate`.")
+    return paths
+
+
+def _prepared(
+    paths: Iterable[Path], grid: LatentGrid, radius: float, tick: Callable[[], object]
+) -> Iterable[Prepared]:
+    for path in paths:
+        yield prepare_clip(load_clip(path), grid, radius)
+        tick()

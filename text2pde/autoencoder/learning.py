@@ -1,0 +1,78 @@
+"""What the autoencoder learns: to give back clips through a latent that is near a normal one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from samplers.training import Objective
+from text2pde.autoencoder.batch import join
+from text2pde.autoencoder.clips import Prepared
+from text2pde.autoencoder.grid import LatentGrid
+
+
+class Numbers:
+    """The numbers of clips as a data set; clips of different meshes can't be stacked."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        return torch.tensor(index)
+
+
+def reconstruction_loss(
+    clips: Sequence[Prepared], grid: LatentGrid, frames: int, kl_weight: float
+) -> Objective:
+    r"""``E |x - D(z)|^2 + w KL``, of windows of so many frames, on batches of numbers of clips.
+
+    The square is the mean over frames, fields and the area, so that fine parts of a mesh weigh no
+    more than others. Raises ValueError if a clip is shorter than a window.
+    """
+    shortest = min(len(clip.fields) for clip in clips)
+    if shortest < frames:
+        raise ValueError(
+            f"The shortest clip has {shortest} frames, less than the {frames} that are learned at "
+            "once; take fewer, or simulate more."
+        )
+
+    def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
+        chosen = [clips[number] for number in batch.tolist()]
+        device = batch.device
+        windows = []
+        for clip in chosen:
+            first = int(torch.randint(len(clip.fields) - frames + 1, (), generator=generator))
+            windows.append(clip.fields[first : first + frames])
+        x = torch.cat(windows, dim=1).to(device)
+        meshes = join([clip.mesh for clip in chosen], grid).to(device)
+        weights = torch.cat([clip.areas for clip in chosen]).to(device) / len(chosen)
+        found, law = model(x, meshes, generator)
+        square = ((found - x).square().mean(dim=(0, 2)) * weights).sum()
+        loss: Tensor = square + kl_weight * law.divergence
+        return loss
+
+    return objective
+
+
+class Errors(NamedTuple):
+    """Relative errors of a reconstruction: of all fields, and of the velocity across."""
+
+    overall: float
+    across: float
+
+
+def relative_errors(found: Tensor, x: Tensor, areas: Tensor) -> Errors:
+    """``|found - x| / |x|`` of fields [F, N, 3] without units, in the norm of L2 over the area."""
+
+    def norm(values: Tensor) -> float:
+        return float((values.square() * areas[None, :, None]).sum().sqrt())
+
+    return Errors(
+        norm(found - x) / norm(x), norm(found[..., 1:2] - x[..., 1:2]) / norm(x[..., 1:2])
+    )

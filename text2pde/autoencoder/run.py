@@ -1,0 +1,118 @@
+"""The training of an autoencoder, from folders of clips to a folder with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import PartialState
+from torch import nn
+from tqdm.auto import tqdm
+
+from samplers.files import replacing
+from samplers.training import Every, TrainingConfig, train
+from text2pde.autoencoder.clips import Prepared, clip_paths, read_clips
+from text2pde.autoencoder.learning import (
+    Errors,
+    Numbers,
+    reconstruction_loss,
+    relative_errors,
+)
+from text2pde.autoencoder.model import MeshAutoencoder
+
+
+class Architecture(NamedTuple):
+    """What may be chosen of a :class:`~text2pde.autoencoder.model.MeshAutoencoder`."""
+
+    channels: int = 24
+    latent: int = 8
+    columns: int = 64
+    rows: int = 16
+
+
+class Outcome(NamedTuple):
+    """What a training came to.
+
+    errors: relative ones, on the clips that were learned and on those that were held out.
+    compression: numbers of a clip to one of its latent, in the mean over the clips.
+    """
+
+    path: Path
+    errors: dict[str, Errors]
+    compression: float
+
+
+MEASURED = 8
+"""Clips of a folder on which errors are measured."""
+
+
+def train_autoencoder(
+    folder: Path,
+    held_out: Path | None,
+    output: Path,
+    architecture: Architecture,
+    config: TrainingConfig,
+    *,
+    frames: int,
+    kl_weight: float,
+    every: int,
+) -> Outcome:
+    """Train on the clips of a folder, or go on; the averaged model is written to the output.
+
+    Raises ValueError for folders without clips, and for settings that are impossible or differ
+    from those of the run that is there.
+    """
+    torch.manual_seed(config.seed)
+    model = MeshAutoencoder(**architecture._asdict())
+    sets = {"learned": _read(folder, model)}
+    if held_out is not None:
+        sets["held out"] = _read(held_out, model)
+    every_clip = sets["learned"]
+
+    def measure(step: int, average: nn.Module) -> None:
+        for name, errors in _errors(average, sets, frames).items():
+            tqdm.write(f"step {step}, {name}: {errors.overall:.3f} overall, {errors.across:.3f} v")
+
+    average = train(
+        model,
+        Numbers(len(every_clip)),
+        reconstruction_loss(every_clip, model.grid, frames, kl_weight),
+        config,
+        output,
+        callback=Every(every, measure),
+    )
+    assert isinstance(average, MeshAutoencoder)  # as it was given
+    path = output / "autoencoder"
+    if PartialState().is_main_process:
+        with replacing(path) as part:
+            average.save_pretrained(part)
+    latent = torch.Size(average.latent_shape(frames)).numel()
+    values = sum(clip.fields[:frames].numel() for clip in every_clip) / len(every_clip)
+    return Outcome(path, _errors(average, sets, frames), values / latent)
+
+
+def _read(folder: Path, model: MeshAutoencoder) -> list[Prepared]:
+    quiet = None if PartialState().is_main_process else True
+    with tqdm(total=len(clip_paths(folder)), desc="clips", disable=quiet, leave=False) as bar:
+        return read_clips(folder, model.grid, model.config.radius, bar.update)
+
+
+@torch.no_grad()
+def _errors(model: nn.Module, sets: dict[str, list[Prepared]], frames: int) -> dict[str, Errors]:
+    return {name: _mean([_error(model, c, frames) for c in clips[:MEASURED]])
+            for name, clips in sets.items()}  # fmt: skip
+
+
+def _error(model: nn.Module, clip: Prepared, frames: int) -> Errors:
+    """Of the first frames of a clip, through the mean of its latent."""
+    assert isinstance(model, MeshAutoencoder)
+    device = next(model.parameters()).device
+    x, mesh = clip.fields[:frames].to(device), clip.mesh.to(device)
+    found = model.decode(model.encode(x, mesh).mean, mesh)
+    return relative_errors(found, x, clip.areas.to(device))
+
+
+def _mean(errors: Sequence[Errors]) -> Errors:
+    return Errors(*(sum(values) / len(errors) for values in zip(*errors, strict=True)))
