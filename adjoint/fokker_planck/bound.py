@@ -36,7 +36,8 @@ class Instant(NamedTuple):
 
     t: the time.
     diffusion_squared: g^2.
-    excess: the mean of R under q_t, less that under exp(phi_t) / Z_t.
+    excess: the mean of R under q_t, less that under exp(phi_t) / Z_t; error: its standard error, if
+        samples of q_t are independent.
     steepness: L, the largest rate at which two trajectories of the ODE part on their way to the
         data.
     """
@@ -44,17 +45,21 @@ class Instant(NamedTuple):
     t: float
     diffusion_squared: float
     excess: float
+    error: float
     steepness: float
 
 
 class Bound(NamedTuple):
-    """Upper bounds.
+    """What the residual says.
 
-    score_error: of ``1/2 int g^2 E_q |s - grad log q|^2 dt``; exact if KL(q_0 | p_0) is taken off.
-    distance_squared: of W_2^2 between ODE and SDE samples; infinite where it exceeds all numbers.
+    score_error: ``1/2 int g^2 E_q |s - grad log q|^2 dt`` and KL(q_0 | p_0), which is not negative;
+        error: its standard error.
+    distance_squared: above W_2^2 between ODE and SDE samples, with two standard errors; infinite
+        where it exceeds all numbers.
     """
 
     score_error: float
+    error: float
     distance_squared: float
 
 
@@ -65,11 +70,16 @@ def instant(phi: Potential, schedule: Schedule, t: Tensor, samples: Law, places:
     places: a regular grid [N, d] over all places where exp(phi_t) counts, such as
         :func:`adjoint.fokker_planck.law.grid`; L is the largest value on it.
     """
-    law = of_potential(phi, t, places)
-    excess = [mean_residual(phi, schedule, t, each) for each in (samples, law)]
-    found = (schedule.diffusion_squared(t), excess[0] - excess[1])
+    own, other = (
+        potential_residual(phi, schedule, x, t.to(x).expand(len(x))).detach()
+        for x in (samples.places, places)
+    )
+    mean = samples.mean(own)
+    scatter = samples.mean((own - mean).square()) * samples.shares.square().sum()
+    excess = mean - of_potential(phi, t, places).mean(other)
     steepest = steepness(phi, schedule, t, places).max()
-    return Instant(float(t), *(float(value.detach()) for value in (*found, steepest)))
+    found = (schedule.diffusion_squared(t), excess, scatter.sqrt(), steepest)
+    return Instant(float(t), *map(float, found))
 
 
 def bound(instants: Sequence[Instant], divergence: float) -> Bound:
@@ -78,17 +88,14 @@ def bound(instants: Sequence[Instant], divergence: float) -> Bound:
     divergence: KL(pi | p_T) at the last of them.
     """
     columns = (torch.tensor(column, dtype=torch.float64) for column in zip(*instants, strict=True))
-    t, spread, excess, rate = columns
-    error = max(0.0, divergence + float(torch.trapezoid(excess, t)))
+    t, spread, excess, scatter, rate = columns
+    ends = torch.cat([t[:1], t, t[-1:]])
+    weights = (ends[2:] - ends[:-2]) / 2  # of the trapezoidal rule
+    error = float((weights * scatter).norm())
+    found = divergence + float(weights @ excess)
     grown = torch.cat([t.new_zeros(1), torch.cumulative_trapezoid(rate, t)])
-    reach = float(torch.trapezoid(spread / 2 * (2 * grown).exp(), t))
-    return Bound(error, reach * error)
-
-
-def mean_residual(phi: Potential, schedule: Schedule, t: Tensor, law: Law) -> Tensor:
-    """E R under a law."""
-    x = law.places
-    return law.mean(potential_residual(phi, schedule, x, t.to(x).expand(len(x))))
+    reach = float(weights @ (spread / 2 * (2 * grown).exp()))
+    return Bound(found, error, reach * max(0.0, found + 2 * error))
 
 
 def steepness(phi: Potential, schedule: Schedule, t: Tensor, places: Tensor) -> Tensor:
