@@ -21,6 +21,12 @@ from text2pde.autoencoder import (
     prepare,
 )
 from text2pde.autoencoder.clips import prepare_clip, with_units
+from text2pde.autoencoder.latents import (
+    Latents,
+    encode_clips,
+    load_latents,
+    save_latents,
+)
 from text2pde.autoencoder.learning import relative_errors
 from text2pde.autoencoder.neighbours import find_edges
 from text2pde.channel import Channel, Flow
@@ -259,6 +265,58 @@ def test_what_can_not_be_learned_ends_in_one_sentence(
         ((str(data), *output, "--columns", "30"), "far from square"),
     ):
         assert main(["train-autoencoder", *words]) == 2, words
+        said = capsys.readouterr().err
+        assert why in said
+        assert "Traceback" not in said
+
+
+# --------------------------------------------------------------------------------------- latents
+
+
+def encoded(data: Path) -> Latents:
+    clips = [prepare_clip(load_clip(p), model().grid, RADIUS) for p in sorted(data.iterdir())]
+    with torch.no_grad():
+        return encode_clips(model(), clips, 4, 2)
+
+
+def test_latents_are_standardised_and_survive_their_file(data: Path, tmp_path: Path) -> None:
+    latents = encoded(data)
+    assert latents.values.shape == (9, *model().latent_shape(4))  # three windows of three clips
+    std, mean = torch.std_mean(latents.values, dim=(0, 2, 3, 4))
+    torch.testing.assert_close(std, torch.ones_like(std), rtol=1e-4, atol=0)
+    assert float(mean.abs().max()) < 1e-5
+    assert latents.clip.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert latents.first.tolist() == [0, 2, 4] * 3
+    clip = prepare_clip(load_clip(data / "case-1.safetensors"), model().grid, RADIUS)
+    with torch.no_grad():
+        expected = model().encode(clip.fields[2:6], clip.mesh).mean
+    torch.testing.assert_close(latents.restored(latents.values[4:5]), expected)
+    path = tmp_path / "latents.safetensors"
+    save_latents(latents, path)
+    found = load_latents(path)
+    assert found.flows == latents.flows
+    assert all(torch.equal(a, b) for a, b in zip(found[:-1], latents[:-1], strict=True))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="is torn"):
+        load_latents(path)
+
+
+def test_the_command_encodes(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model().save_pretrained(tmp_path / "model")
+    output = tmp_path / "latents.safetensors"
+    words = ["encode", str(tmp_path / "model"), str(data), "--frames", "4", "--stride", "2"]
+    assert main([*words, "--output", str(output)]) == 0
+    assert "9 windows of 3 clips, each 4 x 1 x 2 x 8" in capsys.readouterr().out
+    torch.testing.assert_close(load_latents(output).values, encoded(data).values)
+    for wrong, why in (
+        ([*words, "--output", "a.txt"], "NAME.safetensors"),
+        (["encode", str(data), str(data), "--output", str(output)], "holds no autoencoder"),
+        ([*words[:3], "--frames", "80", "--output", str(output)], "less than the 80"),
+        ([*words[:3], "--frames", "6", "--output", str(output)], "must be one of 4"),
+    ):
+        assert main(wrong) == 2
         said = capsys.readouterr().err
         assert why in said
         assert "Traceback" not in said

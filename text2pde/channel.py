@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,3 +91,9 @@ class Flow:
         """The speed across the inlet, ``6 U y (H - y) / H^2``."""
         height = self.channel.height
         return 6 * self.speed * y * (height - y) / height**2
+
+
+def flow_from(numbers: dict[str, Any]) -> Flow:
+    """A flow from the plain values that ``dataclasses.asdict`` makes of one."""
+    rest = {name: value for name, value in numbers.items() if name != "channel"}
+    return Flow(Channel(**numbers["channel"]), **rest)

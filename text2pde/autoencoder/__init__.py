@@ -2,8 +2,8 @@
 
 Here live the grid of latent points (``grid``), who is whose neighbour (``neighbours``), meshes as
 batches (``batch``), the sum over neighbours (``kernel``), the model (``model``), clips as it takes
-them (``clips``), and what it learns (``learning``). Nothing here knows diffusion, equations or
-captions.
+them (``clips``), what it learns (``learning``), its training (``run``), and latents on disk
+(``latents``). Nothing here knows diffusion, equations or captions.
 """
 
 from text2pde.autoencoder.batch import MeshBatch, join, prepare

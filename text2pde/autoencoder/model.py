@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -136,6 +137,16 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
             )
         if len(fields) % share:
             raise ValueError(f"{len(fields)} frames came; their number must be one of {share}.")
+
+
+def load_autoencoder(folder: Path) -> MeshAutoencoder:
+    """The model in a folder, in evaluation mode; ValueError if there is none, or it is broken."""
+    try:
+        found: MeshAutoencoder = MeshAutoencoder.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{folder} holds no autoencoder of flows, or is broken.") from error
+    found.eval()
+    return found
 
 
 def _check_divisible(grid: LatentGrid, halvings: int) -> None:

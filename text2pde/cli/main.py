@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from samplers.cli.arguments import Parser, program
 from samplers.cli.ending import run_program
-from text2pde.cli import show, simulate, train_autoencoder
+from text2pde.cli import encode, show, simulate, train_autoencoder
 
-_COMMANDS = (simulate, show, train_autoencoder)
+_COMMANDS = (simulate, show, train_autoencoder, encode)
 
 _TOUR = """\
 a tour:
@@ -18,6 +18,8 @@ a tour:
                                                  its vortices, as a film or a strip of pictures
   accelerate launch -m text2pde train-autoencoder data/cylinder --output runs/autoencoder
                                                  the latents of such flows; it goes on as well
+  text2pde encode runs/autoencoder/autoencoder data/cylinder --output runs/latents.safetensors
+                                                 the latents of all clips, once
 
 exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
 """

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from samplers.files import replacing
-from text2pde.channel import Channel, Flow
+from text2pde.channel import Flow, flow_from
 from text2pde.mesh import Mesh, Numbers, check_mesh
 
 SUFFIX = ".safetensors"
@@ -81,8 +81,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _flow(file: Any) -> Flow:
-    numbers = json.loads(file.metadata()["flow"])
-    return Flow(Channel(**numbers.pop("channel")), **numbers)
+    return flow_from(json.loads(file.metadata()["flow"]))
 
 
 def _check(clip: Clip, path: Path) -> None:

@@ -1,0 +1,61 @@
+"""``text2pde encode``: the latents of clips, for a diffusion model to learn."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from samplers.cli.arguments import Commands, add_command
+from samplers.cli.output import prepare_folder
+from samplers.cli.text import counted
+from samplers.cli.values import positive
+
+_EPILOG = """\
+examples:
+  text2pde encode runs/autoencoder/autoencoder data/cylinder --output runs/latents.safetensors
+
+Every clip gives several windows, which begin at other phases of its vortices.
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command ``encode``."""
+    parser = add_command(commands, "encode", "encode clips once, for what learns latents", _EPILOG)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of an autoencoder")
+    parser.add_argument("clips", type=Path, metavar="CLIPS", help="folder of `text2pde simulate`")
+    parser.add_argument("--frames", type=positive, default=48, metavar="N", help="a window [48]")
+    parser.add_argument(
+        "--stride", type=positive, default=4, metavar="N", help="frames between windows [4]"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="NAME.safetensors", help="the file"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Encode; returns the exit code."""
+    # PyTorch and diffusers take seconds to import, and --help needs none of them.
+    import torch
+
+    from text2pde.autoencoder.clips import clip_paths, read_clips
+    from text2pde.autoencoder.latents import encode_clips, save_latents
+    from text2pde.autoencoder.model import load_autoencoder
+
+    if arguments.output.suffix != ".safetensors":
+        raise ValueError(f"The output is {arguments.output}; it is a file, NAME.safetensors.")
+    model = load_autoencoder(arguments.model)
+    count = len(clip_paths(arguments.clips))
+    prepare_folder(arguments.output.parent)
+    with torch.no_grad(), tqdm(total=2 * count, unit="clip", disable=None) as bar:
+        clips = read_clips(arguments.clips, model.grid, model.config.radius, bar.update)
+        latents = encode_clips(model, clips, arguments.frames, arguments.stride, bar.update)
+    save_latents(latents, arguments.output)
+    shape = " x ".join(map(str, latents.values.shape[1:]))
+    print(
+        f"{counted(len(latents.values), 'window')} of {counted(count, 'clip')}, each {shape} -> "
+        f"{arguments.output}"
+    )
+    return 0
