@@ -73,7 +73,7 @@ def measure(sizes: Sizes, share: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    kept = Kept(KEPT, f"{FLOW}, {SECONDS} s")
+    kept = Kept(KEPT, f"{FLOW}, {SECONDS} s, {MESHES}")
     cases = [(name, share) for name in MESHES for share in SHARES]
     rows = []
     for name, share in tqdm(cases, "cases"):

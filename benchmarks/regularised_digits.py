@@ -53,7 +53,7 @@ TOLERANCE, SOLVED = 1e-3, 50
 RUNS = {
     "as bundled": CHECKPOINT,
     **{
-        f"trained on, {name}": run_folder(Path(), name, weight) / "pipeline"
+        f"trained on, {name}, w = {weight:g}": run_folder(Path(), name, weight) / "pipeline"
         for name, weight in WEIGHTS.items()
     },
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from text2pde.captions import PLACE, Numbers, caption, flow_of, read_numbers
+from text2pde.captions import PLACE, StatedNumbers, caption, flow_of, read_numbers
 from text2pde.channel import Channel
 from text2pde.flows.cylinder import Family, draw
 
@@ -33,17 +33,20 @@ def test_words_vary_and_are_repeatable() -> None:
     [
         (
             "Water flows past a cylinder of radius 0.05 m at Reynolds number 120",
-            Numbers(reynolds=120, radius=0.05),
+            StatedNumbers(reynolds=120, radius=0.05),
         ),
-        ("re=80, diameter: 8 cm", Numbers(reynolds=80, radius=0.04)),
-        ("a radius of 45mm, 1.2 m/s", Numbers(speed=1.2, radius=0.045)),
-        ("Radius is about 5 centimetres; it enters at 90 cm/s", Numbers(speed=0.9, radius=0.05)),
-        ("x = 0.31 m, y = 21 cm", Numbers(x=0.31, y=0.21)),
-        ("The Reynolds number is 1.2e2.", Numbers(reynolds=120)),
-        ("nothing of the kind, reaching 30 m", Numbers()),
+        ("re=80, diameter: 8 cm", StatedNumbers(reynolds=80, radius=0.04)),
+        ("a radius of 45mm, 1.2 m/s", StatedNumbers(speed=1.2, radius=0.045)),
+        (
+            "Radius is about 5 centimetres; it enters at 90 cm/s",
+            StatedNumbers(speed=0.9, radius=0.05),
+        ),
+        ("x = 0.31 m, y = 21 cm", StatedNumbers(x=0.31, y=0.21)),
+        ("The Reynolds number is 1.2e2.", StatedNumbers(reynolds=120)),
+        ("nothing of the kind, reaching 30 m", StatedNumbers()),
     ],
 )
-def test_sentences_are_read_as_they_are_meant(sentence: str, numbers: Numbers) -> None:
+def test_sentences_are_read_as_they_are_meant(sentence: str, numbers: StatedNumbers) -> None:
     for one, other in zip(read_numbers(sentence), numbers, strict=True):
         assert one == (None if other is None else pytest.approx(other))
 
@@ -64,6 +67,13 @@ def test_what_a_sentence_leaves_out_has_a_default() -> None:
         ("radius 50 cm, Re 100", "does not fit"),
         ("radius 5 cm at x = 3 m, Re 100", "does not fit"),
         ("radius 0 m, Re 100", "must be positive"),
+        ("radius 5 cm, Re 100, x = 0.35, y = 0.2 m", "names a place x without a number"),
+        ("radius 5 cm, Re 100, x = -0.1 m", "names a place x without a number"),
+        ("radius five cm, Re 100", "names a radius without a number"),
+        ("radius 5 cm, Reynolds number 1,200", "names a Reynolds number without a number"),
+        ("radius 5 cm, 3 m per second", "names a speed without a number"),
+        ("radius 5 cm, diameter 8 cm, Re 100", "has no diameter of 0.08 m"),
+        ("radius 5 cm, Re 100, viscosity 0.01 m^2/s", "always 0.001"),
     ],
 )
 def test_sentences_without_what_is_needed_are_refused(sentence: str, why: str) -> None:

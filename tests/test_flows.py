@@ -53,9 +53,10 @@ def test_a_family_fills_its_ranges_but_for_what_is_held_out() -> None:
     ):
         assert least <= min(values) < least + 0.02 * (most - least)
         assert most - 0.02 * (most - least) < max(values) <= most
-    inside = [flow.reynolds for flow in draw_held_out(family, 32)]
-    assert low <= min(inside)
-    assert max(inside) <= high
+    others = draw_held_out(family, 32)
+    assert low <= min(flow.reynolds for flow in others)
+    assert max(flow.reynolds for flow in others) <= high
+    assert not {flow.channel for flow in others} & {flow.channel for flow in flows}
 
 
 def test_the_first_of_many_flows_are_those_of_few() -> None:
@@ -195,6 +196,8 @@ def test_cases_are_made_once(tmp_path: Path, remote: bool) -> None:
         assert np.array_equal(clip.fields, simulate(flow, SHORT, COARSE).fields)
     with pytest.raises(ValueError, match="holds another flow"):
         made(FLOWS[::-1], tmp_path)
+    with pytest.raises(ValueError, match="a clip made with"):
+        generate(FLOWS, tmp_path, replace(SHORT, frames=4), COARSE, ONE)
 
 
 def test_what_is_done_survives_an_interruption(tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ def test_the_residual_of_the_log_density_is_zero(d: int, schedule: Schedule) -> 
         alpha, sigma = (level[:, None, None] for level in (here.alpha, here.sigma))
         return data.log_prob(x, alpha, sigma)
 
-    found = potential_residual(phi, schedule, x, at.t)
+    found = potential_residual(phi, schedule, x, at.t).detach()
     scale = float(schedule.diffusion_squared(at.t).max())
     assert float(found.abs().max()) < 1e-9 * max(scale, 1)
 
@@ -318,11 +318,25 @@ def test_the_residual_of_the_log_density_is_zero(d: int, schedule: Schedule) -> 
         return phi(x, t) + t.sin()
 
     torch.testing.assert_close(
-        potential_residual(raised, schedule, x, at.t),
+        potential_residual(raised, schedule, x, at.t).detach(),
         at.t.cos(),
         rtol=1e-6,
         atol=1e-7 * max(scale, 1),
     )
+
+
+def test_potentials_that_are_steady_or_linear_have_a_residual() -> None:
+    """-|x|^2 / 2 is that of the VP process's noise, so 0; c.x has drift c.x - g^2 |c|^2 / 2."""
+    schedule, x = VPLinear(), normal(8, 2)
+    t = torch.linspace(0.1, 0.9, 8, dtype=torch.float64)
+    steady = potential_residual(lambda x, t: -x.square().sum(dim=1) / 2, schedule, x, t)
+    assert float(steady.detach().abs().max()) < 1e-12
+    c = torch.tensor([0.3, -0.5], dtype=torch.float64)
+    linear = potential_residual(lambda x, t: x @ c, schedule, x, t)
+    expected = (
+        schedule.drift(t) * (2 + x @ c) - schedule.diffusion_squared(t) * c.square().sum() / 2
+    )
+    torch.testing.assert_close(linear, expected)
 
 
 # ------------------------------------------------------------------------------- regularisers

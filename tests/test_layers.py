@@ -27,6 +27,7 @@ ORDER = (
     *("samplers.likelihood", "samplers.latent_codes"),
     "samplers.inverse_problems",
     *("samplers.training.config", "samplers.training.draws", "samplers.training.log"),
+    "samplers.training.claim",
     *("samplers.training.learner", "samplers.training.loop", "samplers.training"),
     *("samplers.denoising", "samplers.restoration.process", "samplers.restoration.loss"),
     *("samplers.restoration.degradations", "samplers.restoration.quality", "samplers.restoration"),

@@ -18,7 +18,7 @@ PLACE = (0.3, 0.2)
 """Of a cylinder of which a sentence does not say where it stands, in metres."""
 
 
-class Numbers(NamedTuple):
+class StatedNumbers(NamedTuple):
     """What a sentence says, in SI units; None where it says nothing."""
 
     reynolds: float | None = None
@@ -70,7 +70,7 @@ def _length(value: float, chosen: random.Random) -> str:
 # ------------------------------------------------------------------------------------- reading
 
 
-_NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)"
+_NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)(?![\d,]\d)"
 _BETWEEN = r"\s*(?:is|of|=|:|about|at)?\s*(?:about\s*)?"
 _UNIT = r"\s*(mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?)\b(?!\s*/)"
 _PER_SECOND = r"\s*(mm|cm|m)\s*/\s*s\b"
@@ -85,13 +85,61 @@ _PATTERNS = {
 }
 
 
-def read_numbers(sentence: str) -> Numbers:
-    """The numbers of a sentence, such as "radius 5 cm", "Re = 120" or "1.2 m/s"."""
+def read_numbers(sentence: str) -> StatedNumbers:
+    """The numbers of a sentence, such as "radius 5 cm", "Re = 120" or "1.2 m/s".
+
+    Raises ValueError if it names one of them without a number and a unit that can be read, or
+    states a radius and a diameter that disagree, or a viscosity.
+    """
     found = {name: _first(pattern, sentence) for name, pattern in _PATTERNS.items()}
+    for name, word in _WORDS.items():
+        if found[name] is None and word.search(sentence):
+            raise ValueError(
+                f"The prompt {sentence!r} names {_SAID[name]} without a number that can be read; "
+                f"write it as in {_EXAMPLES[name]!r}."
+            )
+    if re.search(r"\bviscosit", sentence, re.IGNORECASE):
+        raise ValueError(
+            f"The viscosity is always {VISCOSITY:g} m^2/s; leave it out of the prompt."
+        )
     diameter = found.pop("diameter")
-    if found["radius"] is None and diameter is not None:
+    if diameter is not None:
+        if found["radius"] is not None and abs(2 * found["radius"] - diameter) > 0.01 * diameter:
+            raise ValueError(
+                f"A radius of {found['radius']:g} m has no diameter of {diameter:g} m; leave one "
+                "of them away."
+            )
         found["radius"] = diameter / 2
-    return Numbers(**found)
+    return StatedNumbers(**found)
+
+
+# What says that a number should follow, what it is called, and how it is written.
+_WORDS = {
+    "reynolds": re.compile(r"\breynolds|\bre\s*[=:]", re.IGNORECASE),
+    "speed": re.compile(
+        r"\d\s*(?:m|cm|mm|met(?:re|er)s?)\s+per\s+s|\b(?:speed|velocity)\s*[=:]", re.IGNORECASE
+    ),
+    "radius": re.compile(r"\bradius\b", re.IGNORECASE),
+    "diameter": re.compile(r"\bdiameter\b", re.IGNORECASE),
+    "x": re.compile(r"\bx\s*[=:]", re.IGNORECASE),
+    "y": re.compile(r"\by\s*[=:]", re.IGNORECASE),
+}
+_SAID = {
+    "reynolds": "a Reynolds number",
+    "speed": "a speed",
+    "radius": "a radius",
+    "diameter": "a diameter",
+    "x": "a place x",
+    "y": "a place y",
+}
+_EXAMPLES = {
+    "reynolds": "Reynolds number 120",
+    "speed": "1.2 m/s",
+    "radius": "radius 0.05 m",
+    "diameter": "diameter 10 cm",
+    "x": "x = 0.3 m",
+    "y": "y = 0.2 m",
+}
 
 
 def _first(pattern: re.Pattern[str], sentence: str) -> float | None:
@@ -128,7 +176,7 @@ def flow_of(sentence: str) -> Flow:
     return Flow(channel, _speed(numbers, channel, sentence), VISCOSITY)
 
 
-def _speed(numbers: Numbers, channel: Channel, sentence: str) -> float:
+def _speed(numbers: StatedNumbers, channel: Channel, sentence: str) -> float:
     if numbers.reynolds is None and numbers.speed is None:
         raise ValueError(
             f"The prompt {sentence!r} states neither a Reynolds number nor a speed; say for "

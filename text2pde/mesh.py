@@ -70,6 +70,8 @@ def check_mesh(mesh: Mesh) -> None:
         raise ValueError(f"Triangles have the shape {list(triangles.shape)}, not [T, 3].")
     if kinds.shape != (len(nodes),):
         raise ValueError(f"{len(kinds)} kinds came for {len(nodes)} nodes; give one for each.")
+    if not np.isin(kinds, list(Kind)).all():
+        raise ValueError(f"Kinds of nodes must be from {min(Kind)} to {max(Kind)}.")
     if not np.isfinite(nodes).all():
         raise ValueError("Some nodes lie nowhere: their places are not finite.")
     if triangles.min() < 0 or triangles.max() >= len(nodes):

@@ -25,7 +25,7 @@ class Penalty:
         adaptive solver, see :func:`adjoint.solver_cost.solver_cost_penalty`.
     weight: of it, where a reward has the weight 1.
     images: that the network draws before it learns, with noise on which the penalty is taken.
-    batch: images of one step.
+    batch: images at which a process takes it, for each accumulated part of a step.
     """
 
     what: Literal["residual", "solver-cost"]

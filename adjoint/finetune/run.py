@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -20,12 +19,12 @@ from adjoint.finetune.parts import Noise, Part
 from adjoint.finetune.results import Drawn, write_comparison, write_curve, write_sheet
 from adjoint.learning import Draw, Sampled, reward_loss
 from adjoint.rewards import Place, Reward, build_reward
-from samplers.files import replacing
-from samplers.training import LOG, Every, Objective, train
+from samplers.training import LOG, Every, Objective, claim_folder, train
 
-SETTINGS = "settings.json"
 _OWN = 2**40
-"""The first seed of the images at which a penalty is taken; no picture shows them."""
+_AT_ONCE = 16
+"""The first seed of the images at which a penalty is taken, which no picture shows, and how many
+are drawn at once."""
 
 # What may change when a run goes on.
 _FREE = ("output", "pictures.", "training.log_every", "training.checkpoint_every",
@@ -63,7 +62,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     run = _Run(config, state.device)
     if state.is_main_process:
-        _claim_folder(config)
+        claim_folder(config.output, plain(config), _FREE)
     state.wait_for_everyone()
     return run.train(state.is_main_process)
 
@@ -131,7 +130,8 @@ class _Run:
             return None
         index = torch.arange(settings.images)
         asked = _asked(self.model, settings.images)
-        images = self.sampled(_OWN + index, asked, index.to(self.device))
+        parts = zip(index.split(_AT_ONCE), asked.split(_AT_ONCE), strict=True)
+        images = torch.cat([self.sampled(_OWN + i, a, i.to(self.device)) for i, a in parts])
         told = asked.to(self.device) if self.model.asked else None
         return self.model.penalty(settings, images, told)
 
@@ -185,21 +185,3 @@ def _samples(config: FinetuneConfig, model: Model) -> TensorDataset:
     if isinstance(config.optimised, Noise):
         count = config.optimised.count
     return TensorDataset(_asked(model, count), torch.arange(count))
-
-
-def _claim_folder(config: FinetuneConfig) -> None:
-    """Note the settings in the folder; ValueError if a run with others is in it."""
-    path, own = config.output / SETTINGS, plain(config)
-    if path.exists():
-        try:
-            found: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is broken ({error}); take another folder.") from error
-        for name in sorted(own.keys() | found.keys()):
-            if found.get(name) != own.get(name) and not name.startswith(_FREE):
-                raise ValueError(
-                    f"{config.output} holds a run with {name} = {found.get(name)!r}, this one has "
-                    f"{own.get(name)!r}; use the same settings, or another folder for a new run."
-                )
-    with replacing(path) as part:
-        part.write_text(json.dumps(own, indent=1) + "\n")

@@ -20,6 +20,7 @@ from tight where L is large.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from adjoint.fokker_planck.law import Law, of_potential
-from adjoint.fokker_planck.potential import Potential, potential_residual
+from adjoint.fokker_planck.potential import Potential, potential_residual, slopes
 from samplers.schedule import Schedule
 
 
@@ -36,8 +37,8 @@ class Instant(NamedTuple):
 
     t: the time.
     diffusion_squared: g^2.
-    excess: the mean of R under q_t, less that under exp(phi_t) / Z_t; error: its standard error, if
-        samples of q_t are independent.
+    excess: the mean of R under q_t, less that under exp(phi_t) / Z_t.
+    error: its standard error, for independent samples of q_t.
     steepness: L, the largest rate at which two trajectories of the ODE part on their way to the
         data.
     """
@@ -52,9 +53,10 @@ class Instant(NamedTuple):
 class Bound(NamedTuple):
     """What the residual says.
 
-    score_error: ``1/2 int g^2 E_q |s - grad log q|^2 dt`` and KL(q_0 | p_0), which is not negative;
-        error: its standard error.
-    distance_squared: above W_2^2 between ODE and SDE samples, with two standard errors; infinite
+    score_error: ``1/2 int g^2 E_q |s - grad log q|^2 dt`` and KL(q_0 | p_0), neither negative.
+    error: at most the standard error of that, as if all times erred alike: samples of q_t at
+        different times are those of the same paths.
+    distance_squared: above W_2^2 between ODE and SDE samples, with two of these errors; infinite
         where it exceeds all numbers.
     """
 
@@ -91,21 +93,20 @@ def bound(instants: Sequence[Instant], divergence: float) -> Bound:
     t, spread, excess, scatter, rate = columns
     ends = torch.cat([t[:1], t, t[-1:]])
     weights = (ends[2:] - ends[:-2]) / 2  # of the trapezoidal rule
-    error = float((weights * scatter).norm())
+    error = float(weights @ scatter)
     found = divergence + float(weights @ excess)
     grown = torch.cat([t.new_zeros(1), torch.cumulative_trapezoid(rate, t)])
     reach = float(weights @ (spread / 2 * (2 * grown).exp()))
-    return Bound(found, error, reach * max(0.0, found + 2 * error))
+    most = max(0.0, found + 2 * error)
+    return Bound(found, error, math.inf if math.isinf(reach) else reach * most)
 
 
 def steepness(phi: Potential, schedule: Schedule, t: Tensor, places: Tensor) -> Tensor:
     r"""The largest eigenvalue of :math:`\frac{g^2}{2} \nabla^2 \phi - f I` at each place [N]."""
     x = places.detach().requires_grad_()
     with torch.enable_grad():
-        slope = torch.autograd.grad(phi(x, t.to(x).expand(len(x))).sum(), x, create_graph=True)[0]
-        rows = [
-            torch.autograd.grad(each.sum(), x, retain_graph=True)[0] for each in slope.unbind(dim=1)
-        ]
+        slope = slopes(phi(x, t.to(x).expand(len(x))), x)[0]
+        rows = [slopes(each, x)[0] for each in slope.unbind(dim=1)]
     largest = torch.linalg.eigvalsh(torch.stack(rows, dim=1)).amax(dim=1)
     drift, spread = schedule.drift(t).to(x), schedule.diffusion_squared(t).to(x)
     found: Tensor = spread / 2 * largest - drift
@@ -114,5 +115,7 @@ def steepness(phi: Potential, schedule: Schedule, t: Tensor, places: Tensor) -> 
 
 def divergence(one: Law, phi: Potential, t: Tensor) -> float:
     """KL of a law on a regular grid from exp(phi_t) / Z_t on the same grid."""
-    other = of_potential(phi, t, one.places).shares
-    return float(torch.special.xlogy(one.shares, one.shares / other).sum().detach())
+    values = phi(one.places, t.to(one.places).expand(len(one.places))).detach()
+    there = one.shares > 0
+    shares = one.shares[there]
+    return float((shares * (shares.log() - values.log_softmax(dim=0)[there])).sum())

@@ -150,6 +150,13 @@ def centred(a: Tensor, b: Tensor, distance: Distance = sliced_wasserstein) -> fl
     for laws that differ by a shift, and it may be negative by chance (Papp and Sherlock 2022,
     https://arxiv.org/abs/2203.11627).
     """
-    ones, others = a.chunk(2), b.chunk(2)
+    ones, others = _halves(a), _halves(b)
     between = [distance(one, other) for one in ones for other in others]
     return sum(between) / 4 - (distance(*ones) + distance(*others)) / 2
+
+
+def _halves(samples: Tensor) -> tuple[Tensor, Tensor]:
+    half = len(samples) // 2
+    if half < 2:
+        raise ValueError(f"A set of {len(samples)} can't be halved; give 4 samples or more.")
+    return samples[:half], samples[half : 2 * half]

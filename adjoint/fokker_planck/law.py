@@ -34,10 +34,12 @@ def on_cells(x: Tensor, width: float) -> Law:
 
 def of_potential(phi: Potential, t: Tensor, places: Tensor) -> Law:
     """``exp(phi_t) / Z`` on places that are equally far from each other, as those of a grid are."""
-    return Law(places, phi(places, t.to(places).expand(len(places))).softmax(dim=0))
+    values = phi(places, t.to(places).expand(len(places)))
+    return Law(places, values.detach().softmax(dim=0))
 
 
 def grid(edge: float, count: int, dimensions: int = 2) -> Tensor:
-    """The places [count^d, d] of a regular grid over the cube from -edge to edge, in float64."""
+    """The places [count^d, d] of a regular grid over the cube from -edge to edge, in float64, on
+    the CPU."""
     line = torch.linspace(-edge, edge, count, dtype=torch.float64)
     return torch.cartesian_prod(*[line] * dimensions).reshape(-1, dimensions)

@@ -87,14 +87,15 @@ def potential_penalty(
     r"""``w_R E[w(t) R^2]`` of a potential, at points of one's own choice.
 
     potential: ``potential(model, x, t)`` -> [N].
-    points: draws x [T, M, d] and t [T]: M points at each of T times.
+    points: draws x [T, M, d] and t [T], on the CPU: M points at each of T times.
     centred: take R less its mean over the points of a time, since a function of t alone in R
         changes no score.
     """
     _check(weight)
 
     def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
-        x, t = points(generator)
+        device = next(model.parameters()).device
+        x, t = (drawn.to(device) for drawn in points(generator))
         every = t[:, None].expand(x.shape[:2])
         found = potential_residual(
             lambda x, t: potential(model, x, t), schedule, x.flatten(0, 1), every.flatten()

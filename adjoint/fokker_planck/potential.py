@@ -27,14 +27,17 @@ def potential_residual(phi: Potential, schedule: Schedule, x: Tensor, t: Tensor)
     """R at each point [B], by exact derivatives; gradients pass through it to weights of phi."""
     x, t = x.detach().requires_grad_(), t.detach().requires_grad_()
     with torch.enable_grad():
-        score, slope = _slopes(phi(x, t), x, t)
-        second = [_slopes(each, x)[0][:, i] for i, each in enumerate(score.unbind(dim=1))]
+        score, slope = slopes(phi(x, t), x, t)
+        second = [slopes(each, x)[0][:, i] for i, each in enumerate(score.unbind(dim=1))]
     time = t.detach().double()
     drift, spread = schedule.drift(time).to(x), schedule.diffusion_squared(time).to(x)
     advection = drift * (x.shape[1] + (x * score).sum(dim=1))
     return slope + advection - spread / 2 * (sum(second) + score.square().sum(dim=1))
 
 
-def _slopes(values: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+def slopes(values: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Of each value, which depends on its own point alone."""
-    return torch.autograd.grad(values.sum(), inputs, create_graph=True)
+    total = values.sum()
+    if not total.requires_grad:  # what is linear has no second derivative
+        return tuple(torch.zeros_like(each) for each in inputs)
+    return torch.autograd.grad(total, inputs, create_graph=True, materialize_grads=True)

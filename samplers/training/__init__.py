@@ -10,10 +10,12 @@ deterministic).
 What is learned is an :data:`Objective`; :mod:`samplers.denoising` has that of a diffusion model.
 Processes, devices and mixed precision are the business of ``accelerate``.
 
-Here live its settings (``config``), what it draws (``draws``), what changes in it (``learner``),
-its log and the loop itself. No loss, no model and no data set belongs here.
+Here live its settings (``config``), whose a folder is (``claim``), what it draws (``draws``), what
+changes in it (``learner``), its log and the loop itself. No loss, no model and no data set belongs
+here.
 """
 
+from samplers.training.claim import SETTINGS, claim_folder
 from samplers.training.config import Precision, TrainingConfig, average_decay, learning_rate
 from samplers.training.draws import batch_indices, derived_seed, seeded
 from samplers.training.learner import Objective, load_average, trained_state, update_average
@@ -22,6 +24,7 @@ from samplers.training.loop import CHECKPOINT, LOG, Every, Samples, train
 __all__ = [
     "CHECKPOINT",
     "LOG",
+    "SETTINGS",
     "Every",
     "Objective",
     "Precision",
@@ -29,6 +32,7 @@ __all__ = [
     "TrainingConfig",
     "average_decay",
     "batch_indices",
+    "claim_folder",
     "derived_seed",
     "learning_rate",
     "load_average",

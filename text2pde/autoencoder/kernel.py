@@ -34,5 +34,7 @@ class KernelSum(nn.Module):
         Returns [F, count, C].
         """
         weights = self.kernel(torch.cat([edges.offset, known], dim=1)) * edges.share[:, None]
-        found = values.new_zeros(len(values), count, values.shape[2])
-        return found.index_add(1, edges.target, weights * values[:, edges.source])
+        messages = weights * values[:, edges.source]
+        nothing = messages.new_zeros(len(values), count, values.shape[2])
+        found: Tensor = nothing.index_add(1, edges.target, messages)
+        return found

@@ -51,20 +51,21 @@ def encode_clips(
     stride: int,
     tick: Callable[[], object] = lambda: None,
 ) -> Latents:
-    """The means of the latents of all windows of so many frames, ``stride`` frames apart.
+    """The means of the latents of all windows of so many frames, ``stride`` apart, on the CPU.
 
     Windows of one clip begin at other phases of its vortices. Raises ValueError if a clip is
     shorter than a window, or there are fewer than two windows.
     """
-    values, places = [], []
+    values, places, device = [], [], next(model.parameters()).device
     for number, clip in enumerate(clips):
         starts = range(0, len(clip.fields) - frames + 1, stride)
         if not starts:
             raise ValueError(
                 f"Clip {number} has {len(clip.fields)} frames, less than the {frames} of a window."
             )
+        fields, mesh = clip.fields.to(device), clip.mesh.to(device)
         for first in starts:
-            values.append(model.encode(clip.fields[first : first + frames], clip.mesh).mean)
+            values.append(model.encode(fields[first : first + frames], mesh).mean.cpu())
             places.append((number, first))
         tick()
     if len(values) < 2:
@@ -94,7 +95,7 @@ def load_latents(path: Path) -> Latents:
             flows = [flow_from(numbers) for numbers in json.loads(file.metadata()["flows"])]
     except FileNotFoundError:
         raise ValueError(f"There is no file {path}.") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"{path} holds no latents, or is torn ({error}); encode again.") from error
     return Latents(values, mean, std, clip, first, tuple(flows))
 

@@ -14,8 +14,8 @@ from text2pde.autoencoder.clips import Prepared
 from text2pde.autoencoder.grid import LatentGrid
 
 
-class Numbers:
-    """The numbers of clips as a data set; clips of different meshes can't be stacked."""
+class CaseIndices:
+    """The places of clips in a list, as a data set; clips of different meshes can't be stacked."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -30,17 +30,11 @@ class Numbers:
 def reconstruction_loss(
     clips: Sequence[Prepared], grid: LatentGrid, frames: int, kl_weight: float
 ) -> Objective:
-    r"""``E |x - D(z)|^2 + w KL``, of windows of so many frames, on batches of numbers of clips.
+    r"""``E |x - D(z)|^2 + w KL``, of windows of so many frames, on batches of places of clips.
 
     The square is the mean over frames, fields and the area, so that fine parts of a mesh weigh no
-    more than others. Raises ValueError if a clip is shorter than a window.
+    more than others. No clip may be shorter than a window.
     """
-    shortest = min(len(clip.fields) for clip in clips)
-    if shortest < frames:
-        raise ValueError(
-            f"The shortest clip has {shortest} frames, less than the {frames} that are learned at "
-            "once; take fewer, or simulate more."
-        )
 
     def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
         chosen = [clips[number] for number in batch.tolist()]

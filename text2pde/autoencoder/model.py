@@ -122,6 +122,17 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
         config, share = self.config, 2**self.config.halvings
         return (config.latent, frames // share, config.rows // share, config.columns // share)
 
+    def check_frames(self, frames: int, shortest: int, name: str) -> None:
+        """Raise ValueError unless so many frames can be encoded, and clips have as many."""
+        share = 2**self.config.halvings
+        if frames % share:
+            raise ValueError(f"{frames} frames were asked for; take a multiple of {share}.")
+        if shortest < frames:
+            raise ValueError(
+                f"The shortest clip that is {name} has {shortest} frames, less than the {frames} "
+                "that are asked for; take fewer, or simulate more."
+            )
+
     def _as_grid(self, values: Tensor, meshes: MeshBatch) -> Tensor:
         """[F, B * rows * columns, C] as [B, C, F, rows, columns]."""
         rows, columns = self.grid.rows, self.grid.columns
@@ -136,14 +147,19 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
                 f"{sum(meshes.sizes)}, {FIELDS}] for these meshes."
             )
         if len(fields) % share:
-            raise ValueError(f"{len(fields)} frames came; their number must be one of {share}.")
+            raise ValueError(
+                f"{len(fields)} frames came; their number must be a multiple of {share}."
+            )
 
 
 def load_autoencoder(folder: Path) -> MeshAutoencoder:
     """The model in a folder, in evaluation mode; ValueError if there is none, or it is broken."""
     try:
+        config = MeshAutoencoder.load_config(folder, local_files_only=True)
+        if config["_class_name"] != MeshAutoencoder.__name__:
+            raise ValueError(f"it holds a {config['_class_name']}")
         found: MeshAutoencoder = MeshAutoencoder.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} holds no autoencoder of flows, or is broken.") from error
     found.eval()
     return found

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import nn
 from tqdm.auto import tqdm
 
 from samplers.files import replacing
-from samplers.training import Every, TrainingConfig, train
+from samplers.training import Every, TrainingConfig, claim_folder, train
 from text2pde.autoencoder.clips import Prepared, clip_paths, read_clips
 from text2pde.autoencoder.learning import (
+    CaseIndices,
     Errors,
-    Numbers,
     reconstruction_loss,
     relative_errors,
 )
@@ -64,12 +66,22 @@ def train_autoencoder(
     Raises ValueError for folders without clips, and for settings that are impossible or differ
     from those of the run that is there.
     """
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     torch.manual_seed(config.seed)
     model = MeshAutoencoder(**architecture._asdict())
     sets = {"learned": _read(folder, model)}
     if held_out is not None:
         sets["held out"] = _read(held_out, model)
     every_clip = sets["learned"]
+    for name, clips in sets.items():
+        model.check_frames(frames, min(len(clip.fields) for clip in clips), name)
+    if state.is_main_process:
+        cases = [asdict(clip.flow) for clip in every_clip]
+        claim_folder(
+            output,
+            {**architecture._asdict(), "frames": frames, "kl_weight": kl_weight, "clips": cases},
+        )
+    state.wait_for_everyone()
 
     def measure(step: int, average: nn.Module) -> None:
         for name, errors in _errors(average, sets, frames).items():
@@ -77,7 +89,7 @@ def train_autoencoder(
 
     average = train(
         model,
-        Numbers(len(every_clip)),
+        CaseIndices(len(every_clip)),
         reconstruction_loss(every_clip, model.grid, frames, kl_weight),
         config,
         output,
@@ -85,7 +97,7 @@ def train_autoencoder(
     )
     assert isinstance(average, MeshAutoencoder)  # as it was given
     path = output / "autoencoder"
-    if PartialState().is_main_process:
+    if state.is_main_process:
         with replacing(path) as part:
             average.save_pretrained(part)
     latent = torch.Size(average.latent_shape(frames)).numel()
@@ -99,7 +111,6 @@ def _read(folder: Path, model: MeshAutoencoder) -> list[Prepared]:
         return read_clips(folder, model.grid, model.config.radius, bar.update)
 
 
-@torch.no_grad()
 def _errors(model: nn.Module, sets: dict[str, list[Prepared]], frames: int) -> dict[str, Errors]:
     return {name: _mean([_error(model, c, frames) for c in clips[:MEASURED]])
             for name, clips in sets.items()}  # fmt: skip

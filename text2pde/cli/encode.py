@@ -8,7 +8,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from samplers.cli.arguments import Commands, add_command
+from samplers.cli.failure import named_failures
 from samplers.cli.output import prepare_folder
+from samplers.cli.processes import join
 from samplers.cli.text import counted
 from samplers.cli.values import positive
 
@@ -30,6 +32,9 @@ def add_parser(commands: Commands) -> None:
         "--stride", type=positive, default=4, metavar="N", help="frames between windows [4]"
     )
     parser.add_argument(
+        "--device", default="auto", help="cpu, cuda or cuda:N [auto: the GPU, if there is one]"
+    )
+    parser.add_argument(
         "--output", type=Path, required=True, metavar="NAME.safetensors", help="the file"
     )
     parser.set_defaults(run=run)
@@ -46,10 +51,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.output.suffix != ".safetensors":
         raise ValueError(f"The output is {arguments.output}; it is a file, NAME.safetensors.")
-    model = load_autoencoder(arguments.model)
+    processes = join(arguments.device)
+    if not processes.main:
+        return 0
+    model = load_autoencoder(arguments.model).to(processes.device)
     count = len(clip_paths(arguments.clips))
     prepare_folder(arguments.output.parent)
-    with torch.no_grad(), tqdm(total=2 * count, unit="clip", disable=None) as bar:
+    with (
+        torch.no_grad(),
+        named_failures("take fewer --frames"),
+        tqdm(total=2 * count, unit="clip", disable=None) as bar,
+    ):
         clips = read_clips(arguments.clips, model.grid, model.config.radius, bar.update)
         latents = encode_clips(model, clips, arguments.frames, arguments.stride, bar.update)
     save_latents(latents, arguments.output)

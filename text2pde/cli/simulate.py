@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"Interrupted. {arguments.folder} keeps what is done; the same command goes on.", 130
         ) from None
     for name, why in sorted(outcome.failed.items()):
-        print(f"{name}: {why}")
+        print(f"{name}: {why}", file=sys.stderr)
     kept = f", {outcome.kept} kept from before" if outcome.kept else ""
     print(f"{counted(outcome.made, 'case')} simulated{kept} -> {arguments.folder}")
     return 1 if outcome.failed else 0

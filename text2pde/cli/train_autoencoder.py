@@ -61,6 +61,8 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, or go on; returns the exit code."""
     # PyTorch and diffusers take seconds to import, and --help needs none of them.
+    import torch
+
     from samplers.training import TrainingConfig
     from text2pde.autoencoder.run import Architecture, train_autoencoder
 
@@ -96,6 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
         ) from None
     except ArithmeticError as error:
         raise Failure(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise Failure(
+            "The device ran out of memory; take a smaller --batch-size or fewer --frames."
+        ) from error
     if is_main_process():
         for name, errors in outcome.errors.items():
             print(f"{name}: {errors.overall:.3f} of all fields, {errors.across:.3f} across")

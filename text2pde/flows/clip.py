@@ -2,8 +2,8 @@
 
 A file is in the format of safetensors, which any language reads and nothing is executed from:
 ``nodes`` [N, 2] and ``times`` [F] in float64, ``triangles`` [T, 3] and ``kinds`` [N] in int64,
-``fields`` [F, N, 3] in float32, velocity and pressure; the metadata ``flow`` has the numbers of the
-flow in JSON, in SI units.
+``fields`` [F, N, 3] in float32, velocity and pressure; of the metadata, in JSON, ``flow`` has the
+numbers of the flow in SI units, and ``made_by`` the settings of what made the clip.
 """
 
 from __future__ import annotations
@@ -41,13 +41,17 @@ class Clip(NamedTuple):
     fields: NDArray[np.float32]
 
 
-def save_clip(clip: Clip, path: Path) -> None:
-    """Write the file in one rename."""
+def save_clip(clip: Clip, path: Path, made_by: dict[str, Any] | None = None) -> None:
+    """Write the file in one rename.
+
+    made_by: the settings of what made the clip, as plain values.
+    """
     tensors = {**clip.mesh._asdict(), "times": clip.times, "fields": clip.fields}
     kept = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     with replacing(path) as part:
         # Not `save_file`, whose files only their owner may read.
-        part.write_bytes(save(kept, {"flow": json.dumps(asdict(clip.flow))}))
+        metadata = {"flow": asdict(clip.flow), "made_by": made_by or {}}
+        part.write_bytes(save(kept, {name: json.dumps(v) for name, v in metadata.items()}))
 
 
 def load_clip(path: Path) -> Clip:
@@ -61,10 +65,11 @@ def load_clip(path: Path) -> Clip:
     return clip
 
 
-def read_flow(path: Path) -> Flow:
-    """The flow of a clip, without its fields; ValueError as :func:`load_clip`."""
+def read_flow(path: Path) -> tuple[Flow, dict[str, Any]]:
+    """The flow of a clip and what made it, without its fields; ValueError as :func:`load_clip`."""
     with _opened(path) as file:
-        return _flow(file)
+        made_by: dict[str, Any] = json.loads(file.metadata().get("made_by", "{}"))
+        return _flow(file), made_by
 
 
 @contextmanager
@@ -74,9 +79,9 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError:
         raise ValueError(f"There is no file {path}.") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(
-            f"{path} is no clip of a flow, or is torn ({error}); simulate it again."
+            f"{path} is no clip of a flow, or is torn ({error}); delete it and simulate it again."
         ) from error
 
 
@@ -90,9 +95,9 @@ def _check(clip: Clip, path: Path) -> None:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     expected = (len(clip.times), len(clip.mesh.nodes), 3)
-    if clip.fields.shape != expected:
+    if clip.fields.shape != expected or not len(clip.times):
         raise ValueError(
             f"{path} has fields of the shape {list(clip.fields.shape)}, not {list(expected)}."
         )
     if not np.isfinite(clip.fields).all():
-        raise ValueError(f"{path} has fields that are not finite; simulate it again.")
+        raise ValueError(f"{path} has fields that are not finite; delete it and simulate it again.")

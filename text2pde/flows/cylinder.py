@@ -10,6 +10,8 @@ import torch
 from text2pde.channel import Channel, Flow
 
 Range = tuple[float, float]
+_HELD_OUT = 2**20
+"""From the seeds of what is learned to those of what is held out."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,15 @@ def draw(family: Family, count: int, seed: int = 0) -> list[Flow]:
     return [_flow(family, numbers) for numbers in _sobol(count, seed)]
 
 
-def draw_held_out(family: Family, count: int, seed: int = 1) -> list[Flow]:
-    """The same of Reynolds numbers that are held out; ValueError if none are."""
+def draw_held_out(family: Family, count: int, seed: int = 0) -> list[Flow]:
+    """The same of Reynolds numbers that are held out, in other channels than :func:`draw` has.
+
+    Raises ValueError if none are held out.
+    """
     if family.held_out is None:
         raise ValueError("No Reynolds numbers are held out of this family.")
     inside = Family(family.held_out, family.radius, family.x, family.y, family.viscosity, None)
-    return draw(inside, count, seed)
+    return draw(inside, count, seed + _HELD_OUT)
 
 
 def _sobol(count: int, seed: int) -> Sequence[Sequence[float]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from text2pde.channel import Flow
 from text2pde.flows.clip import SUFFIX, read_flow, save_clip
 from text2pde.flows.simulate import CLIP, Recording, simulate
 from text2pde.solver.meshing import DEFAULT, Sizes
-from text2pde.solver.navier_stokes import DivergedError
 
 
 class Workers(NamedTuple):
@@ -55,14 +55,17 @@ def generate(
 ) -> Outcome:
     """Simulate each flow into ``case-00000.safetensors`` and so on, but for those that are there.
 
-    tick: called after every case.
+    tick: called after every case, at once for those that are kept.
 
-    Raises ValueError if a file holds another flow than it would, and without the packages of the
-    extra `pde`.
+    Raises ValueError if a file holds another flow than it would, or was made with other settings,
+    and without the packages of the extra `pde`.
     """
+    settings = {"recording": asdict(recording), "sizes": sizes._asdict()}
     folder.mkdir(parents=True, exist_ok=True)
     paths = {case_path(folder, number): flow for number, flow in enumerate(flows)}
-    missing = {path: flow for path, flow in paths.items() if not _is_made(path, flow)}
+    missing = {path: flow for path, flow in paths.items() if not _is_made(path, flow, settings)}
+    for _ in range(len(paths) - len(missing)):
+        tick()
     failed: dict[str, str] = {}
     if missing:
         with _cluster(workers) as client:
@@ -74,13 +77,15 @@ def generate(
     return Outcome(len(paths) - len(missing), made, failed)
 
 
-def _is_made(path: Path, flow: Flow) -> bool:
+def _is_made(path: Path, flow: Flow, settings: dict[str, Any]) -> bool:
     if not path.exists():
         return False
-    if read_flow(path) != flow:
-        raise ValueError(
-            f"{path} holds another flow than this family and seed have there; take another folder."
-        )
+    made, by = read_flow(path)
+    if made != flow or by != settings:
+        what = "another flow than this family and seed have there" if made != flow else (
+            f"a clip made with {by}, not with {settings}"
+        )  # fmt: skip
+        raise ValueError(f"{path} holds {what}; take another folder.")
     return True
 
 
@@ -95,15 +100,17 @@ def _run(
         for path, flow in missing.items()
     }
     for job in as_completed(jobs):
-        yield jobs[job], job.result()
+        path = jobs[job]
+        # Whatever goes wrong with one case, or with its worker, is no reason to stop the others.
+        error = job.exception()
+        if error is None and not path.exists():
+            error = OSError("the worker wrote it elsewhere; all must see the same folder")
+        yield path, None if error is None else " ".join(str(error).split())
 
 
-def _make(flow: Flow, path: Path, recording: Recording, sizes: Sizes) -> str | None:
-    try:
-        save_clip(simulate(flow, recording, sizes), path)
-    except DivergedError as error:
-        return str(error)
-    return None
+def _make(flow: Flow, path: Path, recording: Recording, sizes: Sizes) -> None:
+    settings = {"recording": asdict(recording), "sizes": sizes._asdict()}
+    save_clip(simulate(flow, recording, sizes), path, settings)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def simulate(
 ) -> Clip:
     """Solve for the flow in its channel, and keep what is to be recorded.
 
-    tick: called after every frame, those of settling included.
+    tick: called after every frame, those of settling included, and of attempts that diverged.
 
     Raises DivergedError if the numbers grow without bound even with much shorter steps.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ class Sizes(NamedTuple):
 
 DEFAULT = Sizes()
 _WAKE = 6.0
+_ONE_AT_A_TIME = threading.Lock()
+"""Of the threads of a process; gmsh holds one model for all."""
 
 
 def triangulate(channel: Channel, sizes: Sizes = DEFAULT) -> Mesh:
@@ -66,6 +69,11 @@ def _gmsh() -> Iterator[Any]:
         raise ValueError(
             "Meshes are made by the package gmsh; install it with pip install 'retrograde[pde]'."
         ) from error
+    with _ONE_AT_A_TIME:
+        yield from _opened(gmsh)
+
+
+def _opened(gmsh: Any) -> Iterator[Any]:
     gmsh.initialize(interruptible=False)
     try:
         options = {"General.Terminal": 0, "General.NumThreads": 1}
