@@ -68,7 +68,7 @@ ODE, SDE = "dpmpp-2m", "sde-dpmpp-2m"
 Seen = Callable[[Tensor, Tensor], object]
 CELL = 2 * EDGE / 64
 """Of the cells, as in the paper; ours go on beyond its square."""
-PLACES = grid(4.5, 96)
+PLACES = grid(4.5, 64)
 PIXELS, SHOWN, INK = 160, 3.6, 0.11
 """Of a picture of points, half its side, and the density that is drawn as ink."""
 TRAINED = f"of {STEPS_TRAINED} steps, seed 0"
@@ -173,7 +173,7 @@ def measure_bound(run: Run, runs: Path) -> Bound:
     """At the times of the SDE's own steps, in float64."""
     network = run.network(runs)
     visited: list[tuple[Tensor, Tensor]] = []
-    points(network, SDE, STEPS, 0, lambda x, t: visited.append((x[::2], t)))
+    points(network, SDE, STEPS, 0, lambda x, t: visited.append((x[::4], t)))
     network.double()
     instants = [
         instant(network, SCHEDULE, t.double(), of_samples(x.double()), PLACES)

@@ -35,7 +35,7 @@ NO_CLASS = 10
 STEPS, BATCH = 400, 32
 SHARE = 8
 """Images of a batch at which the penalty is taken, which costs several calls for each."""
-WEIGHTS = {"none": 0.0, "residual": 1.0, "solver-cost": 3.0}
+WEIGHTS = {"none": 0.0, "residual": 1.0, "solver-cost": 2000.0}
 """Of each penalty, if no other is asked for."""
 
 
