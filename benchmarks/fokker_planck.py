@@ -264,9 +264,9 @@ def main() -> None:
             "distances were computed anew from the histograms that its authors published.",
             distances(results),
             "## The gap by steps, and its bound by the residual",
-            "Gaps of one set of each; then, by `adjoint.fokker_planck.bound`, how far the potential's "
-            "gradient is from the score of the SDE's samples, with the most that its standard error "
-            "can be, and the squared gap that this allows.",
+            "Gaps of one set of each; then, by `adjoint.fokker_planck.bound`, how far the "
+            "potential's gradient is from the score of the SDE's samples, with the most that its "
+            "standard error can be, and the squared gap that this allows.",
             bounds(results),
             "Written by `python -m benchmarks.fokker_planck`.",
         )
