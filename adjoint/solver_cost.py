@@ -24,7 +24,9 @@ from samplers.registry import get_pair
 from samplers.schedule import Schedule
 from samplers.training import Objective
 
-WEIGHT = 1.0
+WEIGHT = 1000.0
+"""Squared errors of a step are small: at 3 the bundled digits do not change, and at 2000 they take
+a quarter fewer calls."""
 
 
 def solver_cost_penalty(
