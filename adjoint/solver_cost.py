@@ -25,8 +25,7 @@ from samplers.schedule import Schedule
 from samplers.training import Objective
 
 WEIGHT = 1000.0
-"""Squared errors of a step are small: at 3 the bundled digits do not change, and at 2000 they take
-a quarter fewer calls."""
+"""Squared errors of a step are small: at 2000 the bundled digits take a quarter fewer calls."""
 
 
 def solver_cost_penalty(

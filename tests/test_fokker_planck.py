@@ -15,6 +15,7 @@ from adjoint.cli import main
 from adjoint.fokker_planck import (
     Denoiser,
     Estimator,
+    Instant,
     Law,
     Steps,
     binned_wasserstein,
@@ -644,6 +645,12 @@ def test_the_residual_says_how_far_a_score_is_from_that_of_its_own_samples(amoun
     torch.testing.assert_close(steepest, (-g2 / 2 * a - f)[::20])
     gap = 2 * float((sde[0].sqrt() - ode[0].sqrt()) ** 2)
     assert 1e-4 < gap < found.distance_squared
+
+
+def test_a_bound_beyond_all_numbers_is_infinite() -> None:
+    rows = [Instant(t, 1.0, 0.0, 0.0, 1e4) for t in (0.0, 0.5, 1.0)]
+    assert bound(rows, 0.0).distance_squared == math.inf
+    assert bound([row._replace(steepness=0.0) for row in rows], 0.5) == (0.5, 0.0, 0.25)
 
 
 def backwards(t: Tensor, rate: Tensor, source: Tensor, schedule: Schedule) -> Tensor:

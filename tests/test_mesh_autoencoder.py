@@ -167,6 +167,16 @@ def test_every_weight_learns() -> None:
         assert float(weight.grad.abs().max()) > 0, name
 
 
+def test_it_runs_in_half_precision() -> None:
+    """Values in bfloat16 meet shares in float32; the sums are as they are in float32, roughly."""
+    x, one = fields(mesh()), batch(mesh())
+    with torch.no_grad():
+        expected = model().decode(model().encode(x, one).mean, one)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model().decode(model().encode(x, one).mean, one)
+    assert float((found.float() - expected).norm() / expected.norm()) < 0.05
+
+
 def test_the_divergence_is_that_of_normal_laws() -> None:
     zero = torch.zeros(1, 2, 1, 1, 1)
     assert float(Posterior(zero, zero).divergence) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -62,6 +63,12 @@ def test_a_mesh_fills_the_channel() -> None:
     # Finer at the cylinder than far ahead of it.
     near = mesh.heights[(mesh.kinds[mesh.triangles] == Kind.CYLINDER).any(axis=1)]
     assert near.max() < 0.5 * mesh.heights.max()
+
+
+def test_threads_mesh_one_after_the_other() -> None:
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: triangulate(DFG.channel, COARSE), range(3)))
+    assert all(np.array_equal(one.nodes, mesh_of().nodes) for one in found)
 
 
 def test_unsound_meshes_are_refused() -> None:

@@ -75,13 +75,48 @@ _BETWEEN = r"\s*(?:is|of|=|:|about|at)?\s*(?:about\s*)?"
 _UNIT = r"\s*(mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?)\b(?!\s*/)"
 _PER_SECOND = r"\s*(mm|cm|m)\s*/\s*s\b"
 _SCALES = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
-_PATTERNS = {
-    "reynolds": re.compile(rf"\b(?:reynolds(?:\s+number)?|re){_BETWEEN}{_NUMBER}", re.IGNORECASE),
-    "speed": re.compile(rf"{_NUMBER}{_PER_SECOND}", re.IGNORECASE),
-    "radius": re.compile(rf"\bradius{_BETWEEN}{_NUMBER}{_UNIT}", re.IGNORECASE),
-    "diameter": re.compile(rf"\bdiameter{_BETWEEN}{_NUMBER}{_UNIT}", re.IGNORECASE),
-    "x": re.compile(rf"\bx{_BETWEEN}{_NUMBER}{_UNIT}", re.IGNORECASE),
-    "y": re.compile(rf"\by{_BETWEEN}{_NUMBER}{_UNIT}", re.IGNORECASE),
+
+
+class _Quantity(NamedTuple):
+    """A number that a sentence may state.
+
+    called: in an error; written: an example.
+    word: what says that the number should follow; number: where it does.
+    """
+
+    called: str
+    written: str
+    word: re.Pattern[str]
+    number: re.Pattern[str]
+
+
+def _quantity(called: str, written: str, word: str, number: str) -> _Quantity:
+    return _Quantity(
+        called, written, re.compile(word, re.IGNORECASE), re.compile(number, re.IGNORECASE)
+    )
+
+
+def _length_of(name: str, called: str, written: str, word: str) -> _Quantity:
+    return _quantity(called, written, word, rf"\b{name}{_BETWEEN}{_NUMBER}{_UNIT}")
+
+
+_QUANTITIES = {
+    "reynolds": _quantity(
+        "a Reynolds number",
+        "Reynolds number 120",
+        r"\breynolds|\bre\s*[=:]",
+        rf"\b(?:reynolds(?:\s+number)?|re){_BETWEEN}{_NUMBER}",
+    ),
+    "speed": _quantity(
+        "a speed",
+        "1.2 m/s",
+        r"\d\s*(?:m|cm|mm|met(?:re|er)s?)\s+per\s+s|\b(?:speed|velocity)\s*[=:]",
+        rf"{_NUMBER}{_PER_SECOND}",
+    ),
+    "radius": _length_of("radius", "a radius", "radius 0.05 m", r"\bradius\b"),
+    "diameter": _length_of("diameter", "a diameter", "diameter 10 cm", r"\bdiameter\b"),
+    "x": _length_of("x", "a place x", "x = 0.3 m", r"\bx\s*[=:]"),
+    "y": _length_of("y", "a place y", "y = 0.2 m", r"\by\s*[=:]"),
 }
 
 
@@ -91,13 +126,7 @@ def read_numbers(sentence: str) -> StatedNumbers:
     Raises ValueError if it names one of them without a number and a unit that can be read, or
     states a radius and a diameter that disagree, or a viscosity.
     """
-    found = {name: _first(pattern, sentence) for name, pattern in _PATTERNS.items()}
-    for name, word in _WORDS.items():
-        if found[name] is None and word.search(sentence):
-            raise ValueError(
-                f"The prompt {sentence!r} names {_SAID[name]} without a number that can be read; "
-                f"write it as in {_EXAMPLES[name]!r}."
-            )
+    found = {name: _stated(quantity, sentence) for name, quantity in _QUANTITIES.items()}
     if re.search(r"\bviscosit", sentence, re.IGNORECASE):
         raise ValueError(
             f"The viscosity is always {VISCOSITY:g} m^2/s; leave it out of the prompt."
@@ -113,41 +142,17 @@ def read_numbers(sentence: str) -> StatedNumbers:
     return StatedNumbers(**found)
 
 
-# What says that a number should follow, what it is called, and how it is written.
-_WORDS = {
-    "reynolds": re.compile(r"\breynolds|\bre\s*[=:]", re.IGNORECASE),
-    "speed": re.compile(
-        r"\d\s*(?:m|cm|mm|met(?:re|er)s?)\s+per\s+s|\b(?:speed|velocity)\s*[=:]", re.IGNORECASE
-    ),
-    "radius": re.compile(r"\bradius\b", re.IGNORECASE),
-    "diameter": re.compile(r"\bdiameter\b", re.IGNORECASE),
-    "x": re.compile(r"\bx\s*[=:]", re.IGNORECASE),
-    "y": re.compile(r"\by\s*[=:]", re.IGNORECASE),
-}
-_SAID = {
-    "reynolds": "a Reynolds number",
-    "speed": "a speed",
-    "radius": "a radius",
-    "diameter": "a diameter",
-    "x": "a place x",
-    "y": "a place y",
-}
-_EXAMPLES = {
-    "reynolds": "Reynolds number 120",
-    "speed": "1.2 m/s",
-    "radius": "radius 0.05 m",
-    "diameter": "diameter 10 cm",
-    "x": "x = 0.3 m",
-    "y": "y = 0.2 m",
-}
-
-
-def _first(pattern: re.Pattern[str], sentence: str) -> float | None:
-    match = pattern.search(sentence)
-    if match is None:
-        return None
-    number, *unit = match.groups()
-    return float(number) * (_scale(unit[0]) if unit else 1.0)
+def _stated(quantity: _Quantity, sentence: str) -> float | None:
+    match = quantity.number.search(sentence)
+    if match is not None:
+        number, *unit = match.groups()
+        return float(number) * (_scale(unit[0]) if unit else 1.0)
+    if quantity.word.search(sentence):
+        raise ValueError(
+            f"The prompt {sentence!r} names {quantity.called} without a number that can be read; "
+            f"write it as in {quantity.written!r}."
+        )
+    return None
 
 
 def _scale(unit: str) -> float:

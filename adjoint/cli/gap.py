@@ -20,7 +20,7 @@ examples:
 
 Images drawn by the probability-flow ODE are compared with as many drawn by the reverse SDE, as
 sets, at several numbers of steps. What the distance goes to with more steps is the gap of the
-network's score; two sets of one law have the distance that is printed as that of chance. With
+network's score; two sets of one law have a distance, too, and its mean is printed beside. With
 images of the data, both sets are compared with those, too.
 """
 

@@ -1,7 +1,7 @@
 """Three distributions in the plane, the process that turns them into noise, and a network for it.
 
-Distributions, process and network are those of Deveney et al. 2023, section 5
-(https://arxiv.org/abs/2311.15996).
+Distributions and process are those of Deveney et al. 2023, section 5
+(https://arxiv.org/abs/2311.15996); the process is learned from the time 0.001 on.
 """
 
 from __future__ import annotations

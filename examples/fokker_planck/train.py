@@ -82,8 +82,9 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-# The objective is that of the paper, with times from 10 Beta(1, 2) for the scores and uniform ones
-# for the residual; both are drawn with a uniform logarithm and weighted, which scatters less.
+# The objective is that of the paper but for times below 0.001, with times from 10 Beta(1, 2) for
+# the scores and uniform ones for the residual; both are drawn with a uniform logarithm and
+# weighted, which scatters less.
 
 
 def weight_of_scores(schedule: Schedule, at: Point) -> Tensor:

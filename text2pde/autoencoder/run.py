@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -76,11 +78,8 @@ def train_autoencoder(
     for name, clips in sets.items():
         model.check_frames(frames, min(len(clip.fields) for clip in clips), name)
     if state.is_main_process:
-        cases = [asdict(clip.flow) for clip in every_clip]
-        claim_folder(
-            output,
-            {**architecture._asdict(), "frames": frames, "kl_weight": kl_weight, "clips": cases},
-        )
+        own = {"frames": frames, "kl_weight": kl_weight, "clips": _digest(every_clip)}
+        claim_folder(output, {**architecture._asdict(), **own})
     state.wait_for_everyone()
 
     def measure(step: int, average: nn.Module) -> None:
@@ -109,6 +108,12 @@ def _read(folder: Path, model: MeshAutoencoder) -> list[Prepared]:
     quiet = None if PartialState().is_main_process else True
     with tqdm(total=len(clip_paths(folder)), desc="clips", disable=quiet, leave=False) as bar:
         return read_clips(folder, model.grid, model.config.radius, bar.update)
+
+
+def _digest(clips: Sequence[Prepared]) -> str:
+    """Of the flows: a short name of which clips they are."""
+    flows = json.dumps([asdict(clip.flow) for clip in clips])
+    return f"{len(clips)} of {hashlib.sha256(flows.encode()).hexdigest()[:12]}"
 
 
 def _errors(model: nn.Module, sets: dict[str, list[Prepared]], frames: int) -> dict[str, Errors]:

@@ -60,7 +60,7 @@ def generate(
     Raises ValueError if a file holds another flow than it would, or was made with other settings,
     and without the packages of the extra `pde`.
     """
-    settings = {"recording": asdict(recording), "sizes": sizes._asdict()}
+    settings = _settings(recording, sizes)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {case_path(folder, number): flow for number, flow in enumerate(flows)}
     missing = {path: flow for path, flow in paths.items() if not _is_made(path, flow, settings)}
@@ -80,12 +80,15 @@ def generate(
 def _is_made(path: Path, flow: Flow, settings: dict[str, Any]) -> bool:
     if not path.exists():
         return False
-    made, by = read_flow(path)
-    if made != flow or by != settings:
-        what = "another flow than this family and seed have there" if made != flow else (
-            f"a clip made with {by}, not with {settings}"
-        )  # fmt: skip
-        raise ValueError(f"{path} holds {what}; take another folder.")
+    found, made_by = read_flow(path)
+    if found != flow:
+        raise ValueError(
+            f"{path} holds another flow than this family and seed have there; take another folder."
+        )
+    if made_by != settings:
+        raise ValueError(
+            f"{path} holds a clip made with {made_by}, not with {settings}; take another folder."
+        )
     return True
 
 
@@ -109,8 +112,12 @@ def _run(
 
 
 def _make(flow: Flow, path: Path, recording: Recording, sizes: Sizes) -> None:
-    settings = {"recording": asdict(recording), "sizes": sizes._asdict()}
-    save_clip(simulate(flow, recording, sizes), path, settings)
+    save_clip(simulate(flow, recording, sizes), path, _settings(recording, sizes))
+
+
+def _settings(recording: Recording, sizes: Sizes) -> dict[str, Any]:
+    """What a clip is made with, as plain values."""
+    return {"recording": asdict(recording), "sizes": sizes._asdict()}
 
 
 @contextmanager

@@ -65,8 +65,6 @@ class Equations:
     mesh: Mesh
     step: float
     places: Numbers
-    fixed: Integers
-    walls: Numbers
     mass: Any
     stiffness: Any
     divergences: tuple[Any, Any]
@@ -206,8 +204,6 @@ def _assembled(flow: Flow, mesh: Mesh, step: float) -> Equations:
         mesh,
         step,
         places,
-        fixed,
-        walls,
         mass,
         stiffness,
         (divergences[0], divergences[1]),

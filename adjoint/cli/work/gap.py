@@ -142,5 +142,5 @@ def _report(gaps: Sequence[Gap], chance: float, arguments: argparse.Namespace) -
     print(aligned(rows))
     print(
         f"{arguments.distance} distances of {arguments.ode} and {arguments.sde}; sets of one law "
-        f"have {chance:.4g} by chance -> {arguments.output}"
+        f"have {chance:.4g} in the mean -> {arguments.output}"
     )
