@@ -49,7 +49,11 @@ def add_parser(commands: Commands) -> None:
         "--learning-rate", type=positive_number, default=1e-3, metavar="R", help="[0.001]"
     )
     group.add_argument(
-        "--kl-weight", type=not_negative, default=1e-5, metavar="W", help="of the latent's law"
+        "--kl-weight",
+        type=not_negative,
+        default=1e-5,
+        metavar="W",
+        help="of the latent's law [0.00001]",
     )
     group.add_argument("--seed", type=whole, default=0, metavar="N", help="[0]")
     group.add_argument(
