@@ -24,6 +24,7 @@ from text2pde.autoencoder.clips import prepare_clip, with_units
 from text2pde.autoencoder.latents import (
     Latents,
     encode_clips,
+    encode_frame,
     load_latents,
     save_latents,
 )
@@ -307,15 +308,29 @@ def test_latents_are_standardised_and_survive_their_file(data: Path, tmp_path: P
     clip = prepare_clip(load_clip(data / "case-1.safetensors"), model().grid, RADIUS)
     with torch.no_grad():
         expected = model().encode(clip.fields[2:6], clip.mesh).mean
-    torch.testing.assert_close(latents.restored(latents.values[4:5]), expected)
+    torch.testing.assert_close(latents.scales.restored(latents.values[4:5]), expected)
+    with torch.no_grad():
+        still = encode_frame(model(), clip.fields[2:3], clip.mesh)
+        alike = model().encode(clip.fields[2:3].expand(4, -1, -1), clip.mesh).mean
+    torch.testing.assert_close(latents.scales.restored(latents.frame[4:5]), still)
+    torch.testing.assert_close(still, alike[:, :, 0])
+    assert latents.interval == pytest.approx(0.02 * 2 / 0.1)
     path = tmp_path / "latents.safetensors"
     save_latents(latents, path)
     found = load_latents(path)
-    assert found.flows == latents.flows
-    assert all(torch.equal(a, b) for a, b in zip(found[:-1], latents[:-1], strict=True))
+    assert (found.flows, found.interval) == (latents.flows, latents.interval)
+    for name in ("values", "frame", "clip", "first"):
+        assert torch.equal(getattr(found, name), getattr(latents, name))
+    assert all(torch.equal(a, b) for a, b in zip(found.scales, latents.scales, strict=True))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is torn"):
         load_latents(path)
+
+
+def test_clips_of_other_intervals_are_not_mixed(data: Path) -> None:
+    clips = [prepare_clip(load_clip(p), model().grid, RADIUS) for p in sorted(data.iterdir())]
+    with pytest.raises(ValueError, match="only clips of one interval"), torch.no_grad():
+        encode_clips(model(), [clips[0], clips[1]._replace(interval=0.3)], 4, 2)
 
 
 def test_the_command_encodes(

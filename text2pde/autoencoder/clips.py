@@ -25,13 +25,14 @@ class Prepared(NamedTuple):
     """A clip without units.
 
     fields: u / U and p / U^2 [F, N, 3], in float32. mesh: of it alone. areas: of its nodes, which
-        add up to 1 [N].
+        add up to 1 [N]. interval: between frames, in D / U; 0 if there is but one.
     """
 
     flow: Flow
     fields: Tensor
     mesh: MeshBatch
     areas: Tensor
+    interval: float
 
 
 def without_units(fields: NDArray[np.float32], flow: Flow) -> Tensor:
@@ -59,7 +60,8 @@ def prepare_clip(clip: Clip, grid: LatentGrid, radius: float) -> Prepared:
         )
     mesh, own = prepare(clip.mesh, grid, radius), clip.mesh.node_areas
     areas = torch.from_numpy(own / own.sum()).float()
-    return Prepared(clip.flow, without_units(clip.fields, clip.flow), mesh, areas)
+    fields = without_units(clip.fields, clip.flow)
+    return Prepared(clip.flow, fields, mesh, areas, clip.interval)
 
 
 def read_clips(

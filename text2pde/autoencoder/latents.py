@@ -1,7 +1,8 @@
 """The latents of many clips, encoded once and kept on disk, standardised channel by channel.
 
-The file is in the format of safetensors: ``values`` [M, Z, F, rows, columns], ``mean`` and ``std``
-[Z], ``clip`` and ``first`` [M], with the flows of the clips in its metadata, in JSON.
+The file is in the format of safetensors: ``values`` [M, Z, F, rows, columns], ``frame`` [M, Z,
+rows, columns], ``mean`` and ``std`` [Z], ``clip`` and ``first`` [M], with the flows of the clips
+and the time between their frames in its metadata, in JSON.
 """
 
 from __future__ import annotations
@@ -18,30 +19,54 @@ from safetensors.torch import save
 from torch import Tensor
 
 from samplers.files import replacing
+from text2pde.autoencoder.batch import MeshBatch
 from text2pde.autoencoder.clips import Prepared
 from text2pde.autoencoder.model import MeshAutoencoder
 from text2pde.channel import Flow, flow_from
 
 
-class Latents(NamedTuple):
-    """Latents of windows of clips.
+class Scales(NamedTuple):
+    """The mean and deviation of the channels of latents, as the autoencoder has them [Z]."""
 
-    values: with mean 0 and deviation 1 in each channel, [M, Z, F, rows, columns].
-    mean, std: of the channels as the autoencoder has them [Z].
+    mean: Tensor
+    std: Tensor
+
+    def standardised(self, values: Tensor) -> Tensor:
+        """Latents [B, Z, ...] of the autoencoder with mean 0 and deviation 1 in each channel."""
+        return (values - _channels(self.mean, values)) / _channels(self.std, values)
+
+    def restored(self, values: Tensor) -> Tensor:
+        """The inverse of :meth:`standardised`."""
+        return values * _channels(self.std, values) + _channels(self.mean, values)
+
+
+class Latents(NamedTuple):
+    """Latents of windows of clips, standardised.
+
+    values: [M, Z, F, rows, columns]. frame: of the first frame alone, see :func:`encode_frame`,
+        [M, Z, rows, columns].
+    scales: of the channels.
     clip: which clip a window is of [M]; first: the frame that it begins at [M].
     flows: of the clips.
+    interval: between frames, in units of D / U.
     """
 
     values: Tensor
-    mean: Tensor
-    std: Tensor
+    frame: Tensor
+    scales: Scales
     clip: Tensor
     first: Tensor
     flows: tuple[Flow, ...]
+    interval: float
 
-    def restored(self, values: Tensor) -> Tensor:
-        """Standardised values as the autoencoder knows them."""
-        return values * _channels(self.std, values) + _channels(self.mean, values)
+
+def encode_frame(model: MeshAutoencoder, fields: Tensor, meshes: MeshBatch) -> Tensor:
+    """The mean of the latent of flows [1, N, 3] that stand still, [B, Z, rows, columns].
+
+    So one frame is told by the same encoder as a clip is.
+    """
+    still = fields.expand(2**model.config.halvings, -1, -1)
+    return model.encode(still, meshes).mean.squeeze(2)
 
 
 def encode_clips(
@@ -54,9 +79,11 @@ def encode_clips(
     """The means of the latents of all windows of so many frames, ``stride`` apart, on the CPU.
 
     Windows of one clip begin at other phases of its vortices. Raises ValueError if a clip is
-    shorter than a window, or there are fewer than two windows.
+    shorter than a window, clips differ in the time between frames, or there are fewer than two
+    windows.
     """
-    values, places, device = [], [], next(model.parameters()).device
+    interval = _interval(clips)
+    values, still, places, device = [], [], [], next(model.parameters()).device
     for number, clip in enumerate(clips):
         starts = range(0, len(clip.fields) - frames + 1, stride)
         if not starts:
@@ -66,39 +93,64 @@ def encode_clips(
         fields, mesh = clip.fields.to(device), clip.mesh.to(device)
         for first in starts:
             values.append(model.encode(fields[first : first + frames], mesh).mean.cpu())
+            still.append(encode_frame(model, fields[first : first + 1], mesh).cpu())
             places.append((number, first))
         tick()
     if len(values) < 2:
         raise ValueError("One window has no deviation; give more clips, or a smaller stride.")
     every = torch.cat(values)
     std, mean = torch.std_mean(every, dim=(0, 2, 3, 4))
-    std = std.clamp(min=1e-6)
-    scaled = (every - _channels(mean, every)) / _channels(std, every)
+    scales = Scales(mean, std.clamp(min=1e-6))
     of, begins = torch.tensor(places).unbind(dim=1)
-    return Latents(scaled, mean, std, of, begins, tuple(clip.flow for clip in clips))
+    return Latents(
+        scales.standardised(every),
+        scales.standardised(torch.cat(still)),
+        scales,
+        of,
+        begins,
+        tuple(clip.flow for clip in clips),
+        interval,
+    )
 
 
 def save_latents(latents: Latents, path: Path) -> None:
     """Write the file in one rename."""
-    *tensors, flows = latents
-    named = dict(zip(Latents._fields, tensors, strict=False))
-    kept = {name: value.detach().cpu().contiguous() for name, value in named.items()}
+    values, frame, scales, clip, first, flows, interval = latents
+    tensors = {"values": values, "frame": frame, "clip": clip, "first": first, **scales._asdict()}
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    about = {"flows": [asdict(flow) for flow in flows], "interval": interval}
     with replacing(path) as part:
-        part.write_bytes(save(kept, {"flows": json.dumps([asdict(flow) for flow in flows])}))
+        part.write_bytes(save(kept, {name: json.dumps(value) for name, value in about.items()}))
 
 
 def load_latents(path: Path) -> Latents:
     """Read latents; ValueError if the file is torn, or holds something else."""
     try:
         with safe_open(path, "pt") as file:
-            values, mean, std, clip, first = map(file.get_tensor, Latents._fields[:-1])
-            flows = [flow_from(numbers) for numbers in json.loads(file.metadata()["flows"])]
+            values, frame, mean, std, clip, first = map(
+                file.get_tensor, ("values", "frame", "mean", "std", "clip", "first")
+            )
+            about = {name: json.loads(text) for name, text in file.metadata().items()}
+            flows = tuple(flow_from(numbers) for numbers in about["flows"])
+            interval = float(about["interval"])
     except FileNotFoundError:
         raise ValueError(f"There is no file {path}.") from None
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"{path} holds no latents, or is torn ({error}); encode again.") from error
-    return Latents(values, mean, std, clip, first, tuple(flows))
+    return Latents(values, frame, Scales(mean, std), clip, first, flows, interval)
+
+
+def _interval(clips: Sequence[Prepared]) -> float:
+    """Between the frames of all clips, in D / U."""
+    first, *others = (clip.interval for clip in clips)
+    for other in others:
+        if not abs(other - first) <= 1e-6 * first:
+            raise ValueError(
+                f"The frames of clips are {first:g} and {other:g} D / U apart; encode together "
+                "only clips of one interval."
+            )
+    return first
 
 
 def _channels(numbers: Tensor, like: Tensor) -> Tensor:
-    return numbers.to(like)[None, :, None, None, None]
+    return numbers.to(like).reshape(-1, *[1] * (like.ndim - 2))

@@ -6,12 +6,23 @@ from collections.abc import Sequence
 
 from samplers.cli.arguments import Parser, program
 from samplers.cli.ending import run_program
-from text2pde.cli import encode, show, simulate, train_autoencoder
+from text2pde.cli import (
+    encode,
+    evaluate,
+    generate,
+    infer,
+    show,
+    simulate,
+    train_autoencoder,
+    train_diffusion,
+)
 
-_COMMANDS = (simulate, show, train_autoencoder, encode)
+_COMMANDS = (generate, infer, simulate, show, train_autoencoder, encode, train_diffusion, evaluate)
 
 _TOUR = """\
 a tour:
+  text2pde generate "Water flows past a cylinder of radius 0.05 m at Reynolds number 120" \\
+      --output street.gif                        the bundled model draws it
   text2pde simulate data/cylinder --cases 150    flows around cylinders, one file a case; after an
                                                  interruption the same command goes on
   text2pde show data/cylinder/case-00000.safetensors --output street.gif
@@ -20,6 +31,9 @@ a tour:
                                                  the latents of such flows; it goes on as well
   text2pde encode runs/autoencoder/autoencoder data/cylinder --output runs/latents.safetensors
                                                  the latents of all clips, once
+  accelerate launch -m text2pde train-diffusion runs/latents.safetensors \\
+      --autoencoder runs/autoencoder/autoencoder --output runs/diffusion
+                                                 a model for `generate --checkpoint`
 
 exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
 """

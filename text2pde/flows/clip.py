@@ -40,6 +40,13 @@ class Clip(NamedTuple):
     times: Numbers
     fields: NDArray[np.float32]
 
+    @property
+    def interval(self) -> float:
+        """Between frames, in units of D / U; 0 if there is but one."""
+        if len(self.times) < 2:
+            return 0.0
+        return float(self.times[1] - self.times[0]) * self.flow.speed / self.flow.channel.diameter
+
 
 def save_clip(clip: Clip, path: Path, made_by: dict[str, Any] | None = None) -> None:
     """Write the file in one rename.

@@ -1,0 +1,134 @@
+"""What is measured of flows: exact on waves and on linear fields; and what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny_flows import INTERVAL, STROUHAL, autoencoder, mesh, waves
+from text2pde.channel import Channel, Flow
+from text2pde.evaluation.frames import evaluate_frames
+from text2pde.evaluation.reconstruction import evaluate_reconstruction, spread
+from text2pde.evaluation.sentences import SWEEP, evaluate_sentences, nearest
+from text2pde.flows.clip import Clip
+from text2pde.flows.statistics import divergence, relative_error, statistics
+from text2pde.pipeline import Request
+
+
+@pytest.mark.parametrize("speed", [0.8, 1.6])
+@pytest.mark.parametrize("first", [0, 5])
+def test_the_frequency_of_waves_is_found_at_any_speed_and_phase(speed: float, first: int) -> None:
+    clip = waves(frames=60, speed=speed)
+    later = clip._replace(times=clip.times[first:], fields=clip.fields[first:])
+    found = statistics(later)
+    assert found.frequency == pytest.approx(STROUHAL * speed / 0.1, rel=2e-3)
+    assert clip.interval == pytest.approx(INTERVAL)
+
+
+def test_the_fluctuation_is_that_of_a_sine() -> None:
+    # Whole periods of a wave of height 0.5 in units of the speed.
+    clip = waves(frames=50)
+    assert statistics(clip).fluctuation == pytest.approx(0.5 / 2**0.5, rel=1e-3)
+    assert statistics(clip).slip == 0
+    moving = clip._replace(fields=clip.fields + np.float32(0.12))
+    assert statistics(moving).slip == pytest.approx(0.1 * 2**0.5, rel=1e-5)
+
+
+def test_the_divergence_of_linear_fields_is_exact() -> None:
+    x, y = mesh().nodes.T
+    for field, expected in (((2 * x, 3 * y), 5.0), ((3 * y, 2 * x), 0.0), ((x, -y), 0.0)):
+        velocity = np.stack(field, axis=1)[None]
+        assert divergence(mesh(), velocity) == pytest.approx(expected, abs=1e-10)
+
+
+def test_the_relative_error_weighs_by_area() -> None:
+    clip = waves()
+    assert relative_error(clip.fields, clip) == 0
+    assert relative_error(1.1 * clip.fields, clip) == pytest.approx(0.1, rel=1e-5)
+
+
+def test_linear_fields_are_spread_exactly_and_beyond_the_nodes_as_the_nearest() -> None:
+    nodes = mesh().nodes
+    values = np.stack([2 * nodes[:, 0] - nodes[:, 1]], axis=1)
+    places = np.array([[0.7, 0.2], [1.2, 0.31]])
+    found = spread(nodes, values, np.concatenate([places, [[1.7, 0.5]]]))
+    np.testing.assert_allclose(found[:2, 0], 2 * places[:, 0] - places[:, 1], atol=1e-10)
+    assert found[2, 0] == pytest.approx(2 * 1.6 - 0.41)
+
+
+# ------------------------------------------------------------------------------------ evaluation
+
+
+def solved(requests: Sequence[Request]) -> list[Clip]:
+    """What a perfect model would draw: the waves that were asked for, higher with their Reynolds
+    number."""
+    return [
+        waves(r.flow.channel.x, 48, r.flow.speed, height=r.flow.reynolds / 200) for r in requests
+    ]
+
+
+def numbers(flow: Flow) -> Sequence[float]:
+    return flow.reynolds / 100, 10 * flow.channel.x
+
+
+def flows(speeds: Sequence[float], x: float = 0.3) -> list[Clip]:
+    return solved([Request(Flow(Channel(x=x, y=0.2, radius=0.05), speed)) for speed in speeds])
+
+
+def test_a_perfect_model_has_no_errors_and_shuffled_sentences_have() -> None:
+    held_out, training = flows([1.0, 1.3, 1.1]), flows([0.8, 1.5])
+    found = evaluate_sentences(solved, numbers, held_out, training)
+    assert found.drawn == pytest.approx((0, 0), abs=1e-6)
+    assert min(found.shuffled) > 0.05
+    assert min(found.nearest) > 0.1
+    # All waves here have one Strouhal number, so at the right speed the frequency is right.
+    assert found.rescaled.frequency == pytest.approx(0, abs=1e-6)
+    assert found.rescaled.fluctuation == found.nearest.fluctuation
+    assert found.reynolds == pytest.approx(1)
+    assert len(SWEEP) == 20
+    assert found.slip == 0
+    assert found.divergence == found.solved_divergence
+
+
+def test_a_model_that_hears_nothing_has_no_rank_correlation() -> None:
+    heights = 0.3 + 0.2 * np.random.default_rng(0).random(len(SWEEP))
+
+    def deaf(requests: Sequence[Request]) -> list[Clip]:
+        asked = zip(requests, heights, strict=False)
+        return [waves(r.flow.channel.x, 48, r.flow.speed, float(height)) for r, height in asked]
+
+    found = evaluate_sentences(deaf, numbers, flows([1.0, 1.2]), flows([1.1]))
+    assert abs(found.reynolds) < 0.6
+    assert found.drawn.fluctuation > 0.01
+
+
+def test_the_nearest_flow_is_that_of_the_nearest_numbers() -> None:
+    clips = flows([0.7, 1.0, 1.4])
+    wanted = replace(clips[0].flow, speed=1.15)
+    assert nearest(wanted, clips, numbers).flow.speed == 1.0
+
+
+def test_first_frames_are_followed_in_phase() -> None:
+    training, held_out = flows([1.0], x=0.35), flows([1.3], x=0.3)
+
+    def drawn(requests: Sequence[Request]) -> list[Clip]:
+        assert all(r.first is not None and r.sentence is None for r in requests)
+        return [r.first._replace(fields=1.05 * r.first.fields) for r in requests if r.first]
+
+    found = evaluate_frames(drawn, numbers, held_out, training, 16)
+    assert found.drawn == pytest.approx(0.05, rel=1e-4)
+    assert found.still > 0.5
+    # The other flow is a wave of the same kind, and has a frame of nearly every phase.
+    assert found.nearest < 0.5 * found.still
+
+
+@torch.no_grad()
+def test_reconstruction_is_measured_beside_interpolation() -> None:
+    found = evaluate_reconstruction(autoencoder(), [waves()], 8)
+    assert found.coded.overall > 0.5  # it learned nothing
+    assert found.interpolated.overall < 0.2
+    assert found.compression == pytest.approx(8 * len(mesh().nodes) * 3 / (4 * 2 * 2 * 8))

@@ -1,0 +1,58 @@
+"""The arguments that the commands share which draw flows by a trained model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from samplers.cli.arguments import add_option_argument
+from samplers.cli.values import positive, sampler_name, whole
+from samplers.grid import SPACINGS
+
+BUNDLED = Path("assets/cylinder")
+
+
+def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, which sampler, and where."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=BUNDLED,
+        metavar="FOLDER",
+        help=f"of `text2pde train-diffusion` [{BUNDLED}]",
+    )
+    group = parser.add_argument_group("method")
+    group.add_argument(
+        "--sampler",
+        type=sampler_name,
+        metavar="NAME",
+        help="see `samplers list` [the checkpoint's own]",
+    )
+    group.add_argument("--steps", type=positive, default=20, metavar="N", help="[20]")
+    add_option_argument(group)
+    group.add_argument("--grid", choices=SPACINGS, metavar="SPACING", help="[the checkpoint's own]")
+    group.add_argument(
+        "--guidance",
+        type=float,
+        default=1.0,
+        metavar="W",
+        help="how strongly the sentence and its numbers lead away from what is drawn without; 1 is "
+        "not at all [1]",
+    )
+    group = parser.add_argument_group("how to run")
+    group.add_argument("--seed", type=whole, default=0, metavar="N", help="[0]")
+    group.add_argument(
+        "--device", default="auto", help="cpu, cuda or cuda:N [auto: the GPU, if there is one]"
+    )
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a flow goes."""
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="NAME.SUFFIX",
+        help="vtu for ParaView, safetensors for a clip, gif for a film, png for a strip",
+    )
+    parser.add_argument("--animation", type=Path, metavar="NAME.gif", help="a film as well")

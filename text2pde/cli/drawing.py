@@ -1,0 +1,126 @@
+"""The work of ``text2pde generate`` and ``text2pde infer``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from samplers.checkpoint import CheckpointError
+from samplers.cli.choices import chosen_options
+from samplers.cli.failure import Failure, named_failures
+from samplers.cli.output import prepare_folder
+from samplers.cli.processes import join
+from text2pde.captions import flow_of
+from text2pde.cli.writing import check_output, write_clip
+from text2pde.flows.clip import Clip, load_clip
+from text2pde.flows.statistics import relative_error, statistics
+from text2pde.mesh_files import read_mesh
+from text2pde.pipeline import Request, Text2PDEPipeline, check_fits, load_text2pde
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """Draw the flow of a sentence; returns the exit code."""
+    flow = flow_of(arguments.prompt)
+    mesh = None
+    if arguments.mesh is not None:
+        mesh = read_mesh(arguments.mesh, flow.channel)
+        check_fits(mesh, flow)
+    request = Request(flow, arguments.prompt, mesh)
+    return _drawn(arguments, request, {"prompt": arguments.prompt})
+
+
+def infer(arguments: argparse.Namespace) -> int:
+    """Draw how a flow goes on from a frame of a clip; returns the exit code."""
+    clip = load_clip(arguments.clip)
+    if arguments.frame >= len(clip.times):
+        raise ValueError(
+            f"The frame {arguments.frame} was asked for; {arguments.clip} has those from 0 to "
+            f"{len(clip.times) - 1}."
+        )
+    later = clip._replace(
+        times=clip.times[arguments.frame :], fields=clip.fields[arguments.frame :]
+    )
+    request = Request(clip.flow, mesh=clip.mesh, first=later)
+    return _drawn(arguments, request, {"clip": f"{arguments.clip}, frame {arguments.frame}"})
+
+
+def open_pipeline(arguments: argparse.Namespace, device: torch.device) -> Text2PDEPipeline:
+    """The pipeline, with the sampler that was asked for."""
+    try:
+        pipe = load_text2pde(arguments.checkpoint, device)
+    except CheckpointError as error:
+        raise Failure(str(error)) from error
+    config = pipe.scheduler.config
+    sampler = arguments.sampler or config.sampler
+    pipe.scheduler = type(pipe.scheduler).from_config(
+        config,
+        sampler=sampler,
+        sampler_options=chosen_options(sampler, arguments.option),
+        grid=arguments.grid or config.grid,
+    )
+    return pipe
+
+
+def draw(
+    pipe: Text2PDEPipeline,
+    requests: Sequence[Request],
+    seeds: Sequence[int],
+    steps: int,
+    guidance: float,
+) -> list[Clip]:
+    """Flows, with a bar of the network calls."""
+    with (
+        torch.no_grad(),
+        named_failures("draw fewer flows at once"),
+        tqdm(total=pipe.tableau(steps).calls, unit="call", disable=None, leave=False) as bar,
+    ):
+        return pipe.draw(requests, seeds, steps, guidance, callback=lambda _: bar.update())
+
+
+def _drawn(arguments: argparse.Namespace, request: Request, about: dict[str, str]) -> int:
+    """Draw one flow, write it, and say what it is."""
+    outputs: list[Path] = [p for p in (arguments.output, arguments.animation) if p is not None]
+    for path in outputs:
+        check_output(path)
+    processes = join(arguments.device)
+    if not processes.main:
+        return 0  # one flow is drawn by one process
+    pipe = open_pipeline(arguments, processes.device)
+    for path in outputs:
+        prepare_folder(path.parent)
+    started = time.perf_counter()
+    (clip,) = draw(pipe, [request], [arguments.seed], arguments.steps, arguments.guidance)
+    seconds = time.perf_counter() - started
+    made_by = {**about, "checkpoint": str(arguments.checkpoint), "seed": str(arguments.seed)}
+    where = [write_clip(clip, path, made_by) for path in outputs]
+    flow, found = clip.flow, statistics(clip)
+    print(
+        f"Re {flow.reynolds:.0f}, {flow.speed:.3g} m/s past a radius of {flow.channel.radius:.3g} "
+        f"m: {len(clip.times)} frames of {clip.times[-1]:.3g} s on {len(clip.mesh.nodes)} nodes, "
+        f"in {seconds:.1f} s"
+    )
+    print(
+        f"behind the cylinder the velocity across changes by {found.fluctuation:.3f} of the "
+        f"inlet's, at {found.frequency:.3g} Hz"
+    )
+    if request.first is not None and len(request.first.times) > 1:
+        print(_comparison(clip, request.first))
+    print(f"-> {', '.join(where)}")
+    return 0
+
+
+def _comparison(found: Clip, truth: Clip) -> str:
+    """How far a flow is from what really became of its first frame."""
+    count = min(len(found.times), len(truth.times))
+    real = truth._replace(times=truth.times[:count], fields=truth.fields[:count])
+    drawn = relative_error(found.fields[:count], real)
+    still = relative_error(truth.fields[:1].repeat(count, axis=0), real)
+    return (
+        f"over {count} frames it is {drawn:.3f} from what the clip has, relative; its first frame "
+        f"alone is {still:.3f} from that"
+    )

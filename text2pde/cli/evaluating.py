@@ -1,0 +1,103 @@
+"""The work of ``text2pde evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from samplers.cli.failure import named_failures
+from samplers.cli.output import prepare_folder
+from samplers.cli.processes import join
+from samplers.cli.text import counted
+from samplers.files import replacing
+from text2pde.autoencoder.clips import clip_paths
+from text2pde.cli.drawing import draw, open_pipeline
+from text2pde.evaluation.frames import Frames, evaluate_frames
+from text2pde.evaluation.reconstruction import Reconstruction, evaluate_reconstruction
+from text2pde.evaluation.sentences import Sentences, evaluate_sentences
+from text2pde.flows.clip import Clip, load_clip
+from text2pde.pipeline import Request
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table; returns the exit code."""
+    output: Path | None = arguments.output
+    if output is not None and output.suffix != ".md":
+        raise ValueError(f"The output is {output}; it is a table, NAME.md.")
+    processes = join(arguments.device)
+    if not processes.main:
+        return 0
+    pipe = open_pipeline(arguments, processes.device)
+    held_out, training = _read(arguments.clips), _read(arguments.training)
+    frames = pipe.config.frames
+
+    def drawn(requests: Sequence[Request]) -> list[Clip]:
+        seeds = [arguments.seed + number for number in range(len(requests))]
+        return draw(pipe, requests, seeds, arguments.steps, arguments.guidance)
+
+    numbers = pipe.transformer.scaled
+    with torch.no_grad(), named_failures("evaluate on the CPU"):
+        text = _table(
+            len(held_out),
+            evaluate_reconstruction(pipe.autoencoder, held_out, frames),
+            evaluate_sentences(drawn, numbers, held_out, training),
+            evaluate_frames(drawn, numbers, held_out, training, frames),
+        )
+    print(text, end="")
+    if output is not None:
+        prepare_folder(output.parent)
+        with replacing(output) as part:
+            part.write_text(text)
+    return 0
+
+
+def _read(folder: Path) -> list[Clip]:
+    with tqdm(clip_paths(folder), desc="clips", disable=None, leave=False) as paths:
+        return [load_clip(path) for path in paths]
+
+
+def _table(count: int, coded: Reconstruction, sentences: Sentences, frames: Frames) -> str:
+    """Markdown, in the order of the questions."""
+    latent = _rows(
+        ("through the latent, relative error", "all fields", "velocity across"),
+        (f"autoencoder, {coded.compression:.0f} numbers to one", *_plain(coded.coded)),
+        ("linear, by a grid of 32 x 32", *_plain(coded.interpolated)),
+    )
+    asked = _rows(
+        ("from a sentence, median error", "frequency", "fluctuation"),
+        ("drawn", *_percent(sentences.drawn)),
+        ("drawn from another sentence", *_percent(sentences.shuffled)),
+        ("nearest flow of training", *_percent(sentences.nearest)),
+        ("the same, at this speed and size", *_percent(sentences.rescaled)),
+    )
+    going_on = _rows(
+        ("from a first frame", "relative error"),
+        ("drawn", f"{frames.drawn:.3f}"),
+        ("the frame, as if it stayed", f"{frames.still:.3f}"),
+        ("nearest flow of training, in phase", f"{frames.nearest:.3f}"),
+    )
+    about = (
+        f"Reynolds numbers asked for and fluctuations: rank correlation {sentences.reynolds:.3f}. "
+        f"Slip on the cylinder: {sentences.slip:.1e} U. Divergence: {sentences.divergence:.2f} "
+        f"U / D, and {sentences.solved_divergence:.2f} of flows that were solved."
+    )
+    first = f"Measured on {counted(count, 'flow')} that were not learned."
+    return "\n\n".join([first, latent, asked, about, going_on]) + "\n"
+
+
+def _rows(header: tuple[str, ...], *rows: tuple[str, ...]) -> str:
+    """A table of Markdown."""
+    ruler = ("---", *("---:" for _ in header[1:]))
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ruler, *rows))
+
+
+def _plain(errors: Iterable[float]) -> list[str]:
+    return [f"{error:.3f}" for error in errors]
+
+
+def _percent(errors: Iterable[float]) -> list[str]:
+    return [f"{error:.1%}" for error in errors]

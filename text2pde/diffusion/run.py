@@ -1,0 +1,123 @@
+"""The training of a transformer, from a file of latents to a pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+from samplers.diffusers_config import DEFAULTS, read_keys
+from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.files import replacing
+from samplers.training import TrainingConfig, claim_folder, train
+from text2pde.autoencoder.latents import Latents, load_latents
+from text2pde.autoencoder.learning import CaseIndices
+from text2pde.autoencoder.model import MeshAutoencoder, load_autoencoder
+from text2pde.captions import caption
+from text2pde.channel import Flow
+from text2pde.diffusion.learning import DROPOUT, ConditionDropout, Material, flow_loss
+from text2pde.diffusion.transformer import FlowTransformer, Size
+from text2pde.pipeline import Text2PDEPipeline
+from text2pde.text import TextEncoder, encoded_once
+
+CAPTIONS = 8
+"""Of each clip, in other words."""
+
+
+def scheduler() -> SamplerScheduler:
+    """The schedule that is trained: cosine, down to noise without any signal."""
+    found: SamplerScheduler = SamplerScheduler(
+        sampler="dpmpp-2m",
+        prediction_type="v_prediction",
+        beta_schedule="squaredcos_cap_v2",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+    return found
+
+
+def train_diffusion(
+    latents_path: Path,
+    autoencoder_path: Path,
+    output: Path,
+    size: Size,
+    config: TrainingConfig,
+    *,
+    encoder: str | None = None,
+    dropout: ConditionDropout = DROPOUT,
+) -> Path:
+    """Train on a file of latents, or go on; returns where the pipeline was written.
+
+    Raises ValueError for latents that the autoencoder does not have, and for settings that are
+    impossible or differ from those of the run that is there.
+    """
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    latents, autoencoder = load_latents(latents_path), load_autoencoder(autoencoder_path)
+    _check(latents, autoencoder)
+    if state.is_main_process:
+        own = {"latents": _digest(latents), "encoder": encoder, **asdict(dropout)}
+        claim_folder(output, {**size._asdict(), **own})
+    texts = TextEncoder.from_pretrained(encoder)
+    torch.manual_seed(config.seed)
+    network = FlowTransformer(
+        **size._asdict(), channels=latents.values.shape[1], text_width=texts.width
+    )
+    network.latent_mean.copy_(latents.scales.mean)
+    network.latent_std.copy_(latents.scales.std)
+    noise = scheduler()
+    settings = read_keys(noise.config.schedule, {**DEFAULTS, **noise.config})
+    with state.main_process_first(), torch.no_grad():
+        encoded = encoded_once(texts, captions(latents.flows), output / "captions.safetensors")
+    numbers = torch.tensor([network.scaled(flow) for flow in latents.flows])
+    material = Material(latents, encoded, numbers)
+    average = train(
+        network,
+        CaseIndices(len(latents.values)),
+        flow_loss(material, settings.schedule, dropout),
+        config,
+        output,
+    )
+    assert isinstance(average, FlowTransformer)  # as it was given
+    pipeline = Text2PDEPipeline(
+        autoencoder,
+        average,
+        noise,
+        latents.values.shape[2] * 2**autoencoder.config.halvings,
+        latents.interval,
+        texts.name,
+        texts.revision,
+    )
+    path = output / "pipeline"
+    if state.is_main_process:
+        with replacing(path) as part:
+            pipeline.save_pretrained(part)
+    return path
+
+
+def captions(flows: Sequence[Flow]) -> list[str]:
+    """Several captions of each flow, one flow after the other."""
+    return [
+        caption(flow, seed=CAPTIONS * number + words)
+        for number, flow in enumerate(flows)
+        for words in range(CAPTIONS)
+    ]
+
+
+def _check(latents: Latents, autoencoder: MeshAutoencoder) -> None:
+    frames = latents.values.shape[2] * 2**autoencoder.config.halvings
+    expected = autoencoder.latent_shape(frames)
+    if tuple(latents.values.shape[1:]) != expected:
+        raise ValueError(
+            f"The latents are of shape {list(latents.values.shape[1:])}, and this autoencoder has "
+            f"some of {list(expected)}; encode the clips by it."
+        )
+
+
+def _digest(latents: Latents) -> str:
+    data = latents.values.contiguous().numpy().data
+    return hashlib.sha256(data).hexdigest()[:16]

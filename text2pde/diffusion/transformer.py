@@ -1,0 +1,269 @@
+"""The network: a diffusion transformer over latents in space and time.
+
+Its blocks are those of DiT (Peebles and Xie 2022, https://arxiv.org/abs/2212.09748) with
+adaLN-Zero, and with attention to the tokens of a sentence between the two usual parts, as in
+Text2PDE (Zhou et al. 2024, https://arxiv.org/abs/2410.01153).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from torch import Tensor, nn
+
+from text2pde.channel import Flow
+from text2pde.diffusion.conditions import Conditions
+from text2pde.flows.cylinder import Family
+
+NUMBERS = ("reynolds", "radius", "x", "y")
+"""What is told of a flow in numbers; its speed follows, and latents have no units."""
+_OCTAVES = 4
+
+
+class Size(NamedTuple):
+    """Of a transformer."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+PRESETS = {
+    "tiny": Size(192, 6, 6),
+    "base": Size(384, 12, 6),
+    "small": Size(512, 24, 16),
+    "medium": Size(1024, 28, 16),
+    "large": Size(2304, 28, 32),
+}
+"""From what trains on two cores to the three sizes of the paper."""
+
+
+class FlowTransformer(ModelMixin, ConfigMixin):
+    """``network(x, t, conditions)``, for latents x [B, Z, F, rows, columns] and times t [B].
+
+    channels: Z of the latents. patch: how many frames, rows and columns make a token.
+    text_width: of the states of a sentence. reynolds, radius, x, y: from where to where the numbers
+        go that the network was trained with; lengths in metres.
+
+    The buffers ``latent_mean`` and ``latent_std`` are of the latents before they are standardised.
+
+    Any number of frames, rows and columns that the patch divides will do.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        width: int = 192,
+        depth: int = 6,
+        heads: int = 6,
+        channels: int = 8,
+        patch: Sequence[int] = (1, 2, 2),
+        text_width: int = 384,
+        reynolds: Sequence[float] = Family().reynolds,
+        radius: Sequence[float] = Family().radius,
+        x: Sequence[float] = Family().x,
+        y: Sequence[float] = Family().y,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"A width of {width} can't be shared by {heads} heads.")
+        a, b, c = size = tuple(patch)
+        self.register_buffer("latent_mean", torch.zeros(channels))
+        self.register_buffer("latent_std", torch.ones(channels))
+        self.cut = nn.Conv3d(2 * channels + 1, width, (a, b, c), stride=(a, b, c))
+        self.tell_time = _perceptron(width, width, width)
+        self.tell_numbers = _perceptron(len(NUMBERS) * (2 * _OCTAVES + 1), width, width)
+        self.unstated = nn.Parameter(torch.zeros(width))
+        self.tell_text = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width))
+        self.silence = nn.Parameter(torch.randn(width) / math.sqrt(width))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.last = Modulation(width, 2)
+        self.project = nn.Linear(width, channels * math.prod(size))
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def forward(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """What it predicts, like x.
+
+        Raises ValueError for a latent that the patch does not divide.
+        """
+        told = conditions.to(x)
+        tokens, grid = self._tokens(x, told)
+        context, spoken = self._context(told)
+        known = self._time(t, x) + self._numbers(told) + _mean(context, spoken)
+        for block in self.blocks:
+            tokens = block(tokens, known, context, spoken)
+        shift, scale = self.last(known)
+        return self._latent(self.project(_modulated(tokens, shift, scale)), grid)
+
+    def scaled(self, flow: Flow) -> list[float]:
+        """The numbers of a flow as the network is told them.
+
+        Raises ValueError for those that it was not trained with.
+        """
+        channel = flow.channel
+        values = (flow.reynolds, channel.radius, channel.x, channel.y)
+        return [self._scaled(name, value) for name, value in zip(NUMBERS, values, strict=True)]
+
+    def _scaled(self, name: str, value: float) -> float:
+        low, high = self.config[name]
+        room = 1e-6 * (high - low)
+        if not low - room <= value <= high + room:
+            called = "Reynolds number" if name == "reynolds" else name
+            unit = "" if name == "reynolds" else " m"
+            raise ValueError(
+                f"The {called} is {value:.4g}{unit}; this model was trained from {low:g} to "
+                f"{high:g}{unit}."
+            )
+        return float(2 * (value - low) / (high - low) - 1)
+
+    def _tokens(self, x: Tensor, told: Conditions) -> tuple[Tensor, torch.Size]:
+        """The patches, each with where it lies [B, tokens, width], and their grid."""
+        self._check(x)
+        shown = told.shown.to(x)[:, None, None, None, None]
+        frame = (told.frame[:, :, None] * shown).expand_as(x)
+        flag = shown.expand(-1, 1, *x.shape[2:])
+        patches = self.cut(torch.cat([x, frame, flag], dim=1))
+        grid = patches.shape[2:]
+        return patches.flatten(2).transpose(1, 2) + _places(grid, patches), grid
+
+    def _latent(self, values: Tensor, grid: torch.Size) -> Tensor:
+        """The inverse of cutting: [B, tokens, Z * patch] as [B, Z, F, rows, columns]."""
+        a, b, c = self.config.patch
+        shaped = values.reshape(len(values), *grid, -1, a, b, c)
+        ordered = shaped.permute(0, 4, 1, 5, 2, 6, 3, 7)
+        return ordered.reshape(len(values), -1, grid[0] * a, grid[1] * b, grid[2] * c)
+
+    def _context(self, told: Conditions) -> tuple[Tensor, Tensor]:
+        """The tokens of a sentence, after one that is always there, and which are spoken."""
+        states = self.tell_text(told.states)
+        first = self.silence.to(states).expand(len(states), 1, -1)
+        always = torch.ones_like(told.spoken[:, :1])
+        return torch.cat([first, states], dim=1), torch.cat([always, told.spoken], dim=1)
+
+    def _time(self, t: Tensor, x: Tensor) -> Tensor:
+        found: Tensor = self.tell_time(get_timestep_embedding(t, self.config.width).to(x))
+        return found
+
+    def _numbers(self, told: Conditions) -> Tensor:
+        angles = told.numbers[..., None] * (math.pi / 2 * 2.0 ** torch.arange(_OCTAVES)).to(
+            told.numbers
+        )
+        waves = torch.cat([told.numbers[..., None], angles.sin(), angles.cos()], dim=2)
+        return torch.where(told.stated[:, None], self.tell_numbers(waves.flatten(1)), self.unstated)
+
+    def _check(self, x: Tensor) -> None:
+        channels, patch = self.config.channels, tuple(self.config.patch)
+        if x.ndim != 5 or x.shape[1] != channels:
+            raise ValueError(
+                f"The latent has shape {list(x.shape)}; it must be [B, {channels}, frames, rows, "
+                "columns]."
+            )
+        if any(size % part for size, part in zip(x.shape[2:], patch, strict=True)):
+            raise ValueError(
+                f"A latent of {list(x.shape[2:])} frames, rows and columns can't be cut into "
+                f"patches of {list(patch)}."
+            )
+
+
+class Attention(nn.Module):
+    """Of tokens to others, by several heads; what is to be added begins at zero."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ask = nn.Linear(width, width)
+        self.answer = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, others: Tensor, spoken: Tensor | None = None) -> Tensor:
+        """x: [B, T, width]; others: [B, L, width]; spoken: which of them may be read [B, L]."""
+        query = self._split(self.ask(x))
+        key, value = map(self._split, self.answer(others).chunk(2, dim=-1))
+        mask = None if spoken is None else spoken[:, None, None]
+        found = F.scaled_dot_product_attention(query, key, value, mask)
+        added: Tensor = self.out(found.transpose(1, 2).flatten(2))
+        return added
+
+    def _split(self, x: Tensor) -> Tensor:
+        split: Tensor = x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return split
+
+
+class Modulation(nn.Module):
+    """Numbers that a block is shifted, scaled and gated by; all zero at first."""
+
+    def __init__(self, width: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.linear = nn.Linear(width, parts * width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, known: Tensor) -> tuple[Tensor, ...]:
+        """known: [B, width]; returns [B, 1, width] each."""
+        every: Tensor = self.linear(F.silu(known))[:, None]
+        return every.chunk(self.parts, dim=-1)
+
+
+class Block(nn.Module):
+    """Tokens attend to each other, read the sentence, and think."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.modulation = Modulation(width, 6)
+        self.attend = Attention(width, heads)
+        self.read = Attention(width, heads)
+        self.norm = nn.LayerNorm(width)
+        self.think = _perceptron(width, 4 * width, width)
+        nn.init.zeros_(self.read.out.weight)
+        nn.init.zeros_(self.read.out.bias)
+
+    def forward(self, x: Tensor, known: Tensor, context: Tensor, spoken: Tensor) -> Tensor:
+        shift, scale, gate, shift_2, scale_2, gate_2 = self.modulation(known)
+        own = _modulated(x, shift, scale)
+        x = x + gate * self.attend(own, own)
+        x = x + self.read(self.norm(x), context, spoken)
+        thought: Tensor = x + gate_2 * self.think(_modulated(x, shift_2, scale_2))
+        return thought
+
+
+def _perceptron(before: int, hidden: int, after: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(before, hidden), nn.GELU("tanh"), nn.Linear(hidden, after))
+
+
+def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+def _mean(context: Tensor, spoken: Tensor) -> Tensor:
+    share = spoken.to(context)[..., None]
+    return (context * share).sum(dim=1) / share.sum(dim=1)
+
+
+def _places(grid: torch.Size, like: Tensor) -> Tensor:
+    """Waves along each axis for each place of a grid, [places, width]."""
+    width = like.shape[1]
+    each = width // 6 * 2
+    axes = [
+        get_timestep_embedding(torch.arange(size, dtype=torch.float32), each, max_period=100)
+        for size in grid
+    ]
+    spread = [
+        waves.reshape(
+            *(size if axis == other else 1 for other, size in enumerate(grid)), each
+        ).expand(*grid, each)
+        for axis, waves in enumerate(axes)
+    ]
+    found = F.pad(torch.cat(spread, dim=-1), (0, width - 3 * each))
+    return found.reshape(-1, width).to(like)

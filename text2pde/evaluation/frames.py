@@ -1,0 +1,64 @@
+"""First frame to flow: how far is what was drawn from what became of the frame?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from text2pde.evaluation.reconstruction import spread
+from text2pde.evaluation.sentences import Draw, Numbers, nearest
+from text2pde.flows.clip import Clip
+from text2pde.flows.statistics import relative_error
+from text2pde.pipeline import Request
+
+
+class Frames(NamedTuple):
+    """Relative errors over a clip, in the mean over clips.
+
+    drawn: of the model. still: of the first frame, as if it stayed. nearest: of the clip of the
+        nearest flow of training, from its frame that is most like the first one.
+    """
+
+    drawn: float
+    still: float
+    nearest: float
+
+
+def evaluate_frames(
+    draw: Draw,
+    numbers: Numbers,
+    held_out: Sequence[Clip],
+    training: Sequence[Clip],
+    frames: int,
+    tick: Callable[[], object] = lambda: None,
+) -> Frames:
+    """Draw how each held-out clip goes on from its first frame."""
+    truths = [clip._replace(times=clip.times[:frames], fields=clip.fields[:frames])
+              for clip in held_out]  # fmt: skip
+    drawn = draw([Request(clip.flow, mesh=clip.mesh, first=clip) for clip in truths])
+    found = []
+    for clip, truth in zip(drawn, truths, strict=True):
+        still = truth.fields[:1].repeat(len(truth.fields), axis=0)
+        near = _from_nearest(truth, nearest(truth.flow, training, numbers))
+        found.append([relative_error(f, truth) for f in (clip.fields, still, near)])
+        tick()
+    return Frames(*np.mean(found, axis=0).tolist())
+
+
+def _from_nearest(truth: Clip, other: Clip) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """The flow of another clip at the nodes of this one, from the frame that is nearest on."""
+    old, new = other.flow, truth.flow
+    scale = np.array([new.speed / old.speed] * 2 + [(new.speed / old.speed) ** 2])
+    values = other.fields.transpose(1, 0, 2) * scale
+    flat = values.reshape(len(other.mesh.nodes), -1)
+    # Places are told from the cylinder, in its diameters.
+    centres = [np.array([flow.channel.x, flow.channel.y]) for flow in (old, new)]
+    sizes = [flow.channel.diameter for flow in (old, new)]
+    places = (truth.mesh.nodes - centres[1]) / sizes[1] * sizes[0] + centres[0]
+    moved = spread(other.mesh.nodes, flat, places).reshape(len(places), -1, 3)
+    fields = moved.transpose(1, 0, 2).astype(np.float32)
+    starts = len(fields) - len(truth.fields) + 1
+    first = min(range(starts), key=lambda at: float(np.square(fields[at] - truth.fields[0]).sum()))
+    return fields[first : first + len(truth.fields)]

@@ -1,0 +1,113 @@
+"""Text to flow: do flows that were drawn from sentences move as those do that were solved for?
+
+A sentence does not say at which phase its vortices are, so what is compared does not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from text2pde.captions import caption
+from text2pde.channel import Channel, Flow
+from text2pde.flows.clip import Clip
+from text2pde.flows.statistics import Statistics, statistics
+from text2pde.mesh import Mesh
+from text2pde.pipeline import Request
+
+Draw = Callable[[Sequence[Request]], list[Clip]]
+"""A clip for each request."""
+Numbers = Callable[[Flow], Sequence[float]]
+"""Of a flow, each scaled to the range that it has in training."""
+
+SWEEP = tuple(range(60, 156, 5))
+"""Reynolds numbers that are asked for one after the other."""
+
+
+class Errors(NamedTuple):
+    """Of flows against those that were asked for: medians of relative errors.
+
+    frequency: of the vortices. fluctuation: of the velocity across, in the wake.
+    """
+
+    frequency: float
+    fluctuation: float
+
+
+class Sentences(NamedTuple):
+    """What becomes of sentences.
+
+    drawn: flows of the model. shuffled: the same against flows of other sentences, which must fail.
+    nearest: the clip of the nearest sentence of training, as it is. rescaled: the same, brought to
+        the speed and the size that were asked for.
+    reynolds: the rank correlation of Reynolds numbers that are asked for, one after the other, and
+        the fluctuation.
+    slip, divergence: medians, of the model's flows; solved_divergence: of those that were solved.
+    """
+
+    drawn: Errors
+    shuffled: Errors
+    nearest: Errors
+    rescaled: Errors
+    reynolds: float
+    slip: float
+    divergence: float
+    solved_divergence: float
+
+
+def evaluate_sentences(
+    draw: Draw, numbers: Numbers, held_out: Sequence[Clip], training: Sequence[Clip]
+) -> Sentences:
+    """Draw a flow for a caption of each held-out clip, on its mesh, and for a sweep."""
+    solved = [statistics(clip) for clip in held_out]
+    drawn = [statistics(clip) for clip in draw([_request(clip) for clip in held_out])]
+    near = [nearest(clip.flow, training, numbers) for clip in held_out]
+    known = [statistics(clip) for clip in near]
+    rescaled = [
+        _rescaled(found, old.flow, new.flow)
+        for found, old, new in zip(known, near, held_out, strict=True)
+    ]
+    return Sentences(
+        _errors(drawn, solved),
+        _errors(drawn[1:] + drawn[:1], solved),
+        _errors(known, solved),
+        _errors(rescaled, solved),
+        _rank_correlation(draw, held_out[0].mesh, held_out[0].flow.channel),
+        float(np.median([found.slip for found in drawn])),
+        float(np.median([found.divergence for found in drawn])),
+        float(np.median([found.divergence for found in solved])),
+    )
+
+
+def _request(clip: Clip) -> Request:
+    return Request(clip.flow, caption(clip.flow, seed=0), clip.mesh)
+
+
+def _errors(found: Sequence[Statistics], truth: Sequence[Statistics]) -> Errors:
+    def median(name: str) -> float:
+        pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(found, truth, strict=True)]
+        return float(np.median([abs(a - b) / b for a, b in pairs]))
+
+    return Errors(median("frequency"), median("fluctuation"))
+
+
+def nearest(flow: Flow, clips: Sequence[Clip], numbers: Numbers) -> Clip:
+    """The clip whose numbers are nearest."""
+    own = np.array(numbers(flow))
+    return min(clips, key=lambda clip: float(np.abs(own - np.array(numbers(clip.flow))).sum()))
+
+
+def _rescaled(found: Statistics, old: Flow, new: Flow) -> Statistics:
+    """What another flow would have if it differed in speed and size alone."""
+    rates = [flow.speed / flow.channel.diameter for flow in (old, new)]
+    return found._replace(frequency=found.frequency / rates[0] * rates[1])
+
+
+def _rank_correlation(draw: Draw, mesh: Mesh, channel: Channel) -> float:
+    """Of Reynolds numbers and fluctuations, in one channel."""
+    flows = [Flow(channel, reynolds * 1e-3 / channel.diameter) for reynolds in SWEEP]
+    clips = draw([Request(flow, caption(flow, seed=0), mesh) for flow in flows])
+    return float(spearmanr(SWEEP, [statistics(clip).fluctuation for clip in clips]).statistic)

@@ -1,0 +1,105 @@
+"""Meshes and flows in the files of other programs, by the package meshio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samplers.files import replacing
+from text2pde.channel import Channel
+from text2pde.flows.clip import Clip
+from text2pde.mesh import Mesh, Numbers, check_mesh
+
+SERIES = ".pvd"
+VTK = ".vtu"
+
+
+def read_mesh(path: Path, channel: Channel) -> Mesh:
+    """The triangles of a file that meshio reads, such as ``.msh`` or ``.vtu``, in a channel.
+
+    What the nodes are follows from where they lie. Raises ValueError for a file that can't be read,
+    or that holds no mesh of triangles in the plane.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
+    meshio = _meshio()
+    try:
+        found = meshio.read(path)
+    except (meshio.ReadError, SystemExit, OSError, ValueError, KeyError, IndexError) as error:
+        raise ValueError(f"{path} holds no mesh that can be read ({error}).") from error
+    cells = found.cells_dict
+    solid = sorted(set(cells) - {"vertex", "line", "triangle"})
+    if solid or "triangle" not in cells:
+        kinds = ", ".join(solid or sorted(cells)) or "none"
+        raise ValueError(
+            f"{path} has cells of the kind {kinds}; a mesh has triangles in the plane."
+        )
+    places = np.asarray(found.points, dtype=np.float64)
+    if places.shape[1] == 3 and np.ptp(places[:, 2]) > 0:
+        raise ValueError(f"The mesh of {path} does not lie in the plane; its z must be one number.")
+    try:
+        return _built(places[:, :2], np.asarray(cells["triangle"], dtype=np.int64), channel)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write_vtk(clip: Clip, path: Path) -> int:
+    """Write a frame to a file each, in the format of VTK, and a series that names them with their
+    times: ``flow.vtu`` makes ``flow.pvd`` and ``flow-000.vtu`` and so on.
+
+    Returns how many frames there are.
+    """
+    meshio = _meshio()
+    names = [f"{path.stem}-{number:03d}{VTK}" for number in range(len(clip.times))]
+    places = np.pad(clip.mesh.nodes, ((0, 0), (0, 1)))
+    for name, frame in zip(names, clip.fields, strict=True):
+        velocity = np.pad(frame[:, :2], ((0, 0), (0, 1)))
+        data = {"velocity": velocity, "pressure": frame[:, 2]}
+        mesh = meshio.Mesh(places, [("triangle", clip.mesh.triangles)], point_data=data)
+        with replacing(path.with_name(name)) as part:
+            meshio.write(part, mesh, file_format="vtu")
+    with replacing(path.with_suffix(SERIES)) as part:
+        part.write_text(_series(names, clip.times))
+    return len(names)
+
+
+def write_mesh(mesh: Mesh, path: Path) -> None:
+    """Write a mesh in the format of gmsh, in one rename."""
+    meshio = _meshio()
+    places = np.pad(mesh.nodes, ((0, 0), (0, 1)))
+    with replacing(path) as part:
+        meshio.write(part, meshio.Mesh(places, [("triangle", mesh.triangles)]), file_format="gmsh")
+
+
+def _series(names: list[str], times: Numbers) -> str:
+    sets = "\n".join(
+        f'    <DataSet timestep="{time:.9g}" file="{name}"/>'
+        for time, name in zip(times, names, strict=True)
+    )
+    return (
+        '<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1">\n  <Collection>\n'
+        f"{sets}\n  </Collection>\n</VTKFile>\n"
+    )
+
+
+def _built(places: Numbers, triangles: Any, channel: Channel) -> Mesh:
+    """A mesh of the nodes that triangles have, which run counterclockwise."""
+    used, triangles = np.unique(triangles, return_inverse=True)
+    nodes, triangles = places[used], triangles.reshape(-1, 3)
+    mesh = Mesh(nodes, triangles, channel.kinds(nodes))
+    triangles[mesh.areas < 0] = triangles[mesh.areas < 0][:, ::-1]
+    check_mesh(mesh)
+    return mesh
+
+
+def _meshio() -> Any:
+    try:
+        import meshio
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "Files of meshes are read and written by the package meshio; "
+            "pip install 'retrograde[pde]'."
+        ) from error
+    return meshio

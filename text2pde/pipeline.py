@@ -1,0 +1,322 @@
+"""A pipeline of diffusers from sentences, or first frames, to flows.
+
+It is saved and loaded as any other; its scheduler is a :class:`SamplerScheduler`, whose sampler and
+grid can be exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from samplers.checkpoint import CheckpointError
+from samplers.checkpoint.folder import read_index
+from samplers.checkpoint.loading import loading
+from samplers.diffusers_config import DEFAULTS, SchedulerSettings, read_keys
+from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.grid import Grid
+from samplers.noise import initial_noise
+from samplers.prediction import classifier_free_guidance
+from samplers.sample import Adjoint, build_tableau, sample
+from samplers.solve import State
+from samplers.tableau import Tableau
+from text2pde.autoencoder.batch import MeshBatch, prepare
+from text2pde.autoencoder.clips import prepare_clip, with_units
+from text2pde.autoencoder.latents import Scales, encode_frame
+from text2pde.autoencoder.model import MeshAutoencoder
+from text2pde.captions import flow_of
+from text2pde.channel import Flow
+from text2pde.diffusion.conditions import Conditions, joined, nothing
+from text2pde.diffusion.transformer import FlowTransformer
+from text2pde.flows.clip import Clip
+from text2pde.mesh import Mesh
+from text2pde.solver.meshing import triangulate
+from text2pde.text import TextEncoder, Texts
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+class Request(NamedTuple):
+    """What is asked for.
+
+    flow: with all its numbers. sentence: that says so; None to leave it out.
+    mesh: where; one is made if None. first: a clip whose first frame it is to begin at, if any.
+    stated: whether the network is told the numbers.
+    """
+
+    flow: Flow
+    sentence: str | None = None
+    mesh: Mesh | None = None
+    first: Clip | None = None
+    stated: bool = True
+
+
+@dataclass
+class FlowOutput(BaseOutput):
+    """clips: one for each request."""
+
+    clips: list[Clip]
+
+
+class Text2PDEPipeline(DiffusionPipeline):
+    """Draws flows past cylinders.
+
+    autoencoder, transformer: of flows, and of their latents.
+    scheduler: ``sampler``, ``sampler_options`` and ``grid`` of its config say how.
+    frames: of a clip, and interval: between two of them, in units of D / U.
+    text_encoder, text_revision: the name (None for the default) and the digest of the encoder that
+        the transformer was trained with, see :class:`text2pde.text.TextEncoder`.
+    """
+
+    def __init__(
+        self,
+        autoencoder: MeshAutoencoder,
+        transformer: FlowTransformer,
+        scheduler: SamplerScheduler,
+        frames: int = 48,
+        interval: float = 0.2,
+        text_encoder: str | None = None,
+        text_revision: str = "",
+    ) -> None:
+        super().__init__()
+        self.register_modules(autoencoder=autoencoder, transformer=transformer, scheduler=scheduler)
+        self.register_to_config(
+            frames=frames,
+            interval=interval,
+            text_encoder=text_encoder,
+            text_revision=text_revision,
+        )
+        self._check()
+
+    def _check(self) -> None:
+        own, taken = self.autoencoder.config.latent, self.transformer.config.channels
+        if own != taken:
+            raise ValueError(
+                f"The autoencoder has latents of {own} channels, the transformer takes {taken}; "
+                "they must agree."
+            )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        mesh: Mesh | None = None,
+        seeds: Sequence[int] | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 1.0,
+    ) -> FlowOutput:
+        """Draw a flow for each prompt.
+
+        prompt: sentences that state the size of the cylinder, and a Reynolds number or a speed,
+            see :func:`text2pde.captions.flow_of`.
+        mesh: of all of them; made to fit each if None.
+        seeds: one for each prompt, or for each flow of a single one; 0, 1, 2, … if None.
+        guidance_scale: how strongly what is told leads away from what is not; 1 is none.
+
+        Raises ValueError for prompts that can't be followed, and for a mesh of another channel.
+        """
+        sentences = [prompt] * len(seeds or [0]) if isinstance(prompt, str) else list(prompt)
+        requests = [Request(flow_of(sentence), sentence, mesh) for sentence in sentences]
+        numbers = range(len(requests)) if seeds is None else seeds
+        return FlowOutput(self.draw(requests, numbers, num_inference_steps, guidance_scale))
+
+    def draw(
+        self,
+        requests: Sequence[Request],
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance: float = 1.0,
+        *,
+        noise: Tensor | None = None,
+        adjoint: Adjoint | None = None,
+        callback: Callable[[State], object] | None = None,
+    ) -> list[Clip]:
+        """A clip for each request."""
+        latents = self.latents(
+            requests, seeds, steps, guidance, noise=noise, adjoint=adjoint, callback=callback
+        )
+        return [
+            self.decode(latent, request)
+            for latent, request in zip(latents.split(1), requests, strict=True)
+        ]
+
+    def latents(
+        self,
+        requests: Sequence[Request],
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance: float = 1.0,
+        *,
+        noise: Tensor | None = None,
+        adjoint: Adjoint | None = None,
+        callback: Callable[[State], object] | None = None,
+    ) -> Tensor:
+        """Standardised latents [B, Z, F, rows, columns]; gradients flow to weights and noise.
+
+        noise: where it starts, see :meth:`noise`; that of the seeds if None.
+        adjoint, callback: see :func:`samplers.sample.sample`.
+        """
+        if len(seeds) != len(requests):
+            raise ValueError(f"{len(seeds)} seeds came for {len(requests)} flows; give one each.")
+        told = self.told(requests)
+        config: Any = self.scheduler.config
+        return sample(
+            self.denoiser(told, guidance),
+            self.noise(seeds) if noise is None else noise,
+            schedule=self._settings.schedule,
+            prediction=self._settings.prediction,
+            sampler=config.sampler,
+            options=config.sampler_options,
+            grid=self.grid(steps),
+            seeds=seeds,
+            adjoint=adjoint,
+            callback=callback,
+        )
+
+    def denoiser(self, told: Conditions, guidance: float = 1.0) -> Denoiser:
+        """``model(x, t)`` for latents that are asked for what is told."""
+        wanted = torch.arange(len(told.stated), device=self.device)
+        both = joined(nothing(told), told)
+
+        def network(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            output: Tensor = self.transformer(x, t, both.of(rows))
+            return output
+
+        # Conditions are many tensors, so guidance is given the rows where they are.
+        rows = wanted + len(wanted)
+        guided = classifier_free_guidance(network, rows, wanted, guidance)
+        return guided if guidance != 1 else lambda x, t: network(x, t, rows)
+
+    def told(self, requests: Sequence[Request]) -> Conditions:
+        """What the network is told of the requests, on its device."""
+        like = next(self.transformer.parameters())
+        texts = self._texts([request.sentence or "" for request in requests])
+        silent = torch.tensor([request.sentence is None for request in requests])
+        numbers = torch.tensor([self.transformer.scaled(request.flow) for request in requests])
+        frames = torch.stack([self._frame(request) for request in requests])
+        told = Conditions(
+            texts.states,
+            texts.spoken & ~silent[:, None],
+            numbers,
+            torch.tensor([request.stated for request in requests]),
+            frames,
+            torch.tensor([request.first is not None for request in requests]),
+        )
+        return told.to(like)
+
+    def decode(self, latent: Tensor, request: Request) -> Clip:
+        """The clip of a standardised latent [1, Z, F, rows, columns], in SI units."""
+        flow = request.flow
+        mesh = triangulate(flow.channel) if request.mesh is None else request.mesh
+        check_fits(mesh, flow)
+        fields = self.fields(latent, self.prepared(mesh))
+        seconds = self.config.interval * flow.channel.diameter / flow.speed
+        times = seconds * np.arange(len(fields), dtype=np.float64)
+        return Clip(flow, mesh, times, with_units(fields.float(), flow))
+
+    def fields(self, latent: Tensor, meshes: MeshBatch) -> Tensor:
+        """Fields [F, N, 3] without units of standardised latents; gradients flow through."""
+        found: Tensor = self.autoencoder.decode(self.scales.restored(latent), meshes)
+        return found
+
+    def prepared(self, mesh: Mesh) -> MeshBatch:
+        """The mesh as the autoencoder takes it, on its device."""
+        found = prepare(mesh, self.autoencoder.grid, self.autoencoder.config.radius)
+        return found.to(self.device)
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """Starting noise of latents, one for each seed."""
+        shape = self.autoencoder.latent_shape(self.config.frames)
+        return initial_noise(seeds, shape).float().to(self.device)
+
+    def grid(self, steps: int) -> Grid:
+        """The time grid of so many steps."""
+        config = self.scheduler.config
+        low, high = config.sigma_min, config.sigma_max
+        return self._settings.grid(steps, config.grid, sigma_min=low, sigma_max=high)
+
+    def tableau(self, steps: int) -> Tableau:
+        """The table of the sampler, with as many steps."""
+        config: Any = self.scheduler.config
+        return build_tableau(config.sampler, self.grid(steps), config.sampler_options)
+
+    @property
+    def scales(self) -> Scales:
+        """Of the channels of the latents."""
+        return Scales(self.transformer.latent_mean, self.transformer.latent_std)
+
+    @property
+    def _settings(self) -> SchedulerSettings:
+        config = self.scheduler.config
+        return read_keys(config.schedule, {**DEFAULTS, **config})
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        encoder = TextEncoder.from_pretrained(self.config.text_encoder)
+        if encoder.revision != self.config.text_revision:
+            raise ValueError(
+                f"The text encoder {encoder.name or 'of the extra text'} is not the one that this "
+                "model was trained with."
+            )
+        return encoder
+
+    def _texts(self, sentences: Sequence[str]) -> Texts:
+        """The states of sentences; none need an encoder if all are empty."""
+        if any(sentences):
+            return self._encoder(sentences)
+        width, count = self.transformer.config.text_width, len(sentences)
+        return Texts(torch.zeros(count, 1, width), torch.zeros(count, 1, dtype=torch.bool))
+
+    def _frame(self, request: Request) -> Tensor:
+        """The standardised latent of a first frame; zero without one."""
+        channels, _, rows, columns = self.autoencoder.latent_shape(self.config.frames)
+        if request.first is None:
+            return torch.zeros(channels, rows, columns)
+        first = request.first._replace(
+            times=request.first.times[:1], fields=request.first.fields[:1]
+        )
+        clip = prepare_clip(first, self.autoencoder.grid, self.autoencoder.config.radius)
+        fields, mesh = clip.fields.to(self.device), clip.mesh.to(self.device)
+        latent = encode_frame(self.autoencoder, fields, mesh)
+        return self.scales.standardised(latent)[0].cpu()
+
+
+def check_fits(mesh: Mesh, flow: Flow) -> None:
+    """Raise ValueError unless a mesh fills the channel of a flow around its cylinder."""
+    channel = flow.channel
+    low, high = mesh.nodes.min(axis=0), mesh.nodes.max(axis=0)
+    size = np.array([channel.length, channel.height])
+    near = 1e-3 * channel.height
+    if np.abs(low).max() > near or np.abs(high - size).max() > near:
+        raise ValueError(
+            f"The mesh reaches from ({low[0]:.4g}, {low[1]:.4g}) to ({high[0]:.4g}, {high[1]:.4g}) "
+            f"m; the channel is {channel.length:g} x {channel.height:g} m from the origin."
+        )
+    distance = np.hypot(*(mesh.nodes - np.array([channel.x, channel.y])).T)
+    if abs(distance.min() - channel.radius) > 0.02 * channel.radius:
+        raise ValueError(
+            f"The node of the mesh that is nearest to ({channel.x:g}, {channel.y:g}) m is "
+            f"{distance.min():.4g} m away, where the prompt has a cylinder of radius "
+            f"{channel.radius:.4g} m; state what the mesh has, or leave the mesh out."
+        )
+
+
+def load_text2pde(path: Path, device: torch.device) -> Text2PDEPipeline:
+    """Load a pipeline; CheckpointError if the folder holds none, or is broken."""
+    name = read_index(path).get("_class_name")
+    if name != Text2PDEPipeline.__name__:
+        raise CheckpointError(f"{path} holds a {name}; a {Text2PDEPipeline.__name__} is needed.")
+    with loading(path):
+        found: Text2PDEPipeline = Text2PDEPipeline.from_pretrained(path, local_files_only=True)
+    found.to(device)
+    return found
