@@ -9,7 +9,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 # One thread to a test process: JOBS of them run at once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
 
-.PHONY: help digits test lint fast slow clean
+.PHONY: help digits flow test lint fast slow clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -17,6 +17,10 @@ help: ## say what can be made
 digits: $(VENV)/.installed ## install, and draw digits with the bundled network into digits.png
 	$(BIN)/samplers sample assets/digits --sampler dpmpp-2m --steps 15 --num-images 40 --guidance 2 --seed 0 --output digits.png
 	@echo "The picture is $(CURDIR)/digits.png"
+
+flow: $(VENV)/.installed-flow ## install, and draw a flow from a sentence into street.gif
+	$(BIN)/text2pde generate "Water flows past a cylinder of radius 0.05 m at Reynolds number 120" --output street.gif
+	@echo "The film is $(CURDIR)/street.gif"
 
 test: lint fast ## install, then check style and types, and run the tests but for the slow ones
 
@@ -32,7 +36,7 @@ slow: $(VENV)/.installed-dev ## every test
 	$(PYTEST)
 
 clean: ## remove what these commands made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache digits.png
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache digits.png street.gif
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -42,7 +46,12 @@ $(VENV)/.installed: $(REQUIREMENTS) | $(BIN)/python
 	$(BIN)/pip install -qq --constraint constraints.txt --editable .
 	@touch $@
 
+$(VENV)/.installed-flow: $(REQUIREMENTS) | $(BIN)/python
+	@echo "Installing into $(VENV), which takes a few minutes."
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[pde,text]'
+	@touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-dev: $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing into $(VENV), which takes a few minutes."
 	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[dev]'
-	@touch $@ $(VENV)/.installed
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-flow

@@ -11,9 +11,15 @@ import torch
 
 from tests.tiny_flows import INTERVAL, STROUHAL, autoencoder, mesh, waves
 from text2pde.channel import Channel, Flow
-from text2pde.evaluation.frames import evaluate_frames
+from text2pde.evaluation.frames import evaluate_frames, first_frames_of
 from text2pde.evaluation.reconstruction import evaluate_reconstruction, spread
-from text2pde.evaluation.sentences import SWEEP, evaluate_sentences, nearest
+from text2pde.evaluation.sentences import (
+    SWEEP,
+    captions_of,
+    evaluate_sentences,
+    nearest,
+    sweep_of,
+)
 from text2pde.flows.clip import Clip
 from text2pde.flows.statistics import divergence, relative_error, statistics
 from text2pde.pipeline import Request
@@ -81,7 +87,9 @@ def flows(speeds: Sequence[float], x: float = 0.3) -> list[Clip]:
 
 def test_a_perfect_model_has_no_errors_and_shuffled_sentences_have() -> None:
     held_out, training = flows([1.0, 1.3, 1.1]), flows([0.8, 1.5])
-    found = evaluate_sentences(solved, numbers, held_out, training)
+    found = evaluate_sentences(
+        solved(captions_of(held_out)), solved(sweep_of(held_out[0])), numbers, held_out, training
+    )
     assert found.drawn == pytest.approx((0, 0), abs=1e-6)
     assert min(found.shuffled) > 0.05
     assert min(found.nearest) > 0.1
@@ -101,7 +109,10 @@ def test_a_model_that_hears_nothing_has_no_rank_correlation() -> None:
         asked = zip(requests, heights, strict=False)
         return [waves(r.flow.channel.x, 48, r.flow.speed, float(height)) for r, height in asked]
 
-    found = evaluate_sentences(deaf, numbers, flows([1.0, 1.2]), flows([1.1]))
+    held_out = flows([1.0, 1.2])
+    found = evaluate_sentences(
+        deaf(captions_of(held_out)), deaf(sweep_of(held_out[0])), numbers, held_out, flows([1.1])
+    )
     assert abs(found.reynolds) < 0.6
     assert found.drawn.fluctuation > 0.01
 
@@ -115,11 +126,12 @@ def test_the_nearest_flow_is_that_of_the_nearest_numbers() -> None:
 def test_first_frames_are_followed_in_phase() -> None:
     training, held_out = flows([1.0], x=0.35), flows([1.3], x=0.3)
 
-    def drawn(requests: Sequence[Request]) -> list[Clip]:
-        assert all(r.first is not None and r.sentence is None for r in requests)
-        return [r.first._replace(fields=1.05 * r.first.fields) for r in requests if r.first]
-
-    found = evaluate_frames(drawn, numbers, held_out, training, 16)
+    asked = first_frames_of(held_out)
+    assert all(r.first is not None and r.sentence is None and r.stated for r in asked)
+    drawn = held_out[0]._replace(
+        times=held_out[0].times[:16], fields=1.05 * held_out[0].fields[:16]
+    )
+    found = evaluate_frames([drawn], numbers, held_out, training)
     assert found.drawn == pytest.approx(0.05, rel=1e-4)
     assert found.still > 0.5
     # The other flow is a wave of the same kind, and has a frame of nearly every phase.

@@ -19,11 +19,12 @@ from text2pde.cli import main
 from text2pde.flows.clip import Clip, load_clip, save_clip
 from text2pde.flows.cylinder import Family, draw, draw_held_out
 from text2pde.flows.generate import Outcome, Workers, generate
-from text2pde.flows.simulate import Recording, frames_of, simulate
+from text2pde.flows.simulate import Recording, continued, frames_of, simulate
+from text2pde.flows.statistics import relative_error
 from text2pde.mesh import Kind
 from text2pde.solver import navier_stokes
 from text2pde.solver.meshing import Sizes
-from text2pde.solver.navier_stokes import DivergedError
+from text2pde.solver.navier_stokes import DivergedError, discretise
 
 FLOW = Flow(Channel(x=0.3, y=0.2, radius=0.05), speed=1.0)
 COARSE = Sizes(near=0.5, far=0.1)
@@ -88,6 +89,21 @@ def test_a_clip_holds_what_flows() -> None:
     assert np.abs(np.diff(clip.fields, axis=0)).max() > 1e-3
     again = simulate(FLOW, SHORT, COARSE)
     assert np.array_equal(again.fields, clip.fields)
+
+
+def test_a_flow_goes_on_from_any_of_its_frames() -> None:
+    """But for what linear velocities along edges leave out of quadratic ones."""
+    clip = simulate(FLOW, Recording(frames=8, interval=0.1, settling=2.0), COARSE)
+    found = continued(clip, 2, 5)
+    truth = clip._replace(times=clip.times[2:7], fields=clip.fields[2:7])
+    assert np.array_equal(found.times, truth.times)
+    assert 0 < relative_error(found.fields, truth) < 0.06
+    equations = discretise(clip.flow, clip.mesh)
+    linear = np.pad(clip.mesh.nodes, ((0, 0), (0, 1)))
+    np.testing.assert_allclose(equations.start_from(linear).velocity, equations.places)
+    for first, frames in ((-1, 2), (4, 5), (0, 1)):
+        with pytest.raises(ValueError, match="the clip has 8"):
+            continued(clip, first, frames)
 
 
 def test_progress_is_told_frame_by_frame() -> None:

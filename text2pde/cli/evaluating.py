@@ -16,11 +16,19 @@ from samplers.cli.text import counted
 from samplers.files import replacing
 from text2pde.autoencoder.clips import clip_paths
 from text2pde.cli.drawing import draw, open_pipeline
-from text2pde.evaluation.frames import Frames, evaluate_frames
+from text2pde.evaluation.continuation import evaluate_continuation
+from text2pde.evaluation.frames import Frames, evaluate_frames, first_frames_of
 from text2pde.evaluation.reconstruction import Reconstruction, evaluate_reconstruction
-from text2pde.evaluation.sentences import Sentences, evaluate_sentences
+from text2pde.evaluation.sentences import (
+    Numbers,
+    Sentences,
+    captions_of,
+    evaluate_sentences,
+    sweep_of,
+)
 from text2pde.flows.clip import Clip, load_clip
 from text2pde.pipeline import Request
+from text2pde.solver.navier_stokes import DivergedError
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     pipe = open_pipeline(arguments, processes.device)
     held_out, training = _read(arguments.clips), _read(arguments.training)
-    frames = pipe.config.frames
 
     def drawn(requests: Sequence[Request]) -> list[Clip]:
         seeds = [arguments.seed + number for number in range(len(requests))]
@@ -41,12 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     numbers = pipe.transformer.scaled
     with torch.no_grad(), named_failures("evaluate on the CPU"):
-        text = _table(
-            len(held_out),
-            evaluate_reconstruction(pipe.autoencoder, held_out, frames),
-            evaluate_sentences(drawn, numbers, held_out, training),
-            evaluate_frames(drawn, numbers, held_out, training, frames),
-        )
+        coded = evaluate_reconstruction(pipe.autoencoder, held_out, pipe.config.frames)
+    asked, swept = drawn(captions_of(held_out)), drawn(sweep_of(held_out[0]))
+    text = _table(
+        len(held_out),
+        coded,
+        evaluate_sentences(asked, swept, numbers, held_out, training),
+        evaluate_frames(drawn(first_frames_of(held_out)), numbers, held_out, training),
+        _continuation(asked, numbers, training),
+    )
     print(text, end="")
     if output is not None:
         prepare_folder(output.parent)
@@ -55,12 +65,27 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _continuation(drawn: Sequence[Clip], numbers: Numbers, training: Sequence[Clip]) -> str:
+    """What solving on from drawn frames comes to."""
+    try:
+        found = evaluate_continuation(drawn, numbers, training)
+    except DivergedError as error:
+        return f"What was drawn can't be solved on from: {error}"
+    return (
+        "Solved on from a drawn frame for half a period, the flow is "
+        f"{found.drawn:.3f} from what was drawn, and {found.nearest:.3f} from the nearest flow of "
+        "training."
+    )
+
+
 def _read(folder: Path) -> list[Clip]:
     with tqdm(clip_paths(folder), desc="clips", disable=None, leave=False) as paths:
         return [load_clip(path) for path in paths]
 
 
-def _table(count: int, coded: Reconstruction, sentences: Sentences, frames: Frames) -> str:
+def _table(
+    count: int, coded: Reconstruction, sentences: Sentences, frames: Frames, continuation: str
+) -> str:
     """Markdown, in the order of the questions."""
     latent = _rows(
         ("through the latent, relative error", "all fields", "velocity across"),
@@ -86,7 +111,7 @@ def _table(count: int, coded: Reconstruction, sentences: Sentences, frames: Fram
         f"U / D, and {sentences.solved_divergence:.2f} of flows that were solved."
     )
     first = f"Measured on {counted(count, 'flow')} that were not learned."
-    return "\n\n".join([first, latent, asked, about, going_on]) + "\n"
+    return "\n\n".join([first, latent, asked, about, continuation, going_on]) + "\n"
 
 
 def _rows(header: tuple[str, ...], *rows: tuple[str, ...]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from text2pde.evaluation.reconstruction import spread
-from text2pde.evaluation.sentences import Draw, Numbers, nearest
+from text2pde.evaluation.sentences import Numbers, nearest
 from text2pde.flows.clip import Clip
 from text2pde.flows.statistics import relative_error
 from text2pde.pipeline import Request
@@ -26,28 +27,26 @@ class Frames(NamedTuple):
     nearest: float
 
 
+def first_frames_of(clips: Sequence[Clip]) -> list[Request]:
+    """The first frame of each clip, with the numbers of its flow, on its mesh."""
+    return [Request(clip.flow, mesh=clip.mesh, first=clip) for clip in clips]
+
+
 def evaluate_frames(
-    draw: Draw,
-    numbers: Numbers,
-    held_out: Sequence[Clip],
-    training: Sequence[Clip],
-    frames: int,
-    tick: Callable[[], object] = lambda: None,
+    drawn: Sequence[Clip], numbers: Numbers, held_out: Sequence[Clip], training: Sequence[Clip]
 ) -> Frames:
-    """Draw how each held-out clip goes on from its first frame."""
-    truths = [clip._replace(times=clip.times[:frames], fields=clip.fields[:frames])
-              for clip in held_out]  # fmt: skip
-    drawn = draw([Request(clip.flow, mesh=clip.mesh, first=clip) for clip in truths])
+    """Compare what was drawn for :func:`first_frames_of` held-out clips."""
     found = []
-    for clip, truth in zip(drawn, truths, strict=True):
-        still = truth.fields[:1].repeat(len(truth.fields), axis=0)
-        near = _from_nearest(truth, nearest(truth.flow, training, numbers))
+    for clip, whole in zip(drawn, held_out, strict=True):
+        count = len(clip.times)
+        truth = whole._replace(times=whole.times[:count], fields=whole.fields[:count])
+        still = truth.fields[:1].repeat(count, axis=0)
+        near = from_nearest(truth, nearest(truth.flow, training, numbers))
         found.append([relative_error(f, truth) for f in (clip.fields, still, near)])
-        tick()
     return Frames(*np.mean(found, axis=0).tolist())
 
 
-def _from_nearest(truth: Clip, other: Clip) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def from_nearest(truth: Clip, other: Clip) -> NDArray[np.float32]:
     """The flow of another clip at the nodes of this one, from the frame that is nearest on."""
     old, new = other.flow, truth.flow
     scale = np.array([new.speed / old.speed] * 2 + [(new.speed / old.speed) ** 2])

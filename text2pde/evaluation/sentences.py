@@ -11,15 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
-from text2pde.captions import caption
-from text2pde.channel import Channel, Flow
+from text2pde.captions import VISCOSITY, caption
+from text2pde.channel import Flow
 from text2pde.flows.clip import Clip
 from text2pde.flows.statistics import Statistics, statistics
-from text2pde.mesh import Mesh
 from text2pde.pipeline import Request
 
-Draw = Callable[[Sequence[Request]], list[Clip]]
-"""A clip for each request."""
 Numbers = Callable[[Flow], Sequence[float]]
 """Of a flow, each scaled to the range that it has in training."""
 
@@ -58,32 +55,46 @@ class Sentences(NamedTuple):
     solved_divergence: float
 
 
+def captions_of(clips: Sequence[Clip]) -> list[Request]:
+    """A caption of each clip, on its mesh."""
+    return [Request(clip.flow, caption(clip.flow, seed=0), clip.mesh) for clip in clips]
+
+
+def sweep_of(clip: Clip) -> list[Request]:
+    """Captions of flows in the channel of a clip, with Reynolds numbers that rise."""
+    channel = clip.flow.channel
+    flows = [Flow(channel, reynolds * VISCOSITY / channel.diameter) for reynolds in SWEEP]
+    return captions_of([clip._replace(flow=flow) for flow in flows])
+
+
 def evaluate_sentences(
-    draw: Draw, numbers: Numbers, held_out: Sequence[Clip], training: Sequence[Clip]
+    drawn: Sequence[Clip],
+    swept: Sequence[Clip],
+    numbers: Numbers,
+    held_out: Sequence[Clip],
+    training: Sequence[Clip],
 ) -> Sentences:
-    """Draw a flow for a caption of each held-out clip, on its mesh, and for a sweep."""
+    """Compare what was drawn for :func:`captions_of` held-out clips, and for :func:`sweep_of` one
+    of them."""
     solved = [statistics(clip) for clip in held_out]
-    drawn = [statistics(clip) for clip in draw([_request(clip) for clip in held_out])]
+    found = [statistics(clip) for clip in drawn]
     near = [nearest(clip.flow, training, numbers) for clip in held_out]
     known = [statistics(clip) for clip in near]
     rescaled = [
-        _rescaled(found, old.flow, new.flow)
-        for found, old, new in zip(known, near, held_out, strict=True)
+        _rescaled(one, old.flow, new.flow)
+        for one, old, new in zip(known, near, held_out, strict=True)
     ]
+    rising = [statistics(clip).fluctuation for clip in swept]
     return Sentences(
-        _errors(drawn, solved),
-        _errors(drawn[1:] + drawn[:1], solved),
+        _errors(found, solved),
+        _errors(found[1:] + found[:1], solved),
         _errors(known, solved),
         _errors(rescaled, solved),
-        _rank_correlation(draw, held_out[0].mesh, held_out[0].flow.channel),
-        float(np.median([found.slip for found in drawn])),
-        float(np.median([found.divergence for found in drawn])),
-        float(np.median([found.divergence for found in solved])),
+        float(spearmanr(SWEEP, rising).statistic),
+        float(np.median([one.slip for one in found])),
+        float(np.median([one.divergence for one in found])),
+        float(np.median([one.divergence for one in solved])),
     )
-
-
-def _request(clip: Clip) -> Request:
-    return Request(clip.flow, caption(clip.flow, seed=0), clip.mesh)
 
 
 def _errors(found: Sequence[Statistics], truth: Sequence[Statistics]) -> Errors:
@@ -104,10 +115,3 @@ def _rescaled(found: Statistics, old: Flow, new: Flow) -> Statistics:
     """What another flow would have if it differed in speed and size alone."""
     rates = [flow.speed / flow.channel.diameter for flow in (old, new)]
     return found._replace(frequency=found.frequency / rates[0] * rates[1])
-
-
-def _rank_correlation(draw: Draw, mesh: Mesh, channel: Channel) -> float:
-    """Of Reynolds numbers and fluctuations, in one channel."""
-    flows = [Flow(channel, reynolds * 1e-3 / channel.diameter) for reynolds in SWEEP]
-    clips = draw([Request(flow, caption(flow, seed=0), mesh) for flow in flows])
-    return float(spearmanr(SWEEP, [statistics(clip).fluctuation for clip in clips]).statistic)

@@ -73,6 +73,29 @@ def simulate(
     )
 
 
+def continued(clip: Clip, first: int, frames: int) -> Clip:
+    """What becomes of a frame of a clip: the clip from there on as the equations have it.
+
+    Raises ValueError if the clip does not have so many frames from there on.
+    """
+    if first < 0 or first + frames > len(clip.times) or frames < 2:
+        raise ValueError(
+            f"{frames} frames from {first} on were asked for; the clip has {len(clip.times)}, and "
+            "two are needed."
+        )
+    interval = float(clip.times[1] - clip.times[0])
+    between = math.ceil(interval / longest_step(clip.flow, clip.mesh))
+    equations = discretise(clip.flow, clip.mesh, interval / between)
+    state = equations.start_from(clip.fields[first].astype(np.float64))
+    fields = [clip.fields[first]]
+    for _ in range(frames - 1):
+        for _ in range(between):
+            state = equations.advance(state)
+        _check_finite(clip.flow, state)
+        fields.append(equations.fields(state).astype(np.float32))
+    return Clip(clip.flow, clip.mesh, clip.times[first : first + frames], np.stack(fields))
+
+
 def frames_of(recording: Recording) -> int:
     """The frames that a simulation goes through."""
     return recording.frames + math.ceil(recording.settling / recording.interval)

@@ -59,12 +59,14 @@ class Equations:
     """The discrete equations of a flow on a mesh, with steps of one length.
 
     places: of the nodes of quadratic elements [n2, 2], those of the mesh first.
+    sides: the nodes at the ends of the edges that the others halve [n2 - N, 2].
     """
 
     flow: Flow
     mesh: Mesh
     step: float
     places: Numbers
+    sides: Integers
     mass: Any
     stiffness: Any
     divergences: tuple[Any, Any]
@@ -80,6 +82,17 @@ class Equations:
         velocity, pressure = self.stokes()
         convection = self.convect(velocity)
         return State(0.0, velocity, convection, pressure, (velocity, convection))
+
+    def start_from(self, fields: Numbers) -> State:
+        """A flow whose velocity and pressure are known at the nodes of the mesh, [N, 3].
+
+        The velocity is linear along edges there, and as free of divergence as it was given; the
+        first step makes it entirely so.
+        """
+        at_nodes = fields[:, :2]
+        velocity = np.concatenate([at_nodes, at_nodes[self.sides].mean(axis=1)])
+        convection = self.convect(velocity)
+        return State(0.0, velocity, convection, fields[:, 2].copy(), (velocity, convection))
 
     def advance(self, state: State) -> State:
         """The flow a step later."""
@@ -204,6 +217,7 @@ def _assembled(flow: Flow, mesh: Mesh, step: float) -> Equations:
         mesh,
         step,
         places,
+        triangles.facets.T.copy(),
         mass,
         stiffness,
         (divergences[0], divergences[1]),
