@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from text2pde.captions import PLACE, StatedNumbers, caption, flow_of, read_numbers
+from text2pde.captions.channel import PLACE, StatedNumbers, caption, flow_of, read_numbers
 from text2pde.channel import Channel
 from text2pde.flows.cylinder import Family, draw
 

@@ -21,8 +21,9 @@ from text2pde.evaluation.sentences import (
     sweep_of,
 )
 from text2pde.flows.clip import Clip
-from text2pde.flows.statistics import divergence, relative_error, statistics
+from text2pde.flows.statistics import divergence, past_cylinder, relative_error, statistics
 from text2pde.pipeline import Request
+from text2pde.scene import Scene
 
 
 @pytest.mark.parametrize("speed", [0.8, 1.6])
@@ -72,13 +73,16 @@ def test_linear_fields_are_spread_exactly_and_beyond_the_nodes_as_the_nearest() 
 def solved(requests: Sequence[Request]) -> list[Clip]:
     """What a perfect model would draw: the waves that were asked for, higher with their Reynolds
     number."""
-    return [
-        waves(r.flow.channel.x, 48, r.flow.speed, height=r.flow.reynolds / 200) for r in requests
-    ]
+    return [wave(r.flow, r.flow.numbers["reynolds"] / 200) for r in requests]
 
 
-def numbers(flow: Flow) -> Sequence[float]:
-    return flow.reynolds / 100, 10 * flow.channel.x
+def wave(flow: Scene, height: float) -> Clip:
+    assert isinstance(flow, Flow)
+    return waves(flow.channel.x, 48, flow.speed, height=height)
+
+
+def numbers(flow: Scene) -> Sequence[float]:
+    return flow.numbers["reynolds"] / 100, 10 * flow.numbers["x"]
 
 
 def flows(speeds: Sequence[float], x: float = 0.3) -> list[Clip]:
@@ -107,7 +111,7 @@ def test_a_model_that_hears_nothing_has_no_rank_correlation() -> None:
 
     def deaf(requests: Sequence[Request]) -> list[Clip]:
         asked = zip(requests, heights, strict=False)
-        return [waves(r.flow.channel.x, 48, r.flow.speed, float(height)) for r, height in asked]
+        return [wave(r.flow, float(height)) for r, height in asked]
 
     held_out = flows([1.0, 1.2])
     found = evaluate_sentences(
@@ -119,8 +123,8 @@ def test_a_model_that_hears_nothing_has_no_rank_correlation() -> None:
 
 def test_the_nearest_flow_is_that_of_the_nearest_numbers() -> None:
     clips = flows([0.7, 1.0, 1.4])
-    wanted = replace(clips[0].flow, speed=1.15)
-    assert nearest(wanted, clips, numbers).flow.speed == 1.0
+    wanted = replace(past_cylinder(clips[0]), speed=1.15)
+    assert nearest(wanted, clips, numbers) is clips[1]
 
 
 def test_first_frames_are_followed_in_phase() -> None:

@@ -18,7 +18,7 @@ from text2pde.channel import Channel, Flow
 from text2pde.cli import main
 from text2pde.flows.clip import Clip, load_clip, save_clip
 from text2pde.flows.cylinder import Family, draw, draw_held_out
-from text2pde.flows.generate import Outcome, Workers, generate
+from text2pde.flows.generate import Outcome, Workers, channel_maker, generate
 from text2pde.flows.simulate import Recording, continued, frames_of, simulate
 from text2pde.flows.statistics import relative_error
 from text2pde.mesh import Kind
@@ -98,7 +98,7 @@ def test_a_flow_goes_on_from_any_of_its_frames() -> None:
     truth = clip._replace(times=clip.times[2:7], fields=clip.fields[2:7])
     assert np.array_equal(found.times, truth.times)
     assert 0 < relative_error(found.fields, truth) < 0.06
-    equations = discretise(clip.flow, clip.mesh)
+    equations = discretise(FLOW, clip.mesh)
     linear = np.pad(clip.mesh.nodes, ((0, 0), (0, 1)))
     np.testing.assert_allclose(equations.start_from(linear).velocity, equations.places)
     for first, frames in ((-1, 2), (4, 5), (0, 1)):
@@ -185,7 +185,7 @@ def made(
     workers: Workers = ONE,
     tick: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    return generate(flows, folder, SHORT, COARSE, workers, tick)
+    return generate(flows, folder, channel_maker(SHORT, COARSE), workers, tick)
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -195,7 +195,7 @@ def test_cases_are_made_once(tmp_path: Path, remote: bool) -> None:
         workers = ONE
         if remote:
             cluster = stack.enter_context(
-                LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+                LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
             )
             workers = Workers(scheduler=cluster.scheduler_address)
         told: list[int] = []
@@ -213,7 +213,7 @@ def test_cases_are_made_once(tmp_path: Path, remote: bool) -> None:
     with pytest.raises(ValueError, match="holds another flow"):
         made(FLOWS[::-1], tmp_path)
     with pytest.raises(ValueError, match="a clip made with"):
-        generate(FLOWS, tmp_path, replace(SHORT, frames=4), COARSE, ONE)
+        generate(FLOWS, tmp_path, channel_maker(replace(SHORT, frames=4), COARSE), ONE)
 
 
 def test_what_is_done_survives_an_interruption(tmp_path: Path) -> None:

@@ -36,9 +36,12 @@ from text2pde.diffusion.transformer import PRESETS, FlowTransformer
 from text2pde.flows.clip import load_clip, save_clip
 from text2pde.mesh_files import read_mesh, write_mesh, write_vtk
 from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
+from text2pde.plume import Plume
+from text2pde.subjects import SUBJECTS
 from text2pde.text import TextEncoder, encoded_once
 
 SENTENCE = "Water flows past a cylinder of radius 0.05 m at Reynolds number 120"
+RANGES = SUBJECTS["cylinder"].ranges
 FLOW = Flow(Channel(x=0.3, y=0.2, radius=0.05), speed=1.2)
 
 
@@ -68,7 +71,7 @@ def times(batch: int = 3) -> Tensor:
 
 def test_it_begins_as_nothing_and_every_weight_learns() -> None:
     torch.manual_seed(0)
-    fresh = FlowTransformer(24, 2, 2, 4, (1, 1, 2), TEXT_WIDTH)
+    fresh = FlowTransformer(RANGES, 24, 2, 2, 4, (1, 1, 2), TEXT_WIDTH)
     assert not bool(fresh(noise(), times(), told()).any())
     network = transformer()
     given = without(told(), *(torch.tensor([i == k for i in range(3)]) for k in range(3)))
@@ -135,13 +138,13 @@ def test_any_number_of_frames_and_places_will_do() -> None:
         with pytest.raises(ValueError, match=why):
             network(wrong, times(2), told(2))
     with pytest.raises(ValueError, match="can't be shared by 5 heads"):
-        FlowTransformer(width=24, heads=5)
+        FlowTransformer(RANGES, width=24, heads=5)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_can_be_built(name: str) -> None:
     with torch.device("meta"):
-        network = FlowTransformer(**PRESETS[name]._asdict())
+        network = FlowTransformer(RANGES, **PRESETS[name]._asdict())
     count = sum(weight.numel() for weight in network.parameters())
     # Twelve width^2 of a block, six for its modulation, four to read the sentence.
     width, depth, _ = PRESETS[name]
@@ -150,11 +153,13 @@ def test_presets_can_be_built(name: str) -> None:
 
 def test_numbers_go_from_minus_one_to_one_and_no_further() -> None:
     network = transformer()
-    assert network.scaled(Flow(Channel(0.25, 0.24, 0.05), 0.4)) == pytest.approx([-1, 0, -1, 1])
-    with pytest.raises(ValueError, match="Reynolds number is 300; this model was trained from 40"):
+    assert network.scaled(Flow(Channel(0.25, 0.24, 0.05), 0.4)) == pytest.approx([0, -1, -1, 1])
+    with pytest.raises(ValueError, match="reynolds is 300; this model was trained from 40"):
         network.scaled(replace(FLOW, speed=3.0))
-    with pytest.raises(ValueError, match=r"x is 0.6 m; .* from 0.25 to 0.4 m"):
+    with pytest.raises(ValueError, match=r"x is 0.6; .* from 0.25 to 0.4"):
         network.scaled(replace(FLOW, channel=replace(FLOW.channel, x=0.6)))
+    with pytest.raises(ValueError, match="can't draw smoke of buoyancy"):
+        network.scaled(Plume(16.0, 8.0, 4.0, 0.4))
 
 
 def test_conditions_are_dropped_as_often_as_they_should() -> None:
@@ -239,7 +244,7 @@ def test_it_is_saved_and_loaded_and_draws_the_same(folder: Path, encoder: str) -
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.fields, b.fields)
         assert a.fields.shape == (FRAMES, len(mesh().nodes), 3)
-        assert a.flow.reynolds == pytest.approx(120)
+        assert a.flow.numbers["reynolds"] == pytest.approx(120)
         assert a.interval == pytest.approx(0.2)
         assert not a.fields[:, a.mesh.kinds >= 3, :2].any()
     assert not np.array_equal(first[0].fields, first[1].fields)
@@ -328,7 +333,7 @@ def test_a_pipeline_is_trained_and_used(
     draw = ["--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2, "--output", output]
     assert run(["generate", SENTENCE, *draw, "--animation", tmp_path / "flow.gif"]) == 0
     said = capsys.readouterr().out
-    assert "Re 120, 1.2 m/s past a radius of 0.05 m: 8 frames" in said
+    assert "Re 120, 1.2 m/s past a radius of 0.05 m at (0.3, 0.2) m: 8 frames" in said
     assert (tmp_path / "flow.gif").exists()
     assert load_clip(output).fields.shape[0] == FRAMES
     assert run(["infer", clips / "case-1.safetensors", "--frame", 2, *draw]) == 0
@@ -357,7 +362,7 @@ def test_files_of_other_programs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f'timestep="{clip.times[3]:.9g}" file="flow-003.vtu"' in series
     write_mesh(clip.mesh, tmp_path / "mesh.msh")
     for name in ("mesh.msh", "flow-000.vtu"):
-        again = read_mesh(tmp_path / name, clip.flow.channel)
+        again = read_mesh(tmp_path / name, clip.flow)
         for a, b in zip(again, clip.mesh, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-12)
 

@@ -17,6 +17,7 @@ from text2pde.flows.clip import Clip
 from text2pde.mesh import Mesh
 from text2pde.pipeline import Text2PDEPipeline
 from text2pde.solver.meshing import Sizes, triangulate
+from text2pde.subjects import SUBJECTS
 from text2pde.text import TextEncoder
 
 COARSE = Sizes(near=0.4, far=0.08)
@@ -51,7 +52,13 @@ def transformer() -> FlowTransformer:
     """With weights that are all random, those that are zero at first among them."""
     torch.manual_seed(1)
     network = FlowTransformer(
-        width=24, depth=2, heads=2, channels=4, patch=(1, 1, 2), text_width=TEXT_WIDTH
+        SUBJECTS["cylinder"].ranges,
+        width=24,
+        depth=2,
+        heads=2,
+        channels=4,
+        patch=(1, 1, 2),
+        text_width=TEXT_WIDTH,
     )
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
@@ -81,5 +88,11 @@ def write_text_encoder(folder: Path) -> str:
 def pipeline(text_encoder: str) -> Text2PDEPipeline:
     revision = TextEncoder.from_pretrained(text_encoder).revision
     return Text2PDEPipeline(
-        autoencoder(), transformer(), scheduler(), FRAMES, INTERVAL, text_encoder, revision
+        autoencoder(),
+        transformer(),
+        scheduler(),
+        FRAMES,
+        INTERVAL,
+        text_encoder=text_encoder,
+        text_revision=revision,
     )

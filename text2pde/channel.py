@@ -87,13 +87,46 @@ class Flow:
         """Re = U D / nu, of the mean speed and the diameter."""
         return self.speed * self.channel.diameter / self.viscosity
 
+    def kinds(self, nodes: Numbers) -> Integers:
+        """What nodes [N, 2] are, see :meth:`Channel.kinds`."""
+        return self.channel.kinds(nodes)
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Length and height of the channel."""
+        return self.channel.length, self.channel.height
+
+    @property
+    def units(self) -> tuple[float, float, float]:
+        """Of the fields, velocity and pressure, in which flows that differ in speed alone are
+        one."""
+        return self.speed, self.speed, self.speed**2
+
+    @property
+    def clock(self) -> float:
+        """The unit of time, D / U, in seconds: fluid passes the cylinder in it."""
+        return self.channel.diameter / self.speed
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What a model is told, by name; the speed follows, and it has no units."""
+        channel = self.channel
+        return {"reynolds": self.reynolds, "radius": channel.radius, "x": channel.x, "y": channel.y}
+
+    def __str__(self) -> str:
+        channel = self.channel
+        return (
+            f"Re {self.reynolds:.0f}, {self.speed:.3g} m/s past a radius of {channel.radius:.3g} m "
+            f"at ({channel.x:.3g}, {channel.y:.3g}) m"
+        )
+
     def inlet(self, y: Numbers) -> Numbers:
         """The speed across the inlet, ``6 U y (H - y) / H^2``."""
         height = self.channel.height
         return 6 * self.speed * y * (height - y) / height**2
 
 
-def flow_from(numbers: dict[str, Any]) -> Flow:
+def channel_flow_from(numbers: dict[str, Any]) -> Flow:
     """A flow from the plain values that ``dataclasses.asdict`` makes of one."""
     rest = {name: value for name, value in numbers.items() if name != "channel"}
     return Flow(Channel(**numbers["channel"]), **rest)

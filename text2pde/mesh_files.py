@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from samplers.files import replacing
-from text2pde.channel import Channel
 from text2pde.flows.clip import Clip
 from text2pde.mesh import Mesh, Numbers, check_mesh
+from text2pde.plume import Plume
+from text2pde.scene import Scene
 
 SERIES = ".pvd"
 VTK = ".vtu"
 
 
-def read_mesh(path: Path, channel: Channel) -> Mesh:
-    """The triangles of a file that meshio reads, such as ``.msh`` or ``.vtu``, in a channel.
+def read_mesh(path: Path, scene: Scene) -> Mesh:
+    """The triangles of a file that meshio reads, such as ``.msh`` or ``.vtu``, of a scene.
 
     What the nodes are follows from where they lie. Raises ValueError for a file that can't be read,
     or that holds no mesh of triangles in the plane.
@@ -40,7 +41,7 @@ def read_mesh(path: Path, channel: Channel) -> Mesh:
     if places.shape[1] == 3 and np.ptp(places[:, 2]) > 0:
         raise ValueError(f"The mesh of {path} does not lie in the plane; its z must be one number.")
     try:
-        return _built(places[:, :2], np.asarray(cells["triangle"], dtype=np.int64), channel)
+        return _built(places[:, :2], np.asarray(cells["triangle"], dtype=np.int64), scene)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -54,9 +55,10 @@ def write_vtk(clip: Clip, path: Path) -> int:
     meshio = _meshio()
     names = [f"{path.stem}-{number:03d}{VTK}" for number in range(len(clip.times))]
     places = np.pad(clip.mesh.nodes, ((0, 0), (0, 1)))
+    third = "density" if isinstance(clip.flow, Plume) else "pressure"
     for name, frame in zip(names, clip.fields, strict=True):
         velocity = np.pad(frame[:, :2], ((0, 0), (0, 1)))
-        data = {"velocity": velocity, "pressure": frame[:, 2]}
+        data = {"velocity": velocity, third: frame[:, 2]}
         mesh = meshio.Mesh(places, [("triangle", clip.mesh.triangles)], point_data=data)
         with replacing(path.with_name(name)) as part:
             meshio.write(part, mesh, file_format="vtu")
@@ -84,11 +86,11 @@ def _series(names: list[str], times: Numbers) -> str:
     )
 
 
-def _built(places: Numbers, triangles: Any, channel: Channel) -> Mesh:
+def _built(places: Numbers, triangles: Any, scene: Scene) -> Mesh:
     """A mesh of the nodes that triangles have, which run counterclockwise."""
     used, triangles = np.unique(triangles, return_inverse=True)
     nodes, triangles = places[used], triangles.reshape(-1, 3)
-    mesh = Mesh(nodes, triangles, channel.kinds(nodes))
+    mesh = Mesh(nodes, triangles, scene.kinds(nodes))
     triangles[mesh.areas < 0] = triangles[mesh.areas < 0][:, ::-1]
     check_mesh(mesh)
     return mesh

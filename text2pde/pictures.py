@@ -11,6 +11,7 @@ from PIL import Image
 
 from text2pde.flows.clip import Clip
 from text2pde.mesh import Integers, Mesh, Numbers
+from text2pde.plume import Plume
 
 _MARGIN = 4
 # From the most negative through zero to the most positive: blue, paper, red.
@@ -87,13 +88,18 @@ def vorticity(mesh: Mesh, velocity: Numbers) -> Numbers:
 
 
 def frames(clip: Clip, width: int = 640) -> list[Image.Image]:
-    """The vorticity of each frame, on one scale: 4 U / D at its ends."""
+    """Each frame on one scale: the vorticity of a flow past a cylinder, 4 U / D at its ends, or the
+    density of smoke, 1 at its end."""
     pixels = raster(clip.mesh, width)
-    scale = 4 * clip.flow.speed / clip.flow.channel.diameter
-    return [
-        painted(pixels, vorticity(clip.mesh, frame[:, :2].astype(np.float64)) / scale)
-        for frame in clip.fields
-    ]
+    return [painted(pixels, _shown(clip, frame.astype(np.float64))) for frame in clip.fields]
+
+
+def _shown(clip: Clip, frame: Numbers) -> Numbers:
+    """What a picture shows at the nodes, from -1 to 1."""
+    if isinstance(clip.flow, Plume):
+        density: Numbers = frame[:, 2]
+        return density
+    return vorticity(clip.mesh, frame[:, :2]) * clip.flow.clock / 4
 
 
 def painted(pixels: Raster, at_nodes: Numbers) -> Image.Image:

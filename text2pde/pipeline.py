@@ -33,13 +33,12 @@ from text2pde.autoencoder.batch import MeshBatch, prepare
 from text2pde.autoencoder.clips import prepare_clip, with_units
 from text2pde.autoencoder.latents import Scales, encode_frame
 from text2pde.autoencoder.model import MeshAutoencoder
-from text2pde.captions import flow_of
-from text2pde.channel import Flow
 from text2pde.diffusion.conditions import Conditions, joined, nothing
 from text2pde.diffusion.transformer import FlowTransformer
 from text2pde.flows.clip import Clip
 from text2pde.mesh import Mesh
-from text2pde.solver.meshing import triangulate
+from text2pde.scene import Scene, check_fits
+from text2pde.subjects import SUBJECTS, Subject
 from text2pde.text import TextEncoder, Texts
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -53,7 +52,7 @@ class Request(NamedTuple):
     stated: whether the network is told the numbers.
     """
 
-    flow: Flow
+    flow: Scene
     sentence: str | None = None
     mesh: Mesh | None = None
     first: Clip | None = None
@@ -68,11 +67,12 @@ class FlowOutput(BaseOutput):
 
 
 class Text2PDEPipeline(DiffusionPipeline):
-    """Draws flows past cylinders.
+    """Draws flows.
 
     autoencoder, transformer: of flows, and of their latents.
     scheduler: ``sampler``, ``sampler_options`` and ``grid`` of its config say how.
-    frames: of a clip, and interval: between two of them, in units of D / U.
+    frames: of a clip, and interval: between two of them, in units of a flow's clock.
+    subject: what it draws, a name of :data:`text2pde.subjects.SUBJECTS`.
     text_encoder, text_revision: the name (None for the default) and the digest of the encoder that
         the transformer was trained with, see :class:`text2pde.text.TextEncoder`.
     """
@@ -84,6 +84,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         scheduler: SamplerScheduler,
         frames: int = 48,
         interval: float = 0.2,
+        subject: str = "cylinder",
         text_encoder: str | None = None,
         text_revision: str = "",
     ) -> None:
@@ -92,6 +93,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         self.register_to_config(
             frames=frames,
             interval=interval,
+            subject=subject,
             text_encoder=text_encoder,
             text_revision=text_revision,
         )
@@ -117,8 +119,7 @@ class Text2PDEPipeline(DiffusionPipeline):
     ) -> FlowOutput:
         """Draw a flow for each prompt.
 
-        prompt: sentences that state the size of the cylinder, and a Reynolds number or a speed,
-            see :func:`text2pde.captions.flow_of`.
+        prompt: sentences that state what the subject needs, see :mod:`text2pde.captions`.
         mesh: of all of them; made to fit each if None.
         seeds: one for each prompt, or for each flow of a single one; 0, 1, 2, … if None.
         guidance_scale: how strongly what is told leads away from what is not; 1 is none.
@@ -126,7 +127,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         Raises ValueError for prompts that can't be followed, and for a mesh of another channel.
         """
         sentences = [prompt] * len(seeds or [0]) if isinstance(prompt, str) else list(prompt)
-        requests = [Request(flow_of(sentence), sentence, mesh) for sentence in sentences]
+        requests = [Request(self.subject.read(each), each, mesh) for each in sentences]
         numbers = range(len(requests)) if seeds is None else seeds
         return FlowOutput(self.draw(requests, numbers, num_inference_steps, guidance_scale))
 
@@ -217,11 +218,10 @@ class Text2PDEPipeline(DiffusionPipeline):
     def decode(self, latent: Tensor, request: Request) -> Clip:
         """The clip of a standardised latent [1, Z, F, rows, columns], in SI units."""
         flow = request.flow
-        mesh = triangulate(flow.channel) if request.mesh is None else request.mesh
+        mesh = self.subject.mesh(flow) if request.mesh is None else request.mesh
         check_fits(mesh, flow)
         fields = self.fields(latent, self.prepared(mesh))
-        seconds = self.config.interval * flow.channel.diameter / flow.speed
-        times = seconds * np.arange(len(fields), dtype=np.float64)
+        times = self.config.interval * flow.clock * np.arange(len(fields), dtype=np.float64)
         return Clip(flow, mesh, times, with_units(fields.float(), flow))
 
     def fields(self, latent: Tensor, meshes: MeshBatch) -> Tensor:
@@ -249,6 +249,11 @@ class Text2PDEPipeline(DiffusionPipeline):
         """The table of the sampler, with as many steps."""
         config: Any = self.scheduler.config
         return build_tableau(config.sampler, self.grid(steps), config.sampler_options)
+
+    @property
+    def subject(self) -> Subject:
+        """What it draws."""
+        return SUBJECTS[self.config.subject]
 
     @property
     def scales(self) -> Scales:
@@ -289,26 +294,6 @@ class Text2PDEPipeline(DiffusionPipeline):
         fields, mesh = clip.fields.to(self.device), clip.mesh.to(self.device)
         latent = encode_frame(self.autoencoder, fields, mesh)
         return self.scales.standardised(latent)[0].cpu()
-
-
-def check_fits(mesh: Mesh, flow: Flow) -> None:
-    """Raise ValueError unless a mesh fills the channel of a flow around its cylinder."""
-    channel = flow.channel
-    low, high = mesh.nodes.min(axis=0), mesh.nodes.max(axis=0)
-    size = np.array([channel.length, channel.height])
-    near = 1e-3 * channel.height
-    if np.abs(low).max() > near or np.abs(high - size).max() > near:
-        raise ValueError(
-            f"The mesh reaches from ({low[0]:.4g}, {low[1]:.4g}) to ({high[0]:.4g}, {high[1]:.4g}) "
-            f"m; the channel is {channel.length:g} x {channel.height:g} m from the origin."
-        )
-    distance = np.hypot(*(mesh.nodes - np.array([channel.x, channel.y])).T)
-    if abs(distance.min() - channel.radius) > 0.02 * channel.radius:
-        raise ValueError(
-            f"The node of the mesh that is nearest to ({channel.x:g}, {channel.y:g}) m is "
-            f"{distance.min():.4g} m away, where the prompt has a cylinder of radius "
-            f"{channel.radius:.4g} m; state what the mesh has, or leave the mesh out."
-        )
 
 
 def load_text2pde(path: Path, device: torch.device) -> Text2PDEPipeline:

@@ -17,46 +17,47 @@ from torch import Tensor
 
 from text2pde.autoencoder.batch import MeshBatch, prepare
 from text2pde.autoencoder.grid import LatentGrid
-from text2pde.channel import Flow
 from text2pde.flows.clip import SUFFIX, Clip, load_clip
+from text2pde.scene import Scene
 
 
 class Prepared(NamedTuple):
     """A clip without units.
 
-    fields: u / U and p / U^2 [F, N, 3], in float32. mesh: of it alone. areas: of its nodes, which
-        add up to 1 [N]. interval: between frames, in D / U; 0 if there is but one.
+    fields: by their units, such as u / U and p / U^2, [F, N, 3] in float32.
+    mesh: of it alone. areas: of its nodes, which add up to 1 [N].
+    interval: between frames, in units of the flow's clock; 0 if there is but one.
     """
 
-    flow: Flow
+    flow: Scene
     fields: Tensor
     mesh: MeshBatch
     areas: Tensor
     interval: float
 
 
-def without_units(fields: NDArray[np.float32], flow: Flow) -> Tensor:
+def without_units(fields: NDArray[np.float32], flow: Scene) -> Tensor:
     """u / U and p / U^2, of fields [F, N, 3] in SI units."""
     return torch.from_numpy(fields / _units(flow))
 
 
-def with_units(fields: Tensor, flow: Flow) -> NDArray[np.float32]:
+def with_units(fields: Tensor, flow: Scene) -> NDArray[np.float32]:
     """The inverse of :func:`without_units`."""
     found: NDArray[np.float32] = fields.detach().cpu().numpy() * _units(flow)
     return found
 
 
-def _units(flow: Flow) -> NDArray[np.float32]:
-    return np.array([flow.speed, flow.speed, flow.speed**2], dtype=np.float32)
+def _units(flow: Scene) -> NDArray[np.float32]:
+    return np.array(flow.units, dtype=np.float32)
 
 
 def prepare_clip(clip: Clip, grid: LatentGrid, radius: float) -> Prepared:
-    """A clip whose channel is that of the grid; ValueError for another."""
-    channel = clip.flow.channel
-    if (channel.length, channel.height) != (grid.length, grid.height):
+    """A clip of the size of the grid; ValueError for another."""
+    length, height = clip.flow.size
+    if (length, height) != (grid.length, grid.height):
         raise ValueError(
-            f"The channel of a clip is {channel.length:g} x {channel.height:g} m, that of the "
-            f"model {grid.length:g} x {grid.height:g} m; they must be the same."
+            f"A clip is of {length:g} x {height:g} m, and the model of {grid.length:g} x "
+            f"{grid.height:g} m; they must be the same."
         )
     mesh, own = prepare(clip.mesh, grid, radius), clip.mesh.node_areas
     areas = torch.from_numpy(own / own.sum()).float()

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from text2pde.mesh import Numbers
+
+_POINTS = 1024
+_MULTIPLE = 4
+
+
+def cells_of(length: float, height: float) -> tuple[int, int]:
+    """Columns and rows of nearly square cells over a rectangle, some thousand in all, that can be
+    halved twice."""
+    rows = _MULTIPLE * max(1, round(math.sqrt(_POINTS * height / length) / _MULTIPLE))
+    return _MULTIPLE * max(1, round(rows * length / height / _MULTIPLE)), rows
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from samplers.files import replacing
 from text2pde.autoencoder.batch import MeshBatch
 from text2pde.autoencoder.clips import Prepared
 from text2pde.autoencoder.model import MeshAutoencoder
-from text2pde.channel import Flow, flow_from
+from text2pde.scene import Scene, scene_from
 
 
 class Scales(NamedTuple):
@@ -48,7 +48,7 @@ class Latents(NamedTuple):
     scales: of the channels.
     clip: which clip a window is of [M]; first: the frame that it begins at [M].
     flows: of the clips.
-    interval: between frames, in units of D / U.
+    interval: between frames, in units of the flows' clocks.
     """
 
     values: Tensor
@@ -56,7 +56,7 @@ class Latents(NamedTuple):
     scales: Scales
     clip: Tensor
     first: Tensor
-    flows: tuple[Flow, ...]
+    flows: tuple[Scene, ...]
     interval: float
 
 
@@ -131,7 +131,7 @@ def load_latents(path: Path) -> Latents:
                 file.get_tensor, ("values", "frame", "mean", "std", "clip", "first")
             )
             about = {name: json.loads(text) for name, text in file.metadata().items()}
-            flows = tuple(flow_from(numbers) for numbers in about["flows"])
+            flows = tuple(scene_from(numbers) for numbers in about["flows"])
             interval = float(about["interval"])
     except FileNotFoundError:
         raise ValueError(f"There is no file {path}.") from None
@@ -141,12 +141,12 @@ def load_latents(path: Path) -> Latents:
 
 
 def _interval(clips: Sequence[Prepared]) -> float:
-    """Between the frames of all clips, in D / U."""
+    """Between the frames of all clips, in units of their clocks."""
     first, *others = (clip.interval for clip in clips)
     for other in others:
         if not abs(other - first) <= 1e-6 * first:
             raise ValueError(
-                f"The frames of clips are {first:g} and {other:g} D / U apart; encode together "
+                f"The frames of clips are {first:g} and {other:g} apart; encode together "
                 "only clips of one interval."
             )
     return first

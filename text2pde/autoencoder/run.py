@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from samplers.files import replacing
 from samplers.training import Every, TrainingConfig, claim_folder, train
 from text2pde.autoencoder.clips import Prepared, clip_paths, read_clips
+from text2pde.autoencoder.grid import cells_of
 from text2pde.autoencoder.learning import (
     CaseIndices,
     Errors,
@@ -25,15 +26,19 @@ from text2pde.autoencoder.learning import (
     relative_errors,
 )
 from text2pde.autoencoder.model import MeshAutoencoder
+from text2pde.flows.clip import read_flow
 
 
 class Architecture(NamedTuple):
-    """What may be chosen of a :class:`~text2pde.autoencoder.model.MeshAutoencoder`."""
+    """What may be chosen of a :class:`~text2pde.autoencoder.model.MeshAutoencoder`.
+
+    columns, rows: of the grid; as fit the clips if None.
+    """
 
     channels: int = 24
     latent: int = 8
-    columns: int = 64
-    rows: int = 16
+    columns: int | None = None
+    rows: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -70,7 +75,8 @@ def train_autoencoder(
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     torch.manual_seed(config.seed)
-    model = MeshAutoencoder(**architecture._asdict())
+    chosen = _chosen(architecture, folder)
+    model = MeshAutoencoder(**chosen)
     sets = {"learned": _read(folder, model)}
     if held_out is not None:
         sets["held out"] = _read(held_out, model)
@@ -79,7 +85,7 @@ def train_autoencoder(
         model.check_frames(frames, min(len(clip.fields) for clip in clips), name)
     if state.is_main_process:
         own = {"frames": frames, "kl_weight": kl_weight, "clips": _digest(every_clip)}
-        claim_folder(output, {**architecture._asdict(), **own})
+        claim_folder(output, {**chosen, **own})
     state.wait_for_everyone()
 
     def measure(step: int, average: nn.Module) -> None:
@@ -102,6 +108,15 @@ def train_autoencoder(
     latent = torch.Size(average.latent_shape(frames)).numel()
     values = sum(clip.fields[:frames].numel() for clip in every_clip) / len(every_clip)
     return Outcome(path, _errors(average, sets, frames), values / latent)
+
+
+def _chosen(architecture: Architecture, folder: Path) -> dict[str, Any]:
+    """All that the model is made with, over the place that the clips of a folder have."""
+    flow, _ = read_flow(clip_paths(folder)[0])
+    length, height = flow.size
+    columns, rows = cells_of(length, height)
+    given = {name: value for name, value in architecture._asdict().items() if value is not None}
+    return {"columns": columns, "rows": rows, "length": length, "height": height, **given}
 
 
 def _read(folder: Path, model: MeshAutoencoder) -> list[Prepared]:

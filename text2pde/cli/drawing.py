@@ -14,24 +14,27 @@ from samplers.checkpoint import CheckpointError
 from samplers.cli.choices import chosen_options
 from samplers.cli.failure import Failure, named_failures
 from samplers.cli.output import prepare_folder
-from samplers.cli.processes import join
-from text2pde.captions import flow_of
+from samplers.cli.processes import Processes, join
+from text2pde.channel import Flow
 from text2pde.cli.writing import check_output, write_clip
 from text2pde.flows.clip import Clip, load_clip
 from text2pde.flows.statistics import relative_error, statistics
 from text2pde.mesh_files import read_mesh
-from text2pde.pipeline import Request, Text2PDEPipeline, check_fits, load_text2pde
+from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
+from text2pde.scene import check_fits
 
 
 def generate(arguments: argparse.Namespace) -> int:
     """Draw the flow of a sentence; returns the exit code."""
-    flow = flow_of(arguments.prompt)
-    mesh = None
+    processes = join(arguments.device)
+    _check_outputs(arguments)
+    pipe = open_pipeline(arguments, processes.device)
+    flow, mesh = pipe.subject.read(arguments.prompt), None
     if arguments.mesh is not None:
-        mesh = read_mesh(arguments.mesh, flow.channel)
+        mesh = read_mesh(arguments.mesh, flow)
         check_fits(mesh, flow)
     request = Request(flow, arguments.prompt, mesh)
-    return _drawn(arguments, request, {"prompt": arguments.prompt})
+    return _drawn(arguments, processes, pipe, request, {"prompt": arguments.prompt})
 
 
 def infer(arguments: argparse.Namespace) -> int:
@@ -45,8 +48,12 @@ def infer(arguments: argparse.Namespace) -> int:
     later = clip._replace(
         times=clip.times[arguments.frame :], fields=clip.fields[arguments.frame :]
     )
+    processes = join(arguments.device)
+    _check_outputs(arguments)
+    pipe = open_pipeline(arguments, processes.device)
     request = Request(clip.flow, mesh=clip.mesh, first=later)
-    return _drawn(arguments, request, {"clip": f"{arguments.clip}, frame {arguments.frame}"})
+    about = {"clip": f"{arguments.clip}, frame {arguments.frame}"}
+    return _drawn(arguments, processes, pipe, request, about)
 
 
 def open_pipeline(arguments: argparse.Namespace, device: torch.device) -> Text2PDEPipeline:
@@ -82,32 +89,42 @@ def draw(
         return pipe.draw(requests, seeds, steps, guidance, callback=lambda _: bar.update())
 
 
-def _drawn(arguments: argparse.Namespace, request: Request, about: dict[str, str]) -> int:
-    """Draw one flow, write it, and say what it is."""
-    outputs: list[Path] = [p for p in (arguments.output, arguments.animation) if p is not None]
-    for path in outputs:
+def _outputs(arguments: argparse.Namespace) -> list[Path]:
+    return [path for path in (arguments.output, arguments.animation) if path is not None]
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    for path in _outputs(arguments):
         check_output(path)
-    processes = join(arguments.device)
+
+
+def _drawn(
+    arguments: argparse.Namespace,
+    processes: Processes,
+    pipe: Text2PDEPipeline,
+    request: Request,
+    about: dict[str, str],
+) -> int:
+    """Draw one flow, write it, and say what it is."""
     if not processes.main:
         return 0  # one flow is drawn by one process
-    pipe = open_pipeline(arguments, processes.device)
-    for path in outputs:
+    for path in _outputs(arguments):
         prepare_folder(path.parent)
     started = time.perf_counter()
     (clip,) = draw(pipe, [request], [arguments.seed], arguments.steps, arguments.guidance)
     seconds = time.perf_counter() - started
     made_by = {**about, "checkpoint": str(arguments.checkpoint), "seed": str(arguments.seed)}
-    where = [write_clip(clip, path, made_by) for path in outputs]
-    flow, found = clip.flow, statistics(clip)
+    where = [write_clip(clip, path, made_by) for path in _outputs(arguments)]
     print(
-        f"Re {flow.reynolds:.0f}, {flow.speed:.3g} m/s past a radius of {flow.channel.radius:.3g} "
-        f"m: {len(clip.times)} frames of {clip.times[-1]:.3g} s on {len(clip.mesh.nodes)} nodes, "
-        f"in {seconds:.1f} s"
+        f"{clip.flow}: {len(clip.times)} frames of {clip.times[-1]:.3g} s on "
+        f"{len(clip.mesh.nodes)} nodes, in {seconds:.1f} s"
     )
-    print(
-        f"behind the cylinder the velocity across changes by {found.fluctuation:.3f} of the "
-        f"inlet's, at {found.frequency:.3g} Hz"
-    )
+    if isinstance(clip.flow, Flow):
+        found = statistics(clip)
+        print(
+            f"behind the cylinder the velocity across changes by {found.fluctuation:.3f} of the "
+            f"inlet's, at {found.frequency:.3g} Hz"
+        )
     if request.first is not None and len(request.first.times) > 1:
         print(_comparison(clip, request.first))
     print(f"-> {', '.join(where)}")

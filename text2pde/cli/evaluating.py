@@ -26,6 +26,7 @@ from text2pde.evaluation.sentences import (
     evaluate_sentences,
     sweep_of,
 )
+from text2pde.evaluation.smoke import SmokeSentences, evaluate_smoke
 from text2pde.flows.clip import Clip, load_clip
 from text2pde.pipeline import Request
 from text2pde.solver.navier_stokes import DivergedError
@@ -49,14 +50,18 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = pipe.transformer.scaled
     with torch.no_grad(), named_failures("evaluate on the CPU"):
         coded = evaluate_reconstruction(pipe.autoencoder, held_out, pipe.config.frames)
-    asked, swept = drawn(captions_of(held_out)), drawn(sweep_of(held_out[0]))
-    text = _table(
-        len(held_out),
-        coded,
-        evaluate_sentences(asked, swept, numbers, held_out, training),
-        evaluate_frames(drawn(first_frames_of(held_out)), numbers, held_out, training),
-        _continuation(asked, numbers, training),
-    )
+    asked = drawn(captions_of(held_out))
+    if pipe.config.subject == "smoke":
+        parts = [_smoke(evaluate_smoke(asked, numbers, held_out, training))]
+    else:
+        swept = drawn(sweep_of(held_out[0]))
+        parts = [
+            *_sentences(evaluate_sentences(asked, swept, numbers, held_out, training)),
+            _continuation(asked, numbers, training),
+        ]
+    frames = evaluate_frames(drawn(first_frames_of(held_out)), numbers, held_out, training)
+    first = f"Measured on {counted(len(held_out), 'flow')} that were not learned."
+    text = "\n\n".join([first, _latent(coded), *parts, _frames(frames)]) + "\n"
     print(text, end="")
     if output is not None:
         prepare_folder(output.parent)
@@ -83,35 +88,47 @@ def _read(folder: Path) -> list[Clip]:
         return [load_clip(path) for path in paths]
 
 
-def _table(
-    count: int, coded: Reconstruction, sentences: Sentences, frames: Frames, continuation: str
-) -> str:
-    """Markdown, in the order of the questions."""
-    latent = _rows(
+def _latent(coded: Reconstruction) -> str:
+    return _rows(
         ("through the latent, relative error", "all fields", "velocity across"),
         (f"autoencoder, {coded.compression:.0f} numbers to one", *_plain(coded.coded)),
         ("linear, by a grid of 32 x 32", *_plain(coded.interpolated)),
     )
-    asked = _rows(
+
+
+def _sentences(found: Sentences) -> list[str]:
+    table = _rows(
         ("from a sentence, median error", "frequency", "fluctuation"),
-        ("drawn", *_percent(sentences.drawn)),
-        ("drawn from another sentence", *_percent(sentences.shuffled)),
-        ("nearest flow of training", *_percent(sentences.nearest)),
-        ("the same, at this speed and size", *_percent(sentences.rescaled)),
-    )
-    going_on = _rows(
-        ("from a first frame", "relative error"),
-        ("drawn", f"{frames.drawn:.3f}"),
-        ("the frame, as if it stayed", f"{frames.still:.3f}"),
-        ("nearest flow of training, in phase", f"{frames.nearest:.3f}"),
+        ("drawn", *_percent(found.drawn)),
+        ("drawn from another sentence", *_percent(found.shuffled)),
+        ("nearest flow of training", *_percent(found.nearest)),
+        ("the same, at this speed and size", *_percent(found.rescaled)),
     )
     about = (
-        f"Reynolds numbers asked for and fluctuations: rank correlation {sentences.reynolds:.3f}. "
-        f"Slip on the cylinder: {sentences.slip:.1e} U. Divergence: {sentences.divergence:.2f} "
-        f"U / D, and {sentences.solved_divergence:.2f} of flows that were solved."
+        f"Reynolds numbers asked for and fluctuations: rank correlation {found.reynolds:.3f}. "
+        f"Slip on the cylinder: {found.slip:.1e} U. Divergence: {found.divergence:.2f} U / D, and "
+        f"{found.solved_divergence:.2f} of flows that were solved."
     )
-    first = f"Measured on {counted(count, 'flow')} that were not learned."
-    return "\n\n".join([first, latent, asked, about, continuation, going_on]) + "\n"
+    return [table, about]
+
+
+def _smoke(found: SmokeSentences) -> str:
+    table = _rows(
+        ("from a sentence", "median relative error"),
+        ("drawn", f"{found.drawn:.3f}"),
+        ("drawn from another sentence", f"{found.shuffled:.3f}"),
+        ("nearest plume of training", f"{found.nearest:.3f}"),
+    )
+    return f"{table}\n\nHow high smoke rises: rank correlation {found.rise:.3f}."
+
+
+def _frames(found: Frames) -> str:
+    return _rows(
+        ("from a first frame", "relative error"),
+        ("drawn", f"{found.drawn:.3f}"),
+        ("the frame, as if it stayed", f"{found.still:.3f}"),
+        ("nearest flow of training, in phase", f"{found.nearest:.3f}"),
+    )
 
 
 def _rows(header: tuple[str, ...], *rows: tuple[str, ...]) -> str:

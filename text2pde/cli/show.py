@@ -15,8 +15,8 @@ examples:
   text2pde show data/cylinder/case-00000.safetensors --output street.png
   text2pde show data/cylinder/case-00000.safetensors --output flow.vtu
 
-Colours are the vorticity, how fast the fluid turns: red against the clock, blue with it. Files of
-VTK hold velocity and pressure; ParaView opens the series NAME.pvd beside them.
+Colours are the vorticity, how fast the fluid turns: red against the clock, blue with it; or the
+density of smoke. ParaView opens the series NAME.pvd that is beside files of VTK.
 """
 
 
@@ -45,10 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     clip = load_clip(arguments.clip)
     prepare_folder(output.parent)
     where = write_clip(clip, output, {"clip": str(arguments.clip)}, arguments.width)
-    flow, channel = clip.flow, clip.flow.channel
     print(
-        f"Re {flow.reynolds:.0f}, {flow.speed:.3g} m/s past a radius of {channel.radius:.3g} m at "
-        f"({channel.x:.3g}, {channel.y:.3g}) m; {len(clip.times)} frames of "
-        f"{clip.times[-1] - clip.times[0]:.3g} s, {len(clip.mesh.nodes)} nodes -> {where}"
+        f"{clip.flow}; {len(clip.times)} frames of {clip.times[-1] - clip.times[0]:.3g} s, "
+        f"{len(clip.mesh.nodes)} nodes -> {where}"
     )
     return 0

@@ -36,9 +36,9 @@ def add_parser(commands: Commands) -> None:
         "--latent", type=positive, default=8, metavar="N", help="channels of the latent [8]"
     )
     group.add_argument(
-        "--columns", type=positive, default=64, metavar="N", help="of the latent grid [64]"
+        "--columns", type=positive, metavar="N", help="of the latent grid [64 of a channel]"
     )
-    group.add_argument("--rows", type=positive, default=16, metavar="N", help="of it [16]")
+    group.add_argument("--rows", type=positive, metavar="N", help="of it [16 of a channel]")
     group = parser.add_argument_group("training")
     group.add_argument("--steps", type=positive, default=4000, metavar="N", help="[4000]")
     group.add_argument("--batch-size", type=positive, default=2, metavar="N", help="clips [2]")

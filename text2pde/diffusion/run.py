@@ -18,11 +18,11 @@ from samplers.training import TrainingConfig, claim_folder, train
 from text2pde.autoencoder.latents import Latents, load_latents
 from text2pde.autoencoder.learning import CaseIndices
 from text2pde.autoencoder.model import MeshAutoencoder, load_autoencoder
-from text2pde.captions import caption
-from text2pde.channel import Flow
 from text2pde.diffusion.learning import DROPOUT, ConditionDropout, Material, flow_loss
 from text2pde.diffusion.transformer import FlowTransformer, Size
 from text2pde.pipeline import Text2PDEPipeline
+from text2pde.scene import Scene
+from text2pde.subjects import SUBJECTS, subject_of
 from text2pde.text import TextEncoder, encoded_once
 
 CAPTIONS = 8
@@ -64,8 +64,12 @@ def train_diffusion(
         claim_folder(output, {**size._asdict(), **own})
     texts = TextEncoder.from_pretrained(encoder)
     torch.manual_seed(config.seed)
+    subject = subject_of(latents.flows[0])
     network = FlowTransformer(
-        **size._asdict(), channels=latents.values.shape[1], text_width=texts.width
+        SUBJECTS[subject].ranges,
+        **size._asdict(),
+        channels=latents.values.shape[1],
+        text_width=texts.width,
     )
     network.latent_mean.copy_(latents.scales.mean)
     network.latent_std.copy_(latents.scales.std)
@@ -89,6 +93,7 @@ def train_diffusion(
         noise,
         latents.values.shape[2] * 2**autoencoder.config.halvings,
         latents.interval,
+        subject,
         texts.name,
         texts.revision,
     )
@@ -99,10 +104,10 @@ def train_diffusion(
     return path
 
 
-def captions(flows: Sequence[Flow]) -> list[str]:
+def captions(flows: Sequence[Scene]) -> list[str]:
     """Several captions of each flow, one flow after the other."""
     return [
-        caption(flow, seed=CAPTIONS * number + words)
+        SUBJECTS[subject_of(flow)].caption(flow, CAPTIONS * number + words)
         for number, flow in enumerate(flows)
         for words in range(CAPTIONS)
     ]

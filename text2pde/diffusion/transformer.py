@@ -8,7 +8,7 @@ Text2PDE (Zhou et al. 2024, https://arxiv.org/abs/2410.01153).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,12 +18,9 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
-from text2pde.channel import Flow
 from text2pde.diffusion.conditions import Conditions
-from text2pde.flows.cylinder import Family
+from text2pde.scene import Scene
 
-NUMBERS = ("reynolds", "radius", "x", "y")
-"""What is told of a flow in numbers; its speed follows, and latents have no units."""
 _OCTAVES = 4
 
 
@@ -48,9 +45,9 @@ PRESETS = {
 class FlowTransformer(ModelMixin, ConfigMixin):
     """``network(x, t, conditions)``, for latents x [B, Z, F, rows, columns] and times t [B].
 
+    ranges: from where to where the numbers of a scene go in training, by their names.
     channels: Z of the latents. patch: how many frames, rows and columns make a token.
-    text_width: of the states of a sentence. reynolds, radius, x, y: from where to where the numbers
-        go that the network was trained with; lengths in metres.
+    text_width: of the states of a sentence.
 
     The buffers ``latent_mean`` and ``latent_std`` are of the latents before they are standardised.
 
@@ -60,16 +57,13 @@ class FlowTransformer(ModelMixin, ConfigMixin):
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
+        ranges: Mapping[str, Sequence[float]],
         width: int = 192,
         depth: int = 6,
         heads: int = 6,
         channels: int = 8,
         patch: Sequence[int] = (1, 2, 2),
         text_width: int = 384,
-        reynolds: Sequence[float] = Family().reynolds,
-        radius: Sequence[float] = Family().radius,
-        x: Sequence[float] = Family().x,
-        y: Sequence[float] = Family().y,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -79,7 +73,7 @@ class FlowTransformer(ModelMixin, ConfigMixin):
         self.register_buffer("latent_std", torch.ones(channels))
         self.cut = nn.Conv3d(2 * channels + 1, width, (a, b, c), stride=(a, b, c))
         self.tell_time = _perceptron(width, width, width)
-        self.tell_numbers = _perceptron(len(NUMBERS) * (2 * _OCTAVES + 1), width, width)
+        self.tell_numbers = _perceptron(len(ranges) * (2 * _OCTAVES + 1), width, width)
         self.unstated = nn.Parameter(torch.zeros(width))
         self.tell_text = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width))
         self.silence = nn.Parameter(torch.randn(width) / math.sqrt(width))
@@ -106,26 +100,18 @@ class FlowTransformer(ModelMixin, ConfigMixin):
         shift, scale = self.last(known)
         return self._latent(self.project(_modulated(tokens, shift, scale)), grid)
 
-    def scaled(self, flow: Flow) -> list[float]:
-        """The numbers of a flow as the network is told them.
+    def scaled(self, scene: Scene) -> list[float]:
+        """The numbers of a scene as the network is told them, from -1 to 1, in the order of their
+        names.
 
-        Raises ValueError for those that it was not trained with.
+        Raises ValueError for a scene of another subject, and for numbers that it was not trained
+        with.
         """
-        channel = flow.channel
-        values = (flow.reynolds, channel.radius, channel.x, channel.y)
-        return [self._scaled(name, value) for name, value in zip(NUMBERS, values, strict=True)]
-
-    def _scaled(self, name: str, value: float) -> float:
-        low, high = self.config[name]
-        room = 1e-6 * (high - low)
-        if not low - room <= value <= high + room:
-            called = "Reynolds number" if name == "reynolds" else name
-            unit = "" if name == "reynolds" else " m"
-            raise ValueError(
-                f"The {called} is {value:.4g}{unit}; this model was trained from {low:g} to "
-                f"{high:g}{unit}."
-            )
-        return float(2 * (value - low) / (high - low) - 1)
+        numbers, ranges = scene.numbers, self.config.ranges
+        if set(numbers) != set(ranges):
+            raise ValueError(f"This model knows {', '.join(ranges)}; it can't draw {scene}.")
+        # A config that was saved has lost the order of its keys.
+        return [_scaled(name, numbers[name], *ranges[name]) for name in sorted(ranges)]
 
     def _tokens(self, x: Tensor, told: Conditions) -> tuple[Tensor, torch.Size]:
         """The patches, each with where it lies [B, tokens, width], and their grid."""
@@ -236,6 +222,15 @@ class Block(nn.Module):
         x = x + self.read(self.norm(x), context, spoken)
         thought: Tensor = x + gate_2 * self.think(_modulated(x, shift_2, scale_2))
         return thought
+
+
+def _scaled(name: str, value: float, low: float, high: float) -> float:
+    room = 1e-6 * (high - low)
+    if not low - room <= value <= high + room:
+        raise ValueError(
+            f"The {name} is {value:.4g}; this model was trained from {low:g} to {high:g}."
+        )
+    return 2 * (value - low) / (high - low) - 1
 
 
 def _perceptron(before: int, hidden: int, after: int) -> nn.Sequential:

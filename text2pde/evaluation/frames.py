@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text2pde.evaluation.reconstruction import spread
-from text2pde.evaluation.sentences import Numbers, nearest
+from text2pde.evaluation.sentences import Numbers as Scaled
+from text2pde.evaluation.sentences import nearest
 from text2pde.flows.clip import Clip
 from text2pde.flows.statistics import relative_error
+from text2pde.mesh import Numbers
 from text2pde.pipeline import Request
+from text2pde.plume import Plume
 
 
 class Frames(NamedTuple):
@@ -33,7 +36,7 @@ def first_frames_of(clips: Sequence[Clip]) -> list[Request]:
 
 
 def evaluate_frames(
-    drawn: Sequence[Clip], numbers: Numbers, held_out: Sequence[Clip], training: Sequence[Clip]
+    drawn: Sequence[Clip], numbers: Scaled, held_out: Sequence[Clip], training: Sequence[Clip]
 ) -> Frames:
     """Compare what was drawn for :func:`first_frames_of` held-out clips."""
     found = []
@@ -48,16 +51,23 @@ def evaluate_frames(
 
 def from_nearest(truth: Clip, other: Clip) -> NDArray[np.float32]:
     """The flow of another clip at the nodes of this one, from the frame that is nearest on."""
-    old, new = other.flow, truth.flow
-    scale = np.array([new.speed / old.speed] * 2 + [(new.speed / old.speed) ** 2])
+    scale = np.array(truth.flow.units) / np.array(other.flow.units)
     values = other.fields.transpose(1, 0, 2) * scale
     flat = values.reshape(len(other.mesh.nodes), -1)
-    # Places are told from the cylinder, in its diameters.
-    centres = [np.array([flow.channel.x, flow.channel.y]) for flow in (old, new)]
-    sizes = [flow.channel.diameter for flow in (old, new)]
-    places = (truth.mesh.nodes - centres[1]) / sizes[1] * sizes[0] + centres[0]
-    moved = spread(other.mesh.nodes, flat, places).reshape(len(places), -1, 3)
-    fields = moved.transpose(1, 0, 2).astype(np.float32)
-    starts = len(fields) - len(truth.fields) + 1
-    first = min(range(starts), key=lambda at: float(np.square(fields[at] - truth.fields[0]).sum()))
-    return fields[first : first + len(truth.fields)]
+    moved = spread(other.mesh.nodes, flat, _alike(truth, other))
+    fields = moved.reshape(len(moved), -1, 3).transpose(1, 0, 2).astype(np.float32)
+    count = min(len(truth.fields), len(fields))
+    starts = range(len(fields) - count + 1)
+    first = min(starts, key=lambda at: float(np.square(fields[at] - truth.fields[0]).sum()))
+    return fields[first : first + count]
+
+
+def _alike(truth: Clip, other: Clip) -> Numbers:
+    """Where in another clip the nodes of this one are: as seen from the cylinder, in its
+    diameters, if there is one."""
+    if isinstance(truth.flow, Plume) or isinstance(other.flow, Plume):
+        return truth.mesh.nodes
+    own, others = truth.flow.channel, other.flow.channel
+    away = (truth.mesh.nodes - np.array([own.x, own.y])) / own.diameter
+    found: Numbers = away * others.diameter + np.array([others.x, others.y])
+    return found

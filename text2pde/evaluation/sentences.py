@@ -11,14 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
-from text2pde.captions import VISCOSITY, caption
+from text2pde.captions import VISCOSITY
 from text2pde.channel import Flow
 from text2pde.flows.clip import Clip
-from text2pde.flows.statistics import Statistics, statistics
+from text2pde.flows.statistics import Statistics, past_cylinder, statistics
 from text2pde.pipeline import Request
+from text2pde.scene import Scene
+from text2pde.subjects import SUBJECTS, subject_of
 
-Numbers = Callable[[Flow], Sequence[float]]
-"""Of a flow, each scaled to the range that it has in training."""
+Numbers = Callable[[Scene], Sequence[float]]
+"""Of a scene, each scaled to the range that it has in training."""
 
 SWEEP = tuple(range(60, 156, 5))
 """Reynolds numbers that are asked for one after the other."""
@@ -57,14 +59,18 @@ class Sentences(NamedTuple):
 
 def captions_of(clips: Sequence[Clip]) -> list[Request]:
     """A caption of each clip, on its mesh."""
-    return [Request(clip.flow, caption(clip.flow, seed=0), clip.mesh) for clip in clips]
+    return [_asked(clip.flow, clip) for clip in clips]
 
 
 def sweep_of(clip: Clip) -> list[Request]:
     """Captions of flows in the channel of a clip, with Reynolds numbers that rise."""
-    channel = clip.flow.channel
-    flows = [Flow(channel, reynolds * VISCOSITY / channel.diameter) for reynolds in SWEEP]
-    return captions_of([clip._replace(flow=flow) for flow in flows])
+    channel = past_cylinder(clip).channel
+    speeds = [reynolds * VISCOSITY / channel.diameter for reynolds in SWEEP]
+    return [_asked(Flow(channel, speed, VISCOSITY), clip) for speed in speeds]
+
+
+def _asked(flow: Scene, clip: Clip) -> Request:
+    return Request(flow, SUBJECTS[subject_of(flow)].caption(flow, 0), clip.mesh)
 
 
 def evaluate_sentences(
@@ -81,7 +87,7 @@ def evaluate_sentences(
     near = [nearest(clip.flow, training, numbers) for clip in held_out]
     known = [statistics(clip) for clip in near]
     rescaled = [
-        _rescaled(one, old.flow, new.flow)
+        one._replace(frequency=one.frequency * old.flow.clock / new.flow.clock)
         for one, old, new in zip(known, near, held_out, strict=True)
     ]
     rising = [statistics(clip).fluctuation for clip in swept]
@@ -105,13 +111,7 @@ def _errors(found: Sequence[Statistics], truth: Sequence[Statistics]) -> Errors:
     return Errors(median("frequency"), median("fluctuation"))
 
 
-def nearest(flow: Flow, clips: Sequence[Clip], numbers: Numbers) -> Clip:
+def nearest(flow: Scene, clips: Sequence[Clip], numbers: Numbers) -> Clip:
     """The clip whose numbers are nearest."""
     own = np.array(numbers(flow))
     return min(clips, key=lambda clip: float(np.abs(own - np.array(numbers(clip.flow))).sum()))
-
-
-def _rescaled(found: Statistics, old: Flow, new: Flow) -> Statistics:
-    """What another flow would have if it differed in speed and size alone."""
-    rates = [flow.speed / flow.channel.diameter for flow in (old, new)]
-    return found._replace(frequency=found.frequency / rates[0] * rates[1])

@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from samplers.files import replacing
-from text2pde.channel import Flow, flow_from
 from text2pde.mesh import Mesh, Numbers, check_mesh
+from text2pde.scene import Scene, scene_from
 
 SUFFIX = ".safetensors"
 _TENSORS = ("nodes", "triangles", "kinds", "times", "fields")
@@ -32,20 +32,21 @@ class Clip(NamedTuple):
     """A flow at some times.
 
     times: in seconds [F].
-    fields: velocity in m/s and pressure by density in m^2/s^2, at the nodes, [F, N, 3].
+    fields: at the nodes [F, N, 3]: velocity in m/s, and pressure by density in m^2/s^2, or the
+        density of smoke.
     """
 
-    flow: Flow
+    flow: Scene
     mesh: Mesh
     times: Numbers
     fields: NDArray[np.float32]
 
     @property
     def interval(self) -> float:
-        """Between frames, in units of D / U; 0 if there is but one."""
-        if len(self.times) < 2:
-            return 0.0
-        return float(self.times[1] - self.times[0]) * self.flow.speed / self.flow.channel.diameter
+        """Between frames, in units of the flow's clock; 0 if there is but one."""
+        return (
+            float(self.times[1] - self.times[0]) / self.flow.clock if len(self.times) > 1 else 0.0
+        )
 
 
 def save_clip(clip: Clip, path: Path, made_by: dict[str, Any] | None = None) -> None:
@@ -72,7 +73,7 @@ def load_clip(path: Path) -> Clip:
     return clip
 
 
-def read_flow(path: Path) -> tuple[Flow, dict[str, Any]]:
+def read_flow(path: Path) -> tuple[Scene, dict[str, Any]]:
     """The flow of a clip and what made it, without its fields; ValueError as :func:`load_clip`."""
     with _opened(path) as file:
         made_by: dict[str, Any] = json.loads(file.metadata().get("made_by", "{}"))
@@ -92,8 +93,8 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _flow(file: Any) -> Flow:
-    return flow_from(json.loads(file.metadata()["flow"]))
+def _flow(file: Any) -> Scene:
+    return scene_from(json.loads(file.metadata()["flow"]))
 
 
 def _check(clip: Clip, path: Path) -> None:

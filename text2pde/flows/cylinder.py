@@ -29,9 +29,13 @@ class Family:
     viscosity: float = 1e-3
     held_out: Range | None = (100.0, 115.0)
 
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """By the names of a flow's numbers."""
+        return {"reynolds": self.reynolds, "radius": self.radius, "x": self.x, "y": self.y}
+
     def __post_init__(self) -> None:
-        for name in ("reynolds", "radius", "x", "y"):
-            low, high = getattr(self, name)
+        for name, (low, high) in self.ranges.items():
             if not 0 < low <= high:
                 raise ValueError(
                     f"The {name} goes from {low} to {high}; it must rise from above 0."
@@ -50,7 +54,7 @@ def draw(family: Family, count: int, seed: int = 0) -> list[Flow]:
 
     The first of more flows are those of fewer.
     """
-    return [_flow(family, numbers) for numbers in _sobol(count, seed)]
+    return [_flow(family, numbers) for numbers in sobol(4, count, seed)]
 
 
 def draw_held_out(family: Family, count: int, seed: int = 0) -> list[Flow]:
@@ -64,26 +68,27 @@ def draw_held_out(family: Family, count: int, seed: int = 0) -> list[Flow]:
     return draw(inside, count, seed + _HELD_OUT)
 
 
-def _sobol(count: int, seed: int) -> Sequence[Sequence[float]]:
-    engine = torch.quasirandom.SobolEngine(4, scramble=True, seed=seed)
+def sobol(dimensions: int, count: int, seed: int) -> list[list[float]]:
+    """Points from 0 to 1 that are spread evenly, by a scrambled Sobol sequence."""
+    engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)
     numbers: list[list[float]] = engine.draw(count, dtype=torch.float64).tolist()
     return numbers
 
 
+def left_over(whole: Range, held_out: Range | None, share: float) -> float:
+    """A number at a share of those of a range that are not held out."""
+    low, high = whole
+    start, end = held_out or (high, high)
+    found = low + share * (high - low - (end - start))
+    return found if found < start else found + end - start
+
+
 def _flow(family: Family, numbers: Sequence[float]) -> Flow:
     u, *rest = numbers
-    reynolds = _left_over(family, u)
+    reynolds = left_over(family.reynolds, family.held_out, u)
     radius, x, y = (
         low + share * (high - low)
         for share, (low, high) in zip(rest, (family.radius, family.x, family.y), strict=True)
     )
     speed = reynolds * family.viscosity / (2 * radius)
     return Flow(Channel(x, y, radius), speed, family.viscosity)
-
-
-def _left_over(family: Family, share: float) -> float:
-    """A Reynolds number at a share of those that are not held out."""
-    low, high = family.reynolds
-    start, end = family.held_out or (high, high)
-    found = low + share * (high - low - (end - start))
-    return found if found < start else found + end - start

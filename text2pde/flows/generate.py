@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from text2pde.channel import Flow
-from text2pde.flows.clip import SUFFIX, read_flow, save_clip
+from text2pde.flows.clip import SUFFIX, Clip, read_flow, save_clip
 from text2pde.flows.simulate import CLIP, Recording, simulate
+from text2pde.flows.smoke import SMOKE, SmokeRecording, simulate_smoke
+from text2pde.scene import Scene
 from text2pde.solver.meshing import DEFAULT, Sizes
 
 
@@ -32,6 +34,28 @@ class Workers(NamedTuple):
 HERE = Workers()
 
 
+class Maker(NamedTuple):
+    """How a clip is made.
+
+    make: a function of a flow that can be sent to workers. settings: of it, as plain values, which
+        a file keeps.
+    """
+
+    make: Callable[[Any], Clip]
+    settings: dict[str, Any]
+
+
+def channel_maker(recording: Recording = CLIP, sizes: Sizes = DEFAULT) -> Maker:
+    """Of flows past cylinders."""
+    settings = {"recording": asdict(recording), "sizes": sizes._asdict()}
+    return Maker(partial(simulate, recording=recording, sizes=sizes), settings)
+
+
+def smoke_maker(recording: SmokeRecording = SMOKE) -> Maker:
+    """Of smoke."""
+    return Maker(partial(simulate_smoke, recording=recording), {"recording": asdict(recording)})
+
+
 class Outcome(NamedTuple):
     """What became of the cases: how many were kept from before and made now, and why others
     failed, by their files."""
@@ -46,10 +70,9 @@ def case_path(folder: Path, number: int) -> Path:
 
 
 def generate(
-    flows: Sequence[Flow],
+    flows: Sequence[Scene],
     folder: Path,
-    recording: Recording = CLIP,
-    sizes: Sizes = DEFAULT,
+    maker: Maker,
     workers: Workers = HERE,
     tick: Callable[[], object] = lambda: None,
 ) -> Outcome:
@@ -60,16 +83,17 @@ def generate(
     Raises ValueError if a file holds another flow than it would, or was made with other settings,
     and without the packages of the extra `pde`.
     """
-    settings = _settings(recording, sizes)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {case_path(folder, number): flow for number, flow in enumerate(flows)}
-    missing = {path: flow for path, flow in paths.items() if not _is_made(path, flow, settings)}
+    missing = {
+        path: flow for path, flow in paths.items() if not _is_made(path, flow, maker.settings)
+    }
     for _ in range(len(paths) - len(missing)):
         tick()
     failed: dict[str, str] = {}
     if missing:
         with _cluster(workers) as client:
-            for path, why in _run(client, missing, recording, sizes):
+            for path, why in _run(client, missing, maker):
                 tick()
                 if why is not None:
                     failed[path.name] = why
@@ -77,7 +101,7 @@ def generate(
     return Outcome(len(paths) - len(missing), made, failed)
 
 
-def _is_made(path: Path, flow: Flow, settings: dict[str, Any]) -> bool:
+def _is_made(path: Path, flow: Scene, settings: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     found, made_by = read_flow(path)
@@ -93,13 +117,13 @@ def _is_made(path: Path, flow: Flow, settings: dict[str, Any]) -> bool:
 
 
 def _run(
-    client: Any, missing: dict[Path, Flow], recording: Recording, sizes: Sizes
+    client: Any, missing: dict[Path, Scene], maker: Maker
 ) -> Iterator[tuple[Path, str | None]]:
     """Each case as it is done, and why it failed, if it did."""
     from distributed import as_completed
 
     jobs = {
-        client.submit(_make, flow, path.absolute(), recording, sizes, pure=False): path
+        client.submit(_make, flow, path.absolute(), maker, pure=False): path
         for path, flow in missing.items()
     }
     for job in as_completed(jobs):
@@ -111,13 +135,8 @@ def _run(
         yield path, None if error is None else " ".join(str(error).split())
 
 
-def _make(flow: Flow, path: Path, recording: Recording, sizes: Sizes) -> None:
-    save_clip(simulate(flow, recording, sizes), path, _settings(recording, sizes))
-
-
-def _settings(recording: Recording, sizes: Sizes) -> dict[str, Any]:
-    """What a clip is made with, as plain values."""
-    return {"recording": asdict(recording), "sizes": sizes._asdict()}
+def _make(flow: Scene, path: Path, maker: Maker) -> None:
+    save_clip(maker.make(flow), path, maker.settings)
 
 
 @contextmanager
@@ -138,7 +157,7 @@ def _cluster(workers: Workers) -> Iterator[Any]:
             yield client
         return
     local = LocalCluster(
-        n_workers=workers.processes, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        n_workers=workers.processes, threads_per_worker=1, dashboard_address=":0", silence_logs=50
     )
     with local, Client(local) as client:
         yield client

@@ -11,6 +11,7 @@ import numpy as np
 
 from text2pde.channel import Flow
 from text2pde.flows.clip import Clip
+from text2pde.flows.statistics import past_cylinder
 from text2pde.mesh import Kind, Mesh
 from text2pde.solver.meshing import DEFAULT, Sizes, triangulate
 from text2pde.solver.navier_stokes import (
@@ -83,17 +84,17 @@ def continued(clip: Clip, first: int, frames: int) -> Clip:
             f"{frames} frames from {first} on were asked for; the clip has {len(clip.times)}, and "
             "two are needed."
         )
-    interval = float(clip.times[1] - clip.times[0])
-    between = math.ceil(interval / longest_step(clip.flow, clip.mesh))
-    equations = discretise(clip.flow, clip.mesh, interval / between)
+    flow, interval = past_cylinder(clip), float(clip.times[1] - clip.times[0])
+    between = math.ceil(interval / longest_step(flow, clip.mesh))
+    equations = discretise(flow, clip.mesh, interval / between)
     state = equations.start_from(clip.fields[first].astype(np.float64))
     fields = [clip.fields[first]]
     for _ in range(frames - 1):
         for _ in range(between):
             state = equations.advance(state)
-        _check_finite(clip.flow, state)
+        _check_finite(flow, state)
         fields.append(equations.fields(state).astype(np.float32))
-    return Clip(clip.flow, clip.mesh, clip.times[first : first + frames], np.stack(fields))
+    return Clip(flow, clip.mesh, clip.times[first : first + frames], np.stack(fields))
 
 
 def frames_of(recording: Recording) -> int:
@@ -104,7 +105,7 @@ def frames_of(recording: Recording) -> int:
 def _recorded(
     flow: Flow, mesh: Mesh, recording: Recording, longest: float, tick: Callable[[], object]
 ) -> Clip:
-    interval = recording.interval * flow.channel.diameter / flow.speed
+    interval = recording.interval * flow.clock
     between = math.ceil(interval / longest)
     equations = discretise(flow, mesh, interval / between)
     state = _kicked(equations, equations.start())

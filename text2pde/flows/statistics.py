@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from text2pde.channel import Channel, Flow
 from text2pde.flows.clip import Clip
 from text2pde.mesh import Kind, Mesh, Numbers
 
@@ -32,11 +33,11 @@ class Statistics(NamedTuple):
 
 
 def statistics(clip: Clip) -> Statistics:
-    """What there is to measure of a clip."""
-    flow, mesh = clip.flow, clip.mesh
+    """What there is to measure of a flow past a cylinder; ValueError for another clip."""
+    flow, mesh = past_cylinder(clip), clip.mesh
     velocity = clip.fields[..., :2].astype(np.float64) / flow.speed
     across = velocity[:, :, 1]
-    wake = in_wake(clip)
+    wake = _in_wake(flow.channel, mesh)
     areas = mesh.node_areas[wake]
     moving = across[:, wake] - across[:, wake].mean(axis=0)
     shares = areas / areas.sum()
@@ -54,8 +55,7 @@ def statistics(clip: Clip) -> Statistics:
 
 def relative_error(found: NDArray[np.float32], truth: Clip) -> float:
     """``|found - truth| / |truth|`` of fields [F, N, 3] without units, in L2 over area and time."""
-    speed = truth.flow.speed
-    units = np.array([speed, speed, speed**2])
+    units = np.array(truth.flow.units)
     areas = truth.mesh.node_areas[:, None]
 
     def norm(fields: NDArray[np.float32]) -> float:
@@ -64,13 +64,11 @@ def relative_error(found: NDArray[np.float32], truth: Clip) -> float:
     return norm(found - truth.fields) / norm(truth.fields)
 
 
-def in_wake(clip: Clip) -> NDArray[np.bool_]:
-    """Which nodes lie behind the cylinder [N]."""
-    channel = clip.flow.channel
-    x, y = (clip.mesh.nodes - np.array([channel.x, channel.y])).T / channel.diameter
-    start, end, side = _WAKE
-    found: NDArray[np.bool_] = (x > start) & (x < end) & (np.abs(y) < side)
-    return found
+def past_cylinder(clip: Clip) -> Flow:
+    """The flow of a clip; ValueError if it is none past a cylinder."""
+    if not isinstance(clip.flow, Flow):
+        raise ValueError(f"The clip is of {clip.flow}, and not of a flow past a cylinder.")
+    return clip.flow
 
 
 def divergence(mesh: Mesh, velocity: Numbers) -> float:
@@ -80,6 +78,14 @@ def divergence(mesh: Mesh, velocity: Numbers) -> float:
     found = np.einsum("tkd,ftkd->ft", gradient, velocity[:, mesh.triangles])
     areas = mesh.areas
     return float(np.sqrt((found**2 @ areas / areas.sum()).mean()))
+
+
+def _in_wake(channel: Channel, mesh: Mesh) -> NDArray[np.bool_]:
+    """Which nodes lie behind the cylinder [N]."""
+    x, y = (mesh.nodes - np.array([channel.x, channel.y])).T / channel.diameter
+    start, end, side = _WAKE
+    found: NDArray[np.bool_] = (x > start) & (x < end) & (np.abs(y) < side)
+    return found
 
 
 def _gradients(mesh: Mesh) -> Numbers:

@@ -1,4 +1,4 @@
-"""Sentences about a flow, and the numbers in a sentence.
+"""Sentences about a flow past a cylinder, and the numbers in them.
 
 A caption states the true numbers of its flow, with units and in varied words; a prompt may leave
 some of them out. What can be read from a caption is what was written into it.
@@ -10,6 +10,7 @@ import random
 import re
 from typing import NamedTuple
 
+from text2pde.captions.reading import BETWEEN, NUMBER, SPEED, length_of, quantity, stated
 from text2pde.channel import Channel, Flow
 
 VISCOSITY = 1e-3
@@ -26,9 +27,6 @@ class StatedNumbers(NamedTuple):
     radius: float | None = None
     x: float | None = None
     y: float | None = None
-
-
-# ------------------------------------------------------------------------------------- writing
 
 
 _FLUIDS = ("Fluid", "Water", "A liquid", "A viscous fluid")
@@ -67,56 +65,23 @@ def _length(value: float, chosen: random.Random) -> str:
     return f"{value * factor:.{digits}f} {unit}"
 
 
-# ------------------------------------------------------------------------------------- reading
-
-
-_NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)(?![\d,]\d)"
-_BETWEEN = r"\s*(?:is|of|=|:|about|at)?\s*(?:about\s*)?"
-_UNIT = r"\s*(mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?)\b(?!\s*/)"
-_PER_SECOND = r"\s*(mm|cm|m)\s*/\s*s\b"
-_SCALES = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
-
-
-class _Quantity(NamedTuple):
-    """A number that a sentence may state.
-
-    called: in an error; written: an example.
-    word: what says that the number should follow; number: where it does.
-    """
-
-    called: str
-    written: str
-    word: re.Pattern[str]
-    number: re.Pattern[str]
-
-
-def _quantity(called: str, written: str, word: str, number: str) -> _Quantity:
-    return _Quantity(
-        called, written, re.compile(word, re.IGNORECASE), re.compile(number, re.IGNORECASE)
-    )
-
-
-def _length_of(name: str, called: str, written: str, word: str) -> _Quantity:
-    return _quantity(called, written, word, rf"\b{name}{_BETWEEN}{_NUMBER}{_UNIT}")
-
-
 _QUANTITIES = {
-    "reynolds": _quantity(
+    "reynolds": quantity(
         "a Reynolds number",
         "Reynolds number 120",
         r"\breynolds|\bre\s*[=:]",
-        rf"\b(?:reynolds(?:\s+number)?|re){_BETWEEN}{_NUMBER}",
+        rf"\b(?:reynolds(?:\s+number)?|re){BETWEEN}{NUMBER}",
     ),
-    "speed": _quantity(
+    "speed": quantity(
         "a speed",
         "1.2 m/s",
         r"\d\s*(?:m|cm|mm|met(?:re|er)s?)\s+per\s+s|\b(?:speed|velocity)\s*[=:]",
-        rf"{_NUMBER}{_PER_SECOND}",
+        SPEED,
     ),
-    "radius": _length_of("radius", "a radius", "radius 0.05 m", r"\bradius\b"),
-    "diameter": _length_of("diameter", "a diameter", "diameter 10 cm", r"\bdiameter\b"),
-    "x": _length_of("x", "a place x", "x = 0.3 m", r"\bx\s*[=:]"),
-    "y": _length_of("y", "a place y", "y = 0.2 m", r"\by\s*[=:]"),
+    "radius": length_of("radius", "a radius", "radius 0.05 m", r"\bradius\b"),
+    "diameter": length_of("diameter", "a diameter", "diameter 10 cm", r"\bdiameter\b"),
+    "x": length_of("x", "a place x", "x = 0.3 m", r"\bx\s*[=:]"),
+    "y": length_of("y", "a place y", "y = 0.2 m", r"\by\s*[=:]"),
 }
 
 
@@ -126,7 +91,7 @@ def read_numbers(sentence: str) -> StatedNumbers:
     Raises ValueError if it names one of them without a number and a unit that can be read, or
     states a radius and a diameter that disagree, or a viscosity.
     """
-    found = {name: _stated(quantity, sentence) for name, quantity in _QUANTITIES.items()}
+    found = stated(_QUANTITIES, sentence)
     if re.search(r"\bviscosit", sentence, re.IGNORECASE):
         raise ValueError(
             f"The viscosity is always {VISCOSITY:g} m^2/s; leave it out of the prompt."
@@ -140,25 +105,6 @@ def read_numbers(sentence: str) -> StatedNumbers:
             )
         found["radius"] = diameter / 2
     return StatedNumbers(**found)
-
-
-def _stated(quantity: _Quantity, sentence: str) -> float | None:
-    match = quantity.number.search(sentence)
-    if match is not None:
-        number, *unit = match.groups()
-        return float(number) * (_scale(unit[0]) if unit else 1.0)
-    if quantity.word.search(sentence):
-        raise ValueError(
-            f"The prompt {sentence!r} names {quantity.called} without a number that can be read; "
-            f"write it as in {quantity.written!r}."
-        )
-    return None
-
-
-def _scale(unit: str) -> float:
-    short = unit.lower()
-    long = {"mil": "mm", "cen": "cm", "met": "m"}
-    return _SCALES[long.get(short[:3], short)]
 
 
 def flow_of(sentence: str) -> Flow:

@@ -1,0 +1,66 @@
+"""Numbers with units in a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)(?![\d,]\d)"
+BETWEEN = r"\s*(?:is|of|=|:|about|at)?\s*(?:about\s*)?"
+_UNIT = r"\s*(mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?)\b(?!\s*/)"
+SPEED = rf"{NUMBER}\s*(mm|cm|m)\s*/\s*s\b(?!\^|²)"
+ACCELERATION = rf"{BETWEEN}{NUMBER}\s*(mm|cm|m)\s*/\s*s(?:\^2|²)"
+_SCALES = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
+
+
+class Quantity(NamedTuple):
+    """A number that a sentence may state.
+
+    called: in an error; written: an example.
+    word: what says that the number should follow; number: where it does.
+    """
+
+    called: str
+    written: str
+    word: re.Pattern[str]
+    number: re.Pattern[str]
+
+
+def quantity(called: str, written: str, word: str, number: str) -> Quantity:
+    """A quantity, of expressions that read large and small letters alike."""
+    return Quantity(
+        called, written, re.compile(word, re.IGNORECASE), re.compile(number, re.IGNORECASE)
+    )
+
+
+def length_of(name: str, called: str, written: str, word: str) -> Quantity:
+    """A length that follows its name."""
+    return quantity(called, written, word, rf"\b{name}{BETWEEN}{NUMBER}{_UNIT}")
+
+
+def stated(quantities: Mapping[str, Quantity], sentence: str) -> dict[str, float | None]:
+    """What a sentence says of each quantity, in SI units; None where it says nothing.
+
+    Raises ValueError if it names one without a number and a unit that can be read.
+    """
+    return {name: _stated(each, sentence) for name, each in quantities.items()}
+
+
+def _stated(quantity: Quantity, sentence: str) -> float | None:
+    match = quantity.number.search(sentence)
+    if match is not None:
+        number, *unit = match.groups()
+        return float(number) * (_scale(unit[0]) if unit else 1.0)
+    if quantity.word.search(sentence):
+        raise ValueError(
+            f"The prompt {sentence!r} names {quantity.called} without a number that can be read; "
+            f"write it as in {quantity.written!r}."
+        )
+    return None
+
+
+def _scale(unit: str) -> float:
+    short = unit.lower()
+    long = {"mil": "mm", "cen": "cm", "met": "m"}
+    return _SCALES[long.get(short[:3], short)]
