@@ -6,7 +6,7 @@ and pressures by its square, so that the model sees only the Reynolds number and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,18 +66,17 @@ def prepare_clip(clip: Clip, grid: LatentGrid, radius: float) -> Prepared:
 
 
 def read_clips(
-    folder: Path, grid: LatentGrid, radius: float, tick: Callable[[], object] = lambda: None
+    paths: Sequence[Path],
+    grid: LatentGrid,
+    radius: float,
+    tick: Callable[[], object] = lambda: None,
 ) -> list[Prepared]:
-    """All clips of a folder, in the order of their names.
-
-    Raises ValueError if there are none, or one can't be used.
-    """
-    paths = clip_paths(folder)
+    """The clips of files; ValueError if one can't be used."""
     return list(_prepared(paths, grid, radius, tick))
 
 
 def clip_paths(folder: Path) -> list[Path]:
-    """The files of clips in a folder; ValueError if there are none."""
+    """The files of clips in a folder, in the order of their names; ValueError if there are none."""
     paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
     if not paths:
         raise ValueError(f"There are no clips in {folder}; make some by `text2pde simulate`.")

@@ -67,8 +67,11 @@ def train_autoencoder(
     frames: int,
     kl_weight: float,
     every: int,
+    most: int | None = None,
 ) -> Outcome:
     """Train on the clips of a folder, or go on; the averaged model is written to the output.
+
+    most: clips that it learns from, the first of the folder; all if None.
 
     Raises ValueError for folders without clips, and for settings that are impossible or differ
     from those of the run that is there.
@@ -77,9 +80,9 @@ def train_autoencoder(
     torch.manual_seed(config.seed)
     chosen = _chosen(architecture, folder)
     model = MeshAutoencoder(**chosen)
-    sets = {"learned": _read(folder, model)}
+    sets = {"learned": _read(clip_paths(folder)[:most], model)}
     if held_out is not None:
-        sets["held out"] = _read(held_out, model)
+        sets["held out"] = _read(clip_paths(held_out), model)
     every_clip = sets["learned"]
     for name, clips in sets.items():
         model.check_frames(frames, min(len(clip.fields) for clip in clips), name)
@@ -119,10 +122,10 @@ def _chosen(architecture: Architecture, folder: Path) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "length": length, "height": height, **given}
 
 
-def _read(folder: Path, model: MeshAutoencoder) -> list[Prepared]:
+def _read(paths: Sequence[Path], model: MeshAutoencoder) -> list[Prepared]:
     quiet = None if PartialState().is_main_process else True
-    with tqdm(total=len(clip_paths(folder)), desc="clips", disable=quiet, leave=False) as bar:
-        return read_clips(folder, model.grid, model.config.radius, bar.update)
+    with tqdm(total=len(paths), desc="clips", disable=quiet, leave=False) as bar:
+        return read_clips(paths, model.grid, model.config.radius, bar.update)
 
 
 def _digest(clips: Sequence[Prepared]) -> str:

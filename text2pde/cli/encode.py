@@ -55,14 +55,15 @@ def run(arguments: argparse.Namespace) -> int:
     if not processes.main:
         return 0
     model = load_autoencoder(arguments.model).to(processes.device)
-    count = len(clip_paths(arguments.clips))
+    paths = clip_paths(arguments.clips)
+    count = len(paths)
     prepare_folder(arguments.output.parent)
     with (
         torch.no_grad(),
         named_failures("take fewer --frames"),
         tqdm(total=2 * count, unit="clip", disable=None) as bar,
     ):
-        clips = read_clips(arguments.clips, model.grid, model.config.radius, bar.update)
+        clips = read_clips(paths, model.grid, model.config.radius, bar.update)
         latents = encode_clips(model, clips, arguments.frames, arguments.stride, bar.update)
     save_latents(latents, arguments.output)
     shape = " x ".join(map(str, latents.values.shape[1:]))

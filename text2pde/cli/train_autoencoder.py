@@ -30,6 +30,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FOLDER", help="of the run and its result"
     )
+    parser.add_argument(
+        "--cases", type=positive, metavar="N", help="learn from the first so many [all]"
+    )
     group = parser.add_argument_group("model")
     group.add_argument("--channels", type=positive, default=24, metavar="N", help="[24]")
     group.add_argument(
@@ -93,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             frames=arguments.frames,
             kl_weight=arguments.kl_weight,
             every=arguments.every,
+            most=arguments.cases,
         )
     except KeyboardInterrupt:
         raise Failure(
