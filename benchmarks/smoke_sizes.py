@@ -2,7 +2,7 @@
 
     python -m benchmarks.smoke_sizes
 
-Smoke is simulated, encoded and learned under ``data/smoke`` and ``runs/smoke``; whatever is done
+Smoke is simulated, encoded and learned under ``data/smoke`` and ``runs/smoke-…``; whatever is done
 there is not done again. Measurements are kept in ``docs/benchmarks/smoke_sizes.json``.
 """
 

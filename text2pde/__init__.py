@@ -1,8 +1,10 @@
 """Solutions of partial differential equations from a sentence, by latent diffusion on meshes.
 
-Here live meshes (``mesh``), a channel and what flows through it (``channel``), the equations
-(``solver``), flows as data (``flows``), what a sentence says (``captions``), the mesh autoencoder
-(``autoencoder``), pictures and the command line; the latent diffusion model and its pipeline are to
-come. Its denoiser will be an ordinary one, so every sampler of :mod:`samplers`, which this package
-imports, works on it: no sampler belongs here, and no gradient of one, which is ``adjoint``'s work.
+Here live meshes (``mesh``, ``mesh_files``), what is simulated (``channel``, ``plume``, ``scene``,
+``subjects``), the equations (``solver``), flows as data (``flows``), what a sentence says
+(``captions``) and how it is encoded (``text``), the mesh autoencoder (``autoencoder``), diffusion
+over its latents (``diffusion``) and the pipeline of all of them (``pipeline``), how good it is
+(``evaluation``), pictures and the command line. The denoiser is an ordinary one, so every sampler
+of :mod:`samplers`, which this package imports, works on it: no sampler belongs here, and no
+gradient of one, which is ``adjoint``'s work.
 """

@@ -14,6 +14,10 @@ _NEAR = 1e-8
 """How far from a border a node may lie that is on it, in units of the channel's height."""
 
 
+SNAP = 1e-3
+"""How far from a border a node of a file may lie that is on it, in units of height or radius."""
+
+
 @dataclass(frozen=True)
 class Channel:
     """A channel of fluid in the plane, with a cylinder in its way; lengths in metres.
@@ -41,6 +45,9 @@ class Channel:
                     f"into {end:g} m; {name} must be from {least:g} to {most:g} m."
                 )
 
+    def __str__(self) -> str:
+        return f"a cylinder of radius {self.radius:.3g} m at ({self.x:.3g}, {self.y:.3g}) m"
+
     @property
     def diameter(self) -> float:
         return 2 * self.radius
@@ -56,6 +63,29 @@ class Channel:
         kinds[(np.abs(y) < near) | (np.abs(y - self.height) < near)] = Kind.WALL
         kinds[distance < self.radius * (1 + 1e-6)] = Kind.CYLINDER
         return kinds
+
+    def snapped(self, nodes: Numbers) -> Numbers:
+        """Nodes [N, 2] of a file, those that are nearly on a border put onto it.
+
+        Raises ValueError if a border has none, or the cylinder fewer than eight.
+        """
+        found, near = nodes.copy(), SNAP * self.height
+        for axis, end in enumerate((self.length, self.height)):
+            for border in (0.0, end):
+                found[np.abs(found[:, axis] - border) < near, axis] = border
+        centre = np.array([self.x, self.y])
+        away = found - centre
+        distance = np.hypot(*away.T)
+        on = np.abs(distance - self.radius) < SNAP * self.radius
+        found[on] = centre + away[on] * (self.radius / distance[on])[:, None]
+        kinds = self.kinds(found)
+        for kind in Kind:
+            if (kinds == kind).sum() < (8 if kind is Kind.CYLINDER else 1):
+                raise ValueError(
+                    f"The mesh has no nodes, or too few, that are {kind.name.lower()} of {self}; "
+                    "state what the mesh has, or leave the mesh out."
+                )
+        return found
 
     def leaves(self, nodes: Numbers) -> NDArray[np.bool_]:
         """Whether nodes lie where the flow leaves the channel, corners included."""
@@ -90,6 +120,10 @@ class Flow:
     def kinds(self, nodes: Numbers) -> Integers:
         """What nodes [N, 2] are, see :meth:`Channel.kinds`."""
         return self.channel.kinds(nodes)
+
+    def snapped(self, nodes: Numbers) -> Numbers:
+        """Nodes of a file, see :meth:`Channel.snapped`."""
+        return self.channel.snapped(nodes)
 
     @property
     def size(self) -> tuple[float, float]:

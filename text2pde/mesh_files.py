@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -25,11 +28,18 @@ def read_mesh(path: Path, scene: Scene) -> Mesh:
     """
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
-    meshio = _meshio()
+    meshio = require_meshio()
     try:
-        found = meshio.read(path)
-    except (meshio.ReadError, SystemExit, OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} holds no mesh that can be read ({error}).") from error
+        # meshio says what it thinks on its own, and its readers raise whatever comes.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            found = meshio.read(path)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"meshio reads {path} only with the package {error.name}; install it, or take another "
+            "format."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{path} holds no mesh that can be read ({error!r}).") from error
     cells = found.cells_dict
     solid = sorted(set(cells) - {"vertex", "line", "triangle"})
     if solid or "triangle" not in cells:
@@ -52,7 +62,7 @@ def write_vtk(clip: Clip, path: Path) -> int:
 
     Returns how many frames there are.
     """
-    meshio = _meshio()
+    meshio = require_meshio()
     names = [f"{path.stem}-{number:03d}{VTK}" for number in range(len(clip.times))]
     places = np.pad(clip.mesh.nodes, ((0, 0), (0, 1)))
     third = "density" if isinstance(clip.flow, Plume) else "pressure"
@@ -69,7 +79,7 @@ def write_vtk(clip: Clip, path: Path) -> int:
 
 def write_mesh(mesh: Mesh, path: Path) -> None:
     """Write a mesh in the format of gmsh, in one rename."""
-    meshio = _meshio()
+    meshio = require_meshio()
     places = np.pad(mesh.nodes, ((0, 0), (0, 1)))
     with replacing(path) as part:
         meshio.write(part, meshio.Mesh(places, [("triangle", mesh.triangles)]), file_format="gmsh")
@@ -77,7 +87,7 @@ def write_mesh(mesh: Mesh, path: Path) -> None:
 
 def _series(names: list[str], times: Numbers) -> str:
     sets = "\n".join(
-        f'    <DataSet timestep="{time:.9g}" file="{name}"/>'
+        f'    <DataSet timestep="{time:.9g}" file={quoteattr(name)}/>'
         for time, name in zip(times, names, strict=True)
     )
     return (
@@ -90,13 +100,15 @@ def _built(places: Numbers, triangles: Any, scene: Scene) -> Mesh:
     """A mesh of the nodes that triangles have, which run counterclockwise."""
     used, triangles = np.unique(triangles, return_inverse=True)
     nodes, triangles = places[used], triangles.reshape(-1, 3)
+    nodes = scene.snapped(nodes)
     mesh = Mesh(nodes, triangles, scene.kinds(nodes))
     triangles[mesh.areas < 0] = triangles[mesh.areas < 0][:, ::-1]
     check_mesh(mesh)
     return mesh
 
 
-def _meshio() -> Any:
+def require_meshio() -> Any:
+    """The package; ValueError if it is missing."""
     try:
         import meshio
     except ModuleNotFoundError as error:

@@ -47,7 +47,8 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 class Request(NamedTuple):
     """What is asked for.
 
-    flow: with all its numbers. sentence: that says so; None to leave it out.
+    flow: with all its numbers. sentence: that says so; None to leave it out. That they agree is
+        not checked.
     mesh: where; one is made if None. first: a clip whose first frame it is to begin at, if any.
     stated: whether the network is told the numbers.
     """
@@ -101,6 +102,15 @@ class Text2PDEPipeline(DiffusionPipeline):
 
     def _check(self) -> None:
         own, taken = self.autoencoder.config.latent, self.transformer.config.channels
+        if not isinstance(self.scheduler, SamplerScheduler):
+            raise ValueError(
+                f"The scheduler is a {type(self.scheduler).__name__}; it must be a "
+                "SamplerScheduler, which SamplerScheduler.from_config makes of another."
+            )
+        if self.config.subject not in SUBJECTS:
+            raise ValueError(
+                f"The subject is {self.config.subject!r}; it must be one of {', '.join(SUBJECTS)}."
+            )
         if own != taken:
             raise ValueError(
                 f"The autoencoder has latents of {own} channels, the transformer takes {taken}; "
@@ -126,7 +136,8 @@ class Text2PDEPipeline(DiffusionPipeline):
 
         Raises ValueError for prompts that can't be followed, and for a mesh of another channel.
         """
-        sentences = [prompt] * len(seeds or [0]) if isinstance(prompt, str) else list(prompt)
+        count = 1 if seeds is None else len(seeds)
+        sentences = [prompt] * count if isinstance(prompt, str) else list(prompt)
         requests = [Request(self.subject.read(each), each, mesh) for each in sentences]
         numbers = range(len(requests)) if seeds is None else seeds
         return FlowOutput(self.draw(requests, numbers, num_inference_steps, guidance_scale))
@@ -142,7 +153,11 @@ class Text2PDEPipeline(DiffusionPipeline):
         adjoint: Adjoint | None = None,
         callback: Callable[[State], object] | None = None,
     ) -> list[Clip]:
-        """A clip for each request."""
+        """A clip for each request.
+
+        Raises ValueError for what can't be drawn, before anything is.
+        """
+        requests = [self._with_mesh(request) for request in requests]
         latents = self.latents(
             requests, seeds, steps, guidance, noise=noise, adjoint=adjoint, callback=callback
         )
@@ -167,6 +182,8 @@ class Text2PDEPipeline(DiffusionPipeline):
         noise: where it starts, see :meth:`noise`; that of the seeds if None.
         adjoint, callback: see :func:`samplers.sample.sample`.
         """
+        if not requests:
+            raise ValueError("Nothing was asked for; give one prompt at least.")
         if len(seeds) != len(requests):
             raise ValueError(f"{len(seeds)} seeds came for {len(requests)} flows; give one each.")
         told = self.told(requests)
@@ -180,6 +197,8 @@ class Text2PDEPipeline(DiffusionPipeline):
             options=config.sampler_options,
             grid=self.grid(steps),
             seeds=seeds,
+            noise=config.noise,
+            correct=self._settings.correction,
             adjoint=adjoint,
             callback=callback,
         )
@@ -187,22 +206,20 @@ class Text2PDEPipeline(DiffusionPipeline):
     def denoiser(self, told: Conditions, guidance: float = 1.0) -> Denoiser:
         """``model(x, t)`` for latents that are asked for what is told."""
         wanted = torch.arange(len(told.stated), device=self.device)
-        both = joined(nothing(told), told)
+        both, scale = joined(nothing(told), told), self._settings.time_scale
 
         def network(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            output: Tensor = self.transformer(x, t, both.of(rows))
+            output: Tensor = self.transformer(x, scale * t, both.of(rows))
             return output
 
         # Conditions are many tensors, so guidance is given the rows where they are.
-        rows = wanted + len(wanted)
-        guided = classifier_free_guidance(network, rows, wanted, guidance)
-        return guided if guidance != 1 else lambda x, t: network(x, t, rows)
+        return classifier_free_guidance(network, wanted + len(wanted), wanted, guidance)
 
     def told(self, requests: Sequence[Request]) -> Conditions:
         """What the network is told of the requests, on its device."""
         like = next(self.transformer.parameters())
         texts = self._texts([request.sentence or "" for request in requests])
-        silent = torch.tensor([request.sentence is None for request in requests])
+        silent = torch.tensor([not request.sentence for request in requests])
         numbers = torch.tensor([self.transformer.scaled(request.flow) for request in requests])
         frames = torch.stack([self._frame(request) for request in requests])
         told = Conditions(
@@ -217,12 +234,18 @@ class Text2PDEPipeline(DiffusionPipeline):
 
     def decode(self, latent: Tensor, request: Request) -> Clip:
         """The clip of a standardised latent [1, Z, F, rows, columns], in SI units."""
-        flow = request.flow
-        mesh = self.subject.mesh(flow) if request.mesh is None else request.mesh
-        check_fits(mesh, flow)
+        flow, mesh = request.flow, self._with_mesh(request).mesh
+        assert mesh is not None  # now it has one
         fields = self.fields(latent, self.prepared(mesh))
         times = self.config.interval * flow.clock * np.arange(len(fields), dtype=np.float64)
         return Clip(flow, mesh, times, with_units(fields.float(), flow))
+
+    def _with_mesh(self, request: Request) -> Request:
+        """The request with a mesh that fits, which is made if there is none."""
+        if request.mesh is None:
+            return request._replace(mesh=self.subject.mesh(request.flow))
+        check_fits(request.mesh, request.flow)
+        return request
 
     def fields(self, latent: Tensor, meshes: MeshBatch) -> Tensor:
         """Fields [F, N, 3] without units of standardised latents; gradients flow through."""
@@ -237,7 +260,7 @@ class Text2PDEPipeline(DiffusionPipeline):
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Starting noise of latents, one for each seed."""
         shape = self.autoencoder.latent_shape(self.config.frames)
-        return initial_noise(seeds, shape).float().to(self.device)
+        return initial_noise(seeds, shape).to(next(self.transformer.parameters()))
 
     def grid(self, steps: int) -> Grid:
         """The time grid of so many steps."""
@@ -303,5 +326,5 @@ def load_text2pde(path: Path, device: torch.device) -> Text2PDEPipeline:
         raise CheckpointError(f"{path} holds a {name}; a {Text2PDEPipeline.__name__} is needed.")
     with loading(path):
         found: Text2PDEPipeline = Text2PDEPipeline.from_pretrained(path, local_files_only=True)
-    found.to(device)
+        found.to(device)
     return found

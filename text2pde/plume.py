@@ -47,6 +47,13 @@ class Plume:
         on_wall = ((nodes < near) | (nodes > self.side - near)).any(axis=1)
         return np.where(on_wall, Kind.WALL, Kind.INTERIOR).astype(np.int64)
 
+    def snapped(self, nodes: Numbers) -> Numbers:
+        """Nodes [N, 2] of a file, those that are nearly on a wall put onto it."""
+        found = nodes.copy()
+        for wall in (0.0, self.side):
+            found[np.abs(found - wall) < 1e-3 * self.side] = wall
+        return found
+
     @property
     def size(self) -> tuple[float, float]:
         """Length and height of the box."""

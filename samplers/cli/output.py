@@ -30,10 +30,16 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() == ".png" and not path.is_dir()
 
 
+def refuse_folder(path: Path) -> None:
+    """Raise ValueError if what is to be a file is a folder, which it would replace."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file.")
+
+
 def prepare_folder(folder: Path) -> None:
     """Make the folder and try to write into it, so that a long job does not fail at its end."""
     if folder.is_file():
-        raise Failure(f"{folder} is a file; it can't hold pictures.")
+        raise Failure(f"{folder} is a file; nothing can be written into it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

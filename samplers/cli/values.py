@@ -69,6 +69,14 @@ def not_negative(text: str) -> float:
     return number
 
 
+def finite(text: str) -> float:
+    """A finite number."""
+    number = _number(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is not possible; it must be finite")
+    return number
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

@@ -1,4 +1,4 @@
-"""Where the latent points lie: a regular grid of square cells over the channel."""
+"""Where the latent points lie: a regular grid of square cells over a rectangle."""
 
 from __future__ import annotations
 

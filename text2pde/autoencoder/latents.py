@@ -22,6 +22,7 @@ from samplers.files import replacing
 from text2pde.autoencoder.batch import MeshBatch
 from text2pde.autoencoder.clips import Prepared
 from text2pde.autoencoder.model import MeshAutoencoder
+from text2pde.digests import digest
 from text2pde.scene import Scene, scene_from
 
 
@@ -49,6 +50,7 @@ class Latents(NamedTuple):
     clip: which clip a window is of [M]; first: the frame that it begins at [M].
     flows: of the clips.
     interval: between frames, in units of the flows' clocks.
+    encoder: the digest of the autoencoder that they are of.
     """
 
     values: Tensor
@@ -58,6 +60,7 @@ class Latents(NamedTuple):
     first: Tensor
     flows: tuple[Scene, ...]
     interval: float
+    encoder: str
 
 
 def encode_frame(model: MeshAutoencoder, fields: Tensor, meshes: MeshBatch) -> Tensor:
@@ -88,7 +91,8 @@ def encode_clips(
         starts = range(0, len(clip.fields) - frames + 1, stride)
         if not starts:
             raise ValueError(
-                f"Clip {number} has {len(clip.fields)} frames, less than the {frames} of a window."
+                f"Clip {number} has {len(clip.fields)} frames, less than the {frames} of a window; "
+                "ask for fewer."
             )
         fields, mesh = clip.fields.to(device), clip.mesh.to(device)
         for first in starts:
@@ -110,15 +114,20 @@ def encode_clips(
         begins,
         tuple(clip.flow for clip in clips),
         interval,
+        digest(model.state_dict()),
     )
 
 
 def save_latents(latents: Latents, path: Path) -> None:
     """Write the file in one rename."""
-    values, frame, scales, clip, first, flows, interval = latents
+    values, frame, scales, clip, first, flows, interval, encoder = latents
     tensors = {"values": values, "frame": frame, "clip": clip, "first": first, **scales._asdict()}
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = {"flows": [asdict(flow) for flow in flows], "interval": interval}
+    about = {
+        "flows": [asdict(flow) for flow in flows],
+        "interval": interval,
+        "encoder": encoder,
+    }
     with replacing(path) as part:
         part.write_bytes(save(kept, {name: json.dumps(value) for name, value in about.items()}))
 
@@ -132,12 +141,12 @@ def load_latents(path: Path) -> Latents:
             )
             about = {name: json.loads(text) for name, text in file.metadata().items()}
             flows = tuple(scene_from(numbers) for numbers in about["flows"])
-            interval = float(about["interval"])
+            interval, encoder = float(about["interval"]), str(about["encoder"])
     except FileNotFoundError:
         raise ValueError(f"There is no file {path}.") from None
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"{path} holds no latents, or is torn ({error}); encode again.") from error
-    return Latents(values, frame, Scales(mean, std), clip, first, flows, interval)
+    return Latents(values, frame, Scales(mean, std), clip, first, flows, interval, encoder)
 
 
 def _interval(clips: Sequence[Prepared]) -> float:

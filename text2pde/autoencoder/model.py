@@ -16,7 +16,7 @@ from text2pde.autoencoder.grid import LatentGrid
 from text2pde.autoencoder.kernel import KernelSum
 
 FIELDS = 3
-"""Velocity and pressure."""
+"""Two of velocity, and pressure or density."""
 
 
 class Posterior(NamedTuple):

@@ -7,10 +7,18 @@ some of them out. What can be read from a caption is what was written into it.
 from __future__ import annotations
 
 import random
-import re
 from typing import NamedTuple
 
-from text2pde.captions.reading import BETWEEN, NUMBER, SPEED, length_of, quantity, stated
+from text2pde.captions.reading import (
+    BETWEEN,
+    NUMBER,
+    SPEED,
+    length_of,
+    quantity,
+    radius_of,
+    refuse_viscosity,
+    stated,
+)
 from text2pde.channel import Channel, Flow
 
 VISCOSITY = 1e-3
@@ -75,7 +83,7 @@ _QUANTITIES = {
     "speed": quantity(
         "a speed",
         "1.2 m/s",
-        r"\d\s*(?:m|cm|mm|met(?:re|er)s?)\s+per\s+s|\b(?:speed|velocity)\s*[=:]",
+        r"\d\s*(?:m|cm|mm|met(?:re|er)s?)(?:\s+per\s+|\s*/\s*)s|\b(?:speed|velocity)\s*[=:]",
         SPEED,
     ),
     "radius": length_of("radius", "a radius", "radius 0.05 m", r"\bradius\b"),
@@ -92,19 +100,10 @@ def read_numbers(sentence: str) -> StatedNumbers:
     states a radius and a diameter that disagree, or a viscosity.
     """
     found = stated(_QUANTITIES, sentence)
-    if re.search(r"\bviscosit", sentence, re.IGNORECASE):
-        raise ValueError(
-            f"The viscosity is always {VISCOSITY:g} m^2/s; leave it out of the prompt."
-        )
-    diameter = found.pop("diameter")
-    if diameter is not None:
-        if found["radius"] is not None and abs(2 * found["radius"] - diameter) > 0.01 * diameter:
-            raise ValueError(
-                f"A radius of {found['radius']:g} m has no diameter of {diameter:g} m; leave one "
-                "of them away."
-            )
-        found["radius"] = diameter / 2
-    return StatedNumbers(**found)
+    refuse_viscosity(sentence, VISCOSITY)
+    radius = radius_of(found)
+    rest = {name: value for name, value in found.items() if name not in ("radius", "diameter")}
+    return StatedNumbers(**rest, radius=radius)
 
 
 def flow_of(sentence: str) -> Flow:

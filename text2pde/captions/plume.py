@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import random
 
-from text2pde.captions.reading import ACCELERATION, length_of, quantity, stated
+from text2pde.captions.reading import (
+    ACCELERATION,
+    length_of,
+    quantity,
+    radius_of,
+    refuse_viscosity,
+    stated,
+)
 from text2pde.plume import Plume
 
 PLACE = (16.0, 8.0)
@@ -55,9 +62,8 @@ def plume_of(sentence: str) -> Plume:
     the cloud does not fit into the box.
     """
     found = stated(_QUANTITIES, sentence)
-    radius = found["radius"]
-    if radius is None and found["diameter"] is not None:
-        radius = found["diameter"] / 2
+    refuse_viscosity(sentence, Plume.viscosity)
+    radius = radius_of(found)
     if radius is None:
         raise ValueError(
             f"The prompt {sentence!r} states no size of the cloud; say for instance 'radius 4 m'."

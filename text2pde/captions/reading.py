@@ -6,7 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)(?![\d,]\d)"
+# Neither a part of a longer number, nor one end of a range, nor negative.
+NUMBER = (
+    r"(?<![\d.,+-])(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)"
+    r"(?!\d|[.,]\d|e[+-]?\d|\s*[-–]\s*\d)"
+)
 BETWEEN = r"\s*(?:is|of|=|:|about|at)?\s*(?:about\s*)?"
 _UNIT = r"\s*(mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?)\b(?!\s*/)"
 SPEED = rf"{NUMBER}\s*(mm|cm|m)\s*/\s*s\b(?!\^|²)"
@@ -47,17 +51,44 @@ def stated(quantities: Mapping[str, Quantity], sentence: str) -> dict[str, float
     return {name: _stated(each, sentence) for name, each in quantities.items()}
 
 
+def radius_of(found: Mapping[str, float | None]) -> float | None:
+    """A radius, or half of a diameter; ValueError if they disagree."""
+    radius, diameter = found["radius"], found["diameter"]
+    if diameter is None:
+        return radius
+    if radius is not None and abs(2 * radius - diameter) > 0.01 * diameter:
+        raise ValueError(
+            f"A radius of {radius:g} m has no diameter of {diameter:g} m; leave one of them away."
+        )
+    return diameter / 2
+
+
+def refuse_viscosity(sentence: str, viscosity: float) -> None:
+    """Raise ValueError if a sentence names the viscosity, which is always the same."""
+    if re.search(r"\bviscosit", sentence, re.IGNORECASE):
+        raise ValueError(
+            f"The viscosity is always {viscosity:g} m^2/s; leave it out of the prompt."
+        )
+
+
 def _stated(quantity: Quantity, sentence: str) -> float | None:
-    match = quantity.number.search(sentence)
-    if match is not None:
-        number, *unit = match.groups()
-        return float(number) * (_scale(unit[0]) if unit else 1.0)
+    said = {_value(match) for match in quantity.number.finditer(sentence)}
+    if len(said) > 1:
+        both = " and ".join(f"{value:g}" for value in sorted(said))
+        raise ValueError(f"The prompt {sentence!r} states {quantity.called} twice, {both}.")
+    if said:
+        return said.pop()
     if quantity.word.search(sentence):
         raise ValueError(
             f"The prompt {sentence!r} names {quantity.called} without a number that can be read; "
             f"write it as in {quantity.written!r}."
         )
     return None
+
+
+def _value(match: re.Match[str]) -> float:
+    number, *unit = match.groups()
+    return float(number) * (_scale(unit[0]) if unit else 1.0)
 
 
 def _scale(unit: str) -> float:

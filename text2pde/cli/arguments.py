@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from samplers.cli.arguments import add_option_argument
-from samplers.cli.values import positive, sampler_name, whole
+from samplers.cli.values import finite, positive, sampler_name, whole
 from samplers.grid import SPACINGS
 
 BUNDLED = Path("assets/cylinder")
@@ -33,7 +33,7 @@ def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--grid", choices=SPACINGS, metavar="SPACING", help="[the checkpoint's own]")
     group.add_argument(
         "--guidance",
-        type=float,
+        type=finite,
         default=1.0,
         metavar="W",
         help="how strongly the sentence and its numbers lead away from what is drawn without; 1 is "
@@ -55,4 +55,6 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME.SUFFIX",
         help="vtu for ParaView, safetensors for a clip, gif for a film, png for a strip",
     )
-    parser.add_argument("--animation", type=Path, metavar="NAME.gif", help="a film as well")
+    parser.add_argument(
+        "--animation", type=Path, metavar="NAME.SUFFIX", help="a second output, such as a film"
+    )

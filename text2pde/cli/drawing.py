@@ -16,12 +16,17 @@ from samplers.cli.failure import Failure, named_failures
 from samplers.cli.output import prepare_folder
 from samplers.cli.processes import Processes, join
 from text2pde.channel import Flow
+from text2pde.cli.arguments import BUNDLED
 from text2pde.cli.writing import check_output, write_clip
 from text2pde.flows.clip import Clip, load_clip
 from text2pde.flows.statistics import relative_error, statistics
 from text2pde.mesh_files import read_mesh
 from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
 from text2pde.scene import check_fits
+
+_STEADY = 0.02
+"""Of the inlet's velocity: a wake that moves less has no frequency to speak of."""
+_HINT = " Run it in a clone of the repository, which has this model, or pass --checkpoint."
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -61,13 +66,15 @@ def open_pipeline(arguments: argparse.Namespace, device: torch.device) -> Text2P
     try:
         pipe = load_text2pde(arguments.checkpoint, device)
     except CheckpointError as error:
-        raise Failure(str(error)) from error
+        hint = "" if arguments.checkpoint != BUNDLED else _HINT
+        raise Failure(f"{error}{hint}") from error
     config = pipe.scheduler.config
     sampler = arguments.sampler or config.sampler
+    kept = config.sampler_options if sampler == config.sampler else None
     pipe.scheduler = type(pipe.scheduler).from_config(
         config,
         sampler=sampler,
-        sampler_options=chosen_options(sampler, arguments.option),
+        sampler_options={**(kept or {}), **chosen_options(sampler, arguments.option)},
         grid=arguments.grid or config.grid,
     )
     return pipe
@@ -83,7 +90,7 @@ def draw(
     """Flows, with a bar of the network calls."""
     with (
         torch.no_grad(),
-        named_failures("draw fewer flows at once"),
+        named_failures("draw on the CPU"),
         tqdm(total=pipe.tableau(steps).calls, unit="call", disable=None, leave=False) as bar,
     ):
         return pipe.draw(requests, seeds, steps, guidance, callback=lambda _: bar.update())
@@ -113,17 +120,26 @@ def _drawn(
     started = time.perf_counter()
     (clip,) = draw(pipe, [request], [arguments.seed], arguments.steps, arguments.guidance)
     seconds = time.perf_counter() - started
-    made_by = {**about, "checkpoint": str(arguments.checkpoint), "seed": str(arguments.seed)}
+    config = pipe.scheduler.config
+    made_by = {
+        **about,
+        "checkpoint": str(arguments.checkpoint),
+        "sampler": f"{config.sampler}, {config.sampler_options}, grid {config.grid}",
+        "steps": str(arguments.steps),
+        "guidance": str(arguments.guidance),
+        "seed": str(arguments.seed),
+    }
     where = [write_clip(clip, path, made_by) for path in _outputs(arguments)]
     print(
-        f"{clip.flow}: {len(clip.times)} frames of {clip.times[-1]:.3g} s on "
-        f"{len(clip.mesh.nodes)} nodes, in {seconds:.1f} s"
+        f"{clip.flow}: {len(clip.times)} frames over {clip.times[-1]:.3g} s on "
+        f"{len(clip.mesh.nodes)} nodes, drawn in {seconds:.1f} s"
     )
     if isinstance(clip.flow, Flow):
         found = statistics(clip)
+        rate = f", at {found.frequency:.3g} Hz" if found.fluctuation > _STEADY else ""
         print(
             f"behind the cylinder the velocity across changes by {found.fluctuation:.3f} of the "
-            f"inlet's, at {found.frequency:.3g} Hz"
+            f"inlet's{rate}"
         )
     if request.first is not None and len(request.first.times) > 1:
         print(_comparison(clip, request.first))

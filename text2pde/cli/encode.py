@@ -9,7 +9,6 @@ from tqdm.auto import tqdm
 
 from samplers.cli.arguments import Commands, add_command
 from samplers.cli.failure import named_failures
-from samplers.cli.output import prepare_folder
 from samplers.cli.processes import join
 from samplers.cli.text import counted
 from samplers.cli.values import positive
@@ -42,15 +41,17 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Encode; returns the exit code."""
-    # PyTorch and diffusers take seconds to import, and --help needs none of them.
+    # diffusers takes seconds to import, and --help needs nothing of it.
     import torch
 
+    from samplers.cli.output import prepare_folder, refuse_folder
     from text2pde.autoencoder.clips import clip_paths, read_clips
     from text2pde.autoencoder.latents import encode_clips, save_latents
     from text2pde.autoencoder.model import load_autoencoder
 
     if arguments.output.suffix != ".safetensors":
         raise ValueError(f"The output is {arguments.output}; it is a file, NAME.safetensors.")
+    refuse_folder(arguments.output)
     processes = join(arguments.device)
     if not processes.main:
         return 0

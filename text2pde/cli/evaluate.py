@@ -32,7 +32,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure; returns the exit code."""
-    # PyTorch and diffusers take seconds to import, and --help needs none of them.
+    # diffusers takes seconds to import, and --help needs nothing of it.
     from text2pde.cli import evaluating
 
     return evaluating.run(arguments)

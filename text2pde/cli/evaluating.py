@@ -10,7 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from samplers.cli.failure import named_failures
-from samplers.cli.output import prepare_folder
+from samplers.cli.output import prepare_folder, refuse_folder
 from samplers.cli.processes import join
 from samplers.cli.text import counted
 from samplers.files import replacing
@@ -28,7 +28,7 @@ from text2pde.evaluation.sentences import (
 )
 from text2pde.evaluation.smoke import SmokeSentences, evaluate_smoke
 from text2pde.flows.clip import Clip, load_clip
-from text2pde.pipeline import Request
+from text2pde.pipeline import Request, Text2PDEPipeline
 from text2pde.solver.navier_stokes import DivergedError
 
 
@@ -37,11 +37,18 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path | None = arguments.output
     if output is not None and output.suffix != ".md":
         raise ValueError(f"The output is {output}; it is a table, NAME.md.")
+    if output is not None:
+        refuse_folder(output)
     processes = join(arguments.device)
     if not processes.main:
         return 0
     pipe = open_pipeline(arguments, processes.device)
-    held_out, training = _read(arguments.clips), _read(arguments.training)
+    held_out = _read(arguments.clips, pipe)
+    training = _read(arguments.training, pipe)
+    if len(held_out) < 2:
+        raise ValueError(f"{arguments.clips} has one clip; two are needed to compare.")
+    known = {clip.flow for clip in training}
+    learned = sum(clip.flow in known for clip in held_out)
 
     def drawn(requests: Sequence[Request]) -> list[Clip]:
         seeds = [arguments.seed + number for number in range(len(requests))]
@@ -60,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             _continuation(asked, numbers, training),
         ]
     frames = evaluate_frames(drawn(first_frames_of(held_out)), numbers, held_out, training)
-    first = f"Measured on {counted(len(held_out), 'flow')} that were not learned."
+    first = f"Measured on {counted(len(held_out), 'flow')}, {learned or 'none'} of them learned."
     text = "\n\n".join([first, _latent(coded), *parts, _frames(frames)]) + "\n"
     print(text, end="")
     if output is not None:
@@ -74,7 +81,7 @@ def _continuation(drawn: Sequence[Clip], numbers: Numbers, training: Sequence[Cl
     """What solving on from drawn frames comes to."""
     try:
         found = evaluate_continuation(drawn, numbers, training)
-    except DivergedError as error:
+    except (DivergedError, ValueError) as error:  # the latter for want of a package
         return f"What was drawn can't be solved on from: {error}"
     return (
         "Solved on from a drawn frame for half a period, the flow is "
@@ -83,9 +90,20 @@ def _continuation(drawn: Sequence[Clip], numbers: Numbers, training: Sequence[Cl
     )
 
 
-def _read(folder: Path) -> list[Clip]:
+def _read(folder: Path, pipe: Text2PDEPipeline) -> list[Clip]:
+    """Clips that can be compared with what the model draws."""
     with tqdm(clip_paths(folder), desc="clips", disable=None, leave=False) as paths:
-        return [load_clip(path) for path in paths]
+        return [_checked(load_clip(path), path, pipe) for path in paths]
+
+
+def _checked(clip: Clip, path: Path, pipe: Text2PDEPipeline) -> Clip:
+    frames, interval = pipe.config.frames, pipe.config.interval
+    if len(clip.times) < frames or abs(clip.interval - interval) > 1e-6 * interval:
+        raise ValueError(
+            f"{path} has {len(clip.times)} frames that are {clip.interval:.3g} apart; the model "
+            f"draws {frames} that are {interval:.3g} apart, and needs as many to compare."
+        )
+    return clip
 
 
 def _latent(coded: Reconstruction) -> str:

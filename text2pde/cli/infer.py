@@ -14,7 +14,7 @@ example:
   text2pde infer data/held-out/case-00000.safetensors --output after.gif
 
 The model is told one frame and the numbers of the flow. If the clip has more frames, it is said how
-far what was drawn is from these.
+far what was drawn is from these. What is written begins at time 0.
 """
 
 
@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw; returns the exit code."""
-    # PyTorch and diffusers take seconds to import, and --help needs none of them.
+    # diffusers takes seconds to import, and --help needs nothing of it.
     from text2pde.cli import drawing
 
     return drawing.infer(arguments)

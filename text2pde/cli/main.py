@@ -34,6 +34,13 @@ a tour:
   accelerate launch -m text2pde train-diffusion runs/latents.safetensors \\
       --autoencoder runs/autoencoder/autoencoder --output runs/diffusion
                                                  a model for `generate --checkpoint`
+  text2pde evaluate data/held-out --training data/cylinder
+                                                 how good a model is, beside what needs none
+  text2pde infer data/held-out/case-00000.safetensors --output after.gif
+                                                 how a flow goes on from its first frame
+
+`generate`, `infer` and `evaluate` take the model in assets/cylinder of this repository, unless
+another is named.
 
 exit codes: 0 done, 1 something failed on the way, 2 impossible settings, 130 interrupted
 """

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from samplers.cli.arguments import Commands, add_command
-from samplers.cli.output import prepare_folder
 from samplers.cli.values import positive
 
 _EPILOG = """\
@@ -29,14 +28,15 @@ def add_parser(commands: Commands) -> None:
         "--output",
         type=Path,
         required=True,
-        metavar="NAME.gif|png|vtu",
-        help="a film, a strip, or files of VTK",
+        metavar="NAME.SUFFIX",
+        help="gif for a film, png for a strip, vtu for ParaView, safetensors for a clip",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw; returns the exit code."""
+    from samplers.cli.output import prepare_folder
     from text2pde.cli.writing import check_output, write_clip
     from text2pde.flows.clip import load_clip
 

@@ -60,7 +60,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or go on; returns the exit code."""
-    # PyTorch and diffusers take seconds to import, and --help needs none of them.
+    # diffusers takes seconds to import, and --help needs nothing of it.
     import torch
 
     from samplers.training import TrainingConfig

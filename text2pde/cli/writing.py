@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samplers.cli.output import spread_out, write_animation
+from samplers.cli.output import refuse_folder, spread_out, write_animation
 from samplers.pictures import write_png
 from text2pde.flows.clip import SUFFIX, Clip, save_clip
-from text2pde.mesh_files import SERIES, VTK, write_vtk
+from text2pde.mesh_files import SERIES, VTK, require_meshio, write_vtk
 from text2pde.pictures import frames, strip
 
 FORMATS = {
@@ -21,10 +21,15 @@ _ROWS = 5
 
 
 def check_output(path: Path) -> None:
-    """Raise ValueError unless a clip can be written to a file of this name."""
-    if path.suffix.lower() not in FORMATS:
+    """Raise ValueError unless a clip can be written to a file of this name, also for want of a
+    package."""
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
         known = ", ".join(f"{what} (NAME{suffix})" for suffix, what in FORMATS.items())
         raise ValueError(f"The output is {path}; it can be {known}.")
+    refuse_folder(path)
+    if suffix == VTK:
+        require_meshio()
 
 
 def write_clip(clip: Clip, path: Path, about: dict[str, str], width: int = 640) -> str:

@@ -31,10 +31,11 @@ class Conditions(NamedTuple):
 
     def to(self, like: Tensor) -> Conditions:
         """The same on the device of a tensor, and numbers in its type."""
-        moved = (
-            v.to(like) if v.is_floating_point() else v.to(like.device) for v in self
-        )  # fmt: skip
-        return Conditions(*moved)
+        return Conditions(*(_moved(value, like) for value in self))
+
+
+def _moved(value: Tensor, like: Tensor) -> Tensor:
+    return value.to(like) if value.is_floating_point() else value.to(like.device)
 
 
 def joined(one: Conditions, other: Conditions) -> Conditions:

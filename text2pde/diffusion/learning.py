@@ -21,7 +21,7 @@ class ConditionDropout:
     """How often the network is not told something, so that it can be asked without.
 
     everything: neither sentence nor numbers, which guidance leads away from.
-    text, numbers: one of them, of the other cases. frame: whatever the others are.
+    text, numbers: each of them, in the other cases. frame: whatever the others are.
     """
 
     everything: float = 0.1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from text2pde.autoencoder.learning import CaseIndices
 from text2pde.autoencoder.model import MeshAutoencoder, load_autoencoder
 from text2pde.diffusion.learning import DROPOUT, ConditionDropout, Material, flow_loss
 from text2pde.diffusion.transformer import FlowTransformer, Size
+from text2pde.digests import digest
 from text2pde.pipeline import Text2PDEPipeline
 from text2pde.scene import Scene
 from text2pde.subjects import SUBJECTS, subject_of
@@ -59,10 +59,10 @@ def train_diffusion(
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     latents, autoencoder = load_latents(latents_path), load_autoencoder(autoencoder_path)
     _check(latents, autoencoder)
-    if state.is_main_process:
-        own = {"latents": _digest(latents), "encoder": encoder, **asdict(dropout)}
-        claim_folder(output, {**size._asdict(), **own})
     texts = TextEncoder.from_pretrained(encoder)
+    if state.is_main_process:
+        own = {"latents": _digest(latents), "text_encoder": texts.revision}
+        claim_folder(output, {**size._asdict(), **own, "dropout": asdict(dropout)})
     torch.manual_seed(config.seed)
     subject = subject_of(latents.flows[0])
     network = FlowTransformer(
@@ -76,7 +76,7 @@ def train_diffusion(
     noise = scheduler()
     settings = read_keys(noise.config.schedule, {**DEFAULTS, **noise.config})
     with state.main_process_first(), torch.no_grad():
-        encoded = encoded_once(texts, captions(latents.flows), output / "captions.safetensors")
+        encoded = encoded_once(texts, captions(latents.flows), output)
     numbers = torch.tensor([network.scaled(flow) for flow in latents.flows])
     material = Material(latents, encoded, numbers)
     average = train(
@@ -114,15 +114,11 @@ def captions(flows: Sequence[Scene]) -> list[str]:
 
 
 def _check(latents: Latents, autoencoder: MeshAutoencoder) -> None:
-    frames = latents.values.shape[2] * 2**autoencoder.config.halvings
-    expected = autoencoder.latent_shape(frames)
-    if tuple(latents.values.shape[1:]) != expected:
-        raise ValueError(
-            f"The latents are of shape {list(latents.values.shape[1:])}, and this autoencoder has "
-            f"some of {list(expected)}; encode the clips by it."
-        )
+    if latents.encoder != digest(autoencoder.state_dict()):
+        raise ValueError("The latents are of another autoencoder; encode the clips by this one.")
 
 
 def _digest(latents: Latents) -> str:
-    data = latents.values.contiguous().numpy().data
-    return hashlib.sha256(data).hexdigest()[:16]
+    """Of all that is learned from."""
+    tensors = {"values": latents.values, "frame": latents.frame, "clip": latents.clip}
+    return digest({**tensors, **latents.scales._asdict()})[:16]

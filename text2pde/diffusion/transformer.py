@@ -66,6 +66,8 @@ class FlowTransformer(ModelMixin, ConfigMixin):
         text_width: int = 384,
     ) -> None:
         super().__init__()
+        if width < 12:
+            raise ValueError(f"A width of {width} is too small to tell places; take 12 at least.")
         if width % heads:
             raise ValueError(f"A width of {width} can't be shared by {heads} heads.")
         a, b, c = size = tuple(patch)

@@ -41,12 +41,16 @@ def evaluate_frames(
     """Compare what was drawn for :func:`first_frames_of` held-out clips."""
     found = []
     for clip, whole in zip(drawn, held_out, strict=True):
-        count = len(clip.times)
-        truth = whole._replace(times=whole.times[:count], fields=whole.fields[:count])
-        still = truth.fields[:1].repeat(count, axis=0)
+        truth = cut(whole, len(clip.times))
+        still = truth.fields[:1].repeat(len(truth.times), axis=0)
         near = from_nearest(truth, nearest(truth.flow, training, numbers))
         found.append([relative_error(f, truth) for f in (clip.fields, still, near)])
     return Frames(*np.mean(found, axis=0).tolist())
+
+
+def cut(clip: Clip, frames: int) -> Clip:
+    """The first frames of a clip."""
+    return clip._replace(times=clip.times[:frames], fields=clip.fields[:frames])
 
 
 def from_nearest(truth: Clip, other: Clip) -> NDArray[np.float32]:

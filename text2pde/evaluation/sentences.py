@@ -58,19 +58,20 @@ class Sentences(NamedTuple):
 
 
 def captions_of(clips: Sequence[Clip]) -> list[Request]:
-    """A caption of each clip, on its mesh."""
-    return [_asked(clip.flow, clip) for clip in clips]
+    """A caption of each clip, in varied words, on its mesh."""
+    return [_asked(clip.flow, clip, number) for number, clip in enumerate(clips)]
 
 
 def sweep_of(clip: Clip) -> list[Request]:
     """Captions of flows in the channel of a clip, with Reynolds numbers that rise."""
     channel = past_cylinder(clip).channel
     speeds = [reynolds * VISCOSITY / channel.diameter for reynolds in SWEEP]
-    return [_asked(Flow(channel, speed, VISCOSITY), clip) for speed in speeds]
+    flows = [Flow(channel, speed, VISCOSITY) for speed in speeds]
+    return [_asked(flow, clip, number) for number, flow in enumerate(flows)]
 
 
-def _asked(flow: Scene, clip: Clip) -> Request:
-    return Request(flow, SUBJECTS[subject_of(flow)].caption(flow, 0), clip.mesh)
+def _asked(flow: Scene, clip: Clip, words: int) -> Request:
+    return Request(flow, SUBJECTS[subject_of(flow)].caption(flow, words), clip.mesh)
 
 
 def evaluate_sentences(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
-from text2pde.evaluation.frames import from_nearest
+from text2pde.evaluation.frames import cut, from_nearest
 from text2pde.evaluation.sentences import Numbers, nearest
 from text2pde.flows.clip import Clip
 from text2pde.flows.statistics import relative_error
@@ -33,13 +33,14 @@ def evaluate_smoke(
     drawn: Sequence[Clip], numbers: Numbers, held_out: Sequence[Clip], training: Sequence[Clip]
 ) -> SmokeSentences:
     """Compare what was drawn for captions of held-out clips."""
+    truths = [cut(clip, len(other.times)) for clip, other in zip(held_out, drawn, strict=True)]
     others = [*drawn[1:], drawn[0]]
-    near = [from_nearest(clip, nearest(clip.flow, training, numbers)) for clip in held_out]
-    rises = [[_height(clip) for clip in clips] for clips in (held_out, drawn)]
+    near = [from_nearest(clip, nearest(clip.flow, training, numbers)) for clip in truths]
+    rises = [[_height(clip) for clip in clips] for clips in (truths, drawn)]
     return SmokeSentences(
-        _median([clip.fields for clip in drawn], held_out),
-        _median([clip.fields for clip in others], held_out),
-        _median(near, held_out),
+        _median([clip.fields for clip in drawn], truths),
+        _median([clip.fields for clip in others], truths),
+        _median(near, truths),
         float(spearmanr(*rises).statistic),
     )
 

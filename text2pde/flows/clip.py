@@ -2,7 +2,7 @@
 
 A file is in the format of safetensors, which any language reads and nothing is executed from:
 ``nodes`` [N, 2] and ``times`` [F] in float64, ``triangles`` [T, 3] and ``kinds`` [N] in int64,
-``fields`` [F, N, 3] in float32, velocity and pressure; of the metadata, in JSON, ``flow`` has the
+``fields`` [F, N, 3] in float32; of the metadata, in JSON, ``flow`` has the
 numbers of the flow in SI units, and ``made_by`` the settings of what made the clip.
 """
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.fft import dctn, idctn
 from scipy.ndimage import map_coordinates
+from scipy.special import expit
 
 from text2pde.mesh import Integers, Mesh, Numbers
 from text2pde.plume import Plume
@@ -36,7 +37,7 @@ def start(plume: Plume, cells: int) -> Smoke:
     width = plume.side / cells
     middles = (np.arange(cells) + 0.5) * width
     away = np.hypot(middles[None, :] - plume.x, middles[:, None] - plume.y)
-    density = 1 / (1 + np.exp((away - plume.radius) / (0.5 * width)))
+    density = expit((plume.radius - away) / (0.5 * width))
     return Smoke(np.zeros((cells, cells + 1)), np.zeros((cells + 1, cells)), density)
 
 
