@@ -9,6 +9,7 @@ frames at once. It is trained under ``runs/first_frame``, and goes on there if i
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.digits import ROOT
 from benchmarks.report import mean_and_error, table, write
-from samplers.training import Objective, TrainingConfig, train
+from samplers.training import Objective, TrainingConfig, claim_folder, train
 from text2pde.autoencoder.clips import clip_paths, with_units, without_units
 from text2pde.autoencoder.learning import CaseIndices
 from text2pde.evaluation.frames import evaluate_frames, first_frames_of
@@ -93,8 +94,9 @@ def objective(
             window = grids[number][first : first + frames]
             seen.append(given(window[0], clips[number], numbers[number]))
             wanted.append((window[1:] - window[0]).flatten(0, 1))
-        output = model(torch.stack(seen), torch.zeros(len(seen))).sample
-        return (output - torch.stack(wanted)).square().mean()
+        x = torch.stack(seen).to(batch.device)
+        output = model(x, torch.zeros(len(x), device=x.device)).sample
+        return (output - torch.stack(wanted).to(output)).square().mean()
 
     return loss
 
@@ -126,6 +128,9 @@ def main() -> None:
         for folder in (arguments.training, arguments.held_out)
     )
     grids = [on_grid(clip) for clip in tqdm(training, "grids")]
+    folder = ROOT / "runs" / "first_frame"
+    flows = hashlib.sha256(str([clip.flow for clip in training]).encode()).hexdigest()
+    claim_folder(folder, {"clips": flows, "frames": frames})
     torch.manual_seed(0)
     numbers = [scaled(clip.flow) for clip in training]
     model = train(
@@ -133,8 +138,8 @@ def main() -> None:
         CaseIndices(len(training)),
         objective(grids, training, numbers, frames),
         CONFIG,
-        ROOT / "runs" / "first_frame",
-    )
+        folder,
+    ).cpu()
     truths = [clip._replace(times=clip.times[:frames], fields=clip.fields[:frames])
               for clip in held_out]  # fmt: skip
     with torch.no_grad():

@@ -22,8 +22,8 @@ from samplers.pictures import curve, write_png
 from samplers.training import TrainingConfig
 from text2pde.autoencoder.clips import clip_paths
 from text2pde.cli import main as text2pde
+from text2pde.diffusion.presets import Size
 from text2pde.diffusion.run import train_diffusion
-from text2pde.diffusion.transformer import Size
 from text2pde.evaluation.frames import evaluate_frames, first_frames_of
 from text2pde.evaluation.reconstruction import evaluate_reconstruction
 from text2pde.evaluation.sentences import captions_of

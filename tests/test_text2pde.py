@@ -36,8 +36,9 @@ from text2pde.channel import Channel, Flow
 from text2pde.cli import main
 from text2pde.diffusion.conditions import Conditions, joined, nothing, without
 from text2pde.diffusion.learning import ConditionDropout
+from text2pde.diffusion.presets import PRESETS, Size
 from text2pde.diffusion.run import train_diffusion
-from text2pde.diffusion.transformer import PRESETS, FlowTransformer, Size
+from text2pde.diffusion.transformer import FlowTransformer
 from text2pde.flows.clip import load_clip, save_clip
 from text2pde.mesh import Mesh
 from text2pde.mesh_files import read_mesh, write_mesh, write_vtk
@@ -347,6 +348,10 @@ def test_a_pipeline_is_trained_and_used(
     assert "Re 120, 1.2 m/s past a radius of 0.05 m at (0.3, 0.2) m: 8 frames" in said
     assert (tmp_path / "flow.gif").exists()
     assert load_clip(output).fields.shape[0] == FRAMES
+    write_mesh(mesh(), tmp_path / "mesh.msh")
+    more = ["--mesh", tmp_path / "mesh.msh", "--guidance", 2, "--sampler", "ddim"]
+    assert run(["generate", SENTENCE, *draw, *more, "--option", "eta=0.5"]) == 0
+    assert load_clip(output).fields.shape == (FRAMES, len(mesh().nodes), 3)
     assert run(["infer", clips / "case-1.safetensors", "--frame", 2, *draw]) == 0
     assert "over 8 frames it is" in capsys.readouterr().out
     assert np.array_equal(load_clip(output).mesh.nodes, mesh().nodes)

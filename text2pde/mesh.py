@@ -61,6 +61,19 @@ class Mesh(NamedTuple):
         return np.bincount(self.triangles.ravel(), shares, len(self.nodes)).astype(np.float64)
 
 
+def trimmed(places: Numbers, corners: Integers) -> tuple[Numbers, Integers]:
+    """The places that triangles have as corners, and the triangles by these, counterclockwise.
+
+    places: [P, 2]; corners: rows of them, in threes.
+    """
+    used, flat = np.unique(corners, return_inverse=True)
+    nodes = np.ascontiguousarray(places[used])
+    triangles = flat.reshape(-1, 3).astype(np.int64)
+    turned = Mesh(nodes, triangles, np.zeros(len(nodes), dtype=np.int64)).areas < 0
+    triangles[turned] = triangles[turned][:, ::-1]
+    return nodes, triangles
+
+
 def check_mesh(mesh: Mesh) -> None:
     """Raise ValueError unless the mesh is one of sound triangles in the plane."""
     nodes, triangles, kinds = mesh

@@ -12,7 +12,7 @@ import numpy as np
 
 from samplers.files import replacing
 from text2pde.flows.clip import Clip
-from text2pde.mesh import Mesh, Numbers, check_mesh
+from text2pde.mesh import Mesh, Numbers, check_mesh, trimmed
 from text2pde.plume import Plume
 from text2pde.scene import Scene
 
@@ -96,13 +96,11 @@ def _series(names: list[str], times: Numbers) -> str:
     )
 
 
-def _built(places: Numbers, triangles: Any, scene: Scene) -> Mesh:
-    """A mesh of the nodes that triangles have, which run counterclockwise."""
-    used, triangles = np.unique(triangles, return_inverse=True)
-    nodes, triangles = places[used], triangles.reshape(-1, 3)
+def _built(places: Numbers, corners: Any, scene: Scene) -> Mesh:
+    """A mesh of a scene, with nodes on its borders."""
+    nodes, triangles = trimmed(places, corners)
     nodes = scene.snapped(nodes)
     mesh = Mesh(nodes, triangles, scene.kinds(nodes))
-    triangles[mesh.areas < 0] = triangles[mesh.areas < 0][:, ::-1]
     check_mesh(mesh)
     return mesh
 

@@ -71,7 +71,8 @@ class TextEncoder:
             raise ValueError(f"There is no text encoder at {place}: {reason}") from error
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
-        return cls(model.eval().requires_grad_(False), tokenizer, name)
+        known = name if name is None or not local else str(Path(name).resolve())
+        return cls(model.eval().requires_grad_(False), tokenizer, known)
 
     @property
     def width(self) -> int:

@@ -22,7 +22,7 @@ from text2pde.mesh_files import write_mesh
 from text2pde.pipeline import load_text2pde
 from text2pde.solver.meshing import triangulate
 
-CASES, HELD_OUT, AUTOENCODER_CASES = 112, 16, 39
+CASES, HELD_OUT, AUTOENCODER_CASES = 88, 16, 39
 SENTENCE = "Water flows past a cylinder of radius 0.05 m at Reynolds number 120"
 
 
@@ -35,8 +35,10 @@ def run(*words: object) -> None:
 
 
 def export(pipeline: Path, folder: Path, keep: Iterable[str] = ("README.md",)) -> None:
-    """The pipeline in half precision, which is enough for it, with a mesh to try; files of the
-    folder's own stay."""
+    """The pipeline in half precision, which is enough for it, with a mesh to try.
+
+    keep: files of the folder that stay.
+    """
     pipe = load_text2pde(pipeline, torch.device("cpu")).to(torch.float16)
     with replacing(folder) as part:
         pipe.save_pretrained(part)
@@ -60,13 +62,13 @@ def main() -> None:
     run("simulate", data, "--cases", CASES)
     run(
         "train-autoencoder", data, "--held-out", held_out, "--output", runs / "autoencoder",
-        "--cases", AUTOENCODER_CASES, "--steps", 5000,
+        "--cases", AUTOENCODER_CASES, "--steps", 2500,
     )  # fmt: skip
     if not latents.exists():
-        run("encode", autoencoder, data, "--stride", 2, "--output", latents)
+        run("encode", autoencoder, data, "--output", latents)
     run(
         "train-diffusion", latents, "--autoencoder", autoencoder, "--output", runs / "diffusion",
-        "--steps", 4000,
+        "--steps", 3300,
     )  # fmt: skip
     export(runs / "diffusion" / "pipeline", arguments.export)
     run("evaluate", held_out, "--training", data, "--checkpoint", arguments.export)

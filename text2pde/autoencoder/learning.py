@@ -12,6 +12,7 @@ from samplers.training import Objective
 from text2pde.autoencoder.batch import join
 from text2pde.autoencoder.clips import Prepared
 from text2pde.autoencoder.grid import LatentGrid
+from text2pde.autoencoder.model import MeshAutoencoder
 
 
 class CaseIndices:
@@ -70,3 +71,16 @@ def relative_errors(found: Tensor, x: Tensor, areas: Tensor) -> Errors:
     return Errors(
         norm(found - x) / norm(x), norm(found[..., 1:2] - x[..., 1:2]) / norm(x[..., 1:2])
     )
+
+
+def reconstruction_errors(model: MeshAutoencoder, clip: Prepared, frames: int) -> Errors:
+    """Of the first frames of a clip, through the mean of its latent."""
+    device = next(model.parameters()).device
+    x, mesh = clip.fields[:frames].to(device), clip.mesh.to(device)
+    found = model.decode(model.encode(x, mesh).mean, mesh)
+    return relative_errors(found, x, clip.areas.to(device))
+
+
+def mean_errors(errors: Sequence[Errors]) -> Errors:
+    """In the mean over clips."""
+    return Errors(*(sum(values) / len(errors) for values in zip(*errors, strict=True)))

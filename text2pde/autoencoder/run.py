@@ -22,8 +22,9 @@ from text2pde.autoencoder.grid import cells_of
 from text2pde.autoencoder.learning import (
     CaseIndices,
     Errors,
+    mean_errors,
+    reconstruction_errors,
     reconstruction_loss,
-    relative_errors,
 )
 from text2pde.autoencoder.model import MeshAutoencoder
 from text2pde.flows.clip import read_flow
@@ -135,18 +136,6 @@ def _digest(clips: Sequence[Prepared]) -> str:
 
 
 def _errors(model: nn.Module, sets: dict[str, list[Prepared]], frames: int) -> dict[str, Errors]:
-    return {name: _mean([_error(model, c, frames) for c in clips[:MEASURED]])
+    assert isinstance(model, MeshAutoencoder)  # as it was given
+    return {name: mean_errors([reconstruction_errors(model, c, frames) for c in clips[:MEASURED]])
             for name, clips in sets.items()}  # fmt: skip
-
-
-def _error(model: nn.Module, clip: Prepared, frames: int) -> Errors:
-    """Of the first frames of a clip, through the mean of its latent."""
-    assert isinstance(model, MeshAutoencoder)
-    device = next(model.parameters()).device
-    x, mesh = clip.fields[:frames].to(device), clip.mesh.to(device)
-    found = model.decode(model.encode(x, mesh).mean, mesh)
-    return relative_errors(found, x, clip.areas.to(device))
-
-
-def _mean(errors: Sequence[Errors]) -> Errors:
-    return Errors(*(sum(values) / len(errors) for values in zip(*errors, strict=True)))

@@ -39,6 +39,11 @@ def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
         help="how strongly the sentence and its numbers lead away from what is drawn without; 1 is "
         "not at all [1]",
     )
+    group.add_argument(
+        "--text-encoder",
+        metavar="NAME",
+        help="where the encoder is that the model was trained with, if it has moved",
+    )
     group = parser.add_argument_group("how to run")
     group.add_argument("--seed", type=whole, default=0, metavar="N", help="[0]")
     group.add_argument(

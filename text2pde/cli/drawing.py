@@ -68,6 +68,8 @@ def open_pipeline(arguments: argparse.Namespace, device: torch.device) -> Text2P
     except CheckpointError as error:
         hint = "" if arguments.checkpoint != BUNDLED else _HINT
         raise Failure(f"{error}{hint}") from error
+    if arguments.text_encoder is not None:
+        pipe.register_to_config(text_encoder=arguments.text_encoder)
     config = pipe.scheduler.config
     sampler = arguments.sampler or config.sampler
     kept = config.sampler_options if sampler == config.sampler else None

@@ -9,8 +9,7 @@ from samplers.cli.arguments import Commands, add_command
 from samplers.cli.failure import Failure
 from samplers.cli.processes import is_main_process
 from samplers.cli.values import positive, positive_number, whole
-
-_PRESETS = ("tiny", "base", "small", "medium", "large")
+from text2pde.diffusion.presets import PRESETS
 
 _EPILOG = """\
 examples:
@@ -39,7 +38,7 @@ def add_parser(commands: Commands) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--preset",
-        choices=_PRESETS,
+        choices=PRESETS,
         default="tiny",
         help="tiny trains on two cores; small, medium and large are those of the paper [tiny]",
     )
@@ -65,7 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from samplers.training import TrainingConfig
     from text2pde.diffusion.run import train_diffusion
-    from text2pde.diffusion.transformer import PRESETS
 
     config = TrainingConfig(
         steps=arguments.steps,

@@ -18,7 +18,8 @@ from text2pde.autoencoder.latents import Latents, load_latents
 from text2pde.autoencoder.learning import CaseIndices
 from text2pde.autoencoder.model import MeshAutoencoder, load_autoencoder
 from text2pde.diffusion.learning import DROPOUT, ConditionDropout, Material, flow_loss
-from text2pde.diffusion.transformer import FlowTransformer, Size
+from text2pde.diffusion.presets import Size
+from text2pde.diffusion.transformer import FlowTransformer
 from text2pde.digests import digest
 from text2pde.pipeline import Text2PDEPipeline
 from text2pde.scene import Scene

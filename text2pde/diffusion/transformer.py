@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,24 +21,6 @@ from text2pde.diffusion.conditions import Conditions
 from text2pde.scene import Scene
 
 _OCTAVES = 4
-
-
-class Size(NamedTuple):
-    """Of a transformer."""
-
-    width: int
-    depth: int
-    heads: int
-
-
-PRESETS = {
-    "tiny": Size(192, 6, 6),
-    "base": Size(384, 12, 6),
-    "small": Size(512, 24, 16),
-    "medium": Size(1024, 28, 16),
-    "large": Size(2304, 28, 32),
-}
-"""From what trains on two cores to the three sizes of the paper."""
 
 
 class FlowTransformer(ModelMixin, ConfigMixin):

@@ -10,7 +10,12 @@ import torch
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, RegularGridInterpolator
 
 from text2pde.autoencoder.clips import Prepared, prepare_clip
-from text2pde.autoencoder.learning import Errors, relative_errors
+from text2pde.autoencoder.learning import (
+    Errors,
+    mean_errors,
+    reconstruction_errors,
+    relative_errors,
+)
 from text2pde.autoencoder.model import MeshAutoencoder
 from text2pde.flows.clip import Clip
 from text2pde.mesh import Numbers
@@ -35,18 +40,11 @@ def evaluate_reconstruction(
 ) -> Reconstruction:
     """Encode and decode the first frames of each clip."""
     prepared = [prepare_clip(clip, model.grid, model.config.radius) for clip in clips]
-    coded = [_coded(model, clip, frames) for clip in prepared]
+    coded = [reconstruction_errors(model, clip, frames) for clip in prepared]
     plain = [_interpolated(c, p, frames) for c, p in zip(clips, prepared, strict=True)]
     latent = torch.Size(model.latent_shape(frames)).numel()
     values = np.mean([clip.fields[:frames].size for clip in clips])
-    return Reconstruction(_mean(coded), _mean(plain), float(values) / latent)
-
-
-def _coded(model: MeshAutoencoder, clip: Prepared, frames: int) -> Errors:
-    device = next(model.parameters()).device
-    x, mesh = clip.fields[:frames].to(device), clip.mesh.to(device)
-    found = model.decode(model.encode(x, mesh).mean, mesh)
-    return relative_errors(found, x, clip.areas.to(device))
+    return Reconstruction(mean_errors(coded), mean_errors(plain), float(values) / latent)
 
 
 def _interpolated(clip: Clip, prepared: Prepared, frames: int) -> Errors:
@@ -70,7 +68,3 @@ def spread(nodes: Numbers, values: Numbers, places: Numbers) -> Numbers:
     if beyond.any():
         found[beyond] = NearestNDInterpolator(nodes, values)(places[beyond])
     return found
-
-
-def _mean(errors: Sequence[Errors]) -> Errors:
-    return Errors(*(sum(values) / len(errors) for values in zip(*errors, strict=True)))

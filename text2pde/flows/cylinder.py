@@ -10,7 +10,7 @@ import torch
 from text2pde.channel import Channel, Flow
 
 Range = tuple[float, float]
-_HELD_OUT = 2**20
+HELD_OUT = 2**20
 """From the seeds of what is learned to those of what is held out."""
 
 
@@ -65,7 +65,7 @@ def draw_held_out(family: Family, count: int, seed: int = 0) -> list[Flow]:
     if family.held_out is None:
         raise ValueError("No Reynolds numbers are held out of this family.")
     inside = Family(family.held_out, family.radius, family.x, family.y, family.viscosity, None)
-    return draw(inside, count, seed + _HELD_OUT)
+    return draw(inside, count, seed + HELD_OUT)
 
 
 def sobol(dimensions: int, count: int, seed: int) -> list[list[float]]:

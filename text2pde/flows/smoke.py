@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from text2pde.flows.clip import Clip
-from text2pde.flows.cylinder import Range, left_over, sobol
+from text2pde.flows.cylinder import HELD_OUT, Range, left_over, sobol
 from text2pde.mesh import Mesh
 from text2pde.plume import Plume
 from text2pde.solver.smoke import advance, corners, fields, start
 
-_HELD_OUT = 2**20
 _COURANT = 0.5
-"""Cells that smoke may pass in a step; its speed is estimated from its buoyancy and size."""
+"""Cells that smoke passes in a step, roughly: its speed is estimated beforehand."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def draw_smoke(family: SmokeFamily, count: int, seed: int = 0) -> list[Plume]:
 
 def draw_held_out_smoke(family: SmokeFamily, count: int, seed: int = 0) -> list[Plume]:
     """The same of buoyancies that are held out."""
-    (low, high), numbers = family.held_out, sobol(4, count, seed + _HELD_OUT)
+    (low, high), numbers = family.held_out, sobol(4, count, seed + HELD_OUT)
     return [_plume(family, n, low + n[0] * (high - low)) for n in numbers]
 
 

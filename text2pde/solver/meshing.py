@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from text2pde.channel import Channel
-from text2pde.mesh import Mesh, check_mesh
+from text2pde.mesh import Mesh, check_mesh, trimmed
 
 
 class Sizes(NamedTuple):
@@ -95,12 +95,9 @@ def _opened(gmsh: Any) -> Iterator[Any]:
 
 def _built(channel: Channel, tags: Any, places: Any, corners: Any) -> Mesh:
     """A mesh of the nodes that triangles have; gmsh adds the centre of the cylinder."""
-    used, triangles = np.unique(corners, return_inverse=True)
-    where = {int(tag): row for row, tag in enumerate(tags)}
-    nodes = places.reshape(-1, 3)[[where[int(tag)] for tag in used], :2]
-    triangles = triangles.reshape(-1, 3).astype(np.int64)
-    mesh = Mesh(np.ascontiguousarray(nodes), triangles, channel.kinds(nodes))
-    turned = mesh.areas < 0
-    triangles[turned] = triangles[turned][:, ::-1]
+    row = np.zeros(int(tags.max()) + 1, dtype=np.int64)
+    row[tags.astype(np.int64)] = np.arange(len(tags))
+    nodes, triangles = trimmed(places.reshape(-1, 3)[:, :2], row[corners.astype(np.int64)])
+    mesh = Mesh(nodes, triangles, channel.kinds(nodes))
     check_mesh(mesh)
     return mesh
