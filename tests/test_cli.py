@@ -599,7 +599,7 @@ BAD_INPUT = [
     (2, "sample {digits} --device tpu --output {out}", "must be auto, cpu"),
     (2, "sample {digits} --device cuda:99 --output {out}", "CUDA devices"),
     (2, "sample {digits} --output {tmp}/digits.jpg", "written as PNG"),
-    (1, "sample {digits} --output {tmp}/file/out.png", "can't hold pictures"),
+    (1, "sample {digits} --output {tmp}/file/out.png", "nothing can be written into it"),
     (1, "sample {digits} --output {tmp}/file/folder", "can't be written to"),
     (1, "sample {digits} --output /proc/folder", "can't be written to"),
     (2, "sample {digits} --sampler dorman-prince --output {out}", "mean 'dormand-prince'?"),

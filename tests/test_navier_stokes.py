@@ -95,7 +95,7 @@ def test_impossible_channels_and_flows_are_refused() -> None:
         Channel(x=0.2, y=0.2, radius=-1)
     with pytest.raises(ValueError, match="speed is 0"):
         Flow(DFG.channel, speed=0)
-    with pytest.raises(ValueError, match="not one of Channel"):
+    with pytest.raises(ValueError, match="not one of a channel with a cylinder"):
         discretise(replace(DFG, channel=Channel(x=0.3, y=0.2, radius=0.05)), mesh_of())
     with pytest.raises(ValueError, match="step is -1"):
         discretise(DFG, mesh_of(), -1.0)

@@ -172,7 +172,7 @@ def _check_channel(flow: Flow, mesh: Mesh) -> None:
     ).any()
     if missing or outside or not np.array_equal(kinds, mesh.kinds):
         why = f"it has no node of the {missing[0]}" if missing else "its nodes lie elsewhere"
-        raise ValueError(f"The mesh is not one of {channel}: {why}.")
+        raise ValueError(f"The mesh is not one of a channel with {channel}: {why}.")
 
 
 # -------------------------------------------------------------------------------- the matrices
