@@ -33,7 +33,7 @@ SAMPLERS = (
     ("ancestral", 1000), ("ancestral", 50), ("ddim", 20), ("dpmpp-2m", 20), ("dpmpp-2m", 10),
     ("unipc-2", 20), ("heun", 10), ("sde-dpmpp-2m", 20), ("dpmpp-2m", 5), ("ddim", 5),
 )  # fmt: skip
-COUNT, PHASES = 12, 48
+COUNT, PHASES = 8, 48
 
 
 def draw(pipe: Text2PDEPipeline, sampler: str, steps: int, seeds: Sequence[int]) -> list[Clip]:

@@ -543,15 +543,13 @@ def test_a_run_killed_at_ten_moments_ends_as_an_undisturbed_one(
     assert same(trained(tmp_path / "killed"), trained(tmp_path / "whole"))
 
 
-def test_two_processes_learn_what_one_does(places: dict[str, Path], tmp_path: Path) -> None:
-    """The same draws in parts: two processes, or two parts of a batch in one."""
+def run_in_two(path: Path) -> None:
+    """Two processes of gloo finetune by a config; the second one says nothing."""
     import socket
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = tables(places["digits"], tmp_path / "two", "noise", training={"steps": 3})
-    path = written(tmp_path, settings)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
                    "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                    "PYTHONPATH": str(ROOT)}  # fmt: skip
@@ -569,6 +567,28 @@ def test_two_processes_learn_what_one_does(places: dict[str, Path], tmp_path: Pa
     said = [job.communicate() for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], said
     assert said[1][0] == ""  # one speaks for both
+
+
+def test_two_processes_lower_a_penalty(places: dict[str, Path], tmp_path: Path) -> None:
+    """The reward has no slope here; each process takes the penalty at images of its own."""
+    settings = tables(
+        places["plain"],
+        tmp_path / "two",
+        reward={"name": own(same_for_all)},
+        training={"steps": 12, "learning_rate": 3e-3},
+        penalty={"what": "residual", "weight": 1.0, "images": 4, "batch": 4},
+    )
+    run_in_two(written(tmp_path, settings))
+    lines = [json.loads(line) for line in (tmp_path / "two" / LOG).read_text().splitlines()]
+    logs = [math.log(line["penalty"]) for line in lines]
+    assert sum(logs[-6:]) < sum(logs[:6])
+
+
+def test_two_processes_learn_what_one_does(places: dict[str, Path], tmp_path: Path) -> None:
+    """The same draws in parts: two processes, or two parts of a batch in one."""
+    settings = tables(places["digits"], tmp_path / "two", "noise", training={"steps": 3})
+    path = written(tmp_path, settings)
+    run_in_two(path)
     finetune(read_config(path, {"output": str(tmp_path / "one")}))
     one, two = trained(tmp_path / "one"), trained(tmp_path / "two")
     for a, b in zip(one, two, strict=True):
