@@ -23,13 +23,13 @@ from samplers.training import TrainingConfig
 from text2pde.autoencoder.clips import clip_paths
 from text2pde.cli import main as text2pde
 from text2pde.diffusion.presets import Size
-from text2pde.diffusion.run import train_diffusion
 from text2pde.evaluation.frames import evaluate_frames, first_frames_of
 from text2pde.evaluation.reconstruction import evaluate_reconstruction
 from text2pde.evaluation.sentences import captions_of
 from text2pde.evaluation.smoke import evaluate_smoke
 from text2pde.flows.clip import Clip, load_clip
 from text2pde.pipeline import load_text2pde
+from text2pde.pipeline_training import train_diffusion
 
 DATA, HELD_OUT, RUNS = ROOT / "data" / "smoke", ROOT / "data" / "smoke-held-out", ROOT / "runs"
 AUTOENCODER = RUNS / "smoke-autoencoder" / "autoencoder"

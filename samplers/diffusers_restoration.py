@@ -17,14 +17,14 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from samplers.diffusers_config import DEFAULTS, SchedulerSettings, read_keys
+from samplers.diffusers_config import SchedulerSettings
+from samplers.diffusers_loop import grid_of, settings_of, tableau_of
 from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.grid import Grid
 from samplers.mean_reverting import MeanReverting
 from samplers.noise import initial_noise
 from samplers.pictures import levels_of, to_images, values_of
 from samplers.restoration import Predicts, RestorationProcess, restore
-from samplers.sample import Adjoint, build_tableau
+from samplers.sample import Adjoint
 from samplers.solve import State
 from samplers.tableau import Tableau
 
@@ -159,7 +159,7 @@ class RestorationPipeline(DiffusionPipeline):
             seeds=seeds,
             noise=noise,
             sampler=config.sampler,
-            grid=self._grid(steps),
+            grid=grid_of(config, steps),
             options=config.sampler_options,
             conditions=() if labels is None else (labels,),
             adjoint=adjoint,
@@ -177,18 +177,11 @@ class RestorationPipeline(DiffusionPipeline):
 
     def tableau(self, steps: int) -> Tableau:
         """The table of the sampler, with as many steps."""
-        config: Any = self.scheduler.config
-        return build_tableau(config.sampler, self._grid(steps), config.sampler_options)
-
-    def _grid(self, steps: int) -> Grid:
-        config = self.scheduler.config
-        low, high = config.sigma_min, config.sigma_max
-        return self._settings.grid(steps, config.grid, sigma_min=low, sigma_max=high)
+        return tableau_of(self.scheduler.config, steps)
 
     @property
     def _settings(self) -> SchedulerSettings:
-        config = self.scheduler.config
-        return read_keys(config.schedule, {**DEFAULTS, **config})
+        return settings_of(self.scheduler.config)
 
     def _network(self, x: Tensor, mu: Tensor, t: Tensor, task: Tensor | None = None) -> Tensor:
         given = torch.cat([x, mu], dim=1).to(self.unet.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adjoint import Checkpoint
+from samplers import SamplerScheduler
+from samplers.cli.choices import changed_scheduler
 from samplers.training import TrainingConfig
 from samplers.training.learner import Learner
 from tests.tiny_flows import (
@@ -37,12 +40,12 @@ from text2pde.cli import main
 from text2pde.diffusion.conditions import Conditions, joined, nothing, without
 from text2pde.diffusion.learning import ConditionDropout
 from text2pde.diffusion.presets import PRESETS, Size
-from text2pde.diffusion.run import train_diffusion
 from text2pde.diffusion.transformer import FlowTransformer
 from text2pde.flows.clip import load_clip, save_clip
 from text2pde.mesh import Mesh
 from text2pde.mesh_files import read_mesh, write_mesh, write_vtk
 from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
+from text2pde.pipeline_training import train_diffusion
 from text2pde.plume import Plume
 from text2pde.subjects import SUBJECTS
 from text2pde.text import TextEncoder, encoded_once
@@ -498,6 +501,19 @@ def test_requests_for_nothing_are_refused(folder: Path) -> None:
         pipe([SENTENCE], seeds=[0, 1], mesh=mesh())
     with pytest.raises(ValueError, match="must fill"):
         pipe(SENTENCE, mesh=Mesh(mesh().nodes + 0.1, mesh().triangles, mesh().kinds))
+
+
+def test_settings_of_a_sampler_stay_unless_another_is_asked_for() -> None:
+    own = SamplerScheduler(sampler="ancestral", sampler_options={"eta": 0.5}, grid="karras")
+
+    def changed(sampler: str | None, *option: str) -> Any:
+        asked = argparse.Namespace(sampler=sampler, option=list(option), grid=None)
+        return changed_scheduler(own, asked).config
+
+    assert changed(None).sampler_options == changed("ancestral").sampler_options == {"eta": 0.5}
+    assert changed(None, "eta=0.25").sampler_options == {"eta": 0.25}
+    assert changed("dpmpp-2m").sampler_options == {}
+    assert changed("dpmpp-2m").grid == "karras"
 
 
 def test_noise_and_corrections_are_those_of_the_scheduler(folder: Path) -> None:

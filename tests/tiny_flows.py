@@ -11,11 +11,11 @@ import transformers
 
 from text2pde.autoencoder.model import MeshAutoencoder
 from text2pde.channel import Channel, Flow
-from text2pde.diffusion.run import scheduler
 from text2pde.diffusion.transformer import FlowTransformer
 from text2pde.flows.clip import Clip
 from text2pde.mesh import Mesh
 from text2pde.pipeline import Text2PDEPipeline
+from text2pde.pipeline_training import scheduler
 from text2pde.solver.meshing import Sizes, triangulate
 from text2pde.subjects import SUBJECTS
 from text2pde.text import TextEncoder

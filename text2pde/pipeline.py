@@ -21,12 +21,13 @@ from torch import Tensor
 from samplers.checkpoint import CheckpointError
 from samplers.checkpoint.folder import read_index
 from samplers.checkpoint.loading import loading
-from samplers.diffusers_config import DEFAULTS, SchedulerSettings, read_keys
+from samplers.diffusers_config import SchedulerSettings
+from samplers.diffusers_loop import grid_of, settings_of, tableau_of
 from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.grid import Grid
 from samplers.noise import initial_noise
 from samplers.prediction import classifier_free_guidance
-from samplers.sample import Adjoint, build_tableau, sample
+from samplers.sample import Adjoint, sample
 from samplers.solve import State
 from samplers.tableau import Tableau
 from text2pde.autoencoder.batch import MeshBatch, prepare
@@ -264,14 +265,11 @@ class Text2PDEPipeline(DiffusionPipeline):
 
     def grid(self, steps: int) -> Grid:
         """The time grid of so many steps."""
-        config = self.scheduler.config
-        low, high = config.sigma_min, config.sigma_max
-        return self._settings.grid(steps, config.grid, sigma_min=low, sigma_max=high)
+        return grid_of(self.scheduler.config, steps)
 
     def tableau(self, steps: int) -> Tableau:
         """The table of the sampler, with as many steps."""
-        config: Any = self.scheduler.config
-        return build_tableau(config.sampler, self.grid(steps), config.sampler_options)
+        return tableau_of(self.scheduler.config, steps)
 
     @property
     def subject(self) -> Subject:
@@ -285,8 +283,7 @@ class Text2PDEPipeline(DiffusionPipeline):
 
     @property
     def _settings(self) -> SchedulerSettings:
-        config = self.scheduler.config
-        return read_keys(config.schedule, {**DEFAULTS, **config})
+        return settings_of(self.scheduler.config)
 
     @cached_property
     def _encoder(self) -> TextEncoder:

@@ -127,6 +127,21 @@ def add_option_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_method_arguments(parser: argparse.ArgumentParser, steps: int) -> argparse._ArgumentGroup:
+    """Which sampler takes the place of a checkpoint's own, and its steps; returns their group."""
+    group = parser.add_argument_group("method")
+    group.add_argument(
+        "--sampler",
+        type=sampler_name,
+        metavar="NAME",
+        help="see `samplers list` [the checkpoint's own]",
+    )
+    group.add_argument("--steps", type=positive, default=steps, metavar="N", help=f"[{steps}]")
+    add_option_argument(group)
+    group.add_argument("--grid", choices=SPACINGS, metavar="SPACING", help="[the checkpoint's own]")
+    return group
+
+
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """What is asked of a model of any kind, and where it runs."""
     group = add_network_arguments(parser, "class of a class-conditional model [all]")

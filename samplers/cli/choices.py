@@ -71,6 +71,22 @@ def chosen_options(sampler: str, texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def changed_scheduler(scheduler: Any, arguments: argparse.Namespace) -> Any:
+    """A SamplerScheduler with the sampler, the settings and the grid that were asked for.
+
+    Settings of the same sampler that it had stay, unless they are named.
+    """
+    config = scheduler.config
+    sampler = arguments.sampler or config.sampler
+    kept = config.sampler_options if sampler == config.sampler else None
+    return type(scheduler).from_config(
+        config,
+        sampler=sampler,
+        sampler_options={**(kept or {}), **chosen_options(sampler, arguments.option)},
+        grid=arguments.grid or config.grid,
+    )
+
+
 def _value(name: str, text: str, default: object) -> object:
     if isinstance(default, bool):
         if text.lower() not in _SWITCH:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from samplers.cli.arguments import add_option_argument
-from samplers.cli.values import finite, positive, sampler_name, whole
-from samplers.grid import SPACINGS
+from samplers.cli.arguments import add_method_arguments
+from samplers.cli.values import finite, whole
 
 BUNDLED = Path("assets/cylinder")
 
@@ -21,16 +20,7 @@ def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help=f"of `text2pde train-diffusion` [{BUNDLED}]",
     )
-    group = parser.add_argument_group("method")
-    group.add_argument(
-        "--sampler",
-        type=sampler_name,
-        metavar="NAME",
-        help="see `samplers list` [the checkpoint's own]",
-    )
-    group.add_argument("--steps", type=positive, default=20, metavar="N", help="[20]")
-    add_option_argument(group)
-    group.add_argument("--grid", choices=SPACINGS, metavar="SPACING", help="[the checkpoint's own]")
+    group = add_method_arguments(parser, 20)
     group.add_argument(
         "--guidance",
         type=finite,

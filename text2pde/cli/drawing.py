@@ -11,13 +11,14 @@ import torch
 from tqdm.auto import tqdm
 
 from samplers.checkpoint import CheckpointError
-from samplers.cli.choices import chosen_options
+from samplers.cli.choices import changed_scheduler
 from samplers.cli.failure import Failure, named_failures
 from samplers.cli.output import prepare_folder
 from samplers.cli.processes import Processes, join
 from text2pde.channel import Flow
 from text2pde.cli.arguments import BUNDLED
 from text2pde.cli.writing import check_output, write_clip
+from text2pde.evaluation.frames import cut
 from text2pde.flows.clip import Clip, load_clip
 from text2pde.flows.statistics import relative_error, statistics
 from text2pde.mesh_files import read_mesh
@@ -70,15 +71,7 @@ def open_pipeline(arguments: argparse.Namespace, device: torch.device) -> Text2P
         raise Failure(f"{error}{hint}") from error
     if arguments.text_encoder is not None:
         pipe.register_to_config(text_encoder=arguments.text_encoder)
-    config = pipe.scheduler.config
-    sampler = arguments.sampler or config.sampler
-    kept = config.sampler_options if sampler == config.sampler else None
-    pipe.scheduler = type(pipe.scheduler).from_config(
-        config,
-        sampler=sampler,
-        sampler_options={**(kept or {}), **chosen_options(sampler, arguments.option)},
-        grid=arguments.grid or config.grid,
-    )
+    pipe.scheduler = changed_scheduler(pipe.scheduler, arguments)
     return pipe
 
 
@@ -152,7 +145,7 @@ def _drawn(
 def _comparison(found: Clip, truth: Clip) -> str:
     """How far a flow is from what really became of its first frame."""
     count = min(len(found.times), len(truth.times))
-    real = truth._replace(times=truth.times[:count], fields=truth.fields[:count])
+    real = cut(truth, count)
     drawn = relative_error(found.fields[:count], real)
     still = relative_error(truth.fields[:1].repeat(count, axis=0), real)
     return (

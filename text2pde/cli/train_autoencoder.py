@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from samplers.cli.arguments import Commands, add_command
-from samplers.cli.failure import Failure
 from samplers.cli.processes import is_main_process
-from samplers.cli.values import not_negative, positive, positive_number, whole
+from samplers.cli.values import not_negative, positive
+from text2pde.cli.training import add_training_arguments, named_endings, training_config
 
 _EPILOG = """\
 examples:
@@ -43,13 +43,9 @@ def add_parser(commands: Commands) -> None:
     )
     group.add_argument("--rows", type=positive, metavar="N", help="of it [16 of a channel]")
     group = parser.add_argument_group("training")
-    group.add_argument("--steps", type=positive, default=4000, metavar="N", help="[4000]")
-    group.add_argument("--batch-size", type=positive, default=2, metavar="N", help="clips [2]")
+    add_training_arguments(group, 2, "clips")
     group.add_argument(
         "--frames", type=positive, default=16, metavar="N", help="of a clip, at once [16]"
-    )
-    group.add_argument(
-        "--learning-rate", type=positive_number, default=1e-3, metavar="R", help="[0.001]"
     )
     group.add_argument(
         "--kl-weight",
@@ -58,7 +54,6 @@ def add_parser(commands: Commands) -> None:
         metavar="W",
         help="of the latent's law [0.00001]",
     )
-    group.add_argument("--seed", type=whole, default=0, metavar="N", help="[0]")
     group.add_argument(
         "--every", type=positive, default=500, metavar="N", help="steps between measurements [500]"
     )
@@ -68,48 +63,23 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, or go on; returns the exit code."""
     # diffusers takes seconds to import, and --help needs nothing of it.
-    import torch
-
-    from samplers.training import TrainingConfig
     from text2pde.autoencoder.run import Architecture, train_autoencoder
 
-    config = TrainingConfig(
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        warmup=min(100, arguments.steps // 10),
-        average_decay=0.999,
-        seed=arguments.seed,
-        log_every=10,
-        checkpoint_every=100,
-    )
     architecture = Architecture(
         arguments.channels, arguments.latent, arguments.columns, arguments.rows
     )
-    try:
+    with named_endings(arguments.output, "take a smaller --batch-size or fewer --frames"):
         outcome = train_autoencoder(
             arguments.clips,
             arguments.held_out,
             arguments.output,
             architecture,
-            config,
+            training_config(arguments),
             frames=arguments.frames,
             kl_weight=arguments.kl_weight,
             every=arguments.every,
             most=arguments.cases,
         )
-    except KeyboardInterrupt:
-        raise Failure(
-            f"Interrupted. {arguments.output} keeps the last checkpoint, from which the same "
-            "command goes on.",
-            130,
-        ) from None
-    except ArithmeticError as error:
-        raise Failure(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise Failure(
-            "The device ran out of memory; take a smaller --batch-size or fewer --frames."
-        ) from error
     if is_main_process():
         for name, errors in outcome.errors.items():
             print(f"{name}: {errors.overall:.3f} of all fields, {errors.across:.3f} across")

@@ -46,7 +46,7 @@ def statistics(clip: Clip) -> Statistics:
     slip = np.sqrt((velocity[:, on] ** 2).sum(axis=2).mean())
     strouhal = _strouhal(moving * np.sqrt(shares), clip.interval)
     return Statistics(
-        strouhal * flow.speed / flow.channel.diameter,
+        strouhal / flow.clock,
         float(fluctuation),
         float(slip),
         divergence(mesh, velocity) * flow.channel.diameter,

@@ -8,11 +8,10 @@ from pathlib import Path
 from samplers.cli.arguments import (
     Commands,
     add_command,
-    add_option_argument,
+    add_method_arguments,
     add_place_arguments,
 )
-from samplers.cli.values import positive, sampler_name, whole
-from samplers.grid import SPACINGS
+from samplers.cli.values import whole
 
 _EPILOG = """\
 example:
@@ -48,16 +47,7 @@ def add_parser(commands: Commands) -> None:
         metavar="NAME",
         help="do this to the pictures first, and say how near to them the restored ones come",
     )
-    group = parser.add_argument_group("method")
-    group.add_argument(
-        "--sampler",
-        type=sampler_name,
-        metavar="NAME",
-        help="see `samplers list` [the checkpoint's own]",
-    )
-    group.add_argument("--steps", type=positive, default=10, metavar="N", help="[10]")
-    add_option_argument(group)
-    group.add_argument("--grid", choices=SPACINGS, metavar="SPACING", help="[the checkpoint's own]")
+    add_method_arguments(parser, 10)
     group = add_place_arguments(parser)
     group.add_argument("--seed", type=whole, default=0, metavar="N", help="of the first image [0]")
     parser.add_argument(

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from samplers.checkpoint import CheckpointError, LoadOptions, Tick, load_restoration
 from samplers.cli.arguments import DTYPES
-from samplers.cli.choices import chosen_options
+from samplers.cli.choices import changed_scheduler
 from samplers.cli.failure import Failure, named_failures
 from samplers.cli.images import picture_paths, read_any
 from samplers.cli.output import is_picture, prepare_folder, write
@@ -79,13 +79,7 @@ def _opened(arguments: argparse.Namespace, device: torch.device) -> RestorationP
         pipe = load_restoration(arguments.checkpoint, options)
     except CheckpointError as error:
         raise Failure(str(error)) from error
-    sampler = arguments.sampler or pipe.scheduler.config.sampler
-    pipe.scheduler = type(pipe.scheduler).from_config(
-        pipe.scheduler.config,
-        sampler=sampler,
-        sampler_options=chosen_options(sampler, arguments.option),
-        grid=arguments.grid or pipe.scheduler.config.grid,
-    )
+    pipe.scheduler = changed_scheduler(pipe.scheduler, arguments)
     return pipe
 
 

@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from samplers.diffusers_config import DEFAULTS, read_keys
+from samplers.diffusers_loop import settings_of
 from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.files import replacing
 from samplers.training import TrainingConfig, claim_folder, train
@@ -75,7 +75,6 @@ def train_diffusion(
     network.latent_mean.copy_(latents.scales.mean)
     network.latent_std.copy_(latents.scales.std)
     noise = scheduler()
-    settings = read_keys(noise.config.schedule, {**DEFAULTS, **noise.config})
     with state.main_process_first(), torch.no_grad():
         encoded = encoded_once(texts, captions(latents.flows), output)
     numbers = torch.tensor([network.scaled(flow) for flow in latents.flows])
@@ -83,7 +82,7 @@ def train_diffusion(
     average = train(
         network,
         CaseIndices(len(latents.values)),
-        flow_loss(material, settings.schedule, dropout),
+        flow_loss(material, settings_of(noise.config).schedule, dropout),
         config,
         output,
     )

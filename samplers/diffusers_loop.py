@@ -1,0 +1,27 @@
+"""Layer 6. What a pipeline that owns its loop reads from the config of its SamplerScheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from samplers.diffusers_config import DEFAULTS, SchedulerSettings, read_keys
+from samplers.grid import Grid
+from samplers.sample import build_tableau
+from samplers.tableau import Tableau
+
+
+def settings_of(config: Mapping[str, Any]) -> SchedulerSettings:
+    """What the network was trained for."""
+    return read_keys(config["schedule"], {**DEFAULTS, **config})
+
+
+def grid_of(config: Mapping[str, Any], steps: int) -> Grid:
+    """The time grid of so many steps that the config asks for."""
+    low, high = config["sigma_min"], config["sigma_max"]
+    return settings_of(config).grid(steps, config["grid"], sigma_min=low, sigma_max=high)
+
+
+def tableau_of(config: Mapping[str, Any], steps: int) -> Tableau:
+    """The table of the config's sampler, with as many steps."""
+    return build_tableau(config["sampler"], grid_of(config, steps), config["sampler_options"])
