@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
@@ -41,7 +42,8 @@ def to_images(x: Tensor) -> list[Image.Image]:
             f"The samples have {channels} channels; only 1, 3 or 4 can be drawn as a picture."
         )
     levels = ((x.double().clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
-    arrays = levels.permute(0, 2, 3, 1).squeeze(3) if channels == 1 else levels.permute(0, 2, 3, 1)
+    last = "b h w c" if channels > 1 else "b h (w c)"  # grey pictures have no axis of colours
+    arrays = rearrange(levels, f"b c h w -> {last}")
     return [Image.fromarray(array.contiguous().numpy()) for array in arrays]
 
 
@@ -289,8 +291,9 @@ def open_picture(path: Path) -> Image.Image:
 
 def levels_of(image: Image.Image) -> Tensor:
     """The levels of a picture, 0 (black) to 255 (white): [1, C, H, W], torch.uint8."""
-    pixels = torch.from_numpy(np.array(image)).reshape(1, image.height, image.width, -1)
-    return pixels.permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(np.array(image))
+    pattern = "h w -> 1 1 h w" if pixels.ndim == 2 else "h w c -> 1 c h w"
+    return rearrange(pixels, pattern).contiguous()
 
 
 def values_of(levels: Tensor) -> Tensor:

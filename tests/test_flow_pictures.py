@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,7 +68,7 @@ def colour(picture: Image.Image, x: int, y: int) -> tuple[int, ...]:
     return found
 
 
-@pytest.mark.parametrize("name", ["film.gif", "strip.png"])
+@pytest.mark.parametrize("name", ["film.gif", "film.mp4", "strip.png"])
 def test_the_command_draws(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "clip.safetensors"
     save_clip(turning(), path)
@@ -74,8 +76,24 @@ def test_the_command_draws(name: str, tmp_path: Path, capsys: pytest.CaptureFixt
     assert (
         "Re 100, 1 m/s past a radius of 0.05 m at (0.3, 0.2) m; 2 frames" in capsys.readouterr().out
     )
-    with Image.open(tmp_path / name) as picture:
-        assert picture.size == ((80, 20) if name == "film.gif" else (80, 44))
+    if name == "film.mp4":
+        with av.open(tmp_path / name) as film:
+            sizes = {(frame.width, frame.height) for frame in film.decode(video=0)}
+    else:
+        with Image.open(tmp_path / name) as picture:
+            sizes = {picture.size}
+    assert sizes == {(80, 44) if name == "strip.png" else (80, 20)}
+
+
+def test_films_without_their_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "clip.safetensors"
+    save_clip(turning(), path)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert main(["show", str(path), "--output", str(tmp_path / "film.mp4")]) == 2
+    assert "pip install 'retrograde[film]'" in capsys.readouterr().err
+    assert [found.name for found in tmp_path.iterdir()] == ["clip.safetensors"]
 
 
 def test_what_can_not_be_drawn_ends_in_one_sentence(
@@ -84,7 +102,7 @@ def test_what_can_not_be_drawn_ends_in_one_sentence(
     path = tmp_path / "clip.safetensors"
     path.write_bytes(b"torn")
     for words, why in (
-        ((str(path), "--output", "a.mp4"), "it can be a clip"),
+        ((str(path), "--output", "a.avi"), "it can be a clip"),
         ((str(path), "--output", str(tmp_path / "a.gif")), "is torn"),
         ((str(tmp_path / "no"), "--output", str(tmp_path / "a.gif")), "no file"),
     ):

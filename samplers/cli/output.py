@@ -14,12 +14,10 @@ from PIL import Image
 
 from samplers.checkpoint import Checkpoint, Recipe
 from samplers.cli.failure import Failure
-from samplers.files import replacing
 from samplers.pictures import write_png
 
 T = TypeVar("T")
 
-_FRAME_PAUSE, _LAST_PAUSE = 120, 2000  # of an animation, in milliseconds
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -52,23 +50,6 @@ def write(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:
     """Write a picture whole or not at all; Failure if the disk is full or forbids it."""
     try:
         write_png(image, path, parameters)
-    except OSError as error:
-        raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
-
-
-def write_animation(frames: Sequence[Image.Image], path: Path) -> None:
-    """Write a GIF that repeats, whole or not at all; it rests on the last frame."""
-    pauses = [_FRAME_PAUSE] * (len(frames) - 1) + [_LAST_PAUSE]
-    try:
-        with replacing(path) as part:
-            frames[0].save(
-                part,
-                format="GIF",
-                save_all=True,
-                append_images=frames[1:],
-                duration=pauses,
-                loop=0,
-            )
     except OSError as error:
         raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Generator, Tensor
 
@@ -46,12 +47,12 @@ def compressed(image: Tensor, generator: Generator) -> Tensor:
     quality = int(_uniform(5, 16, generator))
     levels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     grey = len(image) == 1
-    array = (levels[0] if grey else levels.permute(1, 2, 0)).cpu().numpy()
+    array = (levels[0] if grey else rearrange(levels, "c h w -> h w c")).cpu().numpy()
     file = io.BytesIO()
     Image.fromarray(array).save(file, format="JPEG", quality=quality)
     with Image.open(file) as picture:
         decoded = torch.from_numpy(np.array(picture)).to(image) / 127.5 - 1
-    return decoded[None] if grey else decoded.permute(2, 0, 1)
+    return decoded[None] if grey else rearrange(decoded, "h w c -> c h w")
 
 
 def rainy(image: Tensor, generator: Generator) -> Tensor:

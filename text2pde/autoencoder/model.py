@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from einops import rearrange
 from torch import Generator, Tensor, nn
 
 from text2pde.autoencoder.batch import FEATURES, MeshBatch
@@ -108,11 +109,10 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
         Fluid rests on walls and cylinders exactly.
         """
         grid = self.up(self.from_latent(latent))
-        frames, channels = grid.shape[2], grid.shape[1]
-        values = grid.permute(2, 0, 3, 4, 1).reshape(frames, -1, channels)
+        values = rearrange(grid, "b c f rows columns -> f (b rows columns) c")
         edges, nodes = meshes.outwards, len(meshes.features)
         found = self.scatter(values, edges, meshes.features[edges.target], nodes)
-        features = meshes.features.expand(frames, -1, -1)
+        features = meshes.features.expand(len(found), -1, -1)
         fields: Tensor = self.project(torch.cat([found, features], dim=2))
         moving = torch.stack([meshes.moving, meshes.moving, torch.ones_like(meshes.moving)], dim=1)
         return fields * moving
@@ -135,9 +135,8 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
 
     def _as_grid(self, values: Tensor, meshes: MeshBatch) -> Tensor:
         """[F, B * rows * columns, C] as [B, C, F, rows, columns]."""
-        rows, columns = self.grid.rows, self.grid.columns
-        shaped = values.reshape(len(values), len(meshes.sizes), rows, columns, -1)
-        return shaped.permute(1, 4, 0, 2, 3)
+        sizes = {"b": len(meshes.sizes), "rows": self.grid.rows, "columns": self.grid.columns}
+        return rearrange(values, "f (b rows columns) c -> b c f rows columns", **sizes)
 
     def _check(self, fields: Tensor, meshes: MeshBatch) -> None:
         share = 2**self.config.halvings

@@ -48,7 +48,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="NAME.SUFFIX",
-        help="vtu for ParaView, safetensors for a clip, gif for a film, png for a strip",
+        help="vtu for ParaView, safetensors for a clip, gif or mp4 for a film, png for a strip",
     )
     parser.add_argument(
         "--animation", type=Path, metavar="NAME.SUFFIX", help="a second output, such as a film"

@@ -29,7 +29,7 @@ def add_parser(commands: Commands) -> None:
         type=Path,
         required=True,
         metavar="NAME.SUFFIX",
-        help="gif for a film, png for a strip, vtu for ParaView, safetensors for a clip",
+        help="gif or mp4 for a film, png for a strip, vtu for ParaView, safetensors for a clip",
     )
     parser.set_defaults(run=run)
 

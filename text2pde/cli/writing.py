@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samplers.cli.output import refuse_folder, spread_out, write_animation
+from samplers.cli.films import FILMS, is_film, write_film
+from samplers.cli.output import refuse_folder, spread_out
 from samplers.pictures import write_png
 from text2pde.flows.clip import SUFFIX, Clip, save_clip
 from text2pde.mesh_files import SERIES, VTK, require_meshio, write_vtk
@@ -13,7 +14,7 @@ from text2pde.pictures import frames, strip
 FORMATS = {
     SUFFIX: "a clip",
     VTK: "a file of VTK for each frame",
-    ".gif": "a film",
+    **dict.fromkeys(FILMS, "a film"),
     ".png": "a strip of pictures",
 }
 """What files can be written, by the ends of their names."""
@@ -28,6 +29,7 @@ def check_output(path: Path) -> None:
         known = ", ".join(f"{what} (NAME{suffix})" for suffix, what in FORMATS.items())
         raise ValueError(f"The output is {path}; it can be {known}.")
     refuse_folder(path)
+    is_film(path)
     if suffix == VTK:
         require_meshio()
 
@@ -38,8 +40,8 @@ def write_clip(clip: Clip, path: Path, about: dict[str, str], width: int = 640) 
     about: what made it, as it is noted in files that have a place for that.
     """
     match path.suffix.lower():
-        case ".gif":
-            write_animation(frames(clip, width), path)
+        case suffix if suffix in FILMS:
+            write_film(frames(clip, width), path)
         case ".png":
             write_png(strip(spread_out(frames(clip, width), _ROWS)), path, about)
         case suffix if suffix == VTK:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from text2pde.diffusion.conditions import Conditions
@@ -104,14 +105,12 @@ class FlowTransformer(ModelMixin, ConfigMixin):
         flag = shown.expand(-1, 1, *x.shape[2:])
         patches = self.cut(torch.cat([x, frame, flag], dim=1))
         grid = patches.shape[2:]
-        return patches.flatten(2).transpose(1, 2) + _places(grid, patches), grid
+        return rearrange(patches, "b c f h w -> b (f h w) c") + _places(grid, patches), grid
 
     def _latent(self, values: Tensor, grid: torch.Size) -> Tensor:
         """The inverse of cutting: [B, tokens, Z * patch] as [B, Z, F, rows, columns]."""
-        a, b, c = self.config.patch
-        shaped = values.reshape(len(values), *grid, -1, a, b, c)
-        ordered = shaped.permute(0, 4, 1, 5, 2, 6, 3, 7)
-        return ordered.reshape(len(values), -1, grid[0] * a, grid[1] * b, grid[2] * c)
+        sizes = dict(zip("fhwabc", (*grid, *self.config.patch), strict=True))
+        return rearrange(values, "n (f h w) (z a b c) -> n z (f a) (h b) (w c)", **sizes)
 
     def _context(self, told: Conditions) -> tuple[Tensor, Tensor]:
         """The tokens of a sentence, after one that is always there, and which are spoken."""
@@ -161,12 +160,11 @@ class Attention(nn.Module):
         key, value = map(self._split, self.answer(others).chunk(2, dim=-1))
         mask = None if spoken is None else spoken[:, None, None]
         found = F.scaled_dot_product_attention(query, key, value, mask)
-        added: Tensor = self.out(found.transpose(1, 2).flatten(2))
+        added: Tensor = self.out(rearrange(found, "b heads t w -> b t (heads w)"))
         return added
 
     def _split(self, x: Tensor) -> Tensor:
-        split: Tensor = x.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        return split
+        return rearrange(x, "b t (heads w) -> b heads t w", heads=self.heads)
 
 
 class Modulation(nn.Module):
@@ -233,15 +231,17 @@ def _places(grid: torch.Size, like: Tensor) -> Tensor:
     """Waves along each axis for each place of a grid, [places, width]."""
     width = like.shape[1]
     each = width // 6 * 2
+    f, h, w = grid
+
+    def waves(size: int) -> Tensor:
+        places = torch.arange(size, dtype=torch.float32)
+        found: Tensor = get_timestep_embedding(places, each, max_period=100)
+        return found
+
     axes = [
-        get_timestep_embedding(torch.arange(size, dtype=torch.float32), each, max_period=100)
-        for size in grid
+        repeat(waves(f), "f c -> (f h w) c", h=h, w=w),
+        repeat(waves(h), "h c -> (f h w) c", f=f, w=w),
+        repeat(waves(w), "w c -> (f h w) c", f=f, h=h),
     ]
-    spread = [
-        waves.reshape(
-            *(size if axis == other else 1 for other, size in enumerate(grid)), each
-        ).expand(*grid, each)
-        for axis, waves in enumerate(axes)
-    ]
-    found = F.pad(torch.cat(spread, dim=-1), (0, width - 3 * each))
-    return found.reshape(-1, width).to(like)
+    padded: Tensor = F.pad(torch.cat(axes, dim=-1), (0, width - 3 * each))
+    return padded.to(like)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 
 from text2pde.evaluation.reconstruction import spread
@@ -56,10 +57,9 @@ def cut(clip: Clip, frames: int) -> Clip:
 def from_nearest(truth: Clip, other: Clip) -> NDArray[np.float32]:
     """The flow of another clip at the nodes of this one, from the frame that is nearest on."""
     scale = np.array(truth.flow.units) / np.array(other.flow.units)
-    values = other.fields.transpose(1, 0, 2) * scale
-    flat = values.reshape(len(other.mesh.nodes), -1)
-    moved = spread(other.mesh.nodes, flat, _alike(truth, other))
-    fields = moved.reshape(len(moved), -1, 3).transpose(1, 0, 2).astype(np.float32)
+    values = rearrange(other.fields * scale, "f n c -> n (f c)")
+    moved = spread(other.mesh.nodes, values, _alike(truth, other))
+    fields = rearrange(moved, "n (f c) -> f n c", c=3).astype(np.float32)
     count = min(len(truth.fields), len(fields))
     starts = range(len(fields) - count + 1)
     first = min(starts, key=lambda at: float(np.square(fields[at] - truth.fields[0]).sum()))

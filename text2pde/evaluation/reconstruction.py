@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, RegularGridInterpolator
 
 from text2pde.autoencoder.clips import Prepared, prepare_clip
@@ -50,13 +51,13 @@ def evaluate_reconstruction(
 def _interpolated(clip: Clip, prepared: Prepared, frames: int) -> Errors:
     """From the nodes to a regular grid over the channel, and back."""
     x = prepared.fields[:frames]
-    nodes, values = clip.mesh.nodes, x.permute(1, 0, 2).reshape(len(clip.mesh.nodes), -1).numpy()
+    nodes, values = clip.mesh.nodes, rearrange(x, "f n c -> n (f c)").numpy()
     ends = nodes.max(axis=0)
     axes = tuple(np.linspace(0, end, _SIDE) for end in ends)
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     on_grid = spread(nodes, values.astype(np.float64), grid.reshape(-1, 2))
     back = RegularGridInterpolator(axes, on_grid.reshape(_SIDE, _SIDE, -1))(nodes)
-    found = torch.from_numpy(back).float().reshape(len(nodes), len(x), -1).permute(1, 0, 2)
+    found = rearrange(torch.from_numpy(back).float(), "n (f c) -> f n c", f=len(x))
     return relative_errors(found, x, prepared.areas)
 
 

@@ -91,9 +91,9 @@ def add_parser(commands: Commands) -> None:
     group.add_argument(
         "--trajectory",
         type=Path,
-        metavar="NAME.gif|NAME.png",
+        metavar="NAME.gif|NAME.mp4|NAME.png",
         help="also show how the first images come about: what the network predicts at each call, "
-        "as an animation or as a strip with a row for each image",
+        "as a film or as a strip with a row for each image",
     )
     parser.set_defaults(run=run)
 

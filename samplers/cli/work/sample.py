@@ -19,6 +19,7 @@ from samplers.cli.arguments import NUM_IMAGES
 from samplers.cli.choices import chosen_labels, chosen_seeds
 from samplers.cli.drawing import Cost, Drawing, Drawn, check_drawing, choose_drawing
 from samplers.cli.failure import Failure, named_failures, smaller_batches
+from samplers.cli.films import FILMS, is_film, write_film
 from samplers.cli.images import SHEET
 from samplers.cli.opening import open_checkpoint
 from samplers.cli.output import (
@@ -27,7 +28,6 @@ from samplers.cli.output import (
     prepare_folder,
     spread_out,
     write,
-    write_animation,
 )
 from samplers.cli.processes import Processes, join
 from samplers.cli.text import counted
@@ -38,7 +38,7 @@ SHEET_LIMIT = 400
 """The sheet of a folder shows its first images only, so that it stays a picture."""
 
 TRAJECTORY_IMAGES = 16
-GIF_FRAMES = 60
+FILM_FRAMES = 60
 STRIP_FRAMES = 12
 
 # What may differ between two images that are the same for all that matters here.
@@ -279,10 +279,10 @@ def _draw_trajectory(job: Job) -> None:
     frames = []
     for images in tqdm(run, total=total, desc="trajectory", unit="frame", disable=None):
         frames.append(to_images(images[: len(shown)]))
-    if path.suffix.lower() == ".gif":
+    if is_film(path):
         columns = _columns(job, shown)
-        chosen = spread_out(frames, GIF_FRAMES)
-        write_animation([sheet(frame, columns) for frame in chosen], path)
+        chosen = spread_out(frames, FILM_FRAMES)
+        write_film([sheet(frame, columns) for frame in chosen], path)
     else:
         chosen = spread_out(frames, STRIP_FRAMES)
         strip = [frame[row] for row in range(len(shown)) for frame in chosen]
@@ -291,10 +291,11 @@ def _draw_trajectory(job: Job) -> None:
 
 
 def _check_name(trajectory: Path | None) -> None:
-    if trajectory is not None and trajectory.suffix.lower() not in (".gif", ".png"):
-        raise ValueError(
-            f"The trajectory is {trajectory}; name it .gif (an animation) or .png (a strip)."
-        )
+    if trajectory is None or is_film(trajectory) or trajectory.suffix.lower() == ".png":
+        return
+    raise ValueError(
+        f"The trajectory is {trajectory}; name it {' or '.join(FILMS)} (a film) or .png (a strip)."
+    )
 
 
 def _check_trajectory(job: Job) -> None:
