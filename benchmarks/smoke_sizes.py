@@ -36,7 +36,7 @@ AUTOENCODER = RUNS / "smoke-autoencoder" / "autoencoder"
 LATENTS = RUNS / "smoke-latents.safetensors"
 SIZES = {"64 x 4": Size(64, 4, 2), "128 x 6": Size(128, 6, 4), "192 x 6": Size(192, 6, 6)}
 """By width and depth."""
-CASES, TESTED, STEPS = 400, 32, 2000
+CASES, TESTED, STEPS = 400, 32, 1000
 
 
 def command(*words: object) -> None:
@@ -51,7 +51,7 @@ def prepare() -> None:
     command("simulate", HELD_OUT, "--family", "smoke", "--cases", TESTED, "--held-out")
     command(
         "train-autoencoder", DATA, "--held-out", HELD_OUT, "--output", AUTOENCODER.parent,
-        "--steps", 2500,
+        "--steps", 1500,
     )  # fmt: skip
     if not LATENTS.exists():
         command("encode", AUTOENCODER, DATA, "--output", LATENTS)

@@ -32,12 +32,18 @@ def mesh(x: float = 0.3) -> Mesh:
     return triangulate(Channel(x=x, y=0.2, radius=0.05), COARSE)
 
 
-def waves(x: float = 0.3, frames: int = FRAMES, speed: float = 1.2, height: float = 0.5) -> Clip:
+def waves(
+    x: float = 0.3,
+    frames: int = FRAMES,
+    speed: float = 1.2,
+    height: float = 0.5,
+    strouhal: float = STROUHAL,
+) -> Clip:
     """Velocities that rise and fall at each node with the Strouhal number, and rest on walls."""
     of, flow = mesh(x), Flow(Channel(x=x, y=0.2, radius=0.05), speed)
     rate = flow.speed / flow.channel.diameter
     times = INTERVAL / rate * np.arange(frames, dtype=np.float64)
-    phase = 2 * np.pi * (STROUHAL * rate * times[:, None] - of.nodes[None, :, 0] / 0.4)
+    phase = 2 * np.pi * (strouhal * rate * times[:, None] - of.nodes[None, :, 0] / 0.4)
     fields = np.stack([1 + np.cos(phase), height * np.sin(phase), np.sin(phase)], axis=2)
     fields[:, of.kinds >= 3, :2] = 0
     return Clip(flow, of, times, (fields * [speed, speed, speed**2]).astype(np.float32))

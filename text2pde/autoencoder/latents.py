@@ -68,8 +68,7 @@ def encode_frame(model: MeshAutoencoder, fields: Tensor, meshes: MeshBatch) -> T
 
     So one frame is told by the same encoder as a clip is.
     """
-    still = fields.expand(2**model.config.halvings, -1, -1)
-    return model.encode(still, meshes).mean.squeeze(2)
+    return _still(model, model.on_grid(fields, meshes))
 
 
 def encode_clips(
@@ -94,10 +93,10 @@ def encode_clips(
                 f"Clip {number} has {len(clip.fields)} frames, less than the {frames} of a window; "
                 "ask for fewer."
             )
-        fields, mesh = clip.fields.to(device), clip.mesh.to(device)
+        grid = model.on_grid(clip.fields.to(device), clip.mesh.to(device))  # once for all windows
         for first in starts:
-            values.append(model.encode(fields[first : first + frames], mesh).mean.cpu())
-            still.append(encode_frame(model, fields[first : first + 1], mesh).cpu())
+            values.append(model.posterior(grid[:, :, first : first + frames]).mean.cpu())
+            still.append(_still(model, grid[:, :, first : first + 1]).cpu())
             places.append((number, first))
         tick()
     if len(values) < 2:
@@ -116,6 +115,12 @@ def encode_clips(
         interval,
         digest(model.state_dict()),
     )
+
+
+def _still(model: MeshAutoencoder, grid: Tensor) -> Tensor:
+    """Of one frame on the grid [B, C, 1, rows, columns], as often as it takes."""
+    frames = grid.expand(-1, -1, 2**model.config.halvings, -1, -1)
+    return model.posterior(frames).mean.squeeze(2)
 
 
 def save_latents(latents: Latents, path: Path) -> None:

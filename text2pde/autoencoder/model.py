@@ -89,18 +89,33 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
         return self.decode(law.draw(noise), meshes), law
 
     def encode(self, fields: Tensor, meshes: MeshBatch) -> Posterior:
-        """fields: at the nodes of all meshes, one after the other, [F, N, 3].
+        """The latent of fields at the nodes of all meshes, one after the other, [F, N, 3].
 
         Raises ValueError for another number of nodes than the meshes have, and for frames that
         can't be halved as often as they must.
         """
-        self._check(fields, meshes)
+        return self.posterior(self.on_grid(fields, meshes))
+
+    def on_grid(self, fields: Tensor, meshes: MeshBatch) -> Tensor:
+        """Fields [F, N, 3] gathered on the grid, each frame for itself, [B, C, F, rows, columns].
+
+        Raises ValueError for another number of nodes than the meshes have.
+        """
+        self._check_nodes(fields, meshes)
         features = meshes.features.expand(len(fields), -1, -1)
         lifted = self.lift(torch.cat([fields, features], dim=2))
         edges = meshes.inwards
         points = len(meshes.sizes) * self.grid.rows * self.grid.columns
         found = self.gather(lifted, edges, meshes.features[edges.source], points)
-        mean, log_variance = self.to_latent(self.down(self._as_grid(found, meshes))).chunk(2, 1)
+        return self._as_grid(found, meshes)
+
+    def posterior(self, grid: Tensor) -> Posterior:
+        """The latent of what :meth:`on_grid` gathered.
+
+        Raises ValueError for frames that can't be halved as often as they must.
+        """
+        self._check_halves(grid.shape[2])
+        mean, log_variance = self.to_latent(self.down(grid)).chunk(2, dim=1)
         return Posterior(mean, log_variance.clamp(-20, 10))
 
     def decode(self, latent: Tensor, meshes: MeshBatch) -> Tensor:
@@ -138,17 +153,17 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
         sizes = {"b": len(meshes.sizes), "rows": self.grid.rows, "columns": self.grid.columns}
         return rearrange(values, "f (b rows columns) c -> b c f rows columns", **sizes)
 
-    def _check(self, fields: Tensor, meshes: MeshBatch) -> None:
-        share = 2**self.config.halvings
+    def _check_nodes(self, fields: Tensor, meshes: MeshBatch) -> None:
         if fields.ndim != 3 or fields.shape[1:] != (sum(meshes.sizes), FIELDS):
             raise ValueError(
                 f"Fields have the shape {list(fields.shape)}; they must be [frames, "
                 f"{sum(meshes.sizes)}, {FIELDS}] for these meshes."
             )
-        if len(fields) % share:
-            raise ValueError(
-                f"{len(fields)} frames came; their number must be a multiple of {share}."
-            )
+
+    def _check_halves(self, frames: int) -> None:
+        share = 2**self.config.halvings
+        if frames % share:
+            raise ValueError(f"{frames} frames came; their number must be a multiple of {share}.")
 
 
 def load_autoencoder(folder: Path) -> MeshAutoencoder:

@@ -123,7 +123,8 @@ def _sentences(found: Sentences) -> list[str]:
         ("the same, at this speed and size", *_percent(found.rescaled)),
     )
     about = (
-        f"Reynolds numbers asked for and fluctuations: rank correlation {found.reynolds:.3f}. "
+        "Rank correlation of the Reynolds numbers that were asked for with the Strouhal numbers: "
+        f"{found.reynolds.strouhal:.3f}, with the fluctuations: {found.reynolds.fluctuation:.3f}. "
         f"Slip on the cylinder: {found.slip:.1e} U. Divergence: {found.divergence:.2f} U / D, and "
         f"{found.solved_divergence:.2f} of flows that were solved."
     )

@@ -36,14 +36,26 @@ class Errors(NamedTuple):
     fluctuation: float
 
 
+class Ranks(NamedTuple):
+    """Rank correlations of Reynolds numbers, asked for one after the other, with what rises with
+    them in flows that are solved.
+
+    strouhal: the Strouhal number f D / U, from which a Reynolds number is read (Roshko 1954, NACA
+        report 1191).
+    fluctuation: of the velocity across, which a wake that fades has too little of.
+    """
+
+    strouhal: float
+    fluctuation: float
+
+
 class Sentences(NamedTuple):
     """What becomes of sentences.
 
     drawn: flows of the model. shuffled: the same against flows of other sentences, which must fail.
     nearest: the clip of the nearest sentence of training, as it is. rescaled: the same, brought to
         the speed and the size that were asked for.
-    reynolds: the rank correlation of Reynolds numbers that are asked for, one after the other, and
-        the fluctuation.
+    reynolds: how those that were asked for and those that were drawn rise together.
     slip, divergence: medians, of the model's flows; solved_divergence: of those that were solved.
     """
 
@@ -51,7 +63,7 @@ class Sentences(NamedTuple):
     shuffled: Errors
     nearest: Errors
     rescaled: Errors
-    reynolds: float
+    reynolds: Ranks
     slip: float
     divergence: float
     solved_divergence: float
@@ -91,17 +103,25 @@ def evaluate_sentences(
         one._replace(frequency=one.frequency * old.flow.clock / new.flow.clock)
         for one, old, new in zip(known, near, held_out, strict=True)
     ]
-    rising = [statistics(clip).fluctuation for clip in swept]
     return Sentences(
         _errors(found, solved),
         _errors(found[1:] + found[:1], solved),
         _errors(known, solved),
         _errors(rescaled, solved),
-        float(spearmanr(SWEEP, rising).statistic),
+        _ranks(swept),
         float(np.median([one.slip for one in found])),
         float(np.median([one.divergence for one in found])),
         float(np.median([one.divergence for one in solved])),
     )
+
+
+def _ranks(swept: Sequence[Clip]) -> Ranks:
+    found = [(statistics(clip), clip.flow.clock) for clip in swept]
+    rising = [
+        [one.frequency * clock for one, clock in found],
+        [one.fluctuation for one, _ in found],
+    ]
+    return Ranks(*(float(spearmanr(SWEEP, values).statistic) for values in rising))
 
 
 def _errors(found: Sequence[Statistics], truth: Sequence[Statistics]) -> Errors:
