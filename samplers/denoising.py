@@ -6,6 +6,7 @@ predictions, and nothing of how a network is trained.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from samplers.prediction import PredictionType, check_kind, door, per_sample, target
-from samplers.schedule import Point, Schedule
+from samplers.schedule import Point, Schedule, shifted
 from samplers.training import Objective
 
 
@@ -49,14 +50,18 @@ class Perturbed(NamedTuple):
     eps: Tensor
 
 
-def perturb(schedule: Schedule, x0: Tensor, generator: torch.Generator) -> Perturbed:
+def perturb(
+    schedule: Schedule, x0: Tensor, generator: torch.Generator, time_shift: float = 1.0
+) -> Perturbed:
     """Add noise to each sample of ``x0``, at a time uniform on the trained times of the schedule.
+
+    time_shift: moves the times towards the noise, see :func:`samplers.schedule.shifted`.
 
     The points are (batch,) in float64 and on the CPU, the noise is like ``x0``.
     """
     u = torch.rand(len(x0), generator=generator, dtype=torch.float64)
     eps = torch.randn(x0.shape, generator=generator).to(x0)
-    at = schedule.point(schedule.at_fraction(u))
+    at = schedule.point(schedule.at_fraction(shifted(u, time_shift)))
     x = per_sample(at.alpha, x0) * x0 + per_sample(at.sigma, x0) * eps
     return Perturbed(x, at, eps)
 
@@ -144,6 +149,7 @@ def denoising_loss(
     network: Callable[..., Tensor],
     label_dropout: LabelDropout | None = None,
     weighting: Weighting = "simple",
+    time_shift: float = 1.0,
 ) -> Objective:
     r"""Regression of a denoiser on its target,
 
@@ -161,21 +167,27 @@ def denoising_loss(
             has the dtype of x and may lie between two trained steps.
         label_dropout: applied to the first condition.
         weighting: how the errors at different times weigh.
+        time_shift: moves the times towards the noise, see :func:`samplers.schedule.shifted`. What
+            is alike all over an image, or a film, is decided while noise hides all else, and the
+            larger it is, the more noise that takes (Hoogeboom et al. 2023,
+            https://arxiv.org/abs/2301.11093).
 
     Returns:
         An objective on batches ``(x_0, *conditions)``, each with the batch as its first dimension.
 
     Raises:
-        ValueError: if the prediction type or the weighting is unknown.
+        ValueError: if the prediction type or the weighting is unknown, or the shift not positive.
     """
     check_kind(prediction)
     _check_weighting(weighting)
+    if not 0 < time_shift < math.inf:
+        raise ValueError(f"The time shift is {time_shift}; it must be positive and finite.")
 
     def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         x0, *conditions = batch
         if label_dropout is not None:
             conditions[0] = label_dropout(conditions[0], generator)
-        x, at, eps = perturb(schedule, x0, generator)
+        x, at, eps = perturb(schedule, x0, generator, time_shift)
         weight = target_weight(weighting, prediction, schedule, at)
         alpha, sigma, weight = (per_sample(n, x0) for n in (at.alpha, at.sigma, weight))
         output = network(model, x, at.t.to(x0), *conditions)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -447,12 +447,22 @@ class EDMPreconditioned(Schedule):
         return -lam / 4
 
 
+Fraction = TypeVar("Fraction", float, Tensor)
+
+
+def shifted(u: Fraction, shift: float) -> Fraction:
+    """Fractions of a range moved towards its noisy end, ``s u / (1 + (s - 1) u)``.
+
+    (Esser et al. 2024, eq. 23, https://arxiv.org/abs/2403.03206.) A shift of 1 leaves them.
+    """
+    return shift * u / (1 + (shift - 1) * u)
+
+
 @dataclass(frozen=True)
 class FlowMatching(Schedule):
     r"""Straight paths, ``alpha = 1 - t`` and ``sigma = t`` (Lipman et al. 2023; Liu et al. 2023).
 
-    ``shift`` s moves evenly spaced times towards the noise,
-    ``t = s u / (1 + (s - 1) u)`` (Esser et al. 2024, eq. 23, https://arxiv.org/abs/2403.03206).
+    ``shift`` moves evenly spaced times towards the noise, see :func:`shifted`.
     """
 
     shift: float = 1.0
@@ -465,18 +475,17 @@ class FlowMatching(Schedule):
 
     @property
     def t_min(self) -> float:  # type: ignore[override]
-        return self.shift * self.u_min / (1 + (self.shift - 1) * self.u_min)
+        return shifted(self.u_min, self.shift)
 
     @property
     def t_max(self) -> float:  # type: ignore[override]
         return 1.0
 
     def at_fraction(self, u: Tensor) -> Tensor:
-        u = self.u_min + u * (1 - self.u_min)
-        return self.shift * u / (1 + (self.shift - 1) * u)
+        return shifted(self.u_min + u * (1 - self.u_min), self.shift)
 
     def fraction(self, t: Tensor) -> Tensor:
-        u = t / (self.shift - (self.shift - 1) * t)
+        u = t / (self.shift - (self.shift - 1) * t)  # exactly 1 at 1, which shifted() is not
         return (u - self.u_min) / (1 - self.u_min)
 
     def log_alpha(self, t: Tensor) -> Tensor:

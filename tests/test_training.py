@@ -33,6 +33,7 @@ from samplers.schedule import (
     SubVP,
     VPDiscrete,
     VPLinear,
+    shifted,
 )
 from samplers.training import (
     CHECKPOINT,
@@ -374,7 +375,10 @@ def test_velocity_is_the_derivative_along_the_circle() -> None:
     torch.testing.assert_close(target("v_prediction", x0, eps, a.cos(), a.sin()), slope)
 
 
-def test_times_are_uniform_and_reach_the_network_with_the_conditions() -> None:
+@pytest.mark.parametrize("shift", [1.0, 4.0])
+def test_times_are_uniform_or_shifted_and_reach_the_network_with_the_conditions(
+    shift: float,
+) -> None:
     schedule, count = VPDiscrete.linear(), 20_000
     told: list[Tensor] = []
 
@@ -383,14 +387,16 @@ def test_times_are_uniform_and_reach_the_network_with_the_conditions() -> None:
         return x
 
     x0, labels, image = torch.zeros(count, 1), torch.arange(count), torch.ones(count, 2)
-    objective = denoising_loss(schedule, "epsilon", note, LabelDropout(0.5, null=-1))
+    dropout = LabelDropout(0.5, null=-1)
+    objective = denoising_loss(schedule, "epsilon", note, dropout, time_shift=shift)
     objective(nn.Identity(), (x0, labels, image), torch.Generator().manual_seed(0))
     t, kept, same = told
     assert t.dtype == x0.dtype
     assert float(t.min()) >= 0
     assert float(t.max()) <= 999
-    quantiles = torch.quantile(t, torch.tensor([0.25, 0.5, 0.75])) / 999
-    torch.testing.assert_close(quantiles, torch.tensor([0.25, 0.5, 0.75]), rtol=0, atol=0.015)
+    even = torch.tensor([0.25, 0.5, 0.75])
+    quantiles = torch.quantile(t, even) / 999
+    torch.testing.assert_close(quantiles, shifted(even, shift), rtol=0, atol=0.015)
     assert torch.equal(kept, torch.where(kept == -1, -1, labels))
     assert bool((kept == -1).any())
     assert same is image
@@ -566,6 +572,10 @@ def test_other_impossible_requests_are_refused(tmp_path: Path) -> None:
     refused(
         lambda: denoising_loss(VPLinear(), "score", lambda model, x, t: x, weighting="snr"),  # type: ignore[arg-type]
         "weighting is 'snr'; it must be one of simple, sigma-squared, likelihood, or a function",
+    )
+    refused(
+        lambda: denoising_loss(VPLinear(), "score", lambda model, x, t: x, time_shift=0),
+        "time shift is 0; it must be positive",
     )
     config = dataclasses.replace(CONFIG, accumulation=3)
     refused(

@@ -51,8 +51,12 @@ def train_diffusion(
     *,
     encoder: str | None = None,
     dropout: ConditionDropout = DROPOUT,
+    time_shift: float = 1.0,
 ) -> Path:
     """Train on a file of latents, or go on; returns where the pipeline was written.
+
+    time_shift: how far training times are moved towards the noise, where it is decided how a flow
+        moves as a whole.
 
     Raises ValueError for latents that the autoencoder does not have, and for settings that are
     impossible or differ from those of the run that is there.
@@ -63,7 +67,8 @@ def train_diffusion(
     texts = TextEncoder.from_pretrained(encoder)
     if state.is_main_process:
         own = {"latents": _digest(latents), "text_encoder": texts.revision}
-        claim_folder(output, {**size._asdict(), **own, "dropout": asdict(dropout)})
+        how = {"dropout": asdict(dropout), "time_shift": time_shift}
+        claim_folder(output, {**size._asdict(), **own, **how})
     torch.manual_seed(config.seed)
     subject = subject_of(latents.flows[0])
     network = FlowTransformer(
@@ -82,7 +87,7 @@ def train_diffusion(
     average = train(
         network,
         CaseIndices(len(latents.values)),
-        flow_loss(material, settings_of(noise.config).schedule, dropout),
+        flow_loss(material, settings_of(noise.config).schedule, dropout, time_shift),
         config,
         output,
     )

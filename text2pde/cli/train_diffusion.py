@@ -7,6 +7,7 @@ from pathlib import Path
 
 from samplers.cli.arguments import Commands, add_command
 from samplers.cli.processes import is_main_process
+from samplers.cli.values import positive_number
 from text2pde.cli.training import add_training_arguments, named_endings, training_config
 from text2pde.diffusion.presets import PRESETS
 
@@ -48,6 +49,14 @@ def add_parser(commands: Commands) -> None:
     )
     group = parser.add_argument_group("training")
     add_training_arguments(group, 16, "windows")
+    group.add_argument(
+        "--time-shift",
+        type=positive_number,
+        default=1.0,
+        metavar="S",
+        help="above 1 trains more where there is much noise, which decides how a flow moves as a "
+        "whole [1]",
+    )
     parser.set_defaults(run=run)
 
 
@@ -64,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             PRESETS[arguments.preset],
             training_config(arguments),
             encoder=arguments.text_encoder,
+            time_shift=arguments.time_shift,
         )
     if is_main_process():
         print(f"a pipeline for `text2pde generate --checkpoint {path}`")

@@ -70,13 +70,17 @@ class Material(NamedTuple):
 
 
 def flow_loss(
-    material: Material, schedule: Schedule, dropout: ConditionDropout = DROPOUT
+    material: Material,
+    schedule: Schedule,
+    dropout: ConditionDropout = DROPOUT,
+    time_shift: float = 1.0,
 ) -> Objective:
     """Regression on the velocity ``v = alpha eps - sigma x_0``, on batches of places of windows.
 
-    Each time a window is met it comes with another of its captions.
+    Each time a window is met it comes with another of its captions. ``time_shift`` is that of
+    :func:`samplers.denoising.denoising_loss`.
     """
-    loss = denoising_loss(schedule, "v_prediction", _call)
+    loss = denoising_loss(schedule, "v_prediction", _call, time_shift=time_shift)
 
     def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
         windows = batch.cpu()
