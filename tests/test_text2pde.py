@@ -344,6 +344,7 @@ def test_a_pipeline_is_trained_and_used(
     assert "are of another autoencoder" in capsys.readouterr().err
     assert run([*words, "--preset", "base"]) == 2
     assert "holds a run with depth = 6" in capsys.readouterr().err
+    check_further_training(words, pipe, tmp_path, capsys)
     output = tmp_path / "out" / "flow.safetensors"
     draw = ["--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2, "--output", output]
     assert run(["generate", SENTENCE, *draw, "--animation", tmp_path / "flow.gif"]) == 0
@@ -358,6 +359,35 @@ def test_a_pipeline_is_trained_and_used(
     assert run(["infer", clips / "case-1.safetensors", "--frame", 2, *draw]) == 0
     assert "over 8 frames it is" in capsys.readouterr().out
     assert np.array_equal(load_clip(output).mesh.nodes, mesh().nodes)
+
+
+def check_further_training(
+    words: Sequence[object],
+    pipe: Text2PDEPipeline,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A training that starts at a pipeline begins with its weights and its encoder."""
+    on = [folder / "further" if word == folder / "run" else word for word in words]
+    at = on.index("--text-encoder")
+    further = [*on[:at], *on[at + 2 :], "--learning-rate", "1e-12"]
+    assert run([*further, "--start", folder / "run" / "pipeline"]) == 0
+    found = load_text2pde(folder / "further" / "pipeline", torch.device("cpu"))
+    for name, weights in pipe.transformer.state_dict().items():
+        torch.testing.assert_close(found.transformer.state_dict()[name], weights)
+    assert found.config.text_encoder == pipe.config.text_encoder
+    capsys.readouterr()
+    for change, why in (
+        ({"text_revision": "another"}, "another text encoder"),
+        ({"subject": "smoke"}, "draws smoke, and the latents are of cylinder"),
+    ):
+        changed = load_text2pde(folder / "run" / "pipeline", torch.device("cpu"))
+        changed.register_to_config(**change)
+        changed.save_pretrained(folder / "changed")
+        assert run([*further, "--start", folder / "changed"]) == 2
+        assert why in capsys.readouterr().err
+    assert run([*further, "--start", folder / "none"]) == 1
+    assert "There is no checkpoint at" in capsys.readouterr().err
 
 
 def test_what_draws_flows_goes_on_where_it_was_stopped(

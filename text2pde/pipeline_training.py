@@ -46,7 +46,7 @@ def train_diffusion(
     latents_path: Path,
     autoencoder_path: Path,
     output: Path,
-    size: Size,
+    start: Size | Text2PDEPipeline,
     config: TrainingConfig,
     *,
     encoder: str | None = None,
@@ -55,28 +55,31 @@ def train_diffusion(
 ) -> Path:
     """Train on a file of latents, or go on; returns where the pipeline was written.
 
+    start: of what size a new transformer is, or the pipeline whose transformer is trained further.
+    encoder: of sentences; that of the pipeline, or the default, if None.
     time_shift: how far training times are moved towards the noise, where it is decided how a flow
         moves as a whole.
 
-    Raises ValueError for latents that the autoencoder does not have, and for settings that are
-    impossible or differ from those of the run that is there.
+    Raises ValueError for latents that the autoencoder does not have, a pipeline that does not
+    know such latents or sentences, and for settings that are impossible or differ from those of
+    the run that is there.
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     latents, autoencoder = load_latents(latents_path), load_autoencoder(autoencoder_path)
     _check(latents, autoencoder)
+    if encoder is None and isinstance(start, Text2PDEPipeline):
+        encoder = start.config.text_encoder
     texts = TextEncoder.from_pretrained(encoder)
+    torch.manual_seed(config.seed)
+    if isinstance(start, Text2PDEPipeline):
+        _check_start(start, latents, texts)
+        network, begun = start.transformer, {"start": digest(start.transformer.state_dict())[:16]}
+    else:
+        network, begun = _network(start, latents, texts), start._asdict()
     if state.is_main_process:
         own = {"latents": _digest(latents), "text_encoder": texts.revision}
         how = {"dropout": asdict(dropout), "time_shift": time_shift}
-        claim_folder(output, {**size._asdict(), **own, **how})
-    torch.manual_seed(config.seed)
-    subject = subject_of(latents.flows[0])
-    network = FlowTransformer(
-        SUBJECTS[subject].ranges,
-        **size._asdict(),
-        channels=latents.values.shape[1],
-        text_width=texts.width,
-    )
+        claim_folder(output, {**begun, **own, **how})
     network.latent_mean.copy_(latents.scales.mean)
     network.latent_std.copy_(latents.scales.std)
     noise = scheduler()
@@ -98,7 +101,7 @@ def train_diffusion(
         noise,
         latents.values.shape[2] * 2**autoencoder.config.halvings,
         latents.interval,
-        subject,
+        subject_of(latents.flows[0]),
         texts.name,
         texts.revision,
     )
@@ -116,6 +119,33 @@ def captions(flows: Sequence[Scene]) -> list[str]:
         for number, flow in enumerate(flows)
         for words in range(CAPTIONS)
     ]
+
+
+def _network(size: Size, latents: Latents, texts: TextEncoder) -> FlowTransformer:
+    """A new one for such latents and sentences."""
+    found: FlowTransformer = FlowTransformer(
+        SUBJECTS[subject_of(latents.flows[0])].ranges,
+        **size._asdict(),
+        channels=latents.values.shape[1],
+        text_width=texts.width,
+    )
+    return found
+
+
+def _check_start(pipe: Text2PDEPipeline, latents: Latents, texts: TextEncoder) -> None:
+    subject = subject_of(latents.flows[0])
+    if pipe.config.subject != subject:
+        raise ValueError(
+            f"The model to go on from draws {pipe.config.subject}, and the latents are of "
+            f"{subject}; they must agree."
+        )
+    if latents.encoder != digest(pipe.autoencoder.state_dict()):
+        raise ValueError(
+            "The model to go on from has another autoencoder than the latents; encode the clips "
+            "by its own."
+        )
+    if texts.revision != pipe.config.text_revision:
+        raise ValueError("The model to go on from was trained with another text encoder; take it.")
 
 
 def _check(latents: Latents, autoencoder: MeshAutoencoder) -> None:
