@@ -174,8 +174,8 @@ def summary(bench: Bench) -> str:
     """Ten calls beside the best of a hundred in decibels, by degradation."""
     rows = []
     for task in bench.pipe.config.tasks:
-        tens = {name: bench.cell(task, method, 10) for name, method in METHODS.items()}
-        hundreds = {name: bench.cell(task, method, 100) for name, method in METHODS.items()}
+        tens = {f"`{method}`": bench.cell(task, method, 10) for method in METHODS.values()}
+        hundreds = {f"`{method}`": bench.cell(task, method, 100) for method in METHODS.values()}
         best = max(hundreds, key=lambda name: hundreds[name]["psnr"])
         reached = [name for name in tens if keeps_up(tens[name], hundreds[best])]
         before = bench.before(task)
