@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from samplers.checkpoint import LoadOptions, load_restoration
 from samplers.cli.images import picture_paths, read_any
+from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.files import replacing
 from samplers.pictures import Cell, table, to_images
 from samplers.restoration import degrade
@@ -28,9 +29,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "assets" / "restore")
     parser.add_argument("--photographs", type=Path, default=Path("data/photographs"))
     parser.add_argument("--output", type=Path, default=ROOT / "assets/pictures/restored.jpg")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--sampler", default="mr-sde-d-1")
+    parser.add_argument("--steps", type=int, default=5)
     arguments = parser.parse_args()
     pipe = load_restoration(arguments.checkpoint, LoadOptions())
+    pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler=arguments.sampler)
     images = [read_any(path) for path in picture_paths([arguments.photographs])]
     rows = []
     for task in tqdm(pipe.config.tasks, "degradations"):
@@ -41,7 +44,8 @@ def main() -> None:
             ]
         rows += [(task, [cell(mu) for mu in given]), ("restored", [cell(x) for x in found])]
     rows.append(("original", [cell(image) for image in images]))
-    picture = table(f"restored in {arguments.steps} network calls", [""] * len(images), rows)
+    how = f"restored by {arguments.sampler} in {arguments.steps} network calls"
+    picture = table(how, [""] * len(images), rows)
     with replacing(arguments.output) as part:
         picture.save(part, format="JPEG", quality=90)
     print(arguments.output)
