@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.digits import ROOT, Kept
 from benchmarks.report import FOLDER, table, write
+from samplers.cli.output import spread_out
 from samplers.pictures import curve, write_png
 from samplers.training import TrainingConfig
 from text2pde.autoencoder.clips import clip_paths
 from text2pde.cli import main as text2pde
 from text2pde.diffusion.presets import Size
-from text2pde.evaluation.frames import evaluate_frames, first_frames_of
+from text2pde.evaluation.frames import cut, evaluate_frames, first_frames_of
 from text2pde.evaluation.reconstruction import evaluate_reconstruction
 from text2pde.evaluation.sentences import captions_of
 from text2pde.evaluation.smoke import evaluate_smoke
 from text2pde.flows.clip import Clip, load_clip
+from text2pde.pictures import frames
 from text2pde.pipeline import load_text2pde
 from text2pde.pipeline_training import train_diffusion
 
@@ -37,6 +40,8 @@ LATENTS = RUNS / "smoke-latents.safetensors"
 SIZES = {"64 x 4": Size(64, 4, 2), "128 x 6": Size(128, 6, 4), "192 x 6": Size(192, 6, 6)}
 """By width and depth."""
 CASES, TESTED, STEPS = 400, 32, 1000
+EXAMPLE, SHOWN, PICTURE = 3, 6, 160
+"""A held-out plume, how many of its frames are shown, and their width in pixels."""
 
 
 def command(*words: object) -> None:
@@ -63,10 +68,8 @@ def measure(size: Size, training: Sequence[Clip], held_out: Sequence[Clip]) -> d
         steps=STEPS, batch_size=16, learning_rate=1e-3, warmup=100, checkpoint_every=100,
         log_every=10,
     )  # fmt: skip
-    folder = RUNS / f"smoke-{size.width}x{size.depth}"
-    pipe = load_text2pde(
-        train_diffusion(LATENTS, AUTOENCODER, folder, size, config), torch.device("cpu")
-    )
+    path = train_diffusion(LATENTS, AUTOENCODER, folder(size), size, config)
+    pipe = load_text2pde(path, torch.device("cpu"))
     seeds, numbers = range(len(held_out)), pipe.transformer.scaled
     with torch.no_grad():
         asked = pipe.draw(captions_of(held_out), seeds)
@@ -80,6 +83,25 @@ def measure(size: Size, training: Sequence[Clip], held_out: Sequence[Clip]) -> d
         "interpolated": coded.interpolated.overall,
         "compression": coded.compression,
     }
+
+
+def folder(size: Size) -> Path:
+    return RUNS / f"smoke-{size.width}x{size.depth}"
+
+
+def picture(solved: Clip) -> Image.Image:
+    """A plume as it was solved, above what the largest model draws of a sentence about it."""
+    pipe = load_text2pde(folder(list(SIZES.values())[-1]) / "pipeline", torch.device("cpu"))
+    with torch.no_grad():
+        (drawn,) = pipe.draw(captions_of([solved]), [0])
+    clips = [cut(solved, len(drawn.times)), drawn]
+    rows = [spread_out(frames(clip, PICTURE), SHOWN) for clip in clips]
+    side = PICTURE + 4
+    sheet = Image.new("RGB", (SHOWN * side - 4, len(rows) * side - 4), "white")
+    for row, pictures in enumerate(rows):
+        for column, frame in enumerate(pictures):
+            sheet.paste(frame.convert("RGB"), (column * side, row * side))
+    return sheet
 
 
 def read(folder: Path) -> list[Clip]:
@@ -115,6 +137,7 @@ def main() -> None:
         ROOT / "assets" / "pictures" / "smoke-sizes.png",
         {},
     )
+    write_png(picture(held_out[EXAMPLE]), ROOT / "assets" / "pictures" / "smoke.png", {})
     path = write(
         "smoke_sizes",
         "Smoke, by the size of the model",
@@ -129,6 +152,8 @@ def main() -> None:
             rows,
         ),
         "![The error by the number of weights](../../assets/pictures/smoke-sizes.png)",
+        f"![A plume, solved and drawn](../../assets/pictures/smoke.png)\n\n*Solved, and below it "
+        f"what the largest of them draws of “{captions_of([held_out[EXAMPLE]])[0].sentence}”*",
         "Written by `python -m benchmarks.smoke_sizes`.",
     )  # fmt: skip
     print(path.read_text())
