@@ -482,7 +482,7 @@ def test_wrong_requests_end_in_one_sentence(
         (["generate", "Water flows", *draw], "states no size of the cylinder"),
         (["generate", "radius 5 cm", *draw], "neither a Reynolds number nor a speed"),
         (["generate", "radius 5 cm, Re = 900", *draw], "trained from 40 to 160"),
-        (["generate", SENTENCE, *draw[:2], "--output", "a.mp4"], "it can be a clip"),
+        (["generate", SENTENCE, *draw[:2], "--output", "a.avi"], "it can be a clip"),
         (["generate", SENTENCE, *draw, "--mesh", tmp_path / "other.msh"], "leave the mesh out"),
         (["generate", SENTENCE, *draw, "--mesh", tmp_path / "solid.vtu"], "the kind tetra"),
         (["generate", SENTENCE, *draw, "--mesh", tmp_path / "bent.vtu"], "not lie in the plane"),

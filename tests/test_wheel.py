@@ -131,7 +131,7 @@ def test_command_and_entry_point(environment: Path, elsewhere: Path) -> None:
 def test_imports_are_declared() -> None:
     """Whatever the packages import is a dependency, or comes with an extra."""
     extras = PROJECT["optional-dependencies"]
-    offered = [extras[name] for name in ("text", "lora", "transport", "pde")]
+    offered = [extras[name] for name in ("text", "lora", "transport", "pde", "film")]
     lines = [line for lines in (PROJECT["dependencies"], *offered) for line in lines]
     declared = {_project_name(line) for line in lines}
     owners = packages_distributions()
