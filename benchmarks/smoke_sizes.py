@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks.digits import ROOT, Kept
 from benchmarks.report import FOLDER, table, write
 from samplers.cli.output import spread_out
-from samplers.pictures import curve, write_png
+from samplers.pictures import curve, sheet, write_png
 from samplers.training import TrainingConfig
 from text2pde.autoencoder.clips import clip_paths
 from text2pde.cli import main as text2pde
@@ -68,7 +68,7 @@ def measure(size: Size, training: Sequence[Clip], held_out: Sequence[Clip]) -> d
         steps=STEPS, batch_size=16, learning_rate=1e-3, warmup=100, checkpoint_every=100,
         log_every=10,
     )  # fmt: skip
-    path = train_diffusion(LATENTS, AUTOENCODER, folder(size), size, config)
+    path = train_diffusion(LATENTS, AUTOENCODER, run_of(size), size, config)
     pipe = load_text2pde(path, torch.device("cpu"))
     seeds, numbers = range(len(held_out)), pipe.transformer.scaled
     with torch.no_grad():
@@ -85,23 +85,17 @@ def measure(size: Size, training: Sequence[Clip], held_out: Sequence[Clip]) -> d
     }
 
 
-def folder(size: Size) -> Path:
+def run_of(size: Size) -> Path:
     return RUNS / f"smoke-{size.width}x{size.depth}"
 
 
 def picture(solved: Clip) -> Image.Image:
     """A plume as it was solved, above what the largest model draws of a sentence about it."""
-    pipe = load_text2pde(folder(list(SIZES.values())[-1]) / "pipeline", torch.device("cpu"))
+    pipe = load_text2pde(run_of(list(SIZES.values())[-1]) / "pipeline", torch.device("cpu"))
     with torch.no_grad():
         (drawn,) = pipe.draw(captions_of([solved]), [0])
     clips = [cut(solved, len(drawn.times)), drawn]
-    rows = [spread_out(frames(clip, PICTURE), SHOWN) for clip in clips]
-    side = PICTURE + 4
-    sheet = Image.new("RGB", (SHOWN * side - 4, len(rows) * side - 4), "white")
-    for row, pictures in enumerate(rows):
-        for column, frame in enumerate(pictures):
-            sheet.paste(frame.convert("RGB"), (column * side, row * side))
-    return sheet
+    return sheet([f for clip in clips for f in spread_out(frames(clip, PICTURE), SHOWN)], SHOWN)
 
 
 def read(folder: Path) -> list[Clip]:

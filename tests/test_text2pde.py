@@ -378,7 +378,7 @@ def check_further_training(
     assert found.config.text_encoder == pipe.config.text_encoder
     capsys.readouterr()
     for change, why in (
-        ({"text_revision": "another"}, "another text encoder"),
+        ({"text_revision": "another"}, "from was trained with another one"),
         ({"subject": "smoke"}, "draws smoke, and the latents are of cylinder"),
     ):
         changed = load_text2pde(folder / "run" / "pipeline", torch.device("cpu"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -71,11 +72,7 @@ def train_diffusion(
         encoder = start.config.text_encoder
     texts = TextEncoder.from_pretrained(encoder)
     torch.manual_seed(config.seed)
-    if isinstance(start, Text2PDEPipeline):
-        _check_start(start, latents, texts)
-        network, begun = start.transformer, {"start": digest(start.transformer.state_dict())[:16]}
-    else:
-        network, begun = _network(start, latents, texts), start._asdict()
+    network, begun = _begun(start, latents, texts)
     if state.is_main_process:
         own = {"latents": _digest(latents), "text_encoder": texts.revision}
         how = {"dropout": asdict(dropout), "time_shift": time_shift}
@@ -121,15 +118,20 @@ def captions(flows: Sequence[Scene]) -> list[str]:
     ]
 
 
-def _network(size: Size, latents: Latents, texts: TextEncoder) -> FlowTransformer:
-    """A new one for such latents and sentences."""
-    found: FlowTransformer = FlowTransformer(
+def _begun(
+    start: Size | Text2PDEPipeline, latents: Latents, texts: TextEncoder
+) -> tuple[FlowTransformer, dict[str, Any]]:
+    """The network before training, and how its run is known."""
+    if isinstance(start, Text2PDEPipeline):
+        _check_start(start, latents, texts)
+        return start.transformer, {"start": digest(start.transformer.state_dict())[:16]}
+    network = FlowTransformer(
         SUBJECTS[subject_of(latents.flows[0])].ranges,
-        **size._asdict(),
+        **start._asdict(),
         channels=latents.values.shape[1],
         text_width=texts.width,
     )
-    return found
+    return network, start._asdict()
 
 
 def _check_start(pipe: Text2PDEPipeline, latents: Latents, texts: TextEncoder) -> None:
@@ -145,7 +147,11 @@ def _check_start(pipe: Text2PDEPipeline, latents: Latents, texts: TextEncoder) -
             "by its own."
         )
     if texts.revision != pipe.config.text_revision:
-        raise ValueError("The model to go on from was trained with another text encoder; take it.")
+        own = pipe.config.text_encoder or "that of the extra text"
+        raise ValueError(
+            f"The text encoder is {texts.name or 'that of the extra text'}, and the model to go on "
+            f"from was trained with another one; leave it out, for {own}."
+        )
 
 
 def _check(latents: Latents, autoencoder: MeshAutoencoder) -> None:

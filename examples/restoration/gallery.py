@@ -2,7 +2,8 @@
 
     python examples/restoration/gallery.py --photographs data/photographs
 
-It is what `samplers restore CHECKPOINT PHOTOGRAPHS --degrade NAME` makes of each degradation.
+It is what `samplers restore CHECKPOINT PHOTOGRAPHS --degrade NAME --sampler mr-sde-d-1 --steps 5`
+makes of each degradation.
 """
 
 from __future__ import annotations

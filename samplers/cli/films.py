@@ -23,10 +23,14 @@ _QUALITY = "18"
 
 
 def is_film(path: Path) -> bool:
-    """Whether a file of this name is a film; ValueError if the package that it needs is missing."""
+    """Whether a file of this name is a film."""
+    return path.suffix.lower() in FILMS
+
+
+def check_film(path: Path) -> None:
+    """Raise ValueError if the package is missing that a film of this name needs."""
     if path.suffix.lower() == MP4:
         _require_av()
-    return path.suffix.lower() in FILMS
 
 
 def write_film(frames: Sequence[Image.Image], path: Path) -> None:

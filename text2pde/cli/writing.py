@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samplers.cli.films import FILMS, is_film, write_film
+from samplers.cli.films import FILMS, check_film, write_film
 from samplers.cli.output import refuse_folder, spread_out
 from samplers.pictures import write_png
 from text2pde.flows.clip import SUFFIX, Clip, save_clip
@@ -29,7 +29,7 @@ def check_output(path: Path) -> None:
         known = ", ".join(f"{what} (NAME{suffix})" for suffix, what in FORMATS.items())
         raise ValueError(f"The output is {path}; it can be {known}.")
     refuse_folder(path)
-    is_film(path)
+    check_film(path)
     if suffix == VTK:
         require_meshio()
 

@@ -108,14 +108,15 @@ def evaluate_sentences(
         _errors(found[1:] + found[:1], solved),
         _errors(known, solved),
         _errors(rescaled, solved),
-        _ranks(swept),
+        ranks(swept),
         float(np.median([one.slip for one in found])),
         float(np.median([one.divergence for one in found])),
         float(np.median([one.divergence for one in solved])),
     )
 
 
-def _ranks(swept: Sequence[Clip]) -> Ranks:
+def ranks(swept: Sequence[Clip]) -> Ranks:
+    """Of flows that were made for :func:`sweep_of` a clip."""
     found = [(statistics(clip), clip.flow.clock) for clip in swept]
     rising = [
         [one.frequency * clock for one, clock in found],

@@ -19,7 +19,7 @@ from samplers.cli.arguments import NUM_IMAGES
 from samplers.cli.choices import chosen_labels, chosen_seeds
 from samplers.cli.drawing import Cost, Drawing, Drawn, check_drawing, choose_drawing
 from samplers.cli.failure import Failure, named_failures, smaller_batches
-from samplers.cli.films import FILMS, is_film, write_film
+from samplers.cli.films import FILMS, check_film, is_film, write_film
 from samplers.cli.images import SHEET
 from samplers.cli.opening import open_checkpoint
 from samplers.cli.output import (
@@ -291,11 +291,14 @@ def _draw_trajectory(job: Job) -> None:
 
 
 def _check_name(trajectory: Path | None) -> None:
-    if trajectory is None or is_film(trajectory) or trajectory.suffix.lower() == ".png":
+    if trajectory is None:
         return
-    raise ValueError(
-        f"The trajectory is {trajectory}; name it {' or '.join(FILMS)} (a film) or .png (a strip)."
-    )
+    if not is_film(trajectory) and trajectory.suffix.lower() != ".png":
+        raise ValueError(
+            f"The trajectory is {trajectory}; name it {' or '.join(FILMS)} (a film) or .png (a "
+            "strip)."
+        )
+    check_film(trajectory)
 
 
 def _check_trajectory(job: Job) -> None:
