@@ -92,7 +92,7 @@ def cost(pipe: Text2PDEPipeline) -> dict[str, float]:
     return found
 
 
-def _digest() -> str:
+def weights_digest() -> str:
     """Of the weights."""
     found = hashlib.sha256()
     for path in sorted(CHECKPOINT.rglob("*.safetensors")):
@@ -103,7 +103,7 @@ def _digest() -> str:
 def main() -> None:
     torch.set_num_threads(1)
     pipe = load_text2pde(CHECKPOINT, torch.device("cpu"))
-    kept = Kept(KEPT, _digest())
+    kept = Kept(KEPT, weights_digest())
     rows = []
     for sampler, steps in tqdm(SAMPLERS, "samplers"):
         found = kept.get(f"{sampler} {steps}", partial(moves, pipe, sampler, steps))

@@ -31,8 +31,8 @@ from diffusers.modular_pipelines.stable_diffusion_xl.denoise import StableDiffus
 from torch import Tensor
 
 from samplers.adaptive import sample_adaptive
-from samplers.diffusers_config import SchedulerSettings
 from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.integrate import DEFAULT, Adaptive
 from samplers.schedule import Point
 

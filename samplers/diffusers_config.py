@@ -9,20 +9,17 @@ its classes, which hold the defaults of missing keys.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, cast
 
 import diffusers
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from samplers.grid import Final, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.mean_reverting import MeanReverting
 from samplers.prediction import (
     Correction,
@@ -33,8 +30,6 @@ from samplers.prediction import (
     dynamic_threshold,
 )
 from samplers.schedule import EDM, EDMPreconditioned, FlowMatching, Schedule, VPDiscrete
-
-Numbers = Sequence[float] | NDArray[Any] | Tensor
 
 ScheduleKind = Literal["vp", "flow", "edm", "ve", "mean-reverting"]
 
@@ -115,130 +110,6 @@ DEFAULTS: dict[str, Any] = {
     "eps": 0.005,
     "convention": "ir-sde",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class SchedulerSettings:
-    """What a scheduler config says of a network.
-
-    schedule: its noise schedule, in the coordinates that the network is given.
-    prediction: what it returns.
-    time_scale: it is told ``time_scale * t``, t being the schedule's time.
-    correction: clipping or thresholding of the predicted x_0, or None.
-    spacing, offset, sigma_min, sigma_max, final: the grid that the config asks for.
-    dynamic_shift: from mu to the flow shift that depends on the image size, or None.
-    shift_terminal: where the last positive time of a flow grid is stretched to, or None.
-    """
-
-    schedule: Schedule
-    prediction: Prediction
-    time_scale: float
-    correction: Correction | None
-    spacing: str
-    offset: int
-    sigma_min: float | None
-    sigma_max: float | None
-    final: Final
-    dynamic_shift: Callable[[float], float] | None
-    shift_terminal: float | None
-
-    def grid(
-        self,
-        steps: int,
-        spacing: Spacing | None = None,
-        *,
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
-    ) -> Grid:
-        """The config's grid of ``steps`` steps, with what is given here put in its place.
-
-        A flow model's own spacing is even times 1, (n-1)/n, …, 1/n before the shift.
-        """
-        low = self.sigma_min if sigma_min is None else sigma_min
-        high = self.sigma_max if sigma_max is None else sigma_max
-        if self._plain_flow(spacing, low, high) and steps >= 1:
-            return self.grid_from_sigmas(torch.linspace(1, 1 / steps, steps, dtype=torch.float64))
-        return make_grid(
-            self.schedule,
-            steps,
-            cast(Spacing, spacing or self.spacing),
-            sigma_min=low,
-            sigma_max=high,
-            final=self.final,
-            offset=self.offset,
-        )
-
-    def _plain_flow(self, spacing: str | None, low: float | None, high: float | None) -> bool:
-        default = spacing is None and self.spacing == "trailing" and self.final == "zero"
-        return isinstance(self.schedule, FlowMatching) and default and low is None and high is None
-
-    def grid_from_timesteps(self, timesteps: Numbers) -> Grid:
-        """A grid through the times that the network is told, noisiest first.
-
-        Raises ValueError outside of the trained range.
-        """
-        told = torch.as_tensor(timesteps, dtype=torch.float64).cpu()
-        times = told / self.time_scale
-        lowest = min(self.schedule.t_min, 0.0)
-        if bool((times > self.schedule.t_max + 1e-6).any()) or bool((times < lowest).any()):
-            raise ValueError(
-                f"The timesteps run from {float(told.max()):.6g} to {float(told.min()):.6g}; this "
-                f"network was trained from {self.time_scale * self.schedule.t_max:.6g} to "
-                f"{self.time_scale * lowest:.6g}."
-            )
-        return grid_from_times(self.schedule, times, self.final)
-
-    def grid_from_sigmas(self, sigmas: Numbers) -> Grid:
-        """A grid through given noise levels, noisiest first; a 0 at the end is optional.
-
-        Those of a flow model are its times before the shift, as Flux's pipeline passes them; on
-        every other schedule they are sigma / alpha. Without a 0 at the end the grid is closed as
-        the config's ``final_sigmas_type`` says.
-        """
-        levels = torch.as_tensor(sigmas, dtype=torch.float64).cpu()
-        closed = levels.ndim == 1 and len(levels) > 0 and bool(levels[-1] == 0)
-        if isinstance(self.schedule, FlowMatching):
-            times = self._shifted(levels[:-1] if closed else levels)
-            return grid_from_times(self.schedule, times, "zero" if closed else self.final)
-        noisiest = float(self.schedule.noisiest.rho)
-        if bool((levels > noisiest * (1 + 1e-3)).any()):
-            raise ValueError(
-                f"The noise levels begin at {float(levels.max()):.6g}; sigma/alpha of this network "
-                f"goes up to {noisiest:.6g}."
-            )
-        if not closed and self.final == "zero":
-            levels = torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
-        return grid_from_sigmas(self.schedule, levels)
-
-    def _shifted(self, u: Tensor) -> Tensor:
-        assert isinstance(self.schedule, FlowMatching)
-        if bool((u > 1 + 1e-6).any()) or bool((u <= 0).any()):
-            raise ValueError(
-                f"The sigmas of a flow model run from {float(u.max()):.6g} to "
-                f"{float(u.min()):.6g}; they must lie in (0, 1]."
-            )
-        shift = self.schedule.shift
-        t = shift * u / (1 + (shift - 1) * u)
-        if self.shift_terminal is None:
-            return t
-        return 1 - (1 - t) * (1 - self.shift_terminal) / (1 - t[-1])
-
-    def shifted_by(self, mu: float | None) -> SchedulerSettings:
-        """The settings for one image size, whose ``mu`` the pipeline computes.
-
-        Without dynamic shifting mu is not read, as in diffusers. Raises ValueError if a schedule
-        that needs mu gets none.
-        """
-        if self.dynamic_shift is None:
-            return self
-        if mu is None:
-            raise ValueError(
-                "This config has use_dynamic_shifting=True, so its shift depends on the image "
-                "size; pass mu to set_timesteps."
-            )
-        assert isinstance(self.schedule, FlowMatching)
-        shifted = dataclasses.replace(self.schedule, shift=self.dynamic_shift(mu))
-        return dataclasses.replace(self, schedule=shifted)
 
 
 def read_config(config: Mapping[str, Any]) -> SchedulerSettings:

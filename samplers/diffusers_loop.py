@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from samplers.diffusers_config import DEFAULTS, SchedulerSettings, read_keys
+from samplers.diffusers_config import DEFAULTS, read_keys
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.grid import Grid
 from samplers.sample import build_tableau
 from samplers.tableau import Tableau

@@ -17,9 +17,9 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from samplers.diffusers_config import SchedulerSettings
 from samplers.diffusers_loop import grid_of, settings_of, tableau_of
 from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.mean_reverting import MeanReverting
 from samplers.noise import initial_noise
 from samplers.pictures import levels_of, to_images, values_of

@@ -29,15 +29,14 @@ from samplers.diffusers_config import (
     DEFAULTS,
     KNOWN_CLASSES,
     OWN_CLASS,
-    Numbers,
     ScheduleKind,
-    SchedulerSettings,
     class_name,
     complete,
     read_keys,
     schedule_kind,
 )
 from samplers.diffusers_run import Generators, Run, sample_seeds
+from samplers.diffusers_settings import Numbers, SchedulerSettings
 from samplers.grid import Grid, Spacing
 from samplers.registry import Sampler, get_sampler
 from samplers.schedule import FlowMatching, Point, VarianceExploding, VPDiscrete

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from samplers.adaptive import AdaptiveResult, sample_adaptive
 from samplers.diffusers_blocks import Drawn, Loop, Task, adaptive_loop, with_loop
-from samplers.diffusers_config import SchedulerSettings
 from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.integrate import Adaptive
 from samplers.sample import sample
 from tests import tiny_pipelines

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from samplers import list_samplers
-from samplers.diffusers_config import SchedulerSettings, read_config
+from samplers.diffusers_config import read_config
 from samplers.diffusers_run import sample_seeds
 from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.grid import Grid, Spacing
 from samplers.noise import RowNoise
 from samplers.registry import get_sampler

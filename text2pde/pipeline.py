@@ -21,9 +21,9 @@ from torch import Tensor
 from samplers.checkpoint import CheckpointError
 from samplers.checkpoint.folder import read_index
 from samplers.checkpoint.loading import loading
-from samplers.diffusers_config import SchedulerSettings
 from samplers.diffusers_loop import grid_of, settings_of, tableau_of
 from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.grid import Grid
 from samplers.noise import initial_noise
 from samplers.prediction import classifier_free_guidance

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.diffusers_config import SchedulerSettings
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.grid import Final, Grid, Spacing
 from samplers.registry import get_sampler
 from samplers.solve import NoiseKind, make_noise

@@ -12,7 +12,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from samplers.checkpoint.base import CheckpointError
-from samplers.diffusers_config import SchedulerSettings, read_config
+from samplers.diffusers_config import read_config
+from samplers.diffusers_settings import SchedulerSettings
 
 INDEX = "model_index.json"
 NULL_LABEL = "_null_label"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import INDEX, NULL_LABEL, Folder
 from samplers.checkpoint.loading import load_component
-from samplers.diffusers_config import SchedulerSettings
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.grid import default_spacing
 from samplers.inverse_problems import (
     Guidance,

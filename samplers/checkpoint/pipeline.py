@@ -15,8 +15,8 @@ from torch import Tensor
 from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import Folder, is_pickle
 from samplers.checkpoint.loading import loading
-from samplers.diffusers_config import SchedulerSettings
 from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.diffusers_settings import SchedulerSettings
 from samplers.registry import get_sampler
 from samplers.sample import NotFiniteError
 
