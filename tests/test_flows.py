@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from text2pde.channel import Channel, Flow
 from text2pde.cli import main
-from text2pde.flows.clip import Clip, load_clip, save_clip
+from text2pde.flows.clip import Clip, load_clip, mirrored, save_clip
 from text2pde.flows.cylinder import Family, draw, draw_held_out
 from text2pde.flows.generate import Outcome, Workers, channel_maker, generate
 from text2pde.flows.simulate import Recording, continued, frames_of, simulate
 from text2pde.flows.statistics import relative_error
-from text2pde.mesh import Kind
+from text2pde.mesh import Kind, check_mesh
 from text2pde.solver import navier_stokes
 from text2pde.solver.meshing import Sizes
 from text2pde.solver.navier_stokes import DivergedError, discretise
@@ -75,6 +75,18 @@ def test_impossible_families_are_refused() -> None:
 
 
 # ----------------------------------------------------------------------------------- simulation
+
+
+def test_the_mirror_image_of_a_flow_goes_on_as_the_flow_does() -> None:
+    clip = short_clip()
+    image = mirrored(clip)
+    check_mesh(image.mesh)
+    assert isinstance(image.flow, Flow)
+    assert image.flow.channel.y == pytest.approx(0.41 - FLOW.channel.y)
+    np.testing.assert_array_equal(image.flow.kinds(image.mesh.nodes), clip.mesh.kinds)
+    found, expected = continued(image, 0, 3), mirrored(continued(clip, 0, 3))
+    np.testing.assert_allclose(found.fields, expected.fields, atol=1e-5)
+    np.testing.assert_allclose(mirrored(image).fields, clip.fields)
 
 
 def test_a_clip_holds_what_flows() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import meshio
@@ -13,7 +14,7 @@ from tests.tiny_flows import write_text_encoder
 from text2pde.captions.plume import plume_caption, plume_of
 from text2pde.cli import main
 from text2pde.evaluation.smoke import evaluate_smoke
-from text2pde.flows.clip import Clip, load_clip, save_clip
+from text2pde.flows.clip import Clip, load_clip, mirrored, save_clip
 from text2pde.flows.smoke import (
     SmokeFamily,
     SmokeRecording,
@@ -52,6 +53,18 @@ def test_a_plume_in_the_middle_rises_as_its_mirror_image_does() -> None:
     last = after(PLUME, 32, 8.0)
     np.testing.assert_allclose(last.density, last.density[:, ::-1], atol=1e-10)
     np.testing.assert_allclose(last.u, -last.u[:, ::-1], atol=1e-10)
+
+
+def test_the_mirror_image_of_a_plume_is_a_plume() -> None:
+    plume = replace(PLUME, x=12.0)
+    found, expected = (
+        mirrored(simulate_smoke(plume, SHORT)),
+        simulate_smoke(plume.mirrored(), SHORT),
+    )
+    assert found.flow == expected.flow
+    assert sorted(map(tuple, found.mesh.nodes)) == sorted(map(tuple, expected.mesh.nodes))
+    order, own = (np.lexsort(clip.mesh.nodes.T) for clip in (found, expected))
+    np.testing.assert_allclose(found.fields[:, order], expected.fields[:, own], atol=1e-4)
 
 
 def test_smoke_rises_as_fast_as_it_moves() -> None:

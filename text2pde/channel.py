@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +105,9 @@ class Flow:
     speed: float
     viscosity: float = 1e-3
 
+    across: ClassVar[int] = 1
+    """The axis along which a mirror image is as much a flow."""
+
     def __post_init__(self) -> None:
         for name in ("speed", "viscosity"):
             if not 0 < getattr(self, name) < np.inf:
@@ -124,6 +127,11 @@ class Flow:
     def snapped(self, nodes: Numbers) -> Numbers:
         """Nodes of a file, see :meth:`Channel.snapped`."""
         return self.channel.snapped(nodes)
+
+    def mirrored(self) -> Flow:
+        """The flow upside down."""
+        channel = replace(self.channel, y=self.channel.height - self.channel.y)
+        return replace(self, channel=channel)
 
     @property
     def size(self) -> tuple[float, float]:

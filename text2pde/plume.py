@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,6 +28,9 @@ class Plume:
     buoyancy: float
     viscosity: float = 0.01
     side: float = 32.0
+
+    across: ClassVar[int] = 0
+    """The axis along which a mirror image is as much a plume."""
 
     def __post_init__(self) -> None:
         for name in ("radius", "buoyancy", "viscosity", "side"):
@@ -53,6 +57,10 @@ class Plume:
         for wall in (0.0, self.side):
             found[np.abs(found - wall) < 1e-3 * self.side] = wall
         return found
+
+    def mirrored(self) -> Plume:
+        """The plume with left and right exchanged."""
+        return replace(self, x=self.side - self.x)
 
     @property
     def size(self) -> tuple[float, float]:

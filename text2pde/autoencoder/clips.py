@@ -6,7 +6,7 @@ and pressures by its square, so that the model sees only the Reynolds number and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,14 +65,23 @@ def prepare_clip(clip: Clip, grid: LatentGrid, radius: float) -> Prepared:
     return Prepared(clip.flow, fields, mesh, areas, clip.interval)
 
 
+def as_it_is(clip: Clip) -> Clip:
+    return clip
+
+
 def read_clips(
     paths: Sequence[Path],
     grid: LatentGrid,
     radius: float,
     tick: Callable[[], object] = lambda: None,
+    change: Callable[[Clip], Clip] = as_it_is,
 ) -> list[Prepared]:
-    """The clips of files; ValueError if one can't be used."""
-    return list(_prepared(paths, grid, radius, tick))
+    """The clips of files, or what ``change`` makes of them; ValueError if one can't be used."""
+    found = []
+    for path in paths:
+        found.append(prepare_clip(change(load_clip(path)), grid, radius))
+        tick()
+    return found
 
 
 def clip_paths(folder: Path) -> list[Path]:
@@ -81,11 +90,3 @@ def clip_paths(folder: Path) -> list[Path]:
     if not paths:
         raise ValueError(f"There are no clips in {folder}; make some by `text2pde simulate`.")
     return paths
-
-
-def _prepared(
-    paths: Iterable[Path], grid: LatentGrid, radius: float, tick: Callable[[], object]
-) -> Iterable[Prepared]:
-    for path in paths:
-        yield prepare_clip(load_clip(path), grid, radius)
-        tick()

@@ -49,6 +49,17 @@ class Clip(NamedTuple):
         )
 
 
+def mirrored(clip: Clip) -> Clip:
+    """The mirror image, which the same equations have: see ``across`` of the scene."""
+    axis = clip.flow.across
+    nodes, fields = clip.mesh.nodes.copy(), clip.fields.copy()
+    nodes[:, axis] = clip.flow.size[axis] - nodes[:, axis]
+    fields[..., axis] *= -1
+    # Backwards, so that triangles go on turning left.
+    mesh = clip.mesh._replace(nodes=nodes, triangles=clip.mesh.triangles[:, ::-1].copy())
+    return clip._replace(flow=clip.flow.mirrored(), mesh=mesh, fields=fields)
+
+
 def save_clip(clip: Clip, path: Path, made_by: dict[str, Any] | None = None) -> None:
     """Write the file in one rename.
 
