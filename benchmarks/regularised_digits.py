@@ -1,6 +1,7 @@
 """What penalties make of the network of digits: residual, gap, quality, calls of a solver.
 
     python -m benchmarks.regularised_digits --data data/mnist [--runs runs/regularised]
+        [--device cuda]
 
 Measures the bundled network and those that ``examples/fokker_planck/train_digits.py`` trained
 further, without a penalty and with each. A run is measured once and kept in
@@ -39,7 +40,7 @@ from samplers.pictures import curve, write_png
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]
 from classifier import load_classifier  # noqa: E402  an example's
 
-from examples.fokker_planck.train_digits import CHECKPOINT, WEIGHTS, run_folder  # noqa: E402
+from examples.fokker_planck.train_digits import CHECKPOINT, run_folder  # noqa: E402
 
 KEPT = ROOT / "docs" / "benchmarks" / "regularised_digits.json"
 PICTURE = ROOT / "assets" / "pictures" / "regularised-residual.png"
@@ -50,24 +51,29 @@ ODE, SDE = "dpmpp-2m", "sde-dpmpp-2m"
 LEVELS = np.geomspace(0.03, 40, 9).tolist()
 NOISY, PROBES = 32, 4
 TOLERANCE, SOLVED = 1e-3, 50
+TRIED = (
+    ("none", 0.0), ("residual", 0.1), ("residual", 0.3), ("residual", 1.0),
+    ("solver-cost", 200.0), ("solver-cost", 500.0), ("solver-cost", 1000.0),
+    ("solver-cost", 2000.0),
+)  # fmt: skip
 RUNS = {
     "as bundled": CHECKPOINT,
     **{
         f"trained on, {name}, w = {weight:g}": run_folder(Path(), name, weight) / "pipeline"
-        for name, weight in WEIGHTS.items()
+        for name, weight in TRIED
     },
 }
 
 
-def load(path: Path) -> NetworkCheckpoint:
-    checkpoint = load_checkpoint(path, LoadOptions())
+def load(path: Path, device: torch.device) -> NetworkCheckpoint:
+    checkpoint = load_checkpoint(path, LoadOptions(device=device))
     assert isinstance(checkpoint, NetworkCheckpoint)
     return checkpoint
 
 
 @torch.no_grad()
-def measure(path: Path, data: Path) -> dict[str, Any]:
-    checkpoint, real = load(path), real_images(data, "test")
+def measure(path: Path, data: Path, device: torch.device) -> dict[str, Any]:
+    checkpoint, real = load(path, device), real_images(data, "test")
     judge = Judge(load_classifier(ROOT / "assets" / "digits-classifier"), real)
     labels = torch.arange(COUNT) % 10
     ode = images(checkpoint, ODE, range(COUNT))
@@ -89,16 +95,18 @@ def images(checkpoint: NetworkCheckpoint, sampler: str, seeds: Sequence[int]) ->
     drawn = []
     for first in tqdm(range(0, len(seeds), BATCH), sampler, leave=False):
         own = seeds[first : first + BATCH]
-        drawn.append(checkpoint.draw(recipe, own, [s % 10 for s in own], lambda: None))
+        classes = [s % 10 for s in own]
+        drawn.append(checkpoint.draw(recipe, own, classes, lambda: None).cpu())
     return torch.cat(drawn).clamp(-1, 1)
 
 
 def residuals(checkpoint: NetworkCheckpoint, x0: Tensor) -> list[tuple[float, float, float]]:
     """(rho, the mean of |R|^2 / d, its standard error), at real digits without a label."""
     checkpoint.network.double()
-    own, none = checkpoint.settings, torch.full((NOISY,), checkpoint.null_label or 0)
+    own, x0 = checkpoint.settings, x0.to(checkpoint.device).double()
+    none = torch.full((NOISY,), checkpoint.null_label or 0, device=x0.device)
     denoiser = denoiser_of(checkpoint.conditional(), own.schedule, own.prediction, none)
-    levels, _ = residual_profile(denoiser, x0.double(), LEVELS, probes=PROBES)
+    levels, _ = residual_profile(denoiser, x0, LEVELS, probes=PROBES)
     checkpoint.network.float()
     return [(level.rho, level.squared, level.error) for level in levels]
 
@@ -107,12 +115,13 @@ def calls(checkpoint: NetworkCheckpoint) -> list[int]:
     """Network calls of each image at the tolerance."""
     own, seeds = checkpoint.settings, tuple(range(SOLVED))
     x_T = initial_noise(seeds, checkpoint.shape).float() * float(own.schedule.noisiest.sigma)
+    labels = torch.arange(SOLVED, device=checkpoint.device) % 10
     found = sample_adaptive(
         checkpoint.conditional(),
-        x_T,
+        x_T.to(checkpoint.device),
         schedule=own.schedule,
         prediction=own.prediction,
-        conditions=(torch.arange(SOLVED) % 10,),
+        conditions=(labels,),
         settings=Adaptive(rtol=TOLERANCE, atol=TOLERANCE),
         sigma_min=0.02,
     )
@@ -158,12 +167,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/mnist"))
     parser.add_argument("--runs", type=Path, default=Path("runs/regularised"))
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     arguments = parser.parse_args()
     kept = Kept(KEPT, "in 400 steps from seed 0")
     for name, path in RUNS.items():
         place = path if path.is_absolute() else arguments.runs / path
         if name in kept.read() or place.exists():
-            kept.get(name, partial(measure, place, arguments.data))
+            kept.get(name, partial(measure, place, arguments.data, arguments.device))
     results = {name: kept.read()[name] for name in RUNS if name in kept.read()}
     picture(results)
     print(
@@ -171,9 +181,8 @@ def main() -> None:
             "regularised_digits",
             "Penalties on the network of digits",
             "The bundled network, and the same trained on for 400 steps of 32 digits by "
-            "`examples/fokker_planck/train_digits.py`, without a penalty, with that on the "
-            f"residual (w_R = {WEIGHTS['residual']:g}), and with that on the error of an adaptive "
-            f"solver's step (w = {WEIGHTS['solver-cost']:g}).",
+            "`examples/fokker_planck/train_digits.py`: without a penalty, with that on the "
+            "residual, and with that on the error of an adaptive solver's step.",
             "The residual is the mean of |R|²/d over nine noise levels from 0.03 to 40 and "
             f"{NOISY} real digits. The gap is the squared sliced Wasserstein distance of {COUNT:,} "
             f"images of `{ODE}` and as many of `{SDE}` in {STEPS} steps, without what chance makes "

@@ -143,7 +143,7 @@ def legacy_subsampled(
     It asks the network at n of the T times, but moves by one of the T trained steps after each, so
     that x travels n / T of the way while the network is told that it travelled all of it.
     """
-    process, noise = pipe.process, RowNoise(seeds, tuple(mu.shape[1:]))
+    mu, process, noise = mu.to(pipe.device), pipe.process, RowNoise(seeds, tuple(mu.shape[1:]))
     schedule = process.schedule
     labels = torch.full((len(mu),), list(pipe.config.tasks).index(task), device=pipe.device)
     y = initial_noise(seeds, mu.shape[1:]).to(mu)
@@ -155,7 +155,7 @@ def legacy_subsampled(
         mean = a * (1 - c * c) / (1 - b * b) * y + c * (1 - a * a) / (1 - b * b) * y0
         variance = (1 - a * a) * (1 - c * c) / (1 - b * b)
         y = mean + variance**0.5 * noise(row).to(mu)
-    return process.to_x(y, mu)
+    return process.to_x(y, mu).cpu()
 
 
 # ----------------------------------------------------------------------------------- the report
@@ -230,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--task", help="measure this degradation alone, write no report")
     arguments = parser.parse_args()
     with torch.no_grad():
         bench = Bench(arguments.data, arguments.device)
@@ -238,11 +239,13 @@ def main() -> None:
             partial(bench.cell, task, method, nfe)
             for nfe in NFE
             for task in bench.pipe.config.tasks
+            if arguments.task in (None, task)
             for method in methods
         ]
         for cell in tqdm(cells, "cells"):
             cell()
-        print(report(bench).read_text())
+        if arguments.task is None:
+            print(report(bench).read_text())
 
 
 if __name__ == "__main__":

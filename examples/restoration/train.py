@@ -5,16 +5,22 @@
 Run it again to go on where it stopped. Every 500 steps it restores ten test images. One network
 is told which degradation it is; it has no attention, so that images of any size fit. The result is
 a ``RestorationPipeline``, written when the training ends, or from the last checkpoint so far with
-``--export-only``.
+``--export-only``. Images are degraded by all cores, for a GPU would wait for one.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import UNet2DModel
 from torch import Generator, Tensor, nn
@@ -75,13 +81,44 @@ def call(model: nn.Module, x: Tensor, mu: Tensor, t: Tensor, task: Tensor) -> Te
     return output
 
 
-def degraded(x0: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Each image by a degradation of its own, and the number of that."""
-    tasks = torch.randint(len(TASKS), (len(x0),), generator=generator)
-    kinds = [DEGRADATIONS[TASKS[task]] for task in tasks.tolist()]
-    clean = x0.cpu()
-    made = [kind(image, generator) for kind, image in zip(kinds, clean, strict=True)]
-    return torch.stack(made).to(x0), tasks.to(x0.device)
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+class Degrader:
+    """Each image by a degradation of its own, which follows from a seed of its own.
+
+    executor: of processes that share the images of a batch.
+    """
+
+    def __init__(self, executor: Executor, processes: int) -> None:
+        self.executor, self.processes = executor, processes
+
+    def __call__(self, x0: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """The degraded images, and the numbers of their degradations."""
+        count = len(x0)
+        tasks = torch.randint(len(TASKS), (count,), generator=generator)
+        seeds = torch.randint(2**31, (count,), generator=generator)
+        share = -(-count // self.processes)
+        parts = [values.split(share) for values in (x0.cpu(), tasks, seeds)]
+        arrays = zip(*([part.numpy() for part in values] for values in parts), strict=True)
+        made = np.concatenate(list(self.executor.map(_degrade_each, *zip(*arrays, strict=True))))
+        return torch.from_numpy(made).to(x0), tasks.to(x0.device)
+
+
+def _degrade_each(images: Pixels, tasks: np.ndarray, seeds: np.ndarray) -> Pixels:
+    found: list[Pixels] = []
+    for image, task, seed in zip(images, tasks, seeds, strict=True):
+        made = degrade(torch.from_numpy(image)[None], [TASKS[task]], [int(seed)])
+        found.append(made[0].numpy())
+    return np.stack(found)
+
+
+@contextmanager
+def degrader() -> Iterator[Degrader]:
+    """On all cores; processes are spawned, since a forked one can't go on beside a GPU."""
+    processes = os.cpu_count() or 1
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield Degrader(pool, processes)
 
 
 def mirrored(x0: Tensor, generator: Generator) -> Tensor:
@@ -131,16 +168,17 @@ def pipeline(unet: nn.Module) -> RestorationPipeline:
 
 def train_unet(unet: UNet2DModel, data: Path, output: Path, config: TrainingConfig) -> nn.Module:
     """Train on residuals x_0 - mu; returns the averaged model."""
-    loss = restoration_loss(PROCESS, call, degraded)
-
-    def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
-        (x0,) = batch
-        return loss(model, (mirrored(x0, generator),), generator)
-
     photographs = Photographs(data, "test")
     tests = torch.stack([photographs[i][0] for i in range(len(TASKS))])
     pictures = Every(500, lambda step, unet: draw(unet, tests, output / f"step-{step:06d}.png"))
-    return train(unet, Photographs(data, "train"), objective, config, output, callback=pictures)
+    with degrader() as degraded:
+        loss = restoration_loss(PROCESS, call, degraded)
+
+        def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
+            (x0,) = batch
+            return loss(model, (mirrored(x0, generator),), generator)
+
+        return train(unet, Photographs(data, "train"), objective, config, output, callback=pictures)
 
 
 @torch.no_grad()
