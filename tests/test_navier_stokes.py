@@ -210,10 +210,28 @@ def test_a_coarse_mesh_is_near_the_benchmark() -> None:
     assert found.lift.highest == pytest.approx(1.0, rel=0.3)
 
 
+FINE, FINEST = Sizes(0.2, 0.035, 0.15), Sizes(0.15, 0.025, 0.12)
+
+
+@cache
+def fine() -> Measured:
+    return benchmark(FINE, 8.0)
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_schaefer_and_turek() -> None:
     """Their intervals: St 0.295 to 0.305, drag 3.22 to 3.24 and lift 0.99 to 1.01 at most."""
-    found = benchmark(Sizes(near=0.2, far=0.035, growth=0.15), 8.0)
-    assert 0.295 <= found.strouhal <= 0.305
-    assert 3.22 * 0.99 <= found.drag.highest <= 3.24 * 1.01
-    assert 0.99 * 0.97 <= found.lift.highest <= 1.01 * 1.03
+    assert 0.295 <= fine().strouhal <= 0.305
+    assert 3.22 * 0.99 <= fine().drag.highest <= 3.24 * 1.01
+    assert 0.99 * 0.97 <= fine().lift.highest <= 1.01 * 1.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "share"), [(FINE, 0.5), (FINEST, 1.0)])
+def test_shorter_steps_and_a_finer_mesh_change_the_benchmark_little(
+    sizes: Sizes, share: float
+) -> None:
+    found = benchmark(sizes, 8.0, share)
+    assert found.strouhal == pytest.approx(fine().strouhal, rel=0.005)
+    assert found.drag.highest == pytest.approx(fine().drag.highest, rel=0.005)
+    assert found.lift.highest == pytest.approx(fine().lift.highest, rel=0.005)
