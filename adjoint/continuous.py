@@ -42,8 +42,9 @@ class Recorded(Whole):
 
     order: of the method, 1 or 2.
     steps: of the way back, at most the sampler's, whose points they are; the sampler's if None.
-    eta: for samplers of the reverse SDE, its strength: 1, or the sampler's option ``eta``. They
-        draw along a Brownian path or independently, and are kept as they were drawn.
+    eta: for samplers of the reverse SDE, its strength: 1, or the sampler's option ``eta``, of
+        which ``ancestral`` has the square. They draw along a Brownian path or independently, and
+        are kept as they were drawn.
 
     Raises ValueError for impossible settings, and for samplers whose noise belongs to no SDE.
     """

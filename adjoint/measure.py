@@ -101,7 +101,12 @@ def verify(
     A tensor that the gradient does not reach in one of the two ways deviates by all of its norm.
     """
     one, other = (_gradients(draw(way), tensors, seed) for way in (Direct(), adjoint))
-    return [float((a - b).norm() / a.norm()) for a, b in zip(one, other, strict=True)]
+    return [_deviation(a, b) for a, b in zip(one, other, strict=True)]
+
+
+def _deviation(a: Tensor, b: Tensor) -> float:
+    largest = max(float(a.norm()), float(b.norm()))
+    return float((a - b).norm()) / largest if largest else 0.0
 
 
 def _gradients(sample: Tensor, tensors: Sequence[Tensor], seed: int) -> list[Tensor]:

@@ -81,7 +81,7 @@ def fits(value: object, kind: Any) -> bool:
     if origin in (list, tuple):
         return isinstance(value, list) and all(fits(item, inner[0]) for item in value)
     if kind is float:
-        return type(value) in (int, float)
+        return isinstance(value, (int, float)) and type(value) is not bool and value == value
     if kind is Path:
         return isinstance(value, str)
     return type(value) is (origin or kind)

@@ -108,7 +108,8 @@ class _Replay(torch.autograd.Function):
         refuse_second_derivative()
         wanted, nothing = ctx.needs_input_grad[5], (None,) * 5
         if ctx.kept is not None:
-            return (*nothing, ctx.kept.product(gradients, ctx.shared), None)
+            kept, ctx.kept = ctx.kept, None  # activations serve one pass; the next makes them again
+            return (*nothing, kept.product(gradients, ctx.shared), None)
         (sample,) = ctx.saved_tensors
         columns = (gradient.chunk(ctx.call.split) for gradient in gradients)
         of_sample: list[Tensor] = []

@@ -16,11 +16,13 @@ class Shared:
 
     targets: given to the calls, or reached by the function.
     token: connects the calls with the place that hands the sums to autograd.
+    summed: the pass back that the sums are of.
     """
 
     targets: tuple[Tensor, ...]
     token: Tensor
     sums: list[Tensor | None]
+    summed: int = -1
 
     @classmethod
     def of(cls, given: Sequence[Tensor], reached: Sequence[Tensor]) -> Shared:
@@ -30,6 +32,9 @@ class Shared:
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
         """Add the products of one call, in float32 if they are of half precision."""
+        # A pass that wants nothing but the sample hands no sums over; the next begins anew.
+        if self.summed != (now := torch._C._current_graph_task_id()):
+            self.sums[:], self.summed = [None] * len(self.sums), now
         for place, gradient in enumerate(gradients):
             if gradient is None:
                 continue
@@ -52,7 +57,6 @@ class _HandOver(torch.autograd.Function):
             None if total is None else total.to(dtype)
             for total, dtype in zip(ctx.sums, ctx.dtypes, strict=True)
         ]
-        ctx.sums[:] = [None] * len(found)  # another pass back begins anew
         return (None, *found)
 
 

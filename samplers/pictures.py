@@ -204,7 +204,7 @@ def histogram(sets: Mapping[str, Tensor], unit: str) -> Image.Image:
             pen.rectangle((left, ground - height, left + wide - 1, ground), (*ink, 150))
         where = (_WIDE - _EDGE, 20 + 20 * number)
         pen.text(where, name, ink, font=_font(_TEXT), anchor="rm")
-    for tick in torch.arange(low, high + step / 2, step).tolist():
+    for tick in _ticks(low, high, step):
         x = _EDGE + (tick - low) / (high - low) * (_WIDE - 2 * _EDGE)
         pen.text((x, ground + 14), f"{tick:g}", _INK, font=_font(_SMALL), anchor="mm")
     pen.text((_WIDE / 2, _HIGH - 10), unit, _INK, font=_font(_SMALL), anchor="mm")
@@ -239,16 +239,19 @@ def curve(
         edge = 2 * _EDGE
         return edge + across * (_WIDE - edge - _EDGE), _HIGH - _EDGE - up * (_HIGH - 2 * _EDGE)
 
-    for tick in torch.arange(low, high + y_step / 2, y_step).tolist():
+    for tick in _ticks(low, high, y_step):
         (start, y), (end, _) = place(left, tick), place(right, tick)
         pen.line((start, y, end, y), (230, 230, 230))
         pen.text((start - 8, y), f"{tick:.4g}", _INK, font=_font(_SMALL), anchor="rm")
-    for tick in torch.arange(left, right + x_step / 2, x_step).tolist():
+    for tick in _ticks(left, right, x_step):
         x, ground = place(tick, low)
         pen.text((x, ground + 14), f"{tick:g}", _INK, font=_font(_SMALL), anchor="mm")
     for number, (name, line) in enumerate(lines.items()):
         ink = _INKS[number % len(_INKS)]
         pen.line([place(*point) for point in line], ink, width=2)
+        if len(line) == 1:
+            x, y = place(*line[0])
+            pen.ellipse((x - 3, y - 3, x + 3, y + 3), ink)
         for x, start, end in spans.get(name, ()):
             pen.line([place(x, start), place(x, end)], ink, width=1)
         pen.text((_WIDE - _EDGE, 20 + 20 * number), name, ink, font=_font(_TEXT), anchor="rm")
@@ -256,10 +259,15 @@ def curve(
     return picture
 
 
+def _ticks(low: float, high: float, step: float) -> list[float]:
+    """Marks of an axis, where 0 is 0 and not a rounding error."""
+    return [step * k for k in range(round(low / step), round(high / step) + 1)]
+
+
 def _range(values: Tensor) -> tuple[float, float, float]:
     """Round ends of an axis that holds the values, and the distance of some five to ten marks."""
     low, high = float(values.min()), float(values.max())
-    across = max(high - low, 1e-3 * max(abs(high), 1))
+    across = max(high - low, 1e-2 * max(abs(high), 1))
     decade: float = 10 ** math.floor(math.log10(across))
     step = next(s for s in (decade / 10, decade / 5, decade / 2, decade) if across / s <= 10)
     return math.floor(low / step) * step, math.floor(high / step + 1) * step, step

@@ -38,10 +38,12 @@ from samplers.schedule import (
 from samplers.training import (
     CHECKPOINT,
     LOG,
+    SETTINGS,
     Every,
     TrainingConfig,
     average_decay,
     batch_indices,
+    claim_folder,
     learning_rate,
     load_average,
     train,
@@ -171,6 +173,36 @@ def test_a_line_of_the_log_that_was_cut_short_is_dropped(tmp_path: Path) -> None
         file.write('{"step": 10, "lo')
     train(network(), data(), noisy_regression, CONFIG, parts)
     assert logged(parts) == logged(whole)
+
+
+@pytest.mark.parametrize("left", [0, 100, 1000])
+def test_a_torn_checkpoint_is_named(left: int, tmp_path: Path) -> None:
+    train(network(), data(), noisy_regression, CONFIG, tmp_path)
+    torn = tmp_path / CHECKPOINT
+    torn.write_bytes(torn.read_bytes()[:left])
+    with pytest.raises(ValueError, match=rf"{CHECKPOINT} can't be read; delete it"):
+        train(network(), data(), noisy_regression, CONFIG, tmp_path)
+
+
+def test_a_log_that_is_no_log_is_named(tmp_path: Path) -> None:
+    train(network(), data(), noisy_regression, CONFIG, tmp_path)
+    (tmp_path / LOG).write_text("nothing of the kind\n")
+    with pytest.raises(ValueError, match=rf"The log .*{LOG} is broken"):
+        train(network(), data(), noisy_regression, CONFIG, tmp_path)
+
+
+def test_a_folder_is_claimed_with_the_first_checkpoint(tmp_path: Path) -> None:
+    claim_folder(tmp_path, {"size": 1})
+    claim_folder(tmp_path, {"size": 2})
+    train(network(), data(), noisy_regression, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="holds a run with size = 2, this one has 1"):
+        claim_folder(tmp_path, {"size": 1})
+    (tmp_path / SETTINGS).write_text("[]")
+    with pytest.raises(ValueError, match="it holds no table"):
+        claim_folder(tmp_path, {"size": 2})
+    (tmp_path / SETTINGS).unlink()
+    with pytest.raises(ValueError, match=f"no {SETTINGS} that says whose it is"):
+        claim_folder(tmp_path, {"size": 2})
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise Failure(f"Interrupted. {_kept(config.output)}", 130) from None
     except ArithmeticError as error:
-        raise Failure(f"{error} {_kept(config.output)}") from error
+        raise Failure(str(error)) from error
     except torch.OutOfMemoryError as error:
         raise Failure(
             "The device ran out of memory; raise training.accumulation, which takes a batch in "
@@ -78,4 +78,4 @@ def _kept(folder: Path) -> str:
 
     if (folder / CHECKPOINT).exists():
         return f"{folder} keeps the last checkpoint, from which the same command goes on."
-    return "There was no checkpoint yet."
+    return f"Nothing was saved in {folder} yet."

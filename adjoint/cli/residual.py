@@ -21,7 +21,9 @@ examples:
 
 Where the residual is zero, samples of the ODE and of the SDE have one law. It is measured at images
 with noise, which the network draws itself if none are given, in units of the images, and printed
-with its standard error beside its two parts, which cancel where the network is exact.
+with its standard error beside its two parts, which cancel where the network is exact. In float32
+differences of second order are rounding, so --dtype float32 measures the residual of the gradient's
+form instead, which is another number where the network is no gradient: compare like with like.
 """
 
 

@@ -53,6 +53,10 @@ class DrawingSettings:
     noise: NoiseKind = "independent"
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.labels == ():
+            raise ValueError("The list of labels is empty; name classes, or leave it away for all.")
+
     def recipe(self) -> Recipe:
         """The same for one of the prompts, if there are any."""
         own = {**asdict(self), "prompt": self.prompts[0] if self.prompts else None}

@@ -103,6 +103,16 @@ def train_weights(network: nn.Module, settings: Weights) -> None:
             known = ", ".join(child for child, _ in network.named_children())
             raise ValueError(f"The network has no module {name!r}; it has {known}.") from error
         module.requires_grad_()
+    if settings.only:
+        for module in network.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.register_forward_pre_hook(_contiguous)
+
+
+def _contiguous(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+    """Keeps PyTorch 2.13 alive: on a CPU the gradient of a group norm's weights crashes if its
+    input needs none and has its channels last."""
+    return (given[0].contiguous(),)
 
 
 # ------------------------------------------------------------------------------------- adapters

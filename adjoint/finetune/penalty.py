@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,7 +35,7 @@ class Penalty:
     batch: int = 4
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
+        if not 0 < self.weight < math.inf:
             raise ValueError(f"The weight of the penalty is {self.weight}; it must be positive.")
         if not 1 <= self.batch <= self.images:
             raise ValueError(

@@ -19,7 +19,7 @@ from adjoint.finetune.parts import Noise, Part
 from adjoint.finetune.results import Drawn, write_comparison, write_curve, write_sheet
 from adjoint.learning import Draw, Sampled, reward_loss
 from adjoint.rewards import Place, Reward, build_reward
-from samplers.training import LOG, Every, Objective, claim_folder, train
+from samplers.training import CHECKPOINT, LOG, Every, Objective, claim_folder, train
 
 _OWN = 2**40
 _AT_ONCE = 16
@@ -88,7 +88,7 @@ class _Run:
         def picture(step: int, average: nn.Module) -> None:
             write_sheet(self._show(average), config.output / "pictures" / f"step-{step:06d}.png")
 
-        if main and every and not (config.output / "pictures").is_dir():
+        if main and every and not (config.output / CHECKPOINT).exists():
             write_sheet(before, config.output / "pictures" / f"step-{0:06d}.png")
         average = train(
             self.sampled,

@@ -127,18 +127,28 @@ def ode_sde_gap(
     return found
 
 
-def floor(samples: Tensor, distance: Distance = sliced_wasserstein, splits: int = 10) -> float:
+def floor(
+    samples: Tensor,
+    distance: Distance = sliced_wasserstein,
+    splits: int = 10,
+    groups: Sequence[int] | None = None,
+) -> float:
     """The distance of two halves of one set, in the mean over random halves.
+
+    groups: of the samples, such as classes, for sets that have equally many of each: halves do too,
+        but for one of a group that can't be halved.
 
     Halves scatter more than whole sets: of sets as large as the whole, the squared distances of one
     law are half of this.
     """
     half = len(samples) // 2
+    order = torch.tensor([0] * len(samples) if groups is None else groups)
     found = []
     for seed in range(splits):
-        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-        one, other = samples[order[:half]], samples[order[half : 2 * half]]
-        found.append(distance(one, other))
+        mixed = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+        # Neighbours are of one group, and go into different halves.
+        mixed = mixed[order[mixed].argsort(stable=True)]
+        found.append(distance(samples[mixed[0::2][:half]], samples[mixed[1::2]]))
     return sum(found) / splits
 
 

@@ -33,6 +33,7 @@ from adjoint import Adjoint, Checkpoint, Recorded
 from adjoint.rewards import build_reward
 from samplers import sample
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
+from samplers.cli.values import positive
 from samplers.noise import initial_noise, probe_noise
 from samplers.pictures import Cell, table, to_images, write_png
 
@@ -167,9 +168,9 @@ def interval(successes: int, count: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fool the classifier of digits.")
-    parser.add_argument("--count", type=int, default=50, help="digits")
-    parser.add_argument("--steps", type=int, default=10, help="of the sampler")
-    parser.add_argument("--iterations", type=int, default=15, help="of the gradient searches")
+    parser.add_argument("--count", type=positive, default=50, help="digits")
+    parser.add_argument("--steps", type=positive, default=10, help="of the sampler")
+    parser.add_argument("--iterations", type=positive, default=15, help="of the gradient searches")
     parser.add_argument("--output", type=Path, default=Path("audit.png"), help="the picture")
     arguments = parser.parse_args()
     try:

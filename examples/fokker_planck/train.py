@@ -50,6 +50,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS_TRAINED)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    try:
+        fit(arguments)
+    except (ArithmeticError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def fit(arguments: argparse.Namespace) -> None:
     config = TrainingConfig(
         steps=arguments.steps,
         batch_size=2000,
@@ -69,17 +76,14 @@ def main() -> None:
     )
     torch.manual_seed(config.seed)
     folder = run_folder(arguments.output, arguments.data, arguments.weight, arguments.centred)
-    try:
-        train(
-            PotentialNetwork(),
-            TensorDataset(DATA[arguments.data](POINTS, seeded(config.seed))),
-            denoising_loss(SCHEDULE, "score", score, weighting=weight_of_scores),
-            config,
-            folder,
-            penalty=penalty if arguments.weight > 0 else None,
-        )
-    except (ArithmeticError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    train(
+        PotentialNetwork(),
+        TensorDataset(DATA[arguments.data](POINTS, seeded(config.seed))),
+        denoising_loss(SCHEDULE, "score", score, weighting=weight_of_scores),
+        config,
+        folder,
+        penalty=penalty if arguments.weight > 0 else None,
+    )
 
 
 # The objective is that of the paper but for times below 0.001, with times from 10 Beta(1, 2) for

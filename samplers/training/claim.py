@@ -8,23 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from samplers.files import replacing
+from samplers.training.loop import CHECKPOINT
 
 SETTINGS = "settings.json"
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any], free: tuple[str, ...] = ()) -> None:
-    """Note the settings of a run in its folder.
+    """Note the settings of a run in its folder, which is free until there is a checkpoint.
 
     settings: plain values by name. free: beginnings of names that may change when a run goes on.
 
-    Raises ValueError if a run with other settings is there.
+    Raises ValueError if a run with other settings is there, or one that does not say its own.
     """
     path, own = folder / SETTINGS, dict(settings)
-    if path.exists():
+    if (folder / CHECKPOINT).exists():
         try:
-            found: dict[str, Any] = json.loads(path.read_text())
+            found = json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{folder} holds a checkpoint, but no {SETTINGS} that says whose it is; take "
+                "another folder."
+            ) from error
         except ValueError as error:
             raise ValueError(f"{path} is broken ({error}); take another folder.") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} is broken (it holds no table); take another folder.")
         for name in sorted(own.keys() | found.keys()):
             if found.get(name) != own.get(name) and not name.startswith(free):
                 raise ValueError(

@@ -54,8 +54,8 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("weight_decay", "workers", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "zero or positive")
-        for name in ("learning_rate", "gradient_clip"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        _require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "positive")
+        _require(self.gradient_clip > 0, "gradient_clip", self.gradient_clip, "positive")
         _require(0 <= self.average_decay < 1, "average_decay", self.average_decay, "in [0, 1)")
         _require(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
         _require(

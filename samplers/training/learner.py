@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,8 +97,8 @@ class Learner:
         if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
             return
         raise FloatingPointError(
-            f"At step {done} the loss is {loss} and the length of its gradient {norm}; the last "
-            "checkpoint is kept. Lower the learning rate, and start in a new folder."
+            f"At step {done} the loss is {loss} and the length of its gradient {norm}; what was "
+            "saved before is kept. Lower the learning rate, and start in a new folder."
         )
 
     def save(self, path: Path, done: int) -> None:
@@ -117,7 +118,7 @@ class Learner:
 
     def load(self, path: Path) -> int:
         """Take up the state of a checkpoint; returns the updates done."""
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read(path)
         _check_same(state["config"], dataclasses.asdict(self.config), path)
         if state["model"].keys() != trained_state(self.bare).keys():
             raise ValueError(
@@ -130,6 +131,17 @@ class Learner:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         return int(state["step"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What :meth:`Learner.save` wrote; ValueError if it is broken."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"The checkpoint {path} can't be read; delete it to begin anew, or take another folder."
+        ) from error
+    return state
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -174,6 +186,6 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 def load_average(checkpoint: Path, model: nn.Module) -> int:
     """Give ``model`` the averaged weights of a checkpoint; returns the updates behind them."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = _read(checkpoint)
     model.load_state_dict({**model.state_dict(), **state["average"]})
     return int(state["step"])

@@ -16,8 +16,14 @@ def append_line(path: Path, line: dict[str, float]) -> None:
 def trim_log(path: Path, done: int) -> None:
     """Drop the lines after step ``done``, and a last one that a kill cut short."""
     whole = [line for line in _read_lines(path) if line.endswith("\n")]
+    try:
+        kept = [line for line in whole if json.loads(line)["step"] <= done]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The log {path} is broken; delete it, and run the command again."
+        ) from error
     with replacing(path) as part:
-        part.write_text("".join(line for line in whole if json.loads(line)["step"] <= done))
+        part.write_text("".join(kept))
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -66,9 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
         gaps = ode_sde_gap(ode, sde, steps, distance, data)
         # The energy distance has no bias: of one law it is zero in the mean.
-        chance = floor(ode(steps[-1]), distance) / 2 if distance is sliced_wasserstein else 0.0
-    write(_picture(gaps, chance), arguments.output, {"distance": arguments.distance})
-    _report(gaps, chance, arguments)
+        biased = distance is sliced_wasserstein
+        chances = [floor(ode(n), distance, groups=labels) / 2 if biased else 0.0 for n in steps]
+    write(_picture(gaps, chances), arguments.output, {"distance": arguments.distance})
+    _report(gaps, chances, arguments)
     return 0
 
 
@@ -124,23 +125,25 @@ def _drawing(
     return draw
 
 
-def _picture(gaps: Sequence[Gap], chance: float) -> Image.Image:
+def _picture(gaps: Sequence[Gap], chances: Sequence[float]) -> Image.Image:
     names = {"ODE to SDE": "ode_sde", "ODE to data": "ode_data", "SDE to data": "sde_data"}
     lines = {
-        name: [(math.log2(gap.steps), getattr(gap, field)) for gap in gaps]
-        for name, field in names.items()
+        name: [(gap.steps, getattr(gap, field)) for gap in gaps] for name, field in names.items()
     }
-    lines["chance"] = [(math.log2(gap.steps), chance) for gap in gaps]
+    lines["chance"] = [(gap.steps, chance) for gap, chance in zip(gaps, chances, strict=True)]
     known = {name: line for name, line in lines.items() if not math.isnan(line[0][1])}
-    return curve(known, "log2 of the number of steps")
+    return curve(known, "number of steps")
 
 
-def _report(gaps: Sequence[Gap], chance: float, arguments: argparse.Namespace) -> None:
+def _report(gaps: Sequence[Gap], chances: Sequence[float], arguments: argparse.Namespace) -> None:
     known = 2 if math.isnan(gaps[0].ode_data) else 4
-    rows = [("steps", "ODE to SDE", "ODE to data", "SDE to data")[:known]]
-    rows += [(str(gap.steps), *(f"{value:.4g}" for value in gap[1:known])) for gap in gaps]
+    rows = [("steps", *("ODE to SDE", "ODE to data", "SDE to data")[: known - 1], "chance")]
+    rows += [
+        (str(gap.steps), *(f"{value:.4g}" for value in (*gap[1:known], chance)))
+        for gap, chance in zip(gaps, chances, strict=True)
+    ]
     print(aligned(rows))
     print(
-        f"{arguments.distance} distances of {arguments.ode} and {arguments.sde}; sets of one law "
-        f"have {chance:.4g} in the mean -> {arguments.output}"
+        f"{arguments.distance} distances of {arguments.ode} and {arguments.sde}, and what two sets "
+        f"of one law have by chance, in the mean -> {arguments.output}"
     )

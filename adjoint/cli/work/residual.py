@@ -124,17 +124,19 @@ def _root(squared: float) -> float:
 def _report(levels: Sequence[Level], estimator: str, arguments: argparse.Namespace) -> None:
     rows = [("sigma/alpha", "residual", "squared, with its error", "advective", "diffusive")]
     for at in levels:
-        squared = f"{at.squared:.3g} +- {at.error:.2g}"
+        error = f" +- {at.error:.2g}" if math.isfinite(at.error) else ""
         rows.append(
             (
                 f"{at.rho:.3g}",
                 f"{at.rms:.3g}",
-                squared,
+                f"{at.squared:.3g}{error}",
                 f"{at.advective:.3g}",
                 f"{at.diffusive:.3g}",
             )
         )
     print(aligned(rows))
+    form = ", of the gradient's form" if estimator == "pullback" else ""
     print(
-        f"root mean squares by {estimator} derivatives in {arguments.dtype} -> {arguments.output}"
+        f"root mean squares by {estimator} derivatives in {arguments.dtype}{form} -> "
+        f"{arguments.output}"
     )
