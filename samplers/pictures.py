@@ -184,7 +184,8 @@ def _width(text: str, size: int) -> int:
     return math.ceil(_font(size).getbbox(text)[2])
 
 
-_INKS = ((40, 90, 160), (200, 110, 40), (60, 140, 70), (150, 60, 140), (120, 120, 120))
+_INKS = ((40, 90, 160), (200, 110, 40), (60, 140, 70), (150, 60, 140), (120, 120, 120),
+         (190, 50, 60), (60, 150, 160))  # fmt: skip
 _WIDE, _HIGH, _EDGE = 760, 300, 40
 _BINS = 60
 
@@ -231,13 +232,15 @@ def curve(
     every = [point for line in lines.values() for point in line] + ends
     points = torch.tensor(every).double()
     (left, right, x_step), (low, high, y_step) = _range(points[:, 0]), _range(points[:, 1])
-    picture = Image.new("RGB", (_WIDE, _HIGH), _PAPER)
+    # The names stand above the lines, a row each.
+    tall = _HIGH + 20 * (len(lines) - 1)
+    picture = Image.new("RGB", (_WIDE, tall), _PAPER)
     pen = ImageDraw.Draw(picture)
 
     def place(x: float, y: float) -> tuple[float, float]:
         across, up = (x - left) / (right - left), (y - low) / (high - low)
         edge = 2 * _EDGE
-        return edge + across * (_WIDE - edge - _EDGE), _HIGH - _EDGE - up * (_HIGH - 2 * _EDGE)
+        return edge + across * (_WIDE - edge - _EDGE), tall - _EDGE - up * (_HIGH - 2 * _EDGE)
 
     for tick in _ticks(low, high, y_step):
         (start, y), (end, _) = place(left, tick), place(right, tick)
@@ -254,8 +257,8 @@ def curve(
             pen.ellipse((x - 3, y - 3, x + 3, y + 3), ink)
         for x, start, end in spans.get(name, ()):
             pen.line([place(x, start), place(x, end)], ink, width=1)
-        pen.text((_WIDE - _EDGE, 20 + 20 * number), name, ink, font=_font(_TEXT), anchor="rm")
-    pen.text((_WIDE / 2, _HIGH - 10), unit, _INK, font=_font(_SMALL), anchor="mm")
+        pen.text((_WIDE - _EDGE, 16 + 20 * number), name, ink, font=_font(_TEXT), anchor="rm")
+    pen.text((_WIDE / 2, tall - 10), unit, _INK, font=_font(_SMALL), anchor="mm")
     return picture
 
 
