@@ -18,7 +18,7 @@ from samplers.integrate import Adaptive
 from samplers.prediction import Prediction
 from samplers.schedule import Schedule
 
-DEFAULT = Adaptive("dormand-prince", rtol=1e-4, atol=1e-4, max_nfe=2_000)
+DEFAULT = Adaptive("bogacki-shampine", rtol=1e-4, atol=1e-4, max_nfe=2_000)
 
 # Codes nearer to (anti)parallel than this have no plane that they could turn in.
 _PARALLEL = 1e-6

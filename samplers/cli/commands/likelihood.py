@@ -29,7 +29,8 @@ flow. For a network of latents it is the density of these that is printed, in na
 --probes is how often the divergence is estimated; from 2 on its standard error is known. --exact
 sums it instead, which costs as many passes back through the network as a picture has numbers.
 
-With --csv every finished picture is kept, and the same command goes on after an interruption.
+With --csv every finished picture is kept, and the same command goes on after an interruption. The
+noise of a picture follows from its content and --seed, so others beside it change nothing.
 """
 
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.cli.choices import chosen_seeds
 from samplers.cli.failure import Failure, named_failures, smaller_batches
 from samplers.cli.flowing import Opened, Part, in_parts, open_flow
 from samplers.cli.images import Picture, read_pictures
@@ -125,15 +124,23 @@ def _plan(arguments: argparse.Namespace, opened: Opened) -> Job:
         )
     pictures = read_pictures(arguments.images, checkpoint.image_shape)
     labels = opened.labels(len(pictures))
-    seeds = chosen_seeds(arguments, len(pictures))
-    if len(seeds) != len(pictures):
-        raise ValueError(f"--seeds lists {len(seeds)} for {counted(len(pictures), 'picture')}.")
-    settings, items = _settings(opened, trace), []
-    for place, (picture, seed) in enumerate(zip(pictures, seeds, strict=True)):
+    contents = [_digest(picture.levels.numpy().tobytes()) for picture in pictures]
+    seeds, settings, items = _seeds(arguments, contents), _settings(opened, trace), []
+    for place, (picture, content) in enumerate(zip(pictures, contents, strict=True)):
         label = None if labels is None else labels[place]
-        content = _digest(picture.levels.numpy().tobytes())
-        items.append(Item(picture, label, seed, f"picture {content}, class {label}, {settings}"))
+        made_of = f"picture {content}, class {label}, {settings}"
+        items.append(Item(picture, label, seeds[place], made_of))
     return Job(arguments, opened, trace, tuple(items))
+
+
+def _seeds(arguments: argparse.Namespace, contents: Sequence[str]) -> list[int]:
+    """Those that are listed; else of each picture its own, whatever others come with it."""
+    if arguments.seeds is None:
+        return [arguments.seed + int(content[:8], 16) for content in contents]
+    if len(arguments.seeds) != len(contents):
+        count = counted(len(contents), "picture")
+        raise ValueError(f"--seeds lists {len(arguments.seeds)} for {count}.")
+    return list(arguments.seeds)
 
 
 def _settings(opened: Opened, trace: Trace) -> str:
