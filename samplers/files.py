@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,13 +16,16 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, of a file or a folder, that takes its place at the end.
 
     If the block raises, or the process dies in it, ``path`` is what it was before. (A folder that
-    is replaced is missing for the instant of the change.)
+    is replaced is missing for the instant of the change.) Raises IsADirectoryError if a file would
+    replace a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process's number keeps two commands that write to one place apart.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
+        if path.is_dir() and not part.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if path.is_dir():
             _remove(path)  # nothing can be renamed onto a full folder
         part.replace(path)

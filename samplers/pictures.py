@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from samplers.files import replacing
@@ -285,7 +285,7 @@ class PictureError(OSError):
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A PNG or JPEG with all its pixels, black and white as grey, palettes as colours.
+    """A PNG or JPEG with all its pixels, upright, black and white as grey, palettes as colours.
 
     Raises PictureError if there is none, or not a whole one.
     """
@@ -293,7 +293,8 @@ def open_picture(path: Path) -> Image.Image:
         raise PictureError(f"There is no picture at {path}: no such file.")
     try:
         with Image.open(path) as image:
-            return image.convert(_SAME.get(image.mode, image.mode))
+            upright = ImageOps.exif_transpose(image)  # as cameras note it, and viewers show it
+            return upright.convert(_SAME.get(image.mode, image.mode))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PictureError(
             f"{path} can't be read as a picture; give a whole PNG or JPEG."

@@ -24,6 +24,7 @@ from samplers import list_samplers
 from samplers.checkpoint import NetworkCheckpoint, Recipe
 from samplers.cli import main
 from samplers.cli.main import build_parser
+from samplers.files import replacing
 from samplers.pictures import read_parameters
 from samplers.registry import list_adaptive
 from samplers.sample import NotFiniteError
@@ -621,6 +622,7 @@ BAD_INPUT = [
     (2, "sample {digits} --noise pink --output {out}", "invalid choice: 'pink'"),
     (2, "sample {digits} --sampler edm-churn --noise brownian --output {out}", "no Brownian path"),
     (2, "sample {digits} --trajectory {tmp}/x.avi --output {out}", "name it .gif"),
+    (2, "sample {digits} --trajectory {out} --output {out}", "Two outputs"),
     (2, "sample {digits} --sampler rk45 --trajectory {tmp}/x.gif --output {out}", "fixed steps"),
     (2, "sample {prompts} --prompt cat --sampler rk45 --output {out}", "take a sampler of fixed"),
     (
@@ -655,6 +657,21 @@ def test_bad_input_is_one_sentence(
     assert lines[0].startswith("samplers: error: ")
     assert why in lines[0]
     assert not (tmp_path / "out.png").exists()
+
+
+def test_no_file_takes_the_place_of_a_folder(say: Say, digits: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "run.png" / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("precious")
+    code, _, err = say(
+        "sample", str(digits), "--trajectory", str(kept.parent), "--output", str(tmp_path / "x.png")
+    )
+    assert code == 2
+    assert "run.png is a folder; name a file" in err
+    with pytest.raises(IsADirectoryError), replacing(kept.parent) as part:
+        part.write_text("a file")
+    assert kept.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [kept.parent]
 
 
 def test_a_device_without_memory(

@@ -131,6 +131,8 @@ BAD_INPUT = [
     (1, "inpaint {tmp}/no {grey} --mask {mask} --output {out}", "no such folder"),
     (2, INPAINT.replace("{out}", "{tmp}/folder"), "NAME.png"),
     (2, INPAINT.replace("{out}", "{tmp}/x.jpg"), "written as PNG"),
+    (2, INPAINT.replace("{out}", "{grey}"), "one of the given files"),
+    (2, INPAINT.replace("{out}", "{mask}"), "one of the given files"),
     (2, f"{INPAINT} --visits 2", "for --method replacement"),
     (2, f"{INPAINT} --method replacement --visits 0", "at least 1"),
     (2, f"{INPAINT} --method replacement --visits 2 --sampler dpmpp-2m", "remembers nothing"),

@@ -175,6 +175,8 @@ def test_one_picture_of_before_and_after(say: Say, tmp_path: Path) -> None:
     parameters = read_parameters(tmp_path / "out.png")
     assert parameters is not None
     assert parameters["task"] == "rainy"
+    assert parameters["sampler"]
+    assert parameters["weights_sha256"]
 
 
 def test_a_folder_of_restored_pictures(
@@ -191,6 +193,21 @@ def test_a_folder_of_restored_pictures(
         with Image.open(tmp_path / "done" / f"{name}.png") as found:
             assert found.size == image.size
             assert found.tobytes() == image.tobytes()
+    stored = [read_parameters(tmp_path / "done" / f"{name}.png") for name in names]
+    assert [one and one["seeds"] for one in stored] == [[4], [5], [6]]
+
+
+def test_a_picture_is_restored_upright(say: Say, places: dict[str, Path], tmp_path: Path) -> None:
+    """As a camera noted that it was held: a quarter turn."""
+    with Image.open(places["wide"]) as image:
+        lying = image.convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "phone.jpg", exif=exif)
+    said = say("restore {restoration} {tmp}/phone.jpg --task noisy --steps 1 --output {tmp}/up")
+    assert said.code == 0, said.err
+    with Image.open(tmp_path / "up" / "phone.png") as found:
+        assert found.size == lying.size[::-1]
 
 
 def test_no_picture_takes_the_place_of_another(
@@ -204,6 +221,8 @@ def test_no_picture_takes_the_place_of_another(
     say(command).check_sentence(2, "would both become")
     command = "restore {restoration} {tmp}/a --task noisy --output {tmp}/a"
     say(command).check_sentence(2, "is one of the given pictures")
+    command = "restore {restoration} {tmp}/a/one.png --task noisy --output {tmp}/a/one.png"
+    say(command).check_sentence(2, "is one of the given files")
     assert (tmp_path / "a" / "one.png").read_bytes() == before
 
 

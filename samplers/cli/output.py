@@ -34,6 +34,16 @@ def refuse_folder(path: Path) -> None:
         raise ValueError(f"{path} is a folder; name a file.")
 
 
+def check_places(outputs: Sequence[Path], given: Sequence[Path] = ()) -> None:
+    """Raise ValueError if a file to be written is a folder, another of them, or a given one."""
+    for number, path in enumerate(outputs):
+        refuse_folder(path)
+        if path.resolve() in {other.resolve() for other in outputs[:number]}:
+            raise ValueError(f"Two outputs are {path}; name different files.")
+        if path.resolve() in {other.resolve() for other in given}:
+            raise ValueError(f"{path} is one of the given files; choose another output.")
+
+
 def prepare_folder(folder: Path) -> None:
     """Make the folder and try to write into it, so that a long job does not fail at its end."""
     if folder.is_file():
@@ -71,7 +81,7 @@ def common_parameters(
     """What a picture of every command says of its making; the recipe is a settled one."""
     return {
         "software": "retrograde",
-        "version": _package_version(),
+        "version": package_version(),
         "checkpoint": str(arguments.checkpoint),
         "weights_sha256": checkpoint.weights,
         "sigma_min": recipe.sigma_min,
@@ -89,7 +99,7 @@ def common_parameters(
 
 
 @cache
-def _package_version() -> str:
+def package_version() -> str:
     try:
         return version("retrograde")
     except PackageNotFoundError:

@@ -18,7 +18,13 @@ from samplers.cli.arguments import NUM_ANSWERS
 from samplers.cli.choices import chosen_options, chosen_seeds, classes_or_none
 from samplers.cli.failure import named_failures, smaller_batches
 from samplers.cli.opening import open_network, recipe_from
-from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
+from samplers.cli.output import (
+    check_places,
+    common_parameters,
+    is_picture,
+    prepare_folder,
+    write,
+)
 from samplers.cli.processes import join
 from samplers.cli.text import counted
 from samplers.inverse_problems import (
@@ -98,6 +104,7 @@ def draw_answers(arguments: argparse.Namespace, read: Read) -> int:
     """Draw images with the measurement that is read; returns the exit code."""
     if not is_picture(arguments.output):
         raise ValueError(f"The output is {arguments.output}; it is one picture, NAME.png.")
+    check_places([arguments.output], [arguments.image])
     method = _method(arguments)
     options = chosen_options(arguments.sampler, arguments.option)
     processes = join(arguments.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 from samplers.cli.codes import Codes, write_codes
 from samplers.cli.flowing import open_flow, report
 from samplers.cli.images import read_pictures
-from samplers.cli.output import prepare_folder
+from samplers.cli.output import prepare_folder, refuse_folder
 from samplers.cli.processes import join
 from samplers.latent_codes import DEFAULT
 
@@ -18,6 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Encode the pictures; returns the exit code."""
     if arguments.output.suffix != ".safetensors":
         raise ValueError(f"The output is {arguments.output}; name it NAME.safetensors.")
+    refuse_folder(arguments.output)
     processes = join(arguments.device)
     if not processes.main:
         return 0

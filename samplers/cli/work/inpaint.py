@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from samplers.cli.images import read_image, read_mask
+from samplers.cli.output import check_places
 from samplers.cli.restoring import Given, draw_answers
 from samplers.inverse_problems import inpainting
 from samplers.pictures import to_images
@@ -17,6 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read(arguments: argparse.Namespace, shape: tuple[int, int, int]) -> Given:
     image = read_image(arguments.image, shape)
+    check_places([arguments.output], [arguments.mask])
     unknown = read_mask(arguments.mask, *shape[1:])
     if not bool(unknown.any()):
         raise ValueError(

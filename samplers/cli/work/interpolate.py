@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samplers.cli.flowing import Opened, open_flow, report
 from samplers.cli.images import Picture, read_pictures
-from samplers.cli.output import is_picture, prepare_folder, write
+from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.latent_codes import DEFAULT, interpolate, tempered
 from samplers.noise import initial_noise
@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     pictures = read_pictures(arguments.images, opened.checkpoint.image_shape)
     if arguments.seeds is None and len(pictures) < 2:
         raise ValueError(f"{len(pictures)} picture is no way; give two or more, or --seeds.")
+    check_places([arguments.output], [picture.path for picture in pictures])
     prepare_folder(arguments.output.parent)
     ends = _codes(arguments, opened, pictures)
     ways = [interpolate(a, b, arguments.frames) for a, b in pairwise(ends)]

@@ -16,7 +16,7 @@ from torch import Tensor
 from samplers.cli.failure import Failure, named_failures, smaller_batches
 from samplers.cli.flowing import Opened, Part, in_parts, open_flow
 from samplers.cli.images import Picture, read_pictures
-from samplers.cli.output import is_picture, prepare_folder, write
+from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.records import Record, Records, read_records, write_records
 from samplers.cli.text import aligned, counted
@@ -104,9 +104,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not processes.main:
         return 0
     job = _plan(arguments, open_flow(arguments, processes, DEFAULT))
-    for path in (arguments.csv, arguments.histogram):
-        if path is not None:
-            prepare_folder(path.parent)
+    outputs = [path for path in (arguments.csv, arguments.histogram) if path is not None]
+    check_places(outputs, [item.picture.path for item in job.items])
+    for path in outputs:
+        prepare_folder(path.parent)
     records = _measure_all(job)
     _report(job, records)
     if arguments.histogram is not None:

@@ -15,11 +15,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from samplers.checkpoint import CheckpointError, LoadOptions, Tick, load_restoration
+from samplers.checkpoint.folder import read_folder
 from samplers.cli.arguments import DTYPES
 from samplers.cli.choices import changed_scheduler
 from samplers.cli.failure import Failure, named_failures
 from samplers.cli.images import picture_paths, read_any
-from samplers.cli.output import is_picture, prepare_folder, write
+from samplers.cli.output import (
+    check_places,
+    is_picture,
+    package_version,
+    prepare_folder,
+    write,
+)
 from samplers.cli.processes import join
 from samplers.cli.text import counted
 from samplers.diffusers_restoration import RestorationPipeline
@@ -35,6 +42,7 @@ class Restored:
     """A picture on its way: as it was given, as the network saw it, and as it came out."""
 
     path: Path
+    seed: int
     given: Tensor
     mu: Tensor
     found: Tensor
@@ -50,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0  # the main process restores them one after the other
     pipe = _opened(arguments, processes.device)
     paths = picture_paths(arguments.images)
-    if not single:
+    if single:
+        check_places([arguments.output], paths)
+    else:
         _check_places(arguments.output, paths)
     given = [read_any(path) for path in paths]
     prepare_folder(arguments.output.parent if single else arguments.output)
@@ -65,9 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
             bar.set_description(f"image {number + 1}/{len(paths)}")
             done.append(_restored(arguments, pipe, path, image, number, bar.update))
             if not single:
-                _write_one(arguments, done[-1])
+                _write_one(arguments, pipe, done[-1])
     if single:
-        write(_picture(arguments, done), arguments.output, _parameters(arguments, paths))
+        about = _parameters(arguments, pipe, done)
+        write(_picture(arguments, done), arguments.output, about)
     _report(arguments, done, time.perf_counter() - started)
     return 0
 
@@ -100,7 +111,7 @@ def _restored(
         found = pipe.restore(mu, [task], [seed], arguments.steps, callback=lambda state: tick())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Restored(path, image, mu, found)
+    return Restored(path, seed, image, mu, found)
 
 
 def _check_places(folder: Path, paths: Sequence[Path]) -> None:
@@ -121,20 +132,31 @@ def _place(folder: Path, path: Path) -> Path:
     return folder / f"{path.stem}.png"
 
 
-def _write_one(arguments: argparse.Namespace, done: Restored) -> None:
+def _write_one(arguments: argparse.Namespace, pipe: RestorationPipeline, done: Restored) -> None:
     place = _place(arguments.output, done.path)
-    write(to_images(done.found)[0], place, _parameters(arguments, [done.path]))
+    write(to_images(done.found)[0], place, _parameters(arguments, pipe, [done]))
 
 
-def _parameters(arguments: argparse.Namespace, paths: Sequence[Path]) -> dict[str, Any]:
+def _parameters(
+    arguments: argparse.Namespace, pipe: RestorationPipeline, done: Sequence[Restored]
+) -> dict[str, Any]:
     """All that is needed to restore the images again."""
-    kept = ("task", "degrade", "sampler", "steps", "option", "grid", "seed", "dtype")
-    own = {name: getattr(arguments, name) for name in kept}
+    chosen = pipe.scheduler.config
     return {
         "software": "retrograde",
+        "version": package_version(),
         "checkpoint": str(arguments.checkpoint),
-        "images": list(map(str, paths)),
-        **own,
+        "weights_sha256": read_folder(arguments.checkpoint, allow_pickle=False).hashes(),
+        "images": [str(one.path) for one in done],
+        "seeds": [one.seed for one in done],
+        "task": arguments.task,
+        "degrade": arguments.degrade,
+        "sampler": chosen.sampler,
+        "options": dict(chosen.sampler_options or {}),
+        "steps": arguments.steps,
+        "network_calls": pipe.tableau(arguments.steps).calls,
+        "grid": chosen.grid,
+        "dtype": arguments.dtype,
     }
 
 

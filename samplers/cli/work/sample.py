@@ -23,6 +23,7 @@ from samplers.cli.films import FILMS, check_film, is_film, write_film
 from samplers.cli.images import SHEET
 from samplers.cli.opening import open_checkpoint
 from samplers.cli.output import (
+    check_places,
     common_parameters,
     is_picture,
     prepare_folder,
@@ -142,6 +143,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw what the arguments ask for; returns the exit code."""
     single = is_picture(arguments.output)
     _check_name(arguments.trajectory)
+    if arguments.trajectory is not None:
+        check_places([arguments.trajectory, *([arguments.output] if single else [])])
     job = _plan(arguments)
     _check_trajectory(job)
     prepare_folder(arguments.output.parent if single else arguments.output)
