@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import entry_points
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from torch import Tensor
 
@@ -81,6 +81,13 @@ class Sampler:
         fixed = self.method.keywords if isinstance(self.method, partial) else {}
         return {p.name: p.default for p in parameters if p.name not in _IDENTITY & set(fixed)}
 
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """The words that an option may be, for those that are words."""
+        parameters = inspect.signature(self.method, eval_str=True).parameters
+        kinds = {name: parameters[name].annotation for name in self.options}
+        return {name: get_args(kind) for name, kind in kinds.items() if get_origin(kind) is Literal}
+
     def calls_with(self, options: Mapping[str, Any] | None = None) -> int:
         """Network calls of a full step with these options."""
         return self.tableau(make_grid(VPLinear(), 3), options).calls_per_step
@@ -92,8 +99,8 @@ class Sampler:
     def tableau(self, grid: Grid, options: Mapping[str, Any] | None = None) -> Tableau:
         """The table of this sampler on ``grid``.
 
-        Raises ValueError for an option that it does not have, or for fewer calls than a
-        singlestep method needs for its order.
+        Raises ValueError for an option that it does not have, a word that is none of an option's
+        choices, or fewer calls than a singlestep method needs for its order.
         """
         chosen = dict(options or {})
         unknown = sorted(set(chosen) - set(self.options))
@@ -102,6 +109,12 @@ class Sampler:
                 f"The sampler {self.name!r} has no option {unknown[0]!r}; "
                 f"it has {', '.join(self.options) or 'none'}."
             )
+        for name, allowed in self.choices.items():
+            if chosen.get(name, allowed[0]) not in allowed:
+                raise ValueError(
+                    f"The option {name} of {self.name!r} is {chosen[name]!r}; it must be "
+                    f"{' or '.join(map(repr, allowed))}."
+                )
         tableau = self.method(grid, **chosen)
         if tableau.calls < self.calls:
             raise ValueError(

@@ -376,6 +376,7 @@ class VE(VarianceExploding):
 
     def __post_init__(self) -> None:
         _check_sigmas(self.sigma_min, self.sigma_max)
+        _check_range(self.t_min, self.t_max, 1.0)
 
     def log_sigma(self, t: Tensor) -> Tensor:
         return math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min)

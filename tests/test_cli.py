@@ -640,6 +640,13 @@ BAD_INPUT = [
     (2, "compare {digits} --samplers ddim,huen --output {out}", "did you mean 'heun'?"),
     (2, "compare {digits} --nfe 5,0 --output {out}", "at least 1"),
     (2, "compare {digits} --output {tmp}", "NAME.png"),
+    (2, "compare {digits} --reference ancestral --output {out}", "draws noise of its own"),
+    (2, "compare {digits} --samplers ddim,ddim --output {out}", "lists one twice"),
+    (2, "compare {digits} --nfe 2,2 --output {out}", "lists one twice"),
+    (2, "sample {digits} --seeds 0-9999999999 --output {out}", "longer than 1,000,000"),
+    (2, "show dpmpp-2m --option second_order=exactt", "it must be 'midpoint' or 'exact'"),
+    (2, "show ancestral+annealed-langevin --option corrector_steps=inf", "a whole number"),
+    (2, "show ancestral+annealed-langevin --option corrector_steps=nan", "a whole number"),
     (2, "compare {digits} --sigma-min 1e9 --output {out}", "sigma_min is"),
 ]
 

@@ -298,6 +298,7 @@ BAD_INPUT = [
     (2, "encode {digits} {wide} --output {tmp}/c.safetensors", "but 8 x 8 are needed"),
     (2, f"{ENCODE} --tolerance -1", "must be positive and finite"),
     (2, f"{ENCODE} --seed 3", "unrecognized arguments"),
+    (2, f"{ENCODE} --label 0,1,2,0,1", "--label names 5 classes for"),
     (1, "decode {digits} {tmp}/no.safetensors --output {out}", "no such file"),
     (1, "decode {digits} {text} --output {out}", "`samplers encode` wrote"),
     (1, "decode {digits} {weights} --output {out}", "`samplers encode` wrote"),

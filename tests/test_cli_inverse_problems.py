@@ -151,6 +151,7 @@ BAD_INPUT = [
     (2, "sharpen {digits} {small} --downsampled 0 --output {out}", "at least 1"),
     (2, "sharpen {digits} {grey} --blurred 0 --output {out}", "must be positive and finite"),
     (2, "sharpen {digits} {small} --blurred 1 --output {out}", "but 8 x 8 are needed"),
+    (2, "sharpen {digits} {grey} --blurred 1e9 --output {out}", "leaves nothing"),
     (2, f"{SHARPEN} --blurred 1", "not allowed with argument --downsampled"),
     (2, f"{SHARPEN} --noise-std -1", "zero or positive"),
     (2, f"{SHARPEN} --noise-std much", "'much' is not a number"),

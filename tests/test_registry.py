@@ -160,6 +160,18 @@ def test_impossible_options_are_refused(name: str, options: dict[str, Any], said
 
 
 @EACH
+def test_words_are_checked(sampler: Sampler) -> None:
+    grid = make_grid(VPLinear(), 4)
+    words = {name for name, default in sampler.options.items() if isinstance(default, str)}
+    assert words == set(sampler.choices)
+    for name, allowed in sampler.choices.items():
+        with pytest.raises(
+            ValueError, match=f"{name} of .* is 'nonsense'; it must be {allowed[0]!r}"
+        ):
+            sampler.tableau(grid, {name: "nonsense"})
+
+
+@EACH
 def test_what_names_a_row_is_not_an_option(sampler: Sampler) -> None:
     fixed = sampler.method.keywords if isinstance(sampler.method, partial) else {}
     assert "order" not in sampler.options

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from samplers.cli.text import counted
 from samplers.registry import get_sampler
 
 _SWITCH = {"true": True, "false": False}
@@ -53,6 +54,10 @@ def classes_or_none(
     if asked is None and null_label is not None:
         return (null_label,) * count
     turn = chosen_labels(asked, classes, null_label)
+    if isinstance(asked, tuple) and len(asked) > count:
+        raise ValueError(
+            f"--label names {len(asked)} classes for {counted(count, 'image')}; name fewer."
+        )
     return None if turn is None else tuple(turn[i % len(turn)] for i in range(count))
 
 

@@ -28,8 +28,15 @@ def named_failures(remedy: str) -> Iterator[None]:
         yield
     except NotFiniteError as error:
         raise Failure(str(error)) from error
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:  # that of a CPU has no class of its own
+        if not _is_of_memory(error):
+            raise
         raise Failure(f"The device ran out of memory; {remedy}.") from error
+
+
+def _is_of_memory(error: Exception) -> bool:
+    named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return named or "can't allocate memory" in str(error)
 
 
 def smaller_batches(size: int) -> str:

@@ -98,6 +98,9 @@ def label_list(text: str) -> tuple[int, ...] | str:
     return ALL if text == ALL else tuple(whole(part) for part in text.split(","))
 
 
+_MOST_SEEDS = 1_000_000
+
+
 def seed_list(text: str) -> tuple[int, ...]:
     """Seeds, single or in ranges, separated by commas; none twice."""
     seeds = tuple(seed for part in text.split(",") for seed in _seed_range(part))
@@ -112,6 +115,10 @@ def _seed_range(text: str) -> Sequence[int]:
         return (whole(text),)
     if not whole(first) <= whole(last):
         raise argparse.ArgumentTypeError(f"the range {text} runs backwards")
+    if int(last) - int(first) >= _MOST_SEEDS:
+        raise argparse.ArgumentTypeError(
+            f"the range {text} is longer than {_MOST_SEEDS:,}; draw so many in several runs"
+        )
     return range(int(first), int(last) + 1)
 
 

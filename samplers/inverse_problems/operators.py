@@ -130,6 +130,11 @@ def blurring(image_shape: Shape, std: float, cutoff: float = 0.01) -> LinearOper
             f"Blurring by {std} pixels needs images of shape (channels, height, width) and a "
             f"positive number; the images have {tuple(image_shape)}."
         )
+    if std > max(image_shape[1:]):
+        raise ValueError(
+            f"Blurring by {std:g} pixels leaves nothing of an image of {image_shape[1]} x "
+            f"{image_shape[2]}; take a number below its sides."
+        )
     reach = math.ceil(4 * std)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     kernel = torch.softmax(-(offsets / std).square() / 2, dim=0)

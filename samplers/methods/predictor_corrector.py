@@ -52,7 +52,7 @@ def predictor_corrector(
     eta: the predictor's share of the reverse SDE's noise.
     """
     check_eta(eta)
-    if corrector_steps != int(corrector_steps) or corrector_steps < 1:
+    if not (1 <= corrector_steps < math.inf and corrector_steps == int(corrector_steps)):
         raise ValueError(
             f"corrector_steps is {corrector_steps}; it must be a whole number from 1 up (the "
             "predictors alone have names of their own)."

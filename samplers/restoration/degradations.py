@@ -19,6 +19,8 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Generator, Tensor
 
+from samplers.noise import check_seeds
+
 Degradation = Callable[[Tensor, Generator], Tensor]
 """An image [C, H, W] of values from -1 to 1 and a generator -> the degraded image, as large."""
 
@@ -135,6 +137,7 @@ def degrade(images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> Tenso
     seeds: one for each image; its degradation is the same alone and in any batch. Raises ValueError
     for an unknown name.
     """
+    check_seeds(seeds)
     kinds = [get_degradation(name) for name in names]
     found = []
     for image, seed in zip(images, seeds, strict=True):

@@ -11,7 +11,7 @@ from samplers.cli.arguments import Commands, add_command, add_grid_arguments, ad
 from samplers.cli.choices import chosen_options
 from samplers.cli.failure import Failure
 from samplers.cli.values import any_sampler_name, positive
-from samplers.grid import default_spacing, make_grid
+from samplers.grid import Final, default_spacing, make_grid
 from samplers.registry import Sampler, get_sampler, list_adaptive
 from samplers.schedule import Schedule
 from samplers.tableau import Tableau
@@ -62,30 +62,32 @@ def run(arguments: argparse.Namespace) -> int:
             f"`samplers sample CHECKPOINT --sampler {arguments.name} --tolerance 0.01` draws by it."
         )
     sampler = get_sampler(arguments.name)
-    schedule = _schedule(arguments)
+    schedule, final = _noise(arguments)
     grid = make_grid(
         schedule,
         arguments.steps,
         arguments.grid or default_spacing(schedule),
         sigma_min=arguments.sigma_min,
         sigma_max=arguments.sigma_max,
-        final=arguments.final or "zero",
+        final=arguments.final or final,
     )
     tableau = sampler.tableau(grid, chosen_options(sampler.name, arguments.option))
     print(tableau.to_json() if arguments.json else f"{_head(sampler, tableau)}\n\n{tableau}")
     return 0
 
 
-def _schedule(arguments: argparse.Namespace) -> Schedule:
+def _noise(arguments: argparse.Namespace) -> tuple[Schedule, Final]:
+    """The schedule, and where its grids end if nothing else is asked for."""
     if arguments.checkpoint is None:
-        return _SCHEDULES[arguments.schedule]()
+        return _SCHEDULES[arguments.schedule](), "zero"
     # diffusers takes seconds to import.
     from samplers.checkpoint import CheckpointError, read_settings
 
     try:
-        return read_settings(arguments.checkpoint).schedule
+        settings = read_settings(arguments.checkpoint)
     except CheckpointError as error:
         raise Failure(str(error)) from error
+    return settings.schedule, settings.final
 
 
 def _head(sampler: Sampler, tableau: Tableau) -> str:

@@ -15,14 +15,13 @@ from tqdm.auto import tqdm
 
 from samplers.checkpoint import Checkpoint, Recipe
 from samplers.cli.choices import chosen_labels, chosen_seeds
-from samplers.cli.failure import Failure
+from samplers.cli.failure import named_failures
 from samplers.cli.opening import open_checkpoint, recipe_from
 from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import aligned, counted
 from samplers.pictures import Cell, table, to_images
 from samplers.registry import get_sampler
-from samplers.sample import NotFiniteError
 
 _PLENTY = 10
 """Steps enough for every sampler."""
@@ -89,16 +88,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw the comparison that the arguments ask for; returns the exit code."""
     if not is_picture(arguments.output):
         raise ValueError(f"The output is {arguments.output}; a comparison is one file, NAME.png.")
+    if get_sampler(arguments.reference).stochastic:
+        raise ValueError(
+            f"The reference {arguments.reference!r} draws noise of its own, so there is no error "
+            "to it; take one that draws none."
+        )
+    for name in ("samplers", "nfe"):
+        if len(set(getattr(arguments, name))) < len(getattr(arguments, name)):
+            raise ValueError(f"--{name} lists one twice; name each once.")
     processes = join(arguments.device)
     if not processes.main:
         return 0  # a comparison is small: the main process makes it alone
     comparison = _plan(arguments, open_checkpoint(arguments, processes.device))
     prepare_folder(arguments.output.parent)
     started = time.perf_counter()
-    try:
+    with named_failures("compare fewer images"):
         results = comparison.run()
-    except NotFiniteError as error:
-        raise Failure(str(error)) from error
     title = _title(comparison.reference)
     headings = [f"up to {counted(budget, 'call')}" for budget in arguments.nfe]
     cells = [(name, [_cell(result) for result in row]) for name, row in results.items()]
