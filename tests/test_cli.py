@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -132,6 +133,23 @@ def test_show_prints_the_tableau(say: Say, digits: Path) -> None:
     noisy = say("show", "ancestral", "--steps", 3, "--option", "eta=0.5", "--grid", "karras")
     assert " z " in noisy[1]
     assert "t = 999 " in say("show", "heun", "--checkpoint", digits)[1]
+
+
+def test_show_ends_where_the_checkpoint_says(say: Say, digits: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(digits, copy)
+    path = copy / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text()) | {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "algorithm_type": "dpmsolver++",
+        "final_sigmas_type": "sigma_min",
+    }
+    path.write_text(json.dumps(config))
+    words = ("show", "ddim", "--steps", "2", "--json", "--checkpoint")
+    tables = [Tableau.from_json(say(*words, folder)[1]) for folder in (digits, copy)]
+    trained, noisy = (float(table.rows[-1].reached.sigma[-1]) for table in tables)
+    assert trained == 0
+    assert noisy > 0
 
 
 def test_show_as_json_can_be_read_again(say: Say) -> None:
@@ -681,13 +699,25 @@ def test_no_file_takes_the_place_of_a_folder(say: Say, digits: Path, tmp_path: P
     assert list(tmp_path.iterdir()) == [kept.parent]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 TB."),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_device_without_memory(
-    say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupting(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"), after=0)
+    interrupting(monkeypatch, error, after=0)
     code, _, err = say("sample", digits, "--label", 1, "--output", tmp_path / "x.png")
     assert code == 1
     assert "--batch-size below 16" in err
+    code, _, err = say("compare", digits, "--label", 1, "--output", tmp_path / "x.png")
+    assert code == 1
+    assert "compare fewer images" in err
 
 
 def test_compare_reports_what_is_not_finite(
