@@ -641,6 +641,7 @@ BAD_INPUT = [
     (2, "sample {digits} --sampler edm-churn --noise brownian --output {out}", "no Brownian path"),
     (2, "sample {digits} --trajectory {tmp}/x.avi --output {out}", "name it .gif"),
     (2, "sample {digits} --trajectory {out} --output {out}", "Two outputs"),
+    (2, "sample {digits} --trajectory {tmp}/x/grid.png --output {tmp}/x", "Two outputs"),
     (2, "sample {digits} --sampler rk45 --trajectory {tmp}/x.gif --output {out}", "fixed steps"),
     (2, "sample {prompts} --prompt cat --sampler rk45 --output {out}", "take a sampler of fixed"),
     (

@@ -322,6 +322,15 @@ def test_bad_input_is_one_sentence(say: Say, code: int, command: str, why: str) 
     assert not list(say.places["tmp"].iterdir())
 
 
+def test_pictures_do_not_take_the_place_of_their_codes(say: Say) -> None:
+    assert say(ENCODE).code == 0
+    codes = (say.places["tmp"] / "codes.safetensors").rename(say.places["out"])
+    before = codes.read_bytes()
+    said = say("decode {digits} {out} --output {out}")
+    said.check_sentence(2, "one of the given files")
+    assert codes.read_bytes() == before
+
+
 def test_codes_of_another_network_are_refused(say: Say) -> None:
     assert say(ENCODE).code == 0
     said = say("decode {plain} {tmp}/codes.safetensors --output {out}")

@@ -176,6 +176,8 @@ def test_one_picture_of_before_and_after(say: Say, tmp_path: Path) -> None:
     assert parameters is not None
     assert parameters["task"] == "rainy"
     assert parameters["sampler"]
+    assert parameters["grid"]
+    assert parameters["network_calls"] == 3
     assert parameters["weights_sha256"]
 
 
@@ -195,6 +197,7 @@ def test_a_folder_of_restored_pictures(
             assert found.tobytes() == image.tobytes()
     stored = [read_parameters(tmp_path / "done" / f"{name}.png") for name in names]
     assert [one and one["seeds"] for one in stored] == [[4], [5], [6]]
+    assert [one and one["images"] for one in stored] == [[str(places[name])] for name in names]
 
 
 def test_a_picture_is_restored_upright(say: Say, places: dict[str, Path], tmp_path: Path) -> None:
@@ -220,9 +223,12 @@ def test_no_picture_takes_the_place_of_another(
     command = "restore {restoration} {tmp}/a {tmp}/b --task noisy --output {tmp}/c"
     say(command).check_sentence(2, "would both become")
     command = "restore {restoration} {tmp}/a --task noisy --output {tmp}/a"
-    say(command).check_sentence(2, "is one of the given pictures")
+    say(command).check_sentence(2, "is one of the given files")
     command = "restore {restoration} {tmp}/a/one.png --task noisy --output {tmp}/a/one.png"
     say(command).check_sentence(2, "is one of the given files")
+    (tmp_path / "d" / "one.png").mkdir(parents=True)
+    command = "restore {restoration} {tmp}/a --task noisy --output {tmp}/d"
+    say(command).check_sentence(2, "one.png is a folder; name a file")
     assert (tmp_path / "a" / "one.png").read_bytes() == before
 
 

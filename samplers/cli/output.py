@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,12 +36,15 @@ def refuse_folder(path: Path) -> None:
 
 def check_places(outputs: Sequence[Path], given: Sequence[Path] = ()) -> None:
     """Raise ValueError if a file to be written is a folder, another of them, or a given one."""
-    for number, path in enumerate(outputs):
+    read, written = {path.resolve() for path in given}, set[Path]()
+    for path in outputs:
         refuse_folder(path)
-        if path.resolve() in {other.resolve() for other in outputs[:number]}:
+        place = path.resolve()
+        if place in written:
             raise ValueError(f"Two outputs are {path}; name different files.")
-        if path.resolve() in {other.resolve() for other in given}:
+        if place in read:
             raise ValueError(f"{path} is one of the given files; choose another output.")
+        written.add(place)
 
 
 def prepare_folder(folder: Path) -> None:
@@ -71,6 +74,20 @@ def spread_out(items: Sequence[T], most: int) -> list[T]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
+def made_by(arguments: argparse.Namespace, weights: Mapping[str, str]) -> dict[str, Any]:
+    """What a picture of every command says of the program and of the checkpoint.
+
+    weights: the SHA-256 of each file of weights.
+    """
+    return {
+        "software": "retrograde",
+        "version": _package_version(),
+        "checkpoint": str(arguments.checkpoint),
+        "weights_sha256": dict(weights),
+        "dtype": arguments.dtype,
+    }
+
+
 def common_parameters(
     arguments: argparse.Namespace,
     checkpoint: Checkpoint,
@@ -78,12 +95,8 @@ def common_parameters(
     seeds: Sequence[int] | None,
     labels: Sequence[int | None] | None,
 ) -> dict[str, Any]:
-    """What a picture of every command says of its making; the recipe is a settled one."""
-    return {
-        "software": "retrograde",
-        "version": package_version(),
-        "checkpoint": str(arguments.checkpoint),
-        "weights_sha256": checkpoint.weights,
+    """The same, and the settings of a network that draws; the recipe is a settled one."""
+    return made_by(arguments, checkpoint.weights) | {
         "sigma_min": recipe.sigma_min,
         "sigma_max": recipe.sigma_max,
         "final": recipe.final,
@@ -94,12 +107,11 @@ def common_parameters(
         "null_label": arguments.null_label,
         "labels": None if labels is None else list(labels),
         "seeds": None if seeds is None else list(seeds),
-        "dtype": arguments.dtype,
     }
 
 
 @cache
-def package_version() -> str:
+def _package_version() -> str:
     try:
         return version("retrograde")
     except PackageNotFoundError:

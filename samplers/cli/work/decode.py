@@ -8,7 +8,7 @@ from typing import Any
 
 from samplers.cli.codes import Codes, read_codes
 from samplers.cli.flowing import Opened, open_flow, report
-from samplers.cli.output import is_picture, prepare_folder, write
+from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.latent_codes import DEFAULT, tempered
 from samplers.pictures import columns_for, sheet, to_images
@@ -28,6 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     asked = arguments.label
     labels = stored.labels if asked is None else opened.labels(count)
     codes = tempered(stored.codes, arguments.temperature)
+    names = [f"code-{number:05d}.png" for number in range(count)]
+    places = [arguments.output] if single else [arguments.output / name for name in names]
+    check_places(places, [arguments.codes])
     prepare_folder(arguments.output.parent if single else arguments.output)
 
     found = opened.decode(codes, labels)
@@ -37,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     if single:
         write(sheet(images, columns_for(count, 0)), arguments.output, about)
     else:
-        for number, image in enumerate(images):
-            write(image, arguments.output / f"code-{number:05d}.png", about | {"number": number})
+        for number, (image, place) in enumerate(zip(images, places, strict=True)):
+            write(image, place, about | {"number": number})
     report("image", found, "", arguments.output)
     return 0
 

@@ -20,15 +20,10 @@ from samplers.cli.arguments import DTYPES
 from samplers.cli.choices import changed_scheduler
 from samplers.cli.failure import Failure, named_failures
 from samplers.cli.images import picture_paths, read_any
-from samplers.cli.output import (
-    check_places,
-    is_picture,
-    package_version,
-    prepare_folder,
-    write,
-)
+from samplers.cli.output import check_places, is_picture, made_by, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import counted
+from samplers.diffusers_loop import settings_of
 from samplers.diffusers_restoration import RestorationPipeline
 from samplers.pictures import Cell, table, to_images
 from samplers.restoration import degrade, get_degradation, psnr
@@ -58,12 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0  # the main process restores them one after the other
     pipe = _opened(arguments, processes.device)
     paths = picture_paths(arguments.images)
-    if single:
-        check_places([arguments.output], paths)
-    else:
-        _check_places(arguments.output, paths)
+    places = [arguments.output] if single else _places(arguments.output, paths)
+    check_places(places, paths)
     given = [read_any(path) for path in paths]
     prepare_folder(arguments.output.parent if single else arguments.output)
+    settings = _settings(arguments, pipe)
     started = time.perf_counter()
     total = len(paths) * pipe.tableau(arguments.steps).calls
     with (
@@ -75,10 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
             bar.set_description(f"image {number + 1}/{len(paths)}")
             done.append(_restored(arguments, pipe, path, image, number, bar.update))
             if not single:
-                _write_one(arguments, pipe, done[-1])
+                picture = to_images(done[-1].found)[0]
+                write(picture, places[number], settings | _parameters(done[-1:]))
     if single:
-        about = _parameters(arguments, pipe, done)
-        write(_picture(arguments, done), arguments.output, about)
+        write(_picture(arguments, done), arguments.output, settings | _parameters(done))
     _report(arguments, done, time.perf_counter() - started)
     return 0
 
@@ -114,9 +108,9 @@ def _restored(
     return Restored(path, seed, image, mu, found)
 
 
-def _check_places(folder: Path, paths: Sequence[Path]) -> None:
-    """Raise ValueError if a restored picture would take the place of another, or of a given one."""
-    places = [_place(folder, path) for path in paths]
+def _places(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Where each picture goes in a folder; ValueError if two would go to one place."""
+    places = [folder / f"{path.stem}.png" for path in paths]
     for number, place in enumerate(places):
         if place in places[:number]:
             other = paths[places.index(place)]
@@ -124,40 +118,27 @@ def _check_places(folder: Path, paths: Sequence[Path]) -> None:
                 f"{other} and {paths[number]} would both become {place}; restore them into "
                 "different folders."
             )
-        if place.resolve() in {path.resolve() for path in paths}:
-            raise ValueError(f"{place} is one of the given pictures; choose another folder.")
+    return places
 
 
-def _place(folder: Path, path: Path) -> Path:
-    return folder / f"{path.stem}.png"
-
-
-def _write_one(arguments: argparse.Namespace, pipe: RestorationPipeline, done: Restored) -> None:
-    place = _place(arguments.output, done.path)
-    write(to_images(done.found)[0], place, _parameters(arguments, pipe, [done]))
-
-
-def _parameters(
-    arguments: argparse.Namespace, pipe: RestorationPipeline, done: Sequence[Restored]
-) -> dict[str, Any]:
-    """All that is needed to restore the images again."""
+def _settings(arguments: argparse.Namespace, pipe: RestorationPipeline) -> dict[str, Any]:
+    """How every picture is restored; reads all weights, for what they hash to."""
     chosen = pipe.scheduler.config
-    return {
-        "software": "retrograde",
-        "version": package_version(),
-        "checkpoint": str(arguments.checkpoint),
-        "weights_sha256": read_folder(arguments.checkpoint, allow_pickle=False).hashes(),
-        "images": [str(one.path) for one in done],
-        "seeds": [one.seed for one in done],
+    weights = read_folder(arguments.checkpoint, allow_pickle=False).hashes()
+    return made_by(arguments, weights) | {
         "task": arguments.task,
         "degrade": arguments.degrade,
         "sampler": chosen.sampler,
         "options": dict(chosen.sampler_options or {}),
         "steps": arguments.steps,
         "network_calls": pipe.tableau(arguments.steps).calls,
-        "grid": chosen.grid,
-        "dtype": arguments.dtype,
+        "grid": chosen.grid or settings_of(chosen).spacing,
     }
+
+
+def _parameters(done: Sequence[Restored]) -> dict[str, Any]:
+    """Which pictures these are, and with which noise they were restored."""
+    return {"images": [str(one.path) for one in done], "seeds": [one.seed for one in done]}
 
 
 def _picture(arguments: argparse.Namespace, done: Sequence[Restored]) -> Image.Image:

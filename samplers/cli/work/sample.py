@@ -143,10 +143,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw what the arguments ask for; returns the exit code."""
     single = is_picture(arguments.output)
     _check_name(arguments.trajectory)
-    if arguments.trajectory is not None:
-        check_places([arguments.trajectory, *([arguments.output] if single else [])])
     job = _plan(arguments)
     _check_trajectory(job)
+    check_places(_outputs(job, single))
     prepare_folder(arguments.output.parent if single else arguments.output)
     if arguments.trajectory is not None:
         prepare_folder(arguments.trajectory.parent)
@@ -169,6 +168,14 @@ def _plan(arguments: argparse.Namespace) -> Job:
         Item(i, seed, labels[i % len(labels)] if labels else None) for i, seed in enumerate(seeds)
     )
     return Job(arguments, checkpoint, drawing, items, labels, processes)
+
+
+def _outputs(job: Job, single: bool) -> list[Path]:
+    """Every file that will be written."""
+    output, trajectory = job.arguments.output, job.arguments.trajectory
+    names = [*(item.name for item in job.items), SHEET]
+    drawn = [output] if single else [output / name for name in names]
+    return drawn if trajectory is None else [*drawn, trajectory]
 
 
 # -------------------------------------------------------------------------------- one picture
