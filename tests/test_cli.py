@@ -638,6 +638,7 @@ BAD_INPUT = [
     (2, "sample {digits} --sampler rk45 --max-nfe 3 --output {out}", "at least 7"),
     (2, "sample {digits} --tolerance 0.1 --output {out}", "set --steps instead"),
     (2, "sample {digits} --noise pink --output {out}", "invalid choice: 'pink'"),
+    (2, "sample {digits} --sampler ddim --noise brownian --output {out}", "'ddim' draws none"),
     (2, "sample {digits} --sampler edm-churn --noise brownian --output {out}", "no Brownian path"),
     (2, "sample {digits} --trajectory {tmp}/x.avi --output {out}", "name it .gif"),
     (2, "sample {digits} --trajectory {out} --output {out}", "Two outputs"),

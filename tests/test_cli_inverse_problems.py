@@ -126,6 +126,7 @@ BAD_INPUT = [
     (2, "inpaint {plain} {opacity} --mask {mask} --output {out}", "in colour with opacity"),
     (2, "inpaint {digits} {grey} --mask {black} --output {out}", "no white pixel"),
     (2, "inpaint {digits} {grey} --mask {white} --output {out}", "all white"),
+    (2, "inpaint {digits} {grey} --mask {opacity} --output {out}", "has an opacity"),
     (2, "inpaint {latents} {colours} --mask {mask} --output {out}", "works on latents"),
     (2, "inpaint {prompts} {colours} --mask {mask} --output {out}", "asked by a prompt"),
     (1, "inpaint {tmp}/no {grey} --mask {mask} --output {out}", "no such folder"),

@@ -15,7 +15,7 @@ from samplers.cli.opening import recipe_from
 from samplers.cli.text import counted
 from samplers.integrate import Adaptive
 from samplers.pictures import to_images
-from samplers.registry import list_adaptive
+from samplers.registry import get_sampler, list_adaptive
 
 STEPS = 20
 TOLERANCE = 0.01
@@ -82,6 +82,8 @@ def check_drawing(arguments: argparse.Namespace) -> None:
     if name not in list_adaptive():
         _refuse(arguments, _OF_ADAPTIVE, f"{name!r} takes fixed steps; set --steps instead")
         chosen_options(name, arguments.option)
+        if arguments.noise is not None and not get_sampler(name).stochastic:
+            raise ValueError(f"--noise is not for this sampler: {name!r} draws none.")
         return
     _refuse(arguments, _OF_FIXED, f"{name!r} chooses its own steps; set --tolerance instead")
     _adaptive_settings(arguments)

@@ -58,7 +58,10 @@ def read_bytes(path: Path, shape: tuple[int, int, int]) -> Tensor:
 
 def read_mask(path: Path, height: int, width: int) -> Tensor:
     """Where a picture is white, or nearer to it than to black: [H, W]."""
-    image = _opened(path).convert("L")
+    opened = _opened(path)
+    if opened.mode in ("LA", "PA", "RGBA"):
+        raise ValueError(f"The mask {path} has an opacity; paint it black and white alone.")
+    image = opened.convert("L")
     _check_size(path, image, (width, height))
     return torch.from_numpy(np.asarray(image) >= 128)
 

@@ -168,7 +168,7 @@ def _noise_of_known(problem: InverseProblem) -> float:
     if problem.operator.gram is None:
         raise ValueError(
             "Replacement by a noisy measurement needs an operator with A A^T = c (its gram "
-            "number); take the method Guidance."
+            "number); take guidance as the method."
         )
     return problem.noise_std / math.sqrt(problem.operator.gram)
 
