@@ -36,6 +36,10 @@ def test_words_vary_and_are_repeatable() -> None:
             StatedNumbers(reynolds=120, radius=0.05),
         ),
         ("re=80, diameter: 8 cm", StatedNumbers(reynolds=80, radius=0.04)),
+        (
+            "A channel of 1.6 m x 0.41 m holds a cylinder of radius 5 cm; Re = 120",
+            StatedNumbers(reynolds=120, radius=0.05),
+        ),
         ("a radius of 45mm, 1.2 m/s", StatedNumbers(speed=1.2, radius=0.045)),
         (
             "Radius is about 5 centimetres; it enters at 90 cm/s",
@@ -71,6 +75,11 @@ def test_what_a_sentence_leaves_out_has_a_default() -> None:
         ("radius 5 cm, a speed of -1.2 m/s", "names a speed without a number"),
         ("radius 5 cm, 1,200 m/s", "names a speed without a number"),
         ("radius 5 cm, Re = 80-90", "names a Reynolds number without a number"),
+        ("radius 5 cm, Re = 100 to 120", "names a Reynolds number without a number"),
+        ("radius 5 cm, Re = 100±10", "names a Reynolds number without a number"),
+        ("radius 5 cm, Re = 100k", "names a Reynolds number without a number"),
+        ("radius 5 cm, Reynolds number 1.2 x 10^2", "names a Reynolds number without a number"),
+        ("radius 5 cm at (0.35, 0.19) m, Re 120", "two numbers in brackets"),
         ("radius 5 cm, later of radius 6 cm, Re 100", "states a radius twice, 0.05 and 0.06"),
         ("radius 5 cm, Re 100, x = 0.35, y = 0.2 m", "names a place x without a number"),
         ("radius 5 cm, Re 100, x = -0.1 m", "names a place x without a number"),

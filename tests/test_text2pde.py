@@ -15,6 +15,8 @@ import meshio
 import numpy as np
 import pytest
 import torch
+from safetensors import numpy as safetensors_numpy
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -35,6 +37,7 @@ from tests.tiny_flows import (
 )
 from text2pde.autoencoder.clips import prepare_clip
 from text2pde.autoencoder.latents import encode_clips, save_latents
+from text2pde.captions import caption, flow_of
 from text2pde.channel import Channel, Flow
 from text2pde.cli import main
 from text2pde.diffusion.conditions import Conditions, joined, nothing, without
@@ -42,11 +45,14 @@ from text2pde.diffusion.learning import ConditionDropout
 from text2pde.diffusion.presets import PRESETS, Size
 from text2pde.diffusion.transformer import FlowTransformer
 from text2pde.flows.clip import load_clip, save_clip
+from text2pde.flows.cylinder import Family
+from text2pde.flows.cylinder import draw as draw_channels
 from text2pde.mesh import Mesh
 from text2pde.mesh_files import read_mesh, write_mesh, write_vtk
 from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
 from text2pde.pipeline_training import train_diffusion
 from text2pde.plume import Plume
+from text2pde.solver.meshing import Sizes, triangulate
 from text2pde.subjects import SUBJECTS
 from text2pde.text import TextEncoder, encoded_once
 
@@ -465,6 +471,54 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
     again = read_mesh(tmp_path / "single.vtu", clip.flow)
     assert np.array_equal(again.kinds, clip.mesh.kinds)
     np.testing.assert_allclose(again.nodes, clip.mesh.nodes, atol=1e-6)
+
+
+def test_a_sentence_finds_the_cylinder_of_its_mesh(tmp_path: Path) -> None:
+    """Whole, although the numbers of a sentence are rounded; and no other border."""
+    flow = draw_channels(Family(), 1)[0]
+    own = triangulate(flow.channel, Sizes(near=0.35, far=0.07))
+    write_mesh(own, tmp_path / "mesh.msh")
+    for seed in range(8):
+        again = read_mesh(tmp_path / "mesh.msh", flow_of(caption(flow, seed)))
+        assert np.array_equal(again.kinds, own.kinds)
+    middle = own.nodes[own.triangles].mean(axis=1)
+    hole = np.hypot(*(middle - np.array([1.2, 0.2])).T) < 0.08
+    write_mesh(own._replace(triangles=own.triangles[~hole]), tmp_path / "hole.msh")
+    with pytest.raises(ValueError, match=r"has a border at \(1\.\d+, 0\.\d+\) m"):
+        read_mesh(tmp_path / "hole.msh", flow)
+    write_mesh(own._replace(triangles=np.tile(own.triangles, (2, 1))), tmp_path / "twice.msh")
+    with pytest.raises(ValueError, match="lie on each other"):
+        read_mesh(tmp_path / "twice.msh", flow)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"fields": np.float64}, "has fields in float64; they must be float32"),
+        ({"triangles": np.float32}, "has triangles in float32; they must be int64"),
+    ],
+)
+def test_a_clip_has_numbers_of_its_kinds(changes: dict[str, Any], why: str, tmp_path: Path) -> None:
+    save_clip(waves(), tmp_path / "clip.safetensors")
+    kept = safetensors_numpy.load_file(tmp_path / "clip.safetensors")
+    with safe_open(tmp_path / "clip.safetensors", "np") as file:
+        about = file.metadata()
+    changed = {name: value.astype(changes.get(name, value.dtype)) for name, value in kept.items()}
+    safetensors_numpy.save_file(changed, tmp_path / "clip.safetensors", about)
+    with pytest.raises(ValueError, match=why):
+        load_clip(tmp_path / "clip.safetensors")
+
+
+def test_a_clip_goes_on_in_time_with_kinds_of_its_own(tmp_path: Path) -> None:
+    clip, path = waves(), tmp_path / "clip.safetensors"
+    for wrong, why in (
+        (clip._replace(times=clip.times[::-1]), "do not rise"),
+        (clip._replace(times=clip.times * np.nan), "do not rise"),
+        (clip._replace(mesh=clip.mesh._replace(kinds=0 * clip.mesh.kinds)), "kinds of nodes"),
+    ):
+        save_clip(wrong, path)
+        with pytest.raises(ValueError, match=why):
+            load_clip(path)
 
 
 def test_wrong_requests_end_in_one_sentence(

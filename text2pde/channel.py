@@ -14,8 +14,9 @@ _NEAR = 1e-8
 """How far from a border a node may lie that is on it, in units of the channel's height."""
 
 
-SNAP = 1e-3
-"""How far from a border a node of a file may lie that is on it, in units of height or radius."""
+_SNAP, _ROUNDED = 1e-3, 0.02
+"""How far from the channel's border a node of a file's border may lie that is on it, in units of
+the height; and from the cylinder, whose numbers are rounded in a sentence, of its radius."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,19 @@ class Channel:
         kinds[distance < self.radius * (1 + 1e-6)] = Kind.CYLINDER
         return kinds
 
-    def snapped(self, nodes: Numbers) -> Numbers:
-        """Nodes [N, 2] of a file, those that are nearly on a border put onto it.
+    def snapped(self, nodes: Numbers, border: NDArray[np.bool_]) -> Numbers:
+        """Nodes [N, 2] of a file, those of its border that are nearly on the channel's put onto it.
 
-        Raises ValueError if a border has none, or the cylinder fewer than eight.
+        Raises ValueError if a part of the border has none, or the cylinder fewer than eight.
         """
-        found, near = nodes.copy(), SNAP * self.height
+        found, near = nodes.copy(), _SNAP * self.height
         for axis, end in enumerate((self.length, self.height)):
-            for border in (0.0, end):
-                found[np.abs(found[:, axis] - border) < near, axis] = border
+            for side in (0.0, end):
+                found[border & (np.abs(found[:, axis] - side) < near), axis] = side
         centre = np.array([self.x, self.y])
         away = found - centre
         distance = np.hypot(*away.T)
-        on = np.abs(distance - self.radius) < SNAP * self.radius
+        on = border & (np.abs(distance - self.radius) < _ROUNDED * self.radius)
         found[on] = centre + away[on] * (self.radius / distance[on])[:, None]
         kinds = self.kinds(found)
         for kind in Kind:
@@ -124,9 +125,9 @@ class Flow:
         """What nodes [N, 2] are, see :meth:`Channel.kinds`."""
         return self.channel.kinds(nodes)
 
-    def snapped(self, nodes: Numbers) -> Numbers:
+    def snapped(self, nodes: Numbers, border: NDArray[np.bool_]) -> Numbers:
         """Nodes of a file, see :meth:`Channel.snapped`."""
-        return self.channel.snapped(nodes)
+        return self.channel.snapped(nodes, border)
 
     def mirrored(self) -> Flow:
         """The flow upside down."""

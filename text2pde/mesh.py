@@ -74,6 +74,20 @@ def trimmed(places: Numbers, corners: Integers) -> tuple[Numbers, Integers]:
     return nodes, triangles
 
 
+def bordering(triangles: Integers, count: int) -> NDArray[np.bool_]:
+    """Whether each of so many nodes lies on the border: on an edge of one triangle alone.
+
+    Raises ValueError if an edge has more than two triangles.
+    """
+    sides = np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    edges, uses = np.unique(sides, axis=0, return_counts=True)
+    if uses.max() > 2:
+        raise ValueError("Some triangles lie on each other: an edge belongs to more than two.")
+    found = np.zeros(count, dtype=np.bool_)
+    found[edges[uses == 1]] = True
+    return found
+
+
 def check_mesh(mesh: Mesh) -> None:
     """Raise ValueError unless the mesh is one of sound triangles in the plane."""
     nodes, triangles, kinds = mesh

@@ -12,9 +12,9 @@ import numpy as np
 
 from samplers.files import replacing
 from text2pde.flows.clip import Clip
-from text2pde.mesh import Mesh, Numbers, check_mesh, trimmed
+from text2pde.mesh import Kind, Mesh, Numbers, bordering, check_mesh, trimmed
 from text2pde.plume import Plume
-from text2pde.scene import Scene
+from text2pde.scene import Scene, check_fits
 
 SERIES = ".pvd"
 VTK = ".vtu"
@@ -97,11 +97,22 @@ def _series(names: list[str], times: Numbers) -> str:
 
 
 def _built(places: Numbers, corners: Any, scene: Scene) -> Mesh:
-    """A mesh of a scene, with nodes on its borders."""
+    """A mesh of a scene, whose border is the scene's, no more and no less."""
     nodes, triangles = trimmed(places, corners)
-    nodes = scene.snapped(nodes)
+    plain = Mesh(nodes, triangles, np.zeros(len(nodes), dtype=np.int64))
+    check_mesh(plain)
+    check_fits(plain, scene)
+    border = bordering(triangles, len(nodes))
+    nodes = scene.snapped(nodes, border)
     mesh = Mesh(nodes, triangles, scene.kinds(nodes))
     check_mesh(mesh)
+    loose = np.flatnonzero(border & (mesh.kinds == Kind.INTERIOR))
+    if len(loose):
+        x, y = nodes[loose[0]]
+        raise ValueError(
+            f"The mesh has a border at ({x:.4g}, {y:.4g}) m, where the prompt has none; state what "
+            "the mesh has, or leave the mesh out."
+        )
     return mesh
 
 

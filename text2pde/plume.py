@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from text2pde.mesh import Integers, Kind, Numbers
 
@@ -51,11 +52,11 @@ class Plume:
         on_wall = ((nodes < near) | (nodes > self.side - near)).any(axis=1)
         return np.where(on_wall, Kind.WALL, Kind.INTERIOR).astype(np.int64)
 
-    def snapped(self, nodes: Numbers) -> Numbers:
-        """Nodes [N, 2] of a file, those that are nearly on a wall put onto it."""
+    def snapped(self, nodes: Numbers, border: NDArray[np.bool_]) -> Numbers:
+        """Nodes [N, 2] of a file, those of its border that are nearly on a wall put onto it."""
         found = nodes.copy()
         for wall in (0.0, self.side):
-            found[np.abs(found - wall) < 1e-3 * self.side] = wall
+            found[border[:, None] & (np.abs(found - wall) < 1e-3 * self.side)] = wall
         return found
 
     def mirrored(self) -> Plume:

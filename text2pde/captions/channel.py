@@ -14,8 +14,10 @@ from text2pde.captions.reading import (
     NUMBER,
     SPEED,
     length_of,
+    place_of,
     quantity,
     radius_of,
+    refuse_pair,
     refuse_viscosity,
     stated,
 )
@@ -88,8 +90,8 @@ _QUANTITIES = {
     ),
     "radius": length_of("radius", "a radius", "radius 0.05 m", r"\bradius\b"),
     "diameter": length_of("diameter", "a diameter", "diameter 10 cm", r"\bdiameter\b"),
-    "x": length_of("x", "a place x", "x = 0.3 m", r"\bx\s*[=:]"),
-    "y": length_of("y", "a place y", "y = 0.2 m", r"\by\s*[=:]"),
+    "x": place_of("x", "x = 0.3 m"),
+    "y": place_of("y", "y = 0.2 m"),
 }
 
 
@@ -97,10 +99,11 @@ def read_numbers(sentence: str) -> StatedNumbers:
     """The numbers of a sentence, such as "radius 5 cm", "Re = 120" or "1.2 m/s".
 
     Raises ValueError if it names one of them without a number and a unit that can be read, or
-    states a radius and a diameter that disagree, or a viscosity.
+    states a radius and a diameter that disagree, a viscosity, or a place as a pair.
     """
     found = stated(_QUANTITIES, sentence)
     refuse_viscosity(sentence, VISCOSITY)
+    refuse_pair(sentence, "x = 0.3 m, y = 0.2 m")
     radius = radius_of(found)
     rest = {name: value for name, value in found.items() if name not in ("radius", "diameter")}
     return StatedNumbers(**rest, radius=radius)

@@ -7,8 +7,10 @@ import random
 from text2pde.captions.reading import (
     ACCELERATION,
     length_of,
+    place_of,
     quantity,
     radius_of,
+    refuse_pair,
     refuse_viscosity,
     stated,
 )
@@ -50,8 +52,8 @@ _QUANTITIES = {
     ),
     "radius": length_of("radius", "a radius", "radius 4 m", r"\bradius\b"),
     "diameter": length_of("diameter", "a diameter", "diameter 8 m", r"\bdiameter\b"),
-    "x": length_of("x", "a place x", "x = 16 m", r"\bx\s*[=:]"),
-    "y": length_of("y", "a place y", "y = 8 m", r"\by\s*[=:]"),
+    "x": place_of("x", "x = 16 m"),
+    "y": place_of("y", "y = 8 m"),
 }
 
 
@@ -63,6 +65,7 @@ def plume_of(sentence: str) -> Plume:
     """
     found = stated(_QUANTITIES, sentence)
     refuse_viscosity(sentence, Plume.viscosity)
+    refuse_pair(sentence, "x = 16 m, y = 8 m")
     radius = radius_of(found)
     if radius is None:
         raise ValueError(

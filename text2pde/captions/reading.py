@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# Neither a part of a longer number, nor one end of a range, nor negative.
+# Neither a part of a longer number or of a power of ten, nor one end of a range, nor negative.
 NUMBER = (
     r"(?<![\d.,+-])(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)"
-    r"(?!\d|[.,]\d|e[+-]?\d|\s*[-–]\s*\d)"
+    r"(?!\d|[.,]\d|k\b|e[+-]?\d|\s*(?:[-–±]|to\b|or\b)\s*\d|\s*[x×*]\s*10)"
 )
 BETWEEN = r"\s*(?:is|of|=|:|about|at)?\s*(?:about\s*)?"
 _UNIT = r"\s*(mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?)\b(?!\s*/)"
@@ -61,6 +61,20 @@ def radius_of(found: Mapping[str, float | None]) -> float | None:
             f"A radius of {radius:g} m has no diameter of {diameter:g} m; leave one of them away."
         )
     return diameter / 2
+
+
+def place_of(axis: str, written: str) -> Quantity:
+    """A place along an axis, whose name is not the sign between two numbers."""
+    name = rf"(?<!\d\s)(?<!\dm\s)(?<!\d\sm\s)(?<!\d[cm]m\s)(?<!\d\s[cm]m\s){axis}"
+    return length_of(name, f"a place {axis}", written, rf"\b{axis}\s*[=:]")
+
+
+def refuse_pair(sentence: str, written: str) -> None:
+    """Raise ValueError if a sentence states a place as two numbers in brackets."""
+    if re.search(r"\(\s*[\d.]+\s*[cm]*\s*,\s*[\d.]+", sentence):
+        raise ValueError(
+            f"The prompt {sentence!r} has two numbers in brackets; write a place as in {written!r}."
+        )
 
 
 def refuse_viscosity(sentence: str, viscosity: float) -> None:

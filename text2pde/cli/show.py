@@ -34,6 +34,9 @@ def add_parser(commands: Commands) -> None:
     parser.set_defaults(run=run)
 
 
+LEAST_WIDTH = 16
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Draw; returns the exit code."""
     from samplers.cli.output import prepare_folder
@@ -42,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     output: Path = arguments.output
     check_output(output)
+    if arguments.width < LEAST_WIDTH:
+        raise ValueError(f"--width is {arguments.width}; it must be {LEAST_WIDTH} pixels or more.")
     clip = load_clip(arguments.clip)
     prepare_folder(output.parent)
     where = write_clip(clip, output, {"clip": str(arguments.clip)}, arguments.width)

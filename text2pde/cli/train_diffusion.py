@@ -23,7 +23,7 @@ examples:
   accelerate launch -m text2pde train-diffusion runs/latents.safetensors \\
       --autoencoder runs/autoencoder/autoencoder --preset small --output runs/diffusion
 
-  text2pde train-diffusion runs/own.safetensors --autoencoder assets/cylinder/autoencoder \
+  text2pde train-diffusion runs/own.safetensors --autoencoder assets/cylinder/autoencoder \\
       --start assets/cylinder --learning-rate 3e-4 --output runs/further
 
 The result is a folder for `text2pde generate --checkpoint`. After an interruption the same command

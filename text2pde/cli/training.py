@@ -52,13 +52,15 @@ def named_endings(output: Path, remedy: str) -> Iterator[None]:
     """
     import torch
 
+    from samplers.training import CHECKPOINT
+
     try:
         yield
     except KeyboardInterrupt:
+        kept = (output / CHECKPOINT).exists()
+        where = "keeps the last checkpoint" if kept else "has no checkpoint yet"
         raise Failure(
-            f"Interrupted. {output} keeps the last checkpoint, from which the same command goes "
-            "on.",
-            130,
+            f"Interrupted. {output} {where}; the same command goes on from what is there.", 130
         ) from None
     except ArithmeticError as error:
         raise Failure(str(error)) from error

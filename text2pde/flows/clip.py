@@ -25,7 +25,13 @@ from text2pde.mesh import Mesh, Numbers, check_mesh
 from text2pde.scene import Scene, scene_from
 
 SUFFIX = ".safetensors"
-_TENSORS = ("nodes", "triangles", "kinds", "times", "fields")
+_TENSORS = {
+    "nodes": np.dtype(np.float64),
+    "triangles": np.dtype(np.int64),
+    "kinds": np.dtype(np.int64),
+    "times": np.dtype(np.float64),
+    "fields": np.dtype(np.float32),
+}
 
 
 class Clip(NamedTuple):
@@ -78,6 +84,9 @@ def load_clip(path: Path) -> Clip:
     with _opened(path) as file:
         values = {name: file.get_tensor(name) for name in _TENSORS}
         flow = _flow(file)
+    for name, kind in _TENSORS.items():
+        if values[name].dtype != kind:
+            raise ValueError(f"{path} has {name} in {values[name].dtype}; they must be {kind}.")
     mesh = Mesh(*(values[name] for name in Mesh._fields))
     clip = Clip(flow, mesh, values["times"], values["fields"])
     _check(clip, path)
@@ -100,7 +109,8 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ValueError(f"There is no file {path}.") from None
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(
-            f"{path} is no clip of a flow, or is torn ({error}); delete it and simulate it again."
+            f"{path} is no clip of a flow, or is torn ({error}); take a whole file of "
+            "`text2pde simulate`."
         ) from error
 
 
@@ -113,6 +123,11 @@ def _check(clip: Clip, path: Path) -> None:
         check_mesh(clip.mesh)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    rising = clip.times.ndim == 1 and bool((np.diff(clip.times) > 0).all())
+    if not (rising and np.isfinite(clip.times).all()):
+        raise ValueError(f"{path} has times that do not rise one by one; they must, in seconds.")
+    if not np.array_equal(clip.mesh.kinds, clip.flow.kinds(clip.mesh.nodes)):
+        raise ValueError(f"{path} has kinds of nodes that are not those of {clip.flow}.")
     expected = (len(clip.times), len(clip.mesh.nodes), 3)
     if clip.fields.shape != expected or not len(clip.times):
         raise ValueError(
