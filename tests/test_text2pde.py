@@ -36,7 +36,7 @@ from tests.tiny_flows import (
     write_text_encoder,
 )
 from text2pde.autoencoder.clips import prepare_clip
-from text2pde.autoencoder.latents import encode_clips, save_latents
+from text2pde.autoencoder.latents import Latents, Scales, encode_clips, save_latents
 from text2pde.captions import caption, flow_of
 from text2pde.channel import Channel, Flow
 from text2pde.cli import main
@@ -394,6 +394,16 @@ def check_further_training(
         assert why in capsys.readouterr().err
     assert run([*further, "--start", folder / "none"]) == 1
     assert "There is no checkpoint at" in capsys.readouterr().err
+
+
+def test_latents_by_other_scales_are_the_latents_that_they_were() -> None:
+    values = torch.randn(3, 2, 4, 2, 5, generator=torch.Generator().manual_seed(0))
+    one, other = Scales(torch.ones(2), 2 * torch.ones(2)), Scales(torch.zeros(2), torch.ones(2) / 3)
+    nothing = torch.zeros(3, dtype=torch.int64)
+    latents = Latents(values, values[:, :, 0], one, nothing, nothing, (), 0.2, "")
+    again = latents.rescaled(other)
+    torch.testing.assert_close(again.scales.restored(again.values), one.restored(values))
+    torch.testing.assert_close(again.scales.restored(again.frame), one.restored(values[:, :, 0]))
 
 
 def test_what_draws_flows_goes_on_where_it_was_stopped(

@@ -15,7 +15,7 @@ from samplers.diffusers_loop import settings_of
 from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.files import replacing
 from samplers.training import TrainingConfig, claim_folder, train
-from text2pde.autoencoder.latents import Latents, load_latents
+from text2pde.autoencoder.latents import Latents, Scales, load_latents
 from text2pde.autoencoder.learning import CaseIndices
 from text2pde.autoencoder.model import MeshAutoencoder, load_autoencoder
 from text2pde.diffusion.learning import DROPOUT, ConditionDropout, Material, flow_loss
@@ -77,6 +77,8 @@ def train_diffusion(
         own = {"latents": _digest(latents), "text_encoder": texts.revision}
         how = {"dropout": asdict(dropout), "time_shift": time_shift}
         claim_folder(output, {**begun, **own, **how})
+    if isinstance(start, Text2PDEPipeline):  # whose network knows its own scales
+        latents = latents.rescaled(Scales(*(each.cpu().clone() for each in start.scales)))
     network.latent_mean.copy_(latents.scales.mean)
     network.latent_std.copy_(latents.scales.std)
     noise = scheduler()

@@ -62,6 +62,13 @@ class Latents(NamedTuple):
     interval: float
     encoder: str
 
+    def rescaled(self, scales: Scales) -> Latents:
+        """The same by other scales, such as those of a model that learned other flows."""
+        values, frame = (
+            scales.standardised(self.scales.restored(each)) for each in (self.values, self.frame)
+        )
+        return self._replace(values=values, frame=frame, scales=scales)
+
 
 def encode_frame(model: MeshAutoencoder, fields: Tensor, meshes: MeshBatch) -> Tensor:
     """The mean of the latent of flows [1, N, 3] that stand still, [B, Z, rows, columns].

@@ -21,13 +21,11 @@ from text2pde.cli.arguments import BUNDLED
 from text2pde.cli.writing import check_output, write_clip
 from text2pde.evaluation.frames import cut
 from text2pde.flows.clip import Clip, load_clip
-from text2pde.flows.statistics import relative_error, statistics
+from text2pde.flows.statistics import STEADY, relative_error, statistics
 from text2pde.mesh_files import read_mesh
 from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
 from text2pde.scene import check_fits
 
-_STEADY = 0.02
-"""Of the inlet's velocity: a wake that moves less has no frequency to speak of."""
 _HINT = " Run it in a clone of the repository, which has this model, or pass --checkpoint."
 
 
@@ -133,7 +131,7 @@ def _drawn(
     )
     if isinstance(clip.flow, Flow):
         found = statistics(clip)
-        rate = f", at {found.frequency:.3g} Hz" if found.fluctuation > _STEADY else ""
+        rate = f", at {found.frequency:.3g} Hz" if found.fluctuation > STEADY else ""
         print(
             f"behind the cylinder the velocity across changes by {found.fluctuation:.3f} of the "
             f"inlet's{rate}"

@@ -5,6 +5,7 @@ A sentence does not say at which phase its vortices are, so what is compared doe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from scipy.stats import spearmanr
 from text2pde.captions import VISCOSITY
 from text2pde.channel import Flow
 from text2pde.flows.clip import Clip
-from text2pde.flows.statistics import Statistics, past_cylinder, statistics
+from text2pde.flows.statistics import STEADY, Statistics, past_cylinder, statistics
 from text2pde.pipeline import Request
 from text2pde.scene import Scene
 from text2pde.subjects import SUBJECTS, subject_of
@@ -126,9 +127,12 @@ def ranks(swept: Sequence[Clip]) -> Ranks:
 
 
 def _errors(found: Sequence[Statistics], truth: Sequence[Statistics]) -> Errors:
+    """Over the flows that have vortices; NaN if none has."""
+    moving = [(a, b) for a, b in zip(found, truth, strict=True) if b.fluctuation > STEADY]
+
     def median(name: str) -> float:
-        pairs = [(getattr(a, name), getattr(b, name)) for a, b in zip(found, truth, strict=True)]
-        return float(np.median([abs(a - b) / b for a, b in pairs]))
+        errors = [abs(getattr(a, name) - getattr(b, name)) / getattr(b, name) for a, b in moving]
+        return float(np.median(errors)) if errors else math.nan
 
     return Errors(median("frequency"), median("fluctuation"))
 

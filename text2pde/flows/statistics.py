@@ -15,6 +15,8 @@ _WAKE = (1.0, 6.0, 1.5)
 """From where to where behind the cylinder, and how far to its sides, in diameters."""
 _STROUHAL = (0.15, 0.45)
 _TRIED = 601
+STEADY = 0.02
+"""Of the inlet's velocity: a wake that moves less has no frequency to speak of."""
 
 
 class Statistics(NamedTuple):
