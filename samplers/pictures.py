@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
+from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from samplers.files import replacing
@@ -276,16 +276,12 @@ def _range(values: Tensor) -> tuple[float, float, float]:
     return math.floor(low / step) * step, math.floor(high / step + 1) * step, step
 
 
-# Modes that hold nothing that another would not.
-_SAME = {"1": "L", "P": "RGB"}
-
-
 class PictureError(OSError):
     """A picture can't be read; the message says it in a sentence."""
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A PNG or JPEG with all its pixels, upright, black and white as grey, palettes as colours.
+    """A PNG or JPEG with all its pixels, upright; black and white, and palettes of greys, as grey.
 
     Raises PictureError if there is none, or not a whole one.
     """
@@ -294,11 +290,19 @@ def open_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)  # as cameras note it, and viewers show it
-            return upright.convert(_SAME.get(image.mode, image.mode))
+            return _unpacked(upright)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PictureError(
             f"{path} can't be read as a picture; give a whole PNG or JPEG."
         ) from error
+
+
+def _unpacked(image: Image.Image) -> Image.Image:
+    """With levels instead of bits or places in a palette: of grey, if there is nothing else."""
+    if image.mode not in ("1", "P"):
+        return image
+    colours, grey = image.convert("RGB"), image.convert("L")
+    return colours if ImageChops.difference(colours, grey.convert("RGB")).getbbox() else grey
 
 
 def levels_of(image: Image.Image) -> Tensor:

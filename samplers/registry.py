@@ -84,8 +84,11 @@ class Sampler:
     @property
     def choices(self) -> dict[str, tuple[str, ...]]:
         """The words that an option may be, for those that are words."""
+        words = [name for name, default in self.options.items() if isinstance(default, str)]
+        if not words:
+            return {}  # and nothing is asked of the method's types, which may be for checkers only
         parameters = inspect.signature(self.method, eval_str=True).parameters
-        kinds = {name: parameters[name].annotation for name in self.options}
+        kinds = {name: parameters[name].annotation for name in words}
         return {name: get_args(kind) for name, kind in kinds.items() if get_origin(kind) is Literal}
 
     def calls_with(self, options: Mapping[str, Any] | None = None) -> int:

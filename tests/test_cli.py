@@ -660,6 +660,8 @@ BAD_INPUT = [
     (2, "compare {digits} --samplers ddim,huen --output {out}", "did you mean 'heun'?"),
     (2, "compare {digits} --nfe 5,0 --output {out}", "at least 1"),
     (2, "compare {digits} --output {tmp}", "NAME.png"),
+    (2, "compare {digits} --samplers rk45 --output {out}", "takes samplers of fixed steps only"),
+    (2, "compare {digits} --reference rk45 --output {out}", "takes samplers of fixed steps only"),
     (2, "compare {digits} --reference ancestral --output {out}", "draws noise of its own"),
     (2, "compare {digits} --samplers ddim,ddim --output {out}", "lists one twice"),
     (2, "compare {digits} --nfe 2,2 --output {out}", "lists one twice"),

@@ -322,6 +322,12 @@ def test_bad_input_is_one_sentence(say: Say, code: int, command: str, why: str) 
     assert not list(say.places["tmp"].iterdir())
 
 
+def test_no_class_of_a_code_is_left_over(say: Say) -> None:
+    assert say(ENCODE).code == 0
+    said = say(f"{DECODE} --label 0,1,2,0,1 --output {{out}}")
+    said.check_sentence(2, "--label names 5 classes for")
+
+
 def test_pictures_do_not_take_the_place_of_their_codes(say: Say) -> None:
     assert say(ENCODE).code == 0
     codes = (say.places["tmp"] / "codes.safetensors").rename(say.places["out"])

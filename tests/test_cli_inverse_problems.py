@@ -98,6 +98,21 @@ def test_visits_cost_as_many_times_the_calls(say: Say) -> None:
     assert "deviation" not in said.out
 
 
+def test_greys_of_a_palette_are_grey(say: Say) -> None:
+    greys = Image.open(say.places["grey"])
+    greys.convert("P").save(say.places["tmp"] / "palette.png")
+    assert say(INPAINT.replace("{grey}", "{tmp}/palette.png")).code == 0
+    own = Image.open(say.places["out"]).tobytes()
+    assert say(INPAINT).code == 0
+    assert Image.open(say.places["out"]).tobytes() == own
+
+
+def test_a_mask_has_no_transparent_level(say: Say) -> None:
+    Image.open(say.places["mask"]).save(say.places["tmp"] / "hole.png", transparency=0)
+    said = say(INPAINT.replace("{mask}", "{tmp}/hole.png"))
+    said.check_sentence(2, "has an opacity")
+
+
 def test_the_class_is_none_unless_it_is_said(say: Say) -> None:
     for words, labels in (("", [3, 3, 3]), ("--label 0,1", [0, 1, 0]), ("--label all", [0, 1, 2])):
         assert say(f"{SHARPEN} {words} --num-images 3 --guidance 1.0").code == 0
@@ -138,7 +153,7 @@ BAD_INPUT = [
     (2, f"{INPAINT} --method replacement --visits 0", "at least 1"),
     (2, f"{INPAINT} --method replacement --visits 2 --sampler dpmpp-2m", "remembers nothing"),
     (2, f"{INPAINT} --method magic", "invalid choice: 'magic'"),
-    (2, f"{INPAINT} --sampler dormand-prince", "chooses its own steps"),
+    (2, f"{INPAINT} --sampler rk45", "takes samplers of fixed steps only"),
     (2, f"{INPAINT} --sampler ancestral+langevin", "depend on the whole batch"),
     (2, f"{INPAINT} --label 9", "no class 9"),
     (2, f"{INPAINT} --prompt cat", "unrecognized arguments"),
@@ -153,6 +168,11 @@ BAD_INPUT = [
     (2, "sharpen {digits} {grey} --blurred 0 --output {out}", "must be positive and finite"),
     (2, "sharpen {digits} {small} --blurred 1 --output {out}", "but 8 x 8 are needed"),
     (2, "sharpen {digits} {grey} --blurred 1e9 --output {out}", "leaves nothing"),
+    (
+        2,
+        "sharpen {digits} {grey} --blurred 1 --noise-std 0.1 --method replacement --output {out}",
+        "take guidance (--method guidance)",
+    ),
     (2, f"{SHARPEN} --blurred 1", "not allowed with argument --downsampled"),
     (2, f"{SHARPEN} --noise-std -1", "zero or positive"),
     (2, f"{SHARPEN} --noise-std much", "'much' is not a number"),

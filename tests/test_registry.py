@@ -227,6 +227,11 @@ def test_third_parties_join_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> 
     assert get_sampler("sdrawkcab") is THIRD_PARTY
 
 
+def test_types_of_a_method_may_be_for_checkers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backwards.__annotations__, "grid", "Unknown")
+    assert THIRD_PARTY.tableau(make_grid(VPLinear(), 3)).calls == 3
+
+
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
     ("attribute", "error"), [("DOUBLE", ValueError), ("NOT_A_SAMPLER", TypeError)]

@@ -254,6 +254,12 @@ def test_pictures_may_be_degraded_first(say: Say, places: dict[str, Path]) -> No
         (1, "{plain} {colours} --task rainy --output {out}", "does not restore any"),
         (1, "{tmp} {colours} --task rainy --output {out}", "is not a diffusers checkpoint"),
         (2, "{restoration} {colours} --task rainy --sampler a --output {out}", "no sampler named"),
+        (2, "{restoration} {colours} --task rainy --sampler rk23 --output {out}", "of fixed steps"),
+        (
+            2,
+            "{restoration} {colours} --degrade noisy --seed 9999999999999999999999 --output {out}",
+            "Seeds must be whole numbers",
+        ),
         (2, "{restoration} {colours} --task rainy --steps 0 --output {out}", "at least 1"),
         (2, "{restoration} {colours} --task rainy --output {tmp}/a.jpg", "name it .png"),
         (2, "{restoration} {colours} --task rainy --option a=1 --output {out}", "no option 'a'"),

@@ -192,6 +192,7 @@ def test_the_clean_end_is_the_data(schedule: Schedule) -> None:
         (lambda: VPScaledLinear(beta_min=-1.0), "beta_min"),
         (lambda: VPCosine(s=-1.0), "offset"),
         (lambda: VE(sigma_min=0.0), "sigma_min"),
+        (lambda: VE(t_min=2.0, t_max=1.0), "Times"),
         (lambda: EDM(sigma_min=2.0, sigma_max=1.0), "sigma_min"),
         (lambda: EDMPreconditioned(sigma_data=0.0), "sigma_data"),
         (lambda: FlowMatching(shift=0.0), "shift"),

@@ -59,7 +59,7 @@ def read_bytes(path: Path, shape: tuple[int, int, int]) -> Tensor:
 def read_mask(path: Path, height: int, width: int) -> Tensor:
     """Where a picture is white, or nearer to it than to black: [H, W]."""
     opened = _opened(path)
-    if opened.mode in ("LA", "PA", "RGBA"):
+    if opened.has_transparency_data:
         raise ValueError(f"The mask {path} has an opacity; paint it black and white alone.")
     image = opened.convert("L")
     _check_size(path, image, (width, height))

@@ -32,7 +32,12 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def sampler_name(text: str) -> str:
-    """The registry's name of a sampler, from any of its names."""
+    """The registry's name of a sampler of fixed steps, from any of its names."""
+    if _adaptive_name(text) is not None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} chooses its own steps, and this command takes samplers of fixed steps only; "
+            "`samplers list` has them"
+        )
     try:
         return get_sampler(text).name
     except ValueError as error:
@@ -41,14 +46,21 @@ def sampler_name(text: str) -> str:
 
 def any_sampler_name(text: str) -> str:
     """The name of a sampler or of an adaptive method, from any of its names."""
-    with contextlib.suppress(ValueError):
-        return get_pair(text).name
+    adaptive = _adaptive_name(text)
+    if adaptive is not None:
+        return adaptive
     near = difflib.get_close_matches(text, [*list_samplers(), *list_adaptive()], n=1)
     if near and near[0] in list_adaptive():
         raise argparse.ArgumentTypeError(
             f"There is no sampler named {text!r}; did you mean {near[0]!r}?"
         )
     return sampler_name(text)
+
+
+def _adaptive_name(text: str) -> str | None:
+    with contextlib.suppress(ValueError):
+        return get_pair(text).name
+    return None
 
 
 def positive_number(text: str) -> float:

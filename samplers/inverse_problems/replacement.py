@@ -168,7 +168,7 @@ def _noise_of_known(problem: InverseProblem) -> float:
     if problem.operator.gram is None:
         raise ValueError(
             "Replacement by a noisy measurement needs an operator with A A^T = c (its gram "
-            "number); take guidance as the method."
+            "number), which a blur has not; take guidance (--method guidance)."
         )
     return problem.noise_std / math.sqrt(problem.operator.gram)
 
