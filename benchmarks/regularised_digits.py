@@ -52,10 +52,9 @@ LEVELS = np.geomspace(0.03, 40, 9).tolist()
 NOISY, PROBES = 32, 4
 TOLERANCE, SOLVED = 1e-3, 50
 TRIED = (
-    ("none", 0.0), ("residual", 0.1), ("residual", 0.3), ("residual", 1.0),
-    ("solver-cost", 200.0), ("solver-cost", 500.0), ("solver-cost", 1000.0),
-    ("solver-cost", 2000.0),
-)  # fmt: skip
+    *(("none", 0.0), ("residual", 0.1), ("residual", 1.0)),
+    *(("solver-cost", 500.0), ("solver-cost", 2000.0)),
+)
 RUNS = {
     "as bundled": CHECKPOINT,
     **{

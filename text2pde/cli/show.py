@@ -19,6 +19,10 @@ density of smoke. ParaView opens the series NAME.pvd that is beside files of VTK
 """
 
 
+LEAST_WIDTH = 16
+"""In pixels, of a picture that shows anything."""
+
+
 def add_parser(commands: Commands) -> None:
     """Add the command ``show``."""
     parser = add_command(commands, "show", "draw a clip of a flow", _EPILOG)
@@ -32,9 +36,6 @@ def add_parser(commands: Commands) -> None:
         help="gif or mp4 for a film, png for a strip, vtu for ParaView, safetensors for a clip",
     )
     parser.set_defaults(run=run)
-
-
-LEAST_WIDTH = 16
 
 
 def run(arguments: argparse.Namespace) -> int:
