@@ -283,6 +283,8 @@ class PictureError(OSError):
 def open_picture(path: Path) -> Image.Image:
     """A PNG or JPEG with all its pixels, upright; black and white, and palettes of greys, as grey.
 
+    An opacity comes as a channel of its own, unless nothing is transparent.
+
     Raises PictureError if there is none, or not a whole one.
     """
     if not path.exists():
@@ -297,8 +299,18 @@ def open_picture(path: Path) -> Image.Image:
         ) from error
 
 
+_OPAQUE = {"LA": "L", "RGBA": "RGB"}
+
+
 def _unpacked(image: Image.Image) -> Image.Image:
-    """With levels instead of bits or places in a palette: of grey, if there is nothing else."""
+    """With levels instead of bits or places in a palette, of grey if there is nothing else; and
+    with an opacity where something is transparent."""
+    if image.has_transparency_data:
+        clear = image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
+        if clear.getchannel("A").getextrema() != (255, 255):
+            return clear
+    if image.mode in _OPAQUE:
+        return image.convert(_OPAQUE[image.mode])
     if image.mode not in ("1", "P"):
         return image
     colours, grey = image.convert("RGB"), image.convert("L")

@@ -47,7 +47,7 @@ def test_words_vary_and_are_repeatable() -> None:
         ),
         ("x = 0.31 m, y = 21 cm", StatedNumbers(x=0.31, y=0.21)),
         ("The Reynolds number is 1.2e2.", StatedNumbers(reynolds=120)),
-        ("nothing of the kind, reaching 30 m", StatedNumbers()),
+        ("In 2D, and in 2-D, where H2O flows", StatedNumbers()),
     ],
 )
 def test_sentences_are_read_as_they_are_meant(sentence: str, numbers: StatedNumbers) -> None:
@@ -88,6 +88,14 @@ def test_what_a_sentence_leaves_out_has_a_default() -> None:
         ("radius 5 cm, 3 m per second", "names a speed without a number"),
         ("radius 5 cm, diameter 8 cm, Re 100", "has no diameter of 0.08 m"),
         ("radius 5 cm, Re 100, viscosity 0.01 m^2/s", "always 0.001"),
+        ("radius 5 cm, 0.5 to 1.1 m/s", "has the number 0.5, which nothing is drawn by"),
+        ("radius 5 cm, 4 km/h", "has the number 4, which"),
+        ("r = 5 cm, Re 100", "has the number 5, which"),
+        ("radius 5 cm, Re 100 in a channel 30 m long", "has the number 30, which"),
+        ("radius 5 cm, Re 100, for 48 frames.", "it may have numbers as in 'Reynolds number 120'"),
+        ("radius 5 cm, a peak inlet speed of 1.2 m/s", "3/2 of its mean"),
+        ("radius 5 cm, with a maximum velocity of 1.2 m/s", "3/2 of its mean"),
+        ("radius 5 cm, centreline velocity 1.2 m/s", "3/2 of its mean"),
     ],
 )
 def test_sentences_without_what_is_needed_are_refused(sentence: str, why: str) -> None:

@@ -107,6 +107,22 @@ def test_greys_of_a_palette_are_grey(say: Say) -> None:
     assert Image.open(say.places["out"]).tobytes() == own
 
 
+def test_what_is_transparent_is_refused_and_what_is_opaque_is_none(say: Say) -> None:
+    colours, place = Image.open(say.places["colours"]), say.places["tmp"] / "given.png"
+    command = "inpaint {plain} {tmp}/given.png --mask {mask} --output {out} --steps 2"
+    colours.quantize(16).save(place, transparency=0)
+    say(command).check_sentence(2, "in colour with opacity")
+    found = []
+    for given in (
+        colours,
+        Image.merge("RGBA", (*colours.split(), Image.new("L", colours.size, 255))),
+    ):
+        given.save(place)
+        assert say(command).code == 0
+        found.append(Image.open(say.places["out"]).tobytes())
+    assert found[0] == found[1]
+
+
 def test_a_mask_has_no_transparent_level(say: Say) -> None:
     Image.open(say.places["mask"]).save(say.places["tmp"] / "hole.png", transparency=0)
     said = say(INPAINT.replace("{mask}", "{tmp}/hole.png"))

@@ -225,7 +225,7 @@ def test_flows() -> None:
     kept = []
     for device in DEVICES:
         encoder, network = autoencoder().to(device), transformer().to(device)
-        meshes = prepare(mesh, encoder.grid, encoder.config.radius).to(device)
+        meshes = prepare(mesh, encoder.grid, encoder.config.radius).to(fields.to(device))
         latent = encoder.posterior(encoder.on_grid(fields.to(device), meshes)).mean
         output = network(latent, torch.full((1,), 500.0).to(latent), told.to(latent))
         kept.append([tensor.detach() for tensor in (latent, output)])

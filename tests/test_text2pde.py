@@ -276,6 +276,23 @@ def test_a_flow_does_not_depend_on_those_beside_it(folder: Path) -> None:
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.01), (torch.float64, 1e-5)]
+)
+def test_a_pipeline_of_another_precision_draws_the_same_flow(
+    folder: Path, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Its networks alone are of that precision; noise and steps are of single at least."""
+    other = Text2PDEPipeline.from_pretrained(folder).to(dtype)
+    requests = [request(sentence=SENTENCE), request(first=waves(), stated=False)]
+    with torch.no_grad():
+        known, found = (pipe.draw(requests, [0, 1], steps=3) for pipe in (loaded(folder), other))
+    for one, clip in zip(known, found, strict=True):
+        assert clip.fields.dtype == np.float32
+        error = np.linalg.norm(clip.fields - one.fields) / np.linalg.norm(one.fields)
+        assert error < tolerance
+
+
 @torch.no_grad()
 def test_guidance_of_one_is_none_exactly(folder: Path) -> None:
     pipe, asked = loaded(folder), [request(sentence=SENTENCE)]
@@ -365,6 +382,10 @@ def test_a_pipeline_is_trained_and_used(
     assert run(["infer", clips / "case-1.safetensors", "--frame", 2, *draw]) == 0
     assert "over 8 frames it is" in capsys.readouterr().out
     assert np.array_equal(load_clip(output).mesh.nodes, mesh().nodes)
+    slow = waves()._replace(times=1.5 * waves().times)
+    save_clip(slow, tmp_path / "slow.safetensors")
+    assert run(["infer", tmp_path / "slow.safetensors", *draw]) == 0
+    assert "at other times than those of the clip" in capsys.readouterr().out
 
 
 def check_further_training(
@@ -453,7 +474,11 @@ def test_a_model_is_evaluated(
     assert said == (tmp_path / "table.md").read_text()
     assert "| nearest flow of training | 0.0% | 0.0% |" in said  # it was trained on what is asked
     assert "3 of them learned" in said
-    short = tmp_path / "short"
+    steady, short = tmp_path / "steady", tmp_path / "short"
+    for number, x in enumerate((0.28, 0.3)):
+        save_clip(waves(x, height=1e-4), steady / f"case-{number}.safetensors")
+    assert run([*words[:1], steady, *words[2:]]) == 0
+    assert "| nearest flow of training | - | - |" in capsys.readouterr().out  # nothing to compare
     for number in range(2):
         save_clip(waves(frames=4), short / f"case-{number}.safetensors")
     assert run([*words[:1], short, *words[2:]]) == 2
@@ -539,6 +564,7 @@ def test_wrong_requests_end_in_one_sentence(
     meshio.write(tmp_path / "solid.vtu", meshio.Mesh(tetra, [("tetra", [[0, 1, 2, 3]])]))
     meshio.write(tmp_path / "bent.vtu", meshio.Mesh(tetra, [("triangle", [[0, 1, 3]])]))
     (tmp_path / "torn.msh").write_text("$MeshFormat\n4.1 0")
+    (tmp_path / "torn.vtu").write_text("<VTKFile")
     output = tmp_path / "flow.gif"
     draw = ["--checkpoint", folder, "--output", output]
     clip = clips / "case-0.safetensors"
@@ -551,9 +577,12 @@ def test_wrong_requests_end_in_one_sentence(
         (["generate", SENTENCE, *draw, "--mesh", tmp_path / "solid.vtu"], "the kind tetra"),
         (["generate", SENTENCE, *draw, "--mesh", tmp_path / "bent.vtu"], "not lie in the plane"),
         (["generate", SENTENCE, *draw, "--mesh", tmp_path / "torn.msh"], "holds no mesh"),
+        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "torn.vtu"], "holds no mesh"),
         (["generate", SENTENCE, *draw, "--mesh", tmp_path / "none.msh"], "There is no file"),
         (["generate", SENTENCE, *draw, "--sampler", "dpmpp-2m", "--steps", "0"], "too small"),
         (["infer", clip, *draw, "--frame", 99], "those from 0 to 11"),
+        (["show", clip, "--width", 1, "--output", output], "must be 16 pixels or more"),
+        (["encode", folder, clips, "--output", tmp_path / "a.safetensors"], "autoencoder may be"),
         (["infer", tmp_path / "none", *draw], "There is no file"),
         (["evaluate", tmp_path / "no", "--training", clips, *draw[:2]], "no clips"),
         (["train-diffusion", clip, "--autoencoder", folder / "autoencoder", *draw[2:]], "torn"),

@@ -38,7 +38,9 @@ def read_mesh(path: Path, scene: Scene) -> Mesh:
             f"meshio reads {path} only with the package {error.name}; install it, or take another "
             "format."
         ) from error
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:  # so ends meshio where all its readers fail
+        raise ValueError(f"{path} holds no mesh that can be read; it may be torn.") from error
+    except Exception as error:
         raise ValueError(f"{path} holds no mesh that can be read ({error!r}).") from error
     cells = found.cells_dict
     solid = sorted(set(cells) - {"vertex", "line", "triangle"})

@@ -210,8 +210,8 @@ class Text2PDEPipeline(DiffusionPipeline):
         both, scale = joined(nothing(told), told), self._settings.time_scale
 
         def network(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            output: Tensor = self.transformer(x, scale * t, both.of(rows))
-            return output
+            output: Tensor = self.transformer(x.to(told.numbers), scale * t, both.of(rows))
+            return output.to(x)
 
         # Conditions are many tensors, so guidance is given the rows where they are.
         return classifier_free_guidance(network, wanted + len(wanted), wanted, guidance)
@@ -250,18 +250,22 @@ class Text2PDEPipeline(DiffusionPipeline):
 
     def fields(self, latent: Tensor, meshes: MeshBatch) -> Tensor:
         """Fields [F, N, 3] without units of standardised latents; gradients flow through."""
-        found: Tensor = self.autoencoder.decode(self.scales.restored(latent), meshes)
+        restored = self.scales.restored(latent).to(meshes.features)
+        found: Tensor = self.autoencoder.decode(restored, meshes)
         return found
 
     def prepared(self, mesh: Mesh) -> MeshBatch:
-        """The mesh as the autoencoder takes it, on its device."""
+        """The mesh as the autoencoder takes it, on its device and in its type."""
         found = prepare(mesh, self.autoencoder.grid, self.autoencoder.config.radius)
-        return found.to(self.device)
+        return found.to(next(self.autoencoder.parameters()))
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
-        """Starting noise of latents, one for each seed."""
+        """Starting noise of latents, one for each seed, in single precision at least."""
         shape = self.autoencoder.latent_shape(self.config.frames)
-        return initial_noise(seeds, shape).to(next(self.transformer.parameters()))
+        like = next(self.transformer.parameters())
+        # The steps are formed in the type of the noise, whatever that of the network.
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return initial_noise(seeds, shape).to(like.device, dtype)
 
     def grid(self, steps: int) -> Grid:
         """The time grid of so many steps."""
@@ -305,14 +309,14 @@ class Text2PDEPipeline(DiffusionPipeline):
     def _frame(self, request: Request) -> Tensor:
         """The standardised latent of a first frame; zero without one."""
         channels, _, rows, columns = self.autoencoder.latent_shape(self.config.frames)
+        like = next(self.autoencoder.parameters())
         if request.first is None:
-            return torch.zeros(channels, rows, columns)
+            return torch.zeros(channels, rows, columns, dtype=like.dtype)
         first = request.first._replace(
             times=request.first.times[:1], fields=request.first.fields[:1]
         )
         clip = prepare_clip(first, self.autoencoder.grid, self.autoencoder.config.radius)
-        fields, mesh = clip.fields.to(self.device), clip.mesh.to(self.device)
-        latent = encode_frame(self.autoencoder, fields, mesh)
+        latent = encode_frame(self.autoencoder, clip.fields.to(like), clip.mesh.to(like))
         return self.scales.standardised(latent)[0].cpu()
 
 

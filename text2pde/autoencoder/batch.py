@@ -37,6 +37,11 @@ class EdgeTensors(NamedTuple):
     offset: Tensor
     share: Tensor
 
+    def to(self, like: Tensor) -> EdgeTensors:
+        """The same on the device of a tensor, and offsets and shares in its type."""
+        places = (self.target.to(like.device), self.source.to(like.device))
+        return EdgeTensors(*places, self.offset.to(like), self.share.to(like))
+
 
 class MeshBatch(NamedTuple):
     """Meshes, one after the other.
@@ -53,10 +58,10 @@ class MeshBatch(NamedTuple):
     inwards: EdgeTensors
     outwards: EdgeTensors
 
-    def to(self, device: torch.device) -> MeshBatch:
-        """The same on another device."""
-        moved = [EdgeTensors(*(t.to(device) for t in edges)) for edges in self[-2:]]
-        return MeshBatch(self.sizes, self.features.to(device), self.moving.to(device), *moved)
+    def to(self, like: Tensor) -> MeshBatch:
+        """The same on the device of a tensor, and what is no number of a point in its type."""
+        edges = (self.inwards.to(like), self.outwards.to(like))
+        return MeshBatch(self.sizes, self.features.to(like), self.moving.to(like), *edges)
 
 
 def prepare(mesh: Mesh, grid: LatentGrid, radius: float) -> MeshBatch:

@@ -92,7 +92,7 @@ def encode_clips(
     windows.
     """
     interval = _interval(clips)
-    values, still, places, device = [], [], [], next(model.parameters()).device
+    values, still, places, like = [], [], [], next(model.parameters())
     for number, clip in enumerate(clips):
         starts = range(0, len(clip.fields) - frames + 1, stride)
         if not starts:
@@ -100,7 +100,7 @@ def encode_clips(
                 f"Clip {number} has {len(clip.fields)} frames, less than the {frames} of a window; "
                 "ask for fewer."
             )
-        grid = model.on_grid(clip.fields.to(device), clip.mesh.to(device))  # once for all windows
+        grid = model.on_grid(clip.fields.to(like), clip.mesh.to(like))  # once for all windows
         for first in starts:
             values.append(model.posterior(grid[:, :, first : first + frames]).mean.cpu())
             still.append(_still(model, grid[:, :, first : first + 1]).cpu())

@@ -45,7 +45,7 @@ def reconstruction_loss(
             first = int(torch.randint(len(clip.fields) - frames + 1, (), generator=generator))
             windows.append(clip.fields[first : first + frames])
         x = torch.cat(windows, dim=1).to(device)
-        meshes = join([clip.mesh for clip in chosen], grid).to(device)
+        meshes = join([clip.mesh for clip in chosen], grid).to(x)
         weights = torch.cat([clip.areas for clip in chosen]).to(device) / len(chosen)
         found, law = model(x, meshes, generator)
         square = ((found - x).square().mean(dim=(0, 2)) * weights).sum()
@@ -75,10 +75,10 @@ def relative_errors(found: Tensor, x: Tensor, areas: Tensor) -> Errors:
 
 def reconstruction_errors(model: MeshAutoencoder, clip: Prepared, frames: int) -> Errors:
     """Of the first frames of a clip, through the mean of its latent."""
-    device = next(model.parameters()).device
-    x, mesh = clip.fields[:frames].to(device), clip.mesh.to(device)
+    x = clip.fields[:frames].to(next(model.parameters()))
+    mesh = clip.mesh.to(x)
     found = model.decode(model.encode(x, mesh).mean, mesh)
-    return relative_errors(found, x, clip.areas.to(device))
+    return relative_errors(found, x, clip.areas.to(x))
 
 
 def mean_errors(errors: Sequence[Errors]) -> Errors:

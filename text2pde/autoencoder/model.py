@@ -174,7 +174,9 @@ def load_autoencoder(folder: Path) -> MeshAutoencoder:
             raise ValueError(f"it holds a {config['_class_name']}")
         found: MeshAutoencoder = MeshAutoencoder.from_pretrained(folder, local_files_only=True)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder} holds no autoencoder of flows, or is broken.") from error
+        inside = folder / "autoencoder"
+        hint = f"; {inside} may be meant" if inside.is_dir() else ", or is broken"
+        raise ValueError(f"{folder} holds no autoencoder of flows{hint}.") from error
     found.eval()
     return found
 

@@ -7,6 +7,7 @@ some of them out. What can be read from a caption is what was written into it.
 from __future__ import annotations
 
 import random
+import re
 from typing import NamedTuple
 
 from text2pde.captions.reading import (
@@ -18,6 +19,7 @@ from text2pde.captions.reading import (
     quantity,
     radius_of,
     refuse_pair,
+    refuse_unread,
     refuse_viscosity,
     stated,
 )
@@ -94,19 +96,35 @@ _QUANTITIES = {
     "y": place_of("y", "y = 0.2 m"),
 }
 
+_PEAK = re.compile(
+    r"\b(?:peak|max\w*|cent(?:re|er)-?\s?line)\W+(?:\w+\W+)?(?:speed|velocity)\b", re.IGNORECASE
+)
+
 
 def read_numbers(sentence: str) -> StatedNumbers:
     """The numbers of a sentence, such as "radius 5 cm", "Re = 120" or "1.2 m/s".
 
     Raises ValueError if it names one of them without a number and a unit that can be read, or
-    states a radius and a diameter that disagree, a viscosity, or a place as a pair.
+    states a radius and a diameter that disagree, a viscosity, a place as a pair, the peak of the
+    speed, or any other number than the size of the channel.
     """
     found = stated(_QUANTITIES, sentence)
     refuse_viscosity(sentence, VISCOSITY)
     refuse_pair(sentence, "x = 0.3 m, y = 0.2 m")
+    _refuse_peak(sentence)
+    refuse_unread(_QUANTITIES, sentence, (Channel.length, Channel.height))
     radius = radius_of(found)
     rest = {name: value for name, value in found.items() if name not in ("radius", "diameter")}
     return StatedNumbers(**rest, radius=radius)
+
+
+def _refuse_peak(sentence: str) -> None:
+    """Raise ValueError if a speed is said to be that of the middle of the inlet."""
+    if _PEAK.search(sentence):
+        raise ValueError(
+            f"The prompt {sentence!r} names the greatest speed of the inlet, which is 3/2 of its "
+            "mean; write the mean, as in '1.2 m/s'."
+        )
 
 
 def flow_of(sentence: str) -> Flow:

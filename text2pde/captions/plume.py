@@ -11,6 +11,7 @@ from text2pde.captions.reading import (
     quantity,
     radius_of,
     refuse_pair,
+    refuse_unread,
     refuse_viscosity,
     stated,
 )
@@ -60,12 +61,13 @@ _QUANTITIES = {
 def plume_of(sentence: str) -> Plume:
     """The plume that a sentence asks for.
 
-    It must state the size of the cloud and its buoyancy. Raises ValueError if it does not, or if
-    the cloud does not fit into the box.
+    It must state the size of the cloud and its buoyancy. Raises ValueError if it does not, has a
+    number that is not read, or if the cloud does not fit into the box.
     """
     found = stated(_QUANTITIES, sentence)
     refuse_viscosity(sentence, Plume.viscosity)
     refuse_pair(sentence, "x = 16 m, y = 8 m")
+    refuse_unread(_QUANTITIES, sentence, (Plume.side,))
     radius = radius_of(found)
     if radius is None:
         raise ValueError(

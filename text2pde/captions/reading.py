@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 # Neither a part of a longer number or of a power of ten, nor one end of a range, nor negative.
@@ -16,6 +17,9 @@ _UNIT = r"\s*(mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?)\b(
 SPEED = rf"{NUMBER}\s*(mm|cm|m)\s*/\s*s\b(?!\^|²)"
 ACCELERATION = rf"{BETWEEN}{NUMBER}\s*(mm|cm|m)\s*/\s*s(?:\^2|²)"
 _SCALES = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
+_LENGTH = re.compile(NUMBER + _UNIT, re.IGNORECASE)
+# Neither a part of a word or a power, such as m^2, nor a number of dimensions.
+_FIGURES = re.compile(r"(?<![\w.,^])\d[\d.,]*(?!\d|-?d\b)", re.IGNORECASE)
 
 
 class Quantity(NamedTuple):
@@ -83,6 +87,25 @@ def refuse_viscosity(sentence: str, viscosity: float) -> None:
         raise ValueError(
             f"The viscosity is always {viscosity:g} m^2/s; leave it out of the prompt."
         )
+
+
+def refuse_unread(
+    quantities: Mapping[str, Quantity], sentence: str, sizes: Sequence[float]
+) -> None:
+    """Raise ValueError if a sentence has a number that is of no quantity.
+
+    sizes: lengths in metres that it may state as well, because they are always the same.
+    """
+    numbers = (each.number.finditer(sentence) for each in quantities.values())
+    lengths = (match for match in _LENGTH.finditer(sentence) if _value(match) in sizes)
+    read = [match.span() for match in chain(*numbers, lengths)]
+    for match in _FIGURES.finditer(sentence):
+        if not any(first <= match.start() < end for first, end in read):
+            examples = ", ".join(repr(each.written) for each in quantities.values())
+            raise ValueError(
+                f"The prompt {sentence!r} has the number {match[0].rstrip('.,')}, which nothing is "
+                f"drawn by; it may have numbers as in {examples}."
+            )
 
 
 def _stated(quantity: Quantity, sentence: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -161,4 +162,4 @@ def _plain(errors: Iterable[float]) -> list[str]:
 
 
 def _percent(errors: Iterable[float]) -> list[str]:
-    return [f"{error:.1%}" for error in errors]
+    return ["-" if math.isnan(error) else f"{error:.1%}" for error in errors]

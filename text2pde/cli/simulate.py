@@ -82,8 +82,10 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Simulate what is not there yet; returns the exit code."""
     # The solver's packages take seconds to import, and --help needs none of them.
+    from samplers.cli.output import prepare_folder
     from text2pde.flows.generate import Workers, generate
 
+    prepare_folder(arguments.folder)
     flows, maker = (_smoke if arguments.family == "smoke" else _cylinders)(arguments)
     try:
         with tqdm(total=len(flows), unit="case", disable=None) as bar:
