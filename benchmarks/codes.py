@@ -1,0 +1,102 @@
+"""How far the first test digits come back from their codes, by method and tolerance.
+
+    python -m benchmarks.codes --data data/mnist
+
+Each digit is encoded and decoded with its own class. Codes of exact data would be standard normal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import diffusers
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.digits import ROOT, SCHEDULE, load_network
+from benchmarks.report import table, write
+from samplers.adaptive import AdaptiveResult, Network
+from samplers.integrate import Adaptive
+from samplers.latent_codes import decode, encode
+
+sys.path.insert(0, str(ROOT / "examples" / "digits"))
+from mnist import digits  # of an example
+
+IMAGES = 16
+METHODS = ("bogacki-shampine", "dormand-prince")
+TOLERANCES = (1e-3, 1e-4, 1e-5)
+
+
+class RoundTrip(NamedTuple):
+    """There and back: errors of the images in [-1, 1], mean network calls of both ways, and the
+    deviation of the numbers of the codes."""
+
+    error: float
+    worst: float
+    calls: float
+    deviation: float
+
+
+def round_trip(network: Network, x_0: Tensor, labels: Tensor, settings: Adaptive) -> RoundTrip:
+    """Of images [B, ...] with their classes [B]."""
+
+    def went(way: Callable[..., AdaptiveResult], x: Tensor) -> AdaptiveResult:
+        found = way(
+            network,
+            x,
+            schedule=SCHEDULE,
+            prediction="v_prediction",
+            conditions=(labels,),
+            settings=settings,
+        )
+        assert bool(found.within_tolerance.all())
+        return found
+
+    code = went(encode, x_0)
+    back = went(decode, code.x)
+    error = back.x - x_0
+    return RoundTrip(
+        float(error.square().mean().sqrt()),
+        float(error.abs().max()),
+        float((code.nfe + back.nfe).double().mean()),
+        float(code.x.std()),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data/mnist"))
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    diffusers.utils.logging.set_verbosity_error()
+    network, digest = load_network()
+    images, labels = digits(arguments.data, "test").tensors
+    rows = []
+    every = [(method, tolerance) for method in METHODS for tolerance in TOLERANCES]
+    for method, tolerance in tqdm(every, "codes"):
+        settings = Adaptive(method, rtol=tolerance, atol=tolerance, max_nfe=20_000)
+        with torch.no_grad():
+            found = round_trip(network, images[:IMAGES], labels[:IMAGES], settings)
+        figures = (f"{found.error:.1e}", f"{found.worst:.1e}", f"{found.calls:.0f}")
+        rows.append([method, f"{tolerance:g}", *figures, f"{found.deviation:.3f}"])
+    head = ["method", "tolerance", "root mean square", "worst pixel", "calls, both ways",
+            "deviation of codes"]  # fmt: skip
+    path = write(
+        "codes",
+        "Codes of digits, there and back",
+        f"The first {IMAGES} test digits through their codes and back, each with its own class, by "
+        f"`assets/digits` (weights `{digest[:12]}…`) in float32; errors of images in [-1, 1].",
+        table(head, rows),
+        "Written by `python -m benchmarks.codes`.",
+    )
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
