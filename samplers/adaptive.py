@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -145,6 +145,9 @@ def sample_adaptive(
     network predicts eps or the score and the start is pure noise; NotFiniteError if it returns NaN
     or infinity.
     """
+    if final not in get_args(Final):
+        raise ValueError(f"final is {final!r}; it must be one of {', '.join(get_args(Final))}.")
+    check_conditions(conditions, len(x_T))
     clean, noisy = ends(schedule, sigma_min, sigma_max)
     door(prediction, noisy)  # an error here is better than one in the middle
     reached = clean if final == "sigma_min" else schedule.clean()
@@ -173,6 +176,7 @@ def encode_adaptive(
 
     The other arguments, and the errors, are those of :func:`sample_adaptive`.
     """
+    check_conditions(conditions, len(x))
     clean, noisy = ends(schedule, sigma_min, sigma_max)
     door(prediction, noisy)
     field = probability_flow(model, schedule, prediction, correct, conditions)
@@ -191,6 +195,15 @@ def ends(
             "for a slope; give a sigma_min."
         )
     return grid.end, grid.start
+
+
+def check_conditions(conditions: Sequence[Tensor], count: int) -> None:
+    """Raise ValueError unless each condition has a row for each of so many samples."""
+    for rows in conditions:
+        if len(rows) != count:
+            raise ValueError(
+                f"A condition has {len(rows)} rows for {count} samples; give one for each."
+            )
 
 
 def _parts(x: Tensor, at: Point) -> Parts:

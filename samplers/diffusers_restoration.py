@@ -22,8 +22,8 @@ from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.diffusers_settings import SchedulerSettings
 from samplers.mean_reverting import MeanReverting
 from samplers.noise import initial_noise
-from samplers.pictures import levels_of, to_images, values_of
-from samplers.restoration import Predicts, RestorationProcess, restore
+from samplers.pictures import levels_of, to_images, unpacked, values_of
+from samplers.restoration import RestorationProcess, restore
 from samplers.sample import Adjoint
 from samplers.solve import State
 from samplers.tableau import Tableau
@@ -52,8 +52,8 @@ class RestorationPipeline(DiffusionPipeline):
         unet: UNet2DModel,
         scheduler: SamplerScheduler,
         lambda_inf: float = 0.4,
-        predicts: Predicts = "residual",
-        tasks: Sequence[str] = (),
+        predicts: str = "residual",
+        tasks: list[str] | tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
@@ -82,6 +82,11 @@ class RestorationPipeline(DiffusionPipeline):
             raise ValueError(
                 f"The scheduler of this checkpoint has a {type(schedule).__name__} schedule; a "
                 "network that restores has a mean-reverting one."
+            )
+        if self._settings.correction is not None:
+            raise ValueError(
+                "The scheduler clips or thresholds what is predicted, which is a residual here and "
+                "no image; set clip_sample and thresholding to False."
             )
         config: Any = self.config
         return RestorationProcess(schedule, config.lambda_inf, config.predicts)
@@ -115,6 +120,12 @@ class RestorationPipeline(DiffusionPipeline):
         if output_type not in ("pil", "pt"):
             raise ValueError(f"The output_type is {output_type!r}; it must be 'pil' or 'pt'.")
         batches = _batches(image)
+        shapes = {batch.shape[1:] for batch in batches}
+        if output_type == "pt" and len(shapes) != 1:
+            raise ValueError(
+                f"The images have the shapes {sorted(map(list, shapes))}; a tensor needs some, of "
+                "one shape."
+            )
         count = sum(map(len, batches))
         names = _spread(task, count)
         numbers = range(count) if seeds is None else seeds
@@ -147,7 +158,9 @@ class RestorationPipeline(DiffusionPipeline):
 
         Raises ValueError for images or tasks that the network can't take.
         """
-        self._check_images(images)
+        self.check_images(images)
+        if len(tasks) != len(images):
+            raise ValueError(f"{len(tasks)} tasks came for {len(images)} images; give one each.")
         labels = self.labels(tasks)
         channels = int(self.unet.config.out_channels)
         mu = _filled(images, self.stride).expand(-1, channels, -1, -1).to(self.device)
@@ -158,6 +171,7 @@ class RestorationPipeline(DiffusionPipeline):
             self.process,
             seeds=seeds,
             noise=noise,
+            noise_kind=config.noise,
             sampler=config.sampler,
             grid=grid_of(config, steps),
             options=config.sampler_options,
@@ -188,7 +202,8 @@ class RestorationPipeline(DiffusionPipeline):
         output: Tensor = self.unet(given, t, class_labels=task).sample
         return output.to(x.dtype)
 
-    def _check_images(self, images: Tensor) -> None:
+    def check_images(self, images: Tensor) -> None:
+        """Raise ValueError for images that the network can't take."""
         channels = int(self.unet.config.out_channels)
         if images.ndim != 4 or images.shape[1] not in (1, channels):
             raise ValueError(
@@ -218,9 +233,26 @@ class RestorationPipeline(DiffusionPipeline):
 def _batches(image: Image.Image | Sequence[Image.Image] | Tensor) -> list[Tensor]:
     """Tensors [B, C, H, W]; pictures are batches of their own."""
     if isinstance(image, Tensor):
+        if not image.is_floating_point():
+            raise ValueError(
+                f"The images are a tensor of {image.dtype}; give values from -1 to 1, as floats."
+            )
         return [image]
     pictures = [image] if isinstance(image, Image.Image) else list(image)
-    return [values_of(levels_of(picture)).float() for picture in pictures]
+    return [_values(picture) for picture in pictures]
+
+
+def _values(picture: object) -> Tensor:
+    """A picture as a batch [1, C, H, W]."""
+    if not isinstance(picture, Image.Image):
+        raise ValueError(
+            f"A {type(picture).__name__} came; give a picture of PIL, some of them, or one tensor "
+            "[B, C, H, W]."
+        )
+    plain = unpacked(picture)
+    if plain.mode not in ("L", "RGB"):
+        raise ValueError(f"A picture has the mode {plain.mode}; convert it to L or RGB.")
+    return values_of(levels_of(plain)).float()
 
 
 def _spread(task: str | Sequence[str] | None, count: int) -> list[str | None]:

@@ -17,7 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If the block raises, or the process dies in it, ``path`` is what it was before. (A folder that
     is replaced is missing for the instant of the change.) Raises IsADirectoryError if a file would
-    replace a folder.
+    replace a folder, ValueError if a folder would be lost that holds more than the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process's number keeps two commands that write to one place apart.
@@ -27,12 +27,19 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.is_dir() and not part.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if path.is_dir():
+            _check_same_names(path, part)
             _remove(path)  # nothing can be renamed onto a full folder
         part.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             _remove(part)
         raise
+
+
+def _check_same_names(old: Path, new: Path) -> None:
+    lost = sorted({path.name for path in old.iterdir()} - {path.name for path in new.iterdir()})
+    if lost:
+        raise ValueError(f"{old} holds {lost[0]}, which would be lost; name another folder.")
 
 
 def _remove(path: Path) -> None:

@@ -23,7 +23,14 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from samplers.adaptive import Network, angle_of, ends, probability_flow, scale_of
+from samplers.adaptive import (
+    Network,
+    angle_of,
+    check_conditions,
+    ends,
+    probability_flow,
+    scale_of,
+)
 from samplers.integrate import Adaptive, Field, integrate
 from samplers.methods.embedded import Parts
 from samplers.noise import probe_noise, uniform_noise
@@ -50,7 +57,7 @@ class Hutchinson:
     law: ProbeLaw = "rademacher"
 
     def __post_init__(self) -> None:
-        if self.probes < 1:
+        if not (self.probes >= 1 and self.probes == int(self.probes)):
             raise ValueError(f"There are {self.probes} probes; Hutchinson's estimate needs one.")
         if self.law not in get_args(ProbeLaw):
             raise ValueError(
@@ -70,7 +77,7 @@ class ExactTrace:
     at_once: int = 1
 
     def __post_init__(self) -> None:
-        if self.at_once < 1:
+        if not (self.at_once >= 1 and self.at_once == int(self.at_once)):
             raise ValueError(f"at_once is {self.at_once}; a pass finds at least one term.")
 
 
@@ -152,11 +159,7 @@ def _check(x_0: Tensor, seeds: Sequence[int], conditions: Sequence[Tensor]) -> N
         )
     if len(seeds) != len(x_0):
         raise ValueError(f"{len(seeds)} seeds came for {len(x_0)} samples; give one for each.")
-    for rows in conditions:
-        if len(rows) != len(x_0):
-            raise ValueError(
-                f"A condition has {len(rows)} rows for {len(x_0)} samples; give one for each."
-            )
+    check_conditions(conditions, len(x_0))
 
 
 Pull = Callable[[Tensor], Tensor]
@@ -247,7 +250,8 @@ def dequantised(images: Tensor, seeds: Sequence[int]) -> Tensor:
         raise ValueError(f"The images have dtype {images.dtype}; they must be bytes (torch.uint8).")
     if len(seeds) != len(images):
         raise ValueError(f"{len(seeds)} seeds came for {len(images)} images; give one for each.")
-    return (images + uniform_noise(seeds, images.shape[1:])) / 128 - 1
+    noise = uniform_noise(seeds, images.shape[1:]).to(images.device)
+    return (images + noise) / 128 - 1
 
 
 def bits_per_dim(log_prob: Tensor, numbers: int) -> Tensor:

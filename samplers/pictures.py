@@ -292,7 +292,7 @@ def open_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)  # as cameras note it, and viewers show it
-            return _unpacked(upright)
+            return unpacked(upright)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PictureError(
             f"{path} can't be read as a picture; give a whole PNG or JPEG."
@@ -302,9 +302,11 @@ def open_picture(path: Path) -> Image.Image:
 _OPAQUE = {"LA": "L", "RGBA": "RGB"}
 
 
-def _unpacked(image: Image.Image) -> Image.Image:
-    """With levels instead of bits or places in a palette, of grey if there is nothing else; and
-    with an opacity where something is transparent."""
+def unpacked(image: Image.Image) -> Image.Image:
+    """With levels up to 255 instead of bits, places in a palette, or levels up to 65535; of grey if
+    there is nothing else, and with an opacity where something is transparent."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))
     if image.has_transparency_data:
         clear = image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
         if clear.getchannel("A").getextrema() != (255, 255):

@@ -640,6 +640,19 @@ def test_impossible_ways_are_refused() -> None:
         run_on(VPLinear(), noise(0))
 
 
+def test_ends_and_conditions_that_do_not_fit_are_refused() -> None:
+    x, schedule = torch.zeros(3, 2), VPLinear()
+    with pytest.raises(ValueError, match="final is 'end'; it must be one of"):
+        sample_adaptive(no_model, x, schedule=schedule, final="end")  # type: ignore[arg-type]
+    for call in (sample_adaptive, encode_adaptive):
+        with pytest.raises(ValueError, match="A condition has 5 rows for 3 samples"):
+            call(no_model, x, schedule=schedule, conditions=(torch.zeros(5),))
+
+
+def no_model(x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+    raise AssertionError("the network was called")
+
+
 def test_a_tolerance_below_the_rounding_is_refused() -> None:
     tight = Adaptive(rtol=1e-8, atol=1e-8)
     with pytest.raises(ValueError, match="float64"):

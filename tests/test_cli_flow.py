@@ -10,12 +10,14 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from samplers import latent_codes
@@ -335,6 +337,39 @@ def test_pictures_do_not_take_the_place_of_their_codes(say: Say) -> None:
     said = say("decode {digits} {out} --output {out}")
     said.check_sentence(2, "one of the given files")
     assert codes.read_bytes() == before
+
+
+def test_codes_come_back_away_from_the_class_they_were_found_with(say: Say) -> None:
+    words = f"--guidance 1.5 --label 1 --null-label 2 {EXACTLY}"
+    assert say(f"{ENCODE} {words}").code == 0
+    found = []
+    for more in ("", "--null-label 2"):
+        assert say(f"{DECODE} {EXACTLY} {more} --output {{out}}").code == 0
+        found.append(pixels(say.places["out"]))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"codes": slice(0)}, "holds no codes"),
+        ({"codes": slice(1)}, "holds 1 codes, and classes of 2"),
+        ({"labels": [99, 99]}, "of the class 99, which there is not"),
+        ({"guidance": None}, "`samplers encode` wrote"),
+    ],
+)
+def test_codes_that_were_changed_are_checked(say: Say, change: dict[str, Any], why: str) -> None:
+    assert say(f"{ENCODE} --label 1").code == 0
+    path = say.places["tmp"] / "codes.safetensors"
+    with safe_open(path, "pt") as file:
+        codes, about = file.get_tensor("codes"), json.loads(file.metadata()["parameters"])
+    about |= {"labels": change.get("labels", about["labels"])}
+    if "guidance" in change:
+        del about["guidance"]
+    kept = codes[change.get("codes", slice(None))].contiguous()
+    save_file({"codes": kept}, path, {"parameters": json.dumps(about)})
+    said = say(f"{DECODE} --output {{out}}")
+    said.check_sentence(1 if "guidance" in change else 2, why)
 
 
 def test_codes_of_another_network_are_refused(say: Say) -> None:

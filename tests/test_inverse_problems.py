@@ -430,6 +430,26 @@ def test_guided_samples_have_the_law_of_the_posterior(sampler: str, count: int) 
     assert_normal(x, exact.mean, exact.covariance, slack=2e-3)
 
 
+@pytest.mark.parametrize("covariance", [FromJacobian(), FromJacobian(3), NormalData(0.5)])
+def test_what_no_image_has_in_a_measurement_says_nothing(
+    covariance: FromJacobian | NormalData,
+) -> None:
+    """Numbers where the mask hides the image, as a whole image has them."""
+    schedule, x, y = VPLinear(), normal(3, 2), 5 + normal(3, 2, seed=1)
+    t = torch.full((3,), 0.4, dtype=torch.float64)
+    whole, masked = (
+        guiding(
+            PLANE.model(schedule, "flow"),
+            InverseProblem(MASK, measurement),
+            schedule,
+            "flow",
+            Guidance(covariance=covariance),
+        )(x, t)
+        for measurement in (y, MASK.forward(y))
+    )
+    assert torch.equal(whole, masked)
+
+
 def test_guidance_of_no_weight_is_the_model() -> None:
     schedule, x = VPLinear(), normal(3, 2)
     model = PLANE.model(schedule, "flow")

@@ -351,6 +351,11 @@ def test_dequantised_images_keep_their_bytes() -> None:
     assert torch.equal(dequantised(images[1:], (6,))[0], x[1])
 
 
+def test_dequantised_images_stay_on_their_device() -> None:
+    images = torch.zeros(2, 3, dtype=torch.uint8, device="meta")
+    assert dequantised(images, (0, 1)).device.type == "meta"
+
+
 def test_bad_input_is_one_sentence() -> None:
     data = Gaussian.of(2)
     with pytest.raises(ValueError, match="finite"):

@@ -76,6 +76,27 @@ def test_a_picture_is_restored_alone_as_among_others(pipe: RestorationPipeline) 
     assert alone.tobytes() == both[1].tobytes()
 
 
+def test_pictures_of_other_modes_are_what_they_show(pipe: RestorationPipeline) -> None:
+    colours, grey = picture(images(1)[0]), picture(images(1, 1)[0])
+    deep = Image.fromarray(np.asarray(grey, dtype=np.uint16) * 257)
+    few = colours.quantize(8)
+    for given, plain in ((deep, grey), (few, few.convert("RGB"))):
+        one, other = (pipe(each, "noisy", 2).images[0] for each in (given, plain))
+        assert one.mode == other.mode
+        assert one.tobytes() == other.tobytes()
+
+
+def test_noise_follows_a_path_if_the_scheduler_says_so(pipe: RestorationPipeline) -> None:
+    found = []
+    for kind in ("independent", "brownian"):
+        pipe.scheduler = SamplerScheduler.from_config(
+            pipe.scheduler.config, sampler="mr-sde-d-2", noise=kind
+        )
+        with torch.no_grad():
+            found.append(pipe.restore(images(1), ["noisy"], (0,), steps=5))
+    assert not torch.equal(*found)
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "unipc-2", "mr-sde-d-2", "heun"])
 def test_any_sampler_restores(pipe: RestorationPipeline, sampler: str) -> None:
     pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler=sampler)
@@ -239,6 +260,24 @@ def test_pictures_may_be_degraded_first(say: Say, places: dict[str, Path]) -> No
     clean = x / 127.5 - 1
     error = (degrade(clean, ["noisy"], (0,)) - clean).square().mean()
     assert f"{float(10 * torch.log10(4 / error)):.1f} dB before" in said.out
+
+
+def test_all_pictures_are_checked_before_the_first_is_restored(say: Say, tmp_path: Path) -> None:
+    for name, size in (("a", 8), ("b", 1)):
+        (tmp_path / "some").mkdir(exist_ok=True)
+        picture(images(1, 1, size, size)[0]).save(tmp_path / "some" / f"{name}.png")
+    said = say("restore {restoration} {tmp}/some --task noisy --output {tmp}/done")
+    said.check_sentence(2, "b.png: The images are of 1 x 1 pixels")
+    assert not (tmp_path / "done").exists()
+    many = " ".join(["{colours}"] * 21)
+    said = say(f"restore {{restoration}} {many} --task noisy --output {{out}}")
+    said.check_sentence(2, "one picture shows 20 at most")
+
+
+def test_what_is_told_no_degradation_may_be_tried_with_any(say: Say, tmp_path: Path) -> None:
+    tiny_checkpoints.of_restoration(tmp_path / "untold", ())
+    said = say("restore {tmp}/untold {colours} --degrade snowy --steps 2 --output {out}")
+    assert said.code == 0, said.err
 
 
 @pytest.mark.parametrize(

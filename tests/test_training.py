@@ -231,8 +231,17 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path: Path) -> None:
     train(network(), data(), noisy_regression, CONFIG, tmp_path)
     other = network()
     other[0].requires_grad_(False)  # type: ignore[index]
-    with pytest.raises(ValueError, match="trains other weights than this model does"):
-        train(other, data(), noisy_regression, CONFIG, tmp_path)
+    wide = nn.Sequential(*list(network().children())[:-1], nn.Linear(8, 2))
+    for model in (other, wide):
+        with pytest.raises(ValueError, match="trains other weights than this model does"):
+            train(model, data(), noisy_regression, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="is of another model than this one"):
+        load_average(tmp_path / CHECKPOINT, nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="There is no checkpoint at"):
+        load_average(tmp_path / "none.pt", network())
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="is no checkpoint of a training here"):
+        load_average(tmp_path / "other.pt", network())
 
 
 def test_what_is_not_trained_is_shared_and_in_no_checkpoint(tmp_path: Path) -> None:
@@ -259,11 +268,25 @@ def test_replacing_keeps_the_old_if_the_block_raises(tmp_path: Path) -> None:
     for content in ("old", "new"):
         with replacing(path) as part:
             part.mkdir()
-            (part / content).touch()
+            (part / "file").write_text(content)
     with pytest.raises(Killed), replacing(path) as part:
         part.mkdir()
         raise Killed
-    assert [file.name for file in path.iterdir()] == ["new"]
+    assert [file.read_text() for file in path.iterdir()] == ["new"]
+
+
+def test_a_folder_that_holds_more_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "thesis.txt").write_text("precious")
+    with (
+        pytest.raises(ValueError, match=r"thesis\.txt, which would be lost"),
+        replacing(path) as part,
+    ):
+        part.mkdir()
+        (part / "model.json").touch()
+    assert (path / "thesis.txt").read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # ----------------------------------------------------------------------------------- arithmetic

@@ -44,6 +44,14 @@ def chosen_labels(
     return asked
 
 
+def check_count(asked: tuple[int, ...] | str | None, count: int) -> None:
+    """Raise ValueError if more classes were named than there will be images."""
+    if isinstance(asked, tuple) and len(asked) > count:
+        raise ValueError(
+            f"--label names {len(asked)} classes for {counted(count, 'image')}; name fewer."
+        )
+
+
 def classes_or_none(
     asked: tuple[int, ...] | str | None,
     classes: Sequence[int],
@@ -54,10 +62,7 @@ def classes_or_none(
     if asked is None and null_label is not None:
         return (null_label,) * count
     turn = chosen_labels(asked, classes, null_label)
-    if isinstance(asked, tuple) and len(asked) > count:
-        raise ValueError(
-            f"--label names {len(asked)} classes for {counted(count, 'image')}; name fewer."
-        )
+    check_count(asked, count)
     return None if turn is None else tuple(turn[i % len(turn)] for i in range(count))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +10,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from samplers.checkpoint import NetworkCheckpoint
 from samplers.cli.failure import Failure
 from samplers.files import replacing
 
 _CODES = "codes"
 _ABOUT = "parameters"
+_NEEDED = ("weights_sha256", "checkpoint", "null_label", "guidance", "guidance_rescale",
+           "sigma_min", "sigma_max")  # fmt: skip
 
 
 class Codes(NamedTuple):
@@ -38,24 +40,35 @@ def write_codes(path: Path, found: Codes) -> None:
         raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
 
 
-def read_codes(path: Path, shape: Sequence[int], weights: dict[str, str]) -> Codes:
-    """The codes of a file, which are for a network of samples ``shape`` with these weights.
-
-    Raises Failure if it can't be read, ValueError if the codes are of another network.
-    """
+def read_codes(path: Path) -> Codes:
+    """The codes of a file; Failure if it can't be read, ValueError if its parts do not agree."""
     if not path.is_file():
         raise Failure(f"There are no codes at {path}: no such file.")
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[_ABOUT])
             codes = file.get_tensor(_CODES)
-        labels = about["labels"]
+        labels, _ = about["labels"], [about[name] for name in _NEEDED]
         found = Codes(codes, None if labels is None else tuple(labels), about)
     except (KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
         raise Failure(f"{path} can't be read; give a file that `samplers encode` wrote.") from error
-    if about["weights_sha256"] != weights or tuple(codes.shape[1:]) != tuple(shape):
+    count = len(codes) if codes.ndim else 0
+    if not count or not bool(codes.isfinite().all()):
+        raise ValueError(f"{path} holds no codes, or such that are not finite.")
+    if found.labels is not None and len(found.labels) != count:
+        raise ValueError(f"{path} holds {count} codes, and classes of {len(found.labels)}.")
+    return found
+
+
+def check_codes(found: Codes, path: Path, checkpoint: NetworkCheckpoint) -> None:
+    """Raise ValueError if the codes of a file are of another network."""
+    same = found.about["weights_sha256"] == checkpoint.weights
+    if not same or tuple(found.codes.shape[1:]) != tuple(checkpoint.shape):
         raise ValueError(
-            f"The codes in {path} belong to the network of {about['checkpoint']}, with other "
+            f"The codes in {path} belong to the network of {found.about['checkpoint']}, with other "
             "weights than this checkpoint's; a code means nothing to another network."
         )
-    return found
+    known = {*checkpoint.classes, checkpoint.null_label}
+    wrong = [label for label in found.labels or () if label not in known]
+    if wrong:
+        raise ValueError(f"A code in {path} is of the class {wrong[0]}, which there is not.")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from samplers.cli.arguments import Parser
-from samplers.cli.failure import Failure
+from samplers.cli.failure import Failure, is_of_memory
 from samplers.cli.processes import is_main_process
 
 
@@ -38,6 +38,12 @@ def _ending(program: str, run: Callable[[], int]) -> int:
         return _report(program, error, 2)
     except Failure as failure:
         return _report(program, failure, failure.code)
+    except OverflowError as error:
+        return _report(program, f"A number is too large to reckon with ({error}).", 2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_memory(error):
+            raise
+        return _report(program, "There is not enough memory for what was asked; ask for less.", 1)
     except OSError as error:
         return _report(program, _sentence(error), 1)
 

@@ -29,16 +29,17 @@ def named_failures(remedy: str) -> Iterator[None]:
     except NotFiniteError as error:
         raise Failure(str(error)) from error
     except (MemoryError, RuntimeError) as error:  # that of a CPU has no class of its own
-        if not _is_of_memory(error):
+        if not is_of_memory(error):
             raise
         raise Failure(f"The device ran out of memory; {remedy}.") from error
 
 
-def _is_of_memory(error: Exception) -> bool:
+def is_of_memory(error: Exception) -> bool:
+    """Whether a device has too little memory for what was asked."""
     named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return named or "can't allocate memory" in str(error)
+    return named or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))
 
 
 def smaller_batches(size: int) -> str:
     """The remedy of commands that draw in batches."""
-    return f"take --batch-size below {size}"
+    return f"take --batch-size below {size}" if size > 1 else "one image at once is too much for it"

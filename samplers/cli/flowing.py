@@ -88,6 +88,11 @@ class Opened:
     def labels(self, count: int) -> tuple[int, ...] | None:
         """The class of each of so many images, as the arguments say."""
         own, asked = self.checkpoint, self.arguments.label
+        if asked is None and own.classes and own.null_label is None:
+            raise ValueError(
+                "What noise a picture is depends on its class, and this checkpoint knows none that "
+                "stands for 'no class'; name the classes with --label."
+            )
         return classes_or_none(asked, own.classes, own.null_label, count)
 
     def parameters(

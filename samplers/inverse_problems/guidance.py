@@ -12,6 +12,7 @@ choice in the place of the inverse; what is known of P makes the choice unnecess
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,6 +22,7 @@ from samplers.inverse_problems.operators import (
     conjugate_gradients,
     damped_inverse,
     pseudo_inverse,
+    within_range,
 )
 from samplers.inverse_problems.problem import InverseProblem, check_count
 from samplers.prediction import Prediction, door, points_at, score_gain, value_and_pullback
@@ -45,7 +47,7 @@ class FromJacobian:
     iterations: int = 1
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
+        if not (self.iterations >= 1 and self.iterations == int(self.iterations)):
             raise ValueError(
                 f"The number of iterations is {self.iterations}; it must be a whole number from "
                 "1 up."
@@ -64,8 +66,10 @@ class NormalData:
     std: float
 
     def __post_init__(self) -> None:
-        if not self.std > 0:
-            raise ValueError(f"The standard deviation of the data is {self.std}; need above 0.")
+        if not 0 < self.std < math.inf:
+            raise ValueError(
+                f"The standard deviation of the data is {self.std}; it must be positive and finite."
+            )
 
     def variance(self, at: Point) -> Tensor:
         """r^2."""
@@ -86,8 +90,10 @@ class Guidance:
     covariance: FromJacobian | NormalData = FromJacobian()
 
     def __post_init__(self) -> None:
-        if not self.scale >= 0:
-            raise ValueError(f"The guidance scale is {self.scale}; it must be zero or positive.")
+        if not 0 <= self.scale < math.inf:
+            raise ValueError(
+                f"The guidance scale is {self.scale}; it must be zero or positive, and finite."
+            )
 
 
 def guiding(
@@ -105,6 +111,7 @@ def guiding(
     start the grid at a smaller ``sigma_max``.
     """
     chosen = settings or Guidance()
+    measurement = within_range(problem.operator, problem.measurement)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         check_count(problem, len(x))
@@ -117,9 +124,7 @@ def guiding(
             """J^T times a cotangent, for D = of_x x + of_output output."""
             return of_x * cotangent + of_output * pull(cotangent)
 
-        residual = problem.measurement.to(x) - problem.operator.forward(
-            of_x * x + of_output * output
-        )
+        residual = measurement.to(x) - problem.operator.forward(of_x * x + of_output * output)
         weighted = _weighted(chosen.covariance, problem, residual, at, pull_data)
         return output + (chosen.scale * gain).to(x) * pull_data(weighted)
 

@@ -56,9 +56,12 @@ class LinearOperator:
 def inpainting(mask: Tensor, image_shape: Shape) -> LinearOperator:
     """Keep what the mask keeps, and set the rest to zero.
 
-    mask: True or 1 where the image is known; its shape broadcasts to ``image_shape``.
+    mask: True or 1 where the image is known, else False or 0; its shape broadcasts to
+        ``image_shape``.
     """
     known = mask.to(torch.bool)
+    if not bool((known.to(mask) == mask).all()):
+        raise ValueError("The mask has other numbers than 0 and 1; an image is known or it is not.")
     if not _broadcasts(known.shape, image_shape):
         raise ValueError(
             f"The mask has shape {tuple(known.shape)}, which does not fit images of "
@@ -195,6 +198,17 @@ def pseudo_inverse(operator: LinearOperator, y: Tensor) -> Tensor:
     if operator.pseudo_inverse is not None:
         return operator.pseudo_inverse(y)
     return damped_inverse(operator, y, y.new_zeros(()))
+
+
+def within_range(operator: LinearOperator, y: Tensor) -> Tensor:
+    """The part of y that some image has, ``A A^T y / c``; all of it without a gram number.
+
+    Of a masked image it is what the mask keeps. The rest would mislead conjugate gradients, which
+    can't lessen it.
+    """
+    if operator.gram is None:
+        return y
+    return operator.forward(operator.adjoint(y)) / operator.gram
 
 
 def unmeasured(operator: LinearOperator, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ Degradation = Callable[[Tensor, Generator], Tensor]
 
 def noisy(image: Tensor, generator: Generator) -> Tensor:
     """Gaussian noise of standard deviation 50, of 255 levels."""
-    return (image + 100 / 255 * _normal(image.shape, generator)).clamp(-1, 1)
+    return (image + 100 / 255 * _normal(image, generator)).clamp(-1, 1)
 
 
 def blurred(image: Tensor, generator: Generator) -> Tensor:
@@ -76,7 +76,7 @@ def hazy(image: Tensor, generator: Generator) -> Tensor:
 def dark(image: Tensor, generator: Generator) -> Tensor:
     """A tenth to a quarter of the light, and the noise of a sensor."""
     light = (image + 1) / 2 * _uniform(0.1, 0.25, generator)
-    return ((light + 0.01 * _normal(image.shape, generator)).clamp(0, 1)) * 2 - 1
+    return ((light + 0.01 * _normal(image, generator)).clamp(0, 1)) * 2 - 1
 
 
 def incomplete(image: Tensor, generator: Generator) -> Tensor:
@@ -87,7 +87,7 @@ def incomplete(image: Tensor, generator: Generator) -> Tensor:
     while np.asarray(mask).mean() < 255 * 0.2:
         ends = [_uniform(0, side, generator) for side in (width, height, width, height)]
         pen.line(ends, 255, width=thick)
-    covered = torch.from_numpy(np.array(mask) > 0)
+    covered = torch.from_numpy(np.array(mask) > 0).to(image.device)
     return torch.where(covered, 1.0, image)
 
 
@@ -155,8 +155,8 @@ def _uniform(low: float, high: float, generator: Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def _normal(shape: torch.Size, generator: Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
+def _normal(image: Tensor, generator: Generator) -> Tensor:
+    return torch.randn(image.shape, generator=generator).to(image)
 
 
 def _smooth(image: Tensor, generator: Generator) -> Tensor:
@@ -164,7 +164,7 @@ def _smooth(image: Tensor, generator: Generator) -> Tensor:
     coarse = torch.rand(1, 1, 4, 4, generator=generator).to(image)
     field = F.interpolate(coarse, image.shape[1:], mode="bicubic", align_corners=True)[0]
     low, high = field.min(), field.max()
-    return (field - low) / (high - low)
+    return (field - low) / (high - low).clamp(min=torch.finfo(field.dtype).tiny)
 
 
 def _line(length: float, angle: float) -> Tensor:

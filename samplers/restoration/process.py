@@ -31,7 +31,7 @@ from samplers.mean_reverting import MeanReverting
 from samplers.noise import initial_noise
 from samplers.prediction import PredictionType, per_sample
 from samplers.sample import Adjoint, sample
-from samplers.solve import State
+from samplers.solve import NoiseKind, State
 
 Predicts = Literal["noise", "data", "residual", "velocity", "ml-noise"]
 
@@ -123,6 +123,7 @@ def restore(
     *,
     seeds: Sequence[int],
     noise: Tensor | None = None,
+    noise_kind: NoiseKind = "independent",
     sampler: str = "mr-ode-d-2",
     steps: int = 10,
     grid: Spacing | Grid = "log-snr",
@@ -137,8 +138,9 @@ def restore(
     network: ``network(x, mu, t, *conditions)``, which predicts what the process says.
     seeds: one whole number for each image; its starting noise, and what the sampler draws.
     noise: the starting noise, of deviation 1; that of the seeds if None.
-    sampler, steps, grid, final, options, callback, adjoint: see :func:`samplers.sample.sample`. One
-        step of any deterministic sampler is the network's own guess of x_0.
+    noise_kind: ``noise`` of :func:`samplers.sample.sample`, where also sampler, steps, grid, final,
+        options, callback and adjoint are explained. One step of a deterministic sampler that makes
+        one call a step is the network's own guess of x_0.
 
     Sampling starts at ``mu + lambda_inf sigma_T z``: of x_0 - mu it leaves out alpha_T, which the
     schedule calls eps. Gradients flow to mu, conditions and weights. Raises ValueError for
@@ -157,6 +159,7 @@ def restore(
         sampler=sampler,
         grid=grid,
         seeds=seeds,
+        noise=noise_kind,
         options=options,
         conditions=(mu, *conditions),
         callback=callback,

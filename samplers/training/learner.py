@@ -120,7 +120,7 @@ class Learner:
         """Take up the state of a checkpoint; returns the updates done."""
         state = _read(path)
         _check_same(state["config"], dataclasses.asdict(self.config), path)
-        if state["model"].keys() != trained_state(self.bare).keys():
+        if _shapes(state["model"]) != _shapes(trained_state(self.bare)):
             raise ValueError(
                 f"The checkpoint {path} trains other weights than this model does; take another "
                 "folder for a new run."
@@ -134,14 +134,22 @@ class Learner:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What :meth:`Learner.save` wrote; ValueError if it is broken."""
+    """What :meth:`Learner.save` wrote; ValueError if there is none, or it is broken."""
+    if not path.exists():
+        raise ValueError(f"There is no checkpoint at {path}; train first, or name another folder.")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"The checkpoint {path} can't be read; delete it to begin anew, or take another folder."
         ) from error
+    if not isinstance(state, dict) or not {"step", "model", "average"} <= state.keys():
+        raise ValueError(f"{path} is no checkpoint of a training here; take another folder.")
     return state
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -185,7 +193,13 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def load_average(checkpoint: Path, model: nn.Module) -> int:
-    """Give ``model`` the averaged weights of a checkpoint; returns the updates behind them."""
+    """Give ``model`` the averaged weights of a checkpoint; returns the updates behind them.
+
+    Raises ValueError if there is none, or it is of another model.
+    """
     state = _read(checkpoint)
+    known = _shapes(model.state_dict())
+    if any(known.get(name) != shape for name, shape in _shapes(state["average"]).items()):
+        raise ValueError(f"The checkpoint {checkpoint} is of another model than this one.")
     model.load_state_dict({**model.state_dict(), **state["average"]})
     return int(state["step"])

@@ -55,7 +55,8 @@ def add_parser(commands: Commands) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="NAME.png for one picture of before and after, or a folder for restored pictures",
+        help="NAME.png for one picture of before and after, of 20 images at most, or a folder for "
+        "restored pictures",
     )
     parser.set_defaults(run=run)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from samplers.checkpoint import Checkpoint, Recipe
-from samplers.cli.choices import chosen_labels, chosen_seeds
+from samplers.cli.choices import check_count, chosen_labels, chosen_seeds
 from samplers.cli.failure import named_failures
 from samplers.cli.opening import open_checkpoint, recipe_from
 from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
@@ -116,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Comparison:
     seeds = chosen_seeds(arguments, 1)
     turn = chosen_labels(arguments.label, checkpoint.classes, checkpoint.null_label)
+    check_count(arguments.label, len(seeds))
     labels = tuple(turn[i % len(turn)] for i in range(len(seeds))) if turn else None
     reference = _trial(arguments, checkpoint, arguments.reference, arguments.reference_steps)
     rows = {

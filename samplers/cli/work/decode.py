@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from samplers.cli.codes import Codes, read_codes
+from samplers.cli.codes import Codes, check_codes, read_codes
 from samplers.cli.flowing import Opened, open_flow, report
 from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
@@ -20,9 +20,11 @@ def run(arguments: argparse.Namespace) -> int:
     processes = join(arguments.device)
     if not processes.main:
         return 0
+    stored = read_codes(arguments.codes)
+    if arguments.null_label is None:
+        arguments.null_label = stored.about["null_label"]
     opened = open_flow(arguments, processes, DEFAULT)
-    checkpoint = opened.checkpoint
-    stored = read_codes(arguments.codes, checkpoint.shape, checkpoint.weights)
+    check_codes(stored, arguments.codes, opened.checkpoint)
     opened = _as_encoded(arguments, opened, stored)
     count = len(stored.codes)
     asked = arguments.label

@@ -33,10 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     ends = _codes(arguments, opened, pictures)
     ways = [interpolate(a, b, arguments.frames) for a, b in pairwise(ends)]
     codes = tempered(torch.cat(ways), arguments.temperature)
-    found = opened.decode(codes, opened.labels(len(codes)))
+    labels = opened.labels(len(codes))
+    found = opened.decode(codes, labels)
     picture = _strip(arguments, pictures, to_images(found.x))
     about = {
-        **opened.parameters(arguments.label, arguments.seeds),
+        **opened.parameters(labels and labels[:1], arguments.seeds),
         "images": [str(picture.path) for picture in pictures],
         "frames": arguments.frames,
         "temperature": arguments.temperature,

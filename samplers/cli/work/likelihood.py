@@ -118,11 +118,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace, opened: Opened) -> Job:
     checkpoint = opened.checkpoint
     trace: Trace = ExactTrace() if arguments.exact else Hutchinson(arguments.probes, arguments.law)
-    if arguments.label is None and checkpoint.classes and checkpoint.null_label is None:
-        raise ValueError(
-            "The density of a picture depends on its class, and this checkpoint knows none that "
-            "stands for 'no class'; name the classes with --label."
-        )
     pictures = read_pictures(arguments.images, checkpoint.image_shape)
     labels = opened.labels(len(pictures))
     contents = [_digest(picture.levels.numpy().tobytes()) for picture in pictures]
@@ -150,7 +145,8 @@ def _settings(opened: Opened, trace: Trace) -> str:
     low, high = opened.flow(lambda: None).ends
     return (
         f"{chosen.method}, tolerance {chosen.rtol:g}, at most {chosen.max_nfe} calls, {trace}, "
-        f"guidance {recipe.guidance:g} rescaled {recipe.guidance_rescale:g}, "
+        f"guidance {recipe.guidance:g} rescaled {recipe.guidance_rescale:g} away from class "
+        f"{checkpoint.null_label}, "
         f"sigma {low} to {high}, {checkpoint.dtype}, "
         f"weights {_digest(''.join(checkpoint.weights.values()).encode())}"
     )
@@ -176,7 +172,7 @@ def _measure_all(job: Job) -> list[Record]:
                     write_records(path, found.values())
     except (Failure, KeyboardInterrupt) as stop:
         raise _stopped(job, found, stop) from stop
-    return [found[item.key] for item in job.items]
+    return [found[item.key]._replace(image=str(item.picture.path)) for item in job.items]
 
 
 def _stopped(job: Job, found: Records, stop: BaseException) -> Failure:

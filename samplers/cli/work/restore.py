@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -25,22 +26,35 @@ from samplers.cli.processes import join
 from samplers.cli.text import counted
 from samplers.diffusers_loop import settings_of
 from samplers.diffusers_restoration import RestorationPipeline
+from samplers.noise import check_seeds
 from samplers.pictures import Cell, table, to_images
 from samplers.restoration import degrade, get_degradation, psnr
 
 SHOWN = 20
-"""A picture of before and after shows the first images only."""
+"""Images that one picture of before and after has room for."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A picture on its way: as it was given, as the network saw it, and as it came out."""
+    """What became of a picture.
+
+    before, after: decibels of the degraded and the restored one, by the one that was given.
+    pictures: as the network saw it, as it came out, and as it was given.
+    """
 
     path: Path
     seed: int
-    given: Tensor
-    mu: Tensor
-    found: Tensor
+    before: float
+    after: float
+    pictures: tuple[Tensor, ...]
+
+    @property
+    def found(self) -> Tensor:
+        return self.pictures[1]
+
+    def without_pictures(self) -> Restored:
+        """The same, in less memory."""
+        return replace(self, pictures=())
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = picture_paths(arguments.images)
     places = [arguments.output] if single else _places(arguments.output, paths)
     check_places(places, paths)
-    given = [read_any(path) for path in paths]
+    _check(arguments, pipe, paths, single)
     prepare_folder(arguments.output.parent if single else arguments.output)
     settings = _settings(arguments, pipe)
     started = time.perf_counter()
@@ -65,12 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
         tqdm(total=total, unit="call", disable=None) as bar,
     ):
         done = []
-        for number, (path, image) in enumerate(zip(paths, given, strict=True)):
+        for number, path in enumerate(paths):
             bar.set_description(f"image {number + 1}/{len(paths)}")
-            done.append(_restored(arguments, pipe, path, image, number, bar.update))
+            one = _restored(arguments, pipe, path, number, bar.update)
             if not single:
-                picture = to_images(done[-1].found)[0]
-                write(picture, places[number], settings | _parameters(done[-1:]))
+                write(to_images(one.found)[0], places[number], settings | _parameters([one]))
+            done.append(one if single else one.without_pictures())
     if single:
         write(_picture(arguments, done), arguments.output, settings | _parameters(done))
     _report(arguments, done, time.perf_counter() - started)
@@ -92,20 +106,44 @@ def _restored(
     arguments: argparse.Namespace,
     pipe: RestorationPipeline,
     path: Path,
-    image: Tensor,
     number: int,
     tick: Tick,
 ) -> Restored:
-    seed, task = arguments.seed + number, arguments.task
-    mu = image
-    if arguments.degrade is not None:
-        task = arguments.degrade
-        mu = degrade(image, [task], [seed])
-    try:
-        found = pipe.restore(mu, [task], [seed], arguments.steps, callback=lambda state: tick())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return Restored(path, seed, image, mu, found)
+    seed, image = arguments.seed + number, read_any(path)
+    mu = image if arguments.degrade is None else degrade(image, [arguments.degrade], [seed])
+    found = pipe.restore(
+        mu, [_task(arguments, pipe)], [seed], arguments.steps, callback=lambda state: tick()
+    )
+    before, after = (float(psnr(x, image)) for x in (mu, found))
+    return Restored(path, seed, before, after, (mu, found, image))
+
+
+def _task(arguments: argparse.Namespace, pipe: RestorationPipeline) -> str | None:
+    """What the network is told: the degradation, if it is told any."""
+    done: str | None = arguments.degrade
+    if done is None or not pipe.config.tasks:
+        task: str | None = arguments.task
+        return task
+    return done
+
+
+def _check(
+    arguments: argparse.Namespace, pipe: RestorationPipeline, paths: Sequence[Path], single: bool
+) -> None:
+    """Raise ValueError, before anything is restored, for what could not be."""
+    if single and len(paths) > SHOWN:
+        raise ValueError(
+            f"{len(paths)} pictures came, and one picture shows {SHOWN} at most; name a folder as "
+            "the output."
+        )
+    check_seeds([arguments.seed + len(paths) - 1])
+    pipe.labels([_task(arguments, pipe)])
+    for path in paths:
+        image = read_any(path)
+        try:
+            pipe.check_images(image)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def _places(folder: Path, paths: Sequence[Path]) -> list[Path]:
@@ -144,11 +182,12 @@ def _parameters(done: Sequence[Restored]) -> dict[str, Any]:
 def _picture(arguments: argparse.Namespace, done: Sequence[Restored]) -> Image.Image:
     """A row for each image: as it came, restored, and as it had been, where that is known."""
     rows = []
-    for one in done[:SHOWN]:
-        cells = [Cell((to_images(one.mu)[0],), ()), Cell((to_images(one.found)[0],), ())]
-        if arguments.degrade is not None:
-            cells[1] = Cell(cells[1].images, (f"{float(psnr(one.found, one.given)):.1f} dB",))
-            cells.append(Cell((to_images(one.given)[0],), ()))
+    for one in done:
+        cells = [Cell((to_images(picture)[0],), ()) for picture in one.pictures]
+        if arguments.degrade is None:
+            cells.pop()
+        else:
+            cells[1] = Cell(cells[1].images, (f"{one.after:.1f} dB",))
         rows.append((one.path.stem, cells))
     headings = ["degraded", "restored", "original"][: len(rows[0][1])]
     what = arguments.degrade or arguments.task or "restored"
@@ -160,6 +199,5 @@ def _report(arguments: argparse.Namespace, done: Sequence[Restored], seconds: fl
     if arguments.degrade is None:
         print(what)
         return
-    before = float(torch.cat([psnr(one.mu, one.given) for one in done]).mean())
-    after = float(torch.cat([psnr(one.found, one.given) for one in done]).mean())
+    before, after = mean(one.before for one in done), mean(one.after for one in done)
     print(f"{what}: {before:.1f} dB before, {after:.1f} dB after")

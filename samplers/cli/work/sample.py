@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from samplers.checkpoint import Checkpoint, NetworkCheckpoint
 from samplers.cli.arguments import NUM_IMAGES
-from samplers.cli.choices import chosen_labels, chosen_seeds
+from samplers.cli.choices import check_count, chosen_labels, chosen_seeds
 from samplers.cli.drawing import Cost, Drawing, Drawn, check_drawing, choose_drawing
 from samplers.cli.failure import Failure, named_failures, smaller_batches
 from samplers.cli.films import FILMS, check_film, is_film, write_film
@@ -164,6 +164,7 @@ def _plan(arguments: argparse.Namespace) -> Job:
     if labels is not None and arguments.label is None and processes.main:
         print(f"no --label given: taking the {len(labels)} classes in turn", file=sys.stderr)
     seeds = chosen_seeds(arguments, NUM_IMAGES)
+    check_count(arguments.label, len(seeds))
     items = tuple(
         Item(i, seed, labels[i % len(labels)] if labels else None) for i, seed in enumerate(seeds)
     )
