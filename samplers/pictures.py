@@ -299,7 +299,23 @@ def open_picture(path: Path) -> Image.Image:
         ) from error
 
 
+SHEET = "grid.png"
+"""The sheet of all images in a folder that ``samplers sample`` drew."""
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
 _OPAQUE = {"LA": "L", "RGBA": "RGB"}
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The PNG and JPEG files of a folder, sorted by name, but for the sheet of all of them.
+
+    Raises PictureError if there are none.
+    """
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    found = [path for path in found if path.name != SHEET]
+    if not found:
+        raise PictureError(f"The folder {folder} holds no picture; a PNG or JPEG is needed.")
+    return found
 
 
 def unpacked(image: Image.Image) -> Image.Image:

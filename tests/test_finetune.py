@@ -34,7 +34,6 @@ from samplers.checkpoint import (
     load_restoration,
 )
 from samplers.cli.images import read_any
-from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.training import CHECKPOINT, LOG
 from tests.tiny_checkpoints import CLASSES
 
@@ -468,9 +467,7 @@ def test_a_restoration_learns(what: str, places: dict[str, Path], tmp_path: Path
     if what != "noise":
         pipe = load_restoration(tmp_path / "checkpoint", LoadOptions())
         image = read_any(places["colours"]).expand(4, -1, -1, -1)
-        config = pipe.scheduler.config
-        pipe.scheduler = SamplerScheduler.from_config(config, sampler="dpmpp-2m")
-        with torch.no_grad():
+        with torch.no_grad():  # by its own sampler, as it was trained
             found = pipe.restore(image, ["rainy"] * 4, range(4), 2)
         assert float(dark(found).mean()) == pytest.approx(outcome.changes[0].after, rel=1e-5)
 
@@ -488,6 +485,13 @@ def test_what_a_restoration_needs_is_named(places: dict[str, Path], tmp_path: Pa
     for name, drawing, said in cases:
         with pytest.raises(ValueError, match=said):
             finetune(config(places[name], tmp_path / said, drawing=drawing))
+    # Neither a picture nor a prompt is a class, though both are told by numbers.
+    reward = {"name": "class-log-probability", "network": "assets/digits-classifier"}
+    restoring = {"images": [str(places["grey"])], "task": "rainy"}
+    for name, drawing in (("restoration", restoring), ("prompts", PROMPTS)):
+        settings = tables(places[name], tmp_path / name, drawing=drawing)
+        with pytest.raises(ValueError, match="is asked for no classes"):
+            finetune(config_of({**settings, "reward": reward}))
 
 
 # ---------------------------------------------------------------------------- kills, processes

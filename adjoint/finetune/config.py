@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ class DrawingSettings:
 
     labels: the classes that they are asked to show; all if None.
     prompts: the texts that they are asked to show, for a checkpoint that takes such.
-    images, task: pictures (or folders of such, PNG) and what degraded them, for a checkpoint that
+    images, task: pictures (or folders of such) and what degraded them, for a checkpoint that
         restores.
+    sampler: a checkpoint that restores has its own; ``dpmpp-2m`` for others if None.
     The others as of :class:`samplers.checkpoint.Recipe`.
     """
 
-    sampler: str = "dpmpp-2m"
+    sampler: str | None = None
     steps: int = 10
     labels: tuple[int, ...] | None = None
     prompts: tuple[str, ...] = ()
@@ -60,7 +61,8 @@ class DrawingSettings:
     def recipe(self) -> Recipe:
         """The same for one of the prompts, if there are any."""
         own = {**asdict(self), "prompt": self.prompts[0] if self.prompts else None}
-        return Recipe(**{k: v for k, v in own.items() if k not in _ASKED})
+        recipe = Recipe(**{k: v for k, v in own.items() if k not in (*_ASKED, "sampler")})
+        return recipe if self.sampler is None else replace(recipe, sampler=self.sampler)
 
 
 _ASKED = ("labels", "prompts", "images", "task")

@@ -18,7 +18,7 @@ from adjoint.finetune.models import Model, load_model
 from adjoint.finetune.parts import Noise, Part
 from adjoint.finetune.results import Drawn, write_comparison, write_curve, write_sheet
 from adjoint.learning import Draw, Sampled, reward_loss
-from adjoint.rewards import Place, Reward, build_reward
+from adjoint.rewards import Place, Reward, build_reward, get_reward
 from samplers.training import CHECKPOINT, LOG, Every, Objective, claim_folder, train
 
 _OWN = 2**40
@@ -67,6 +67,17 @@ def finetune(config: FinetuneConfig) -> Outcome:
     return run.train(state.is_main_process)
 
 
+def _check_labels(config: FinetuneConfig, model: Model) -> None:
+    """Raise ValueError for a reward of the class that was asked for, where none is."""
+    for term in config.rewards:
+        of_class = "label" in get_reward(term.name).options and "label" not in term.options
+        if of_class and not model.of_classes:
+            raise ValueError(
+                f"This checkpoint is asked for no classes, so the reward {term.name!r} needs the "
+                "option 'label': a class from 0 up."
+            )
+
+
 class _Run:
     """The models of a run, and what is drawn with them."""
 
@@ -74,6 +85,7 @@ class _Run:
         self.config = config
         self.model = load_model(config, device)
         self.device = device
+        _check_labels(config, self.model)
         place = Place(device=device)
         self.terms = [_Term(term, place) for term in config.rewards]
         part = self.model.part(config.optimised, config.training.seed)

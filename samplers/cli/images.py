@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.cli.failure import Failure
-from samplers.pictures import PictureError, levels_of, open_picture, values_of
+from samplers.pictures import PictureError, levels_of, open_picture, pictures_in, values_of
 
 _MODES = {1: "L", 3: "RGB"}
 _KINDS = {
@@ -21,10 +21,6 @@ _KINDS = {
     "LA": "grey with opacity",
     "RGBA": "in colour with opacity",
 }
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-
-SHEET = "grid.png"
-"""The sheet of all images in a folder that ``samplers sample`` drew."""
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
@@ -90,9 +86,7 @@ def read_pictures(places: Sequence[Path], shape: tuple[int, int, int]) -> list[P
 
 def picture_paths(places: Sequence[Path]) -> list[Path]:
     """The named files, and those in the named folders, sorted by name."""
-    return [
-        path for place in places for path in (_pictures_in(place) if place.is_dir() else [place])
-    ]
+    return [path for place in places for path in (_inside(place) if place.is_dir() else [place])]
 
 
 def read_any(path: Path) -> Tensor:
@@ -107,12 +101,11 @@ def read_any(path: Path) -> Tensor:
     return values_of(levels_of(image)).float()
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    found = [path for path in found if path.name != SHEET]
-    if not found:
-        raise Failure(f"The folder {folder} holds no picture; a PNG or JPEG is needed.")
-    return found
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return pictures_in(folder)
+    except PictureError as error:
+        raise Failure(str(error)) from error
 
 
 def _opened(path: Path) -> Image.Image:

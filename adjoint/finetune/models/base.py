@@ -45,6 +45,8 @@ class Model(abc.ABC):
     network: nn.Module
     component: str
     asked: tuple[int, ...]
+    of_classes = False
+    """Whether what is asked for are classes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -21,6 +21,8 @@ from samplers.training import Objective
 class NetworkModel(Model):
     """A network without a prompt, drawn from by the library's own loop."""
 
+    of_classes = True
+
     def __init__(self, config: FinetuneConfig, checkpoint: NetworkCheckpoint) -> None:
         super().__init__(config.checkpoint)
         drawing = config.drawing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from adjoint.finetune.parts import Embedding, Part, learn_classes
 from adjoint.rewards.pictures import read_picture
 from samplers.diffusers_restoration import RestorationPipeline
 from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.pictures import PictureError, pictures_in
 
 
 class RestorationModel(Model):
@@ -36,14 +38,7 @@ class RestorationModel(Model):
                 f"This checkpoint restores images, and has no {foreign[0]!r}; leave it away."
             )
         self.pipe, self.network, self.steps = pipe, pipe.unet, drawing.steps
-        pipe.scheduler = SamplerScheduler.from_config(
-            pipe.scheduler.config,
-            sampler=drawing.sampler,
-            sampler_options=drawing.options,
-            grid=drawing.grid,
-            sigma_min=drawing.sigma_min,
-            sigma_max=drawing.sigma_max,
-        )
+        pipe.scheduler = _changed(pipe.scheduler, drawing)
         self.adjoint.check(pipe.tableau(self.steps))
         self.task = drawing.task
         self.given = _read(drawing.images).to(pipe.device)
@@ -72,17 +67,36 @@ class RestorationModel(Model):
         return Part(self.network)
 
 
+def _changed(scheduler: SamplerScheduler, drawing: DrawingSettings) -> SamplerScheduler:
+    """The checkpoint's own, but for what the settings name."""
+    config: Any = scheduler.config
+    named: dict[str, Any] = {
+        name: getattr(drawing, name)
+        for name in ("sampler", "grid", "sigma_min", "sigma_max")
+        if getattr(drawing, name) is not None
+    }
+    same = named.get("sampler", config.sampler) == config.sampler
+    options = {**((config.sampler_options or {}) if same else {}), **drawing.options}
+    changed: SamplerScheduler = SamplerScheduler.from_config(
+        config, sampler_options=options, **named
+    )
+    return changed
+
+
 def _default(name: str) -> object:
     return getattr(DrawingSettings(), name)
 
 
 def _read(places: Sequence[str]) -> Tensor:
     """The pictures, all of one size; those of folders sorted by name."""
-    paths = [
-        path
-        for place in map(Path, places)
-        for path in (sorted(place.glob("*.png")) if place.is_dir() else [place])
-    ]
+    try:
+        paths = [
+            path
+            for place in map(Path, places)
+            for path in (pictures_in(place) if place.is_dir() else [place])
+        ]
+    except PictureError as error:
+        raise ValueError(str(error)) from error
     images = [read_picture(str(path)) for path in paths]
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) != 1:

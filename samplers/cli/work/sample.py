@@ -20,7 +20,6 @@ from samplers.cli.choices import check_count, chosen_labels, chosen_seeds
 from samplers.cli.drawing import Cost, Drawing, Drawn, check_drawing, choose_drawing
 from samplers.cli.failure import Failure, named_failures, smaller_batches
 from samplers.cli.films import FILMS, check_film, is_film, write_film
-from samplers.cli.images import SHEET
 from samplers.cli.opening import open_checkpoint
 from samplers.cli.output import (
     check_places,
@@ -33,7 +32,7 @@ from samplers.cli.output import (
 from samplers.cli.processes import Processes, join
 from samplers.cli.text import counted
 from samplers.cli.values import seeds_text
-from samplers.pictures import columns_for, read_parameters, sheet, to_images
+from samplers.pictures import SHEET, columns_for, read_parameters, sheet, to_images
 
 SHEET_LIMIT = 400
 """The sheet of a folder shows its first images only, so that it stays a picture."""
