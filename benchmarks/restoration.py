@@ -217,7 +217,7 @@ def report(bench: Bench) -> Path:
         f"{COUNT} test images of CIFAR-10, degraded in ten ways; weights "
         f"`{bench.digest[:12]}…`. PSNR in decibels and SSIM are higher, the patch distance (sliced "
         "Wasserstein distance of 7 x 7 patches, in levels of 255) is lower where images are "
-        "better. One call is the network's own guess, whatever the sampler.",
+        "better. One call is the network's own guess, whatever the sampler but the legacy one.",
         "PSNR / patch distance. Ten calls keep up if they are within 2 % in decibels and within "
         "10 % in patches of the best of 100 calls in decibels:",
         summary(bench),

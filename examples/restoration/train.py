@@ -2,7 +2,7 @@
 
     accelerate launch examples/restoration/train.py --data data/cifar10 --output runs/restore
 
-Run it again to go on where it stopped. Every 500 steps it restores ten test images. One network
+Run it again to go on where it stopped. Every 1,000 steps it restores ten test images. One network
 is told which degradation it is; it has no attention, so that images of any size fit. The result is
 a ``RestorationPipeline``, written when the training ends, or from the last checkpoint so far with
 ``--export-only``. Images are degraded by all cores, for a GPU would wait for one.
@@ -60,16 +60,16 @@ class Photographs:
 
 
 def build_unet(seed: int) -> UNet2DModel:
-    """Convolutions at three resolutions, of the image and of the degraded one beside it."""
+    """Convolutions at four resolutions, of the image and of the degraded one beside it."""
     torch.manual_seed(seed)
     return UNet2DModel(
         sample_size=32,
         in_channels=6,
         out_channels=3,
-        block_out_channels=(24, 48, 72),
+        block_out_channels=(32, 48, 64, 96),
         layers_per_block=1,
-        down_block_types=("DownBlock2D",) * 3,
-        up_block_types=("UpBlock2D",) * 3,
+        down_block_types=("DownBlock2D",) * 4,
+        up_block_types=("UpBlock2D",) * 4,
         norm_num_groups=8,
         num_class_embeds=len(TASKS),
         add_attention=False,
@@ -128,13 +128,12 @@ def mirrored(x0: Tensor, generator: Generator) -> Tensor:
 
 def main() -> None:
     arguments = parse_arguments(
-        "Train a network that restores photographs.", "data/cifar10", "runs/restore", steps=8000
+        "Train a network that restores photographs.", "data/cifar10", "runs/restore", steps=16_000
     )
-    config = settings(arguments)
     train_or_export(
         arguments,
         build_unet,
-        lambda unet: train_unet(unet, arguments.data, arguments.output, config),
+        lambda unet: train_unet(unet, arguments.data, arguments.output, settings(arguments)),
         pipeline,
     )
 
@@ -144,12 +143,12 @@ def settings(arguments: argparse.Namespace) -> TrainingConfig:
         steps=arguments.steps,
         batch_size=32,
         learning_rate=1e-3,
-        warmup=200,
+        warmup=min(200, arguments.steps // 10),
         average_decay=0.999,
         precision="no",
         seed=arguments.seed,
         log_every=50,
-        checkpoint_every=100,
+        checkpoint_every=250,
     )
 
 
@@ -170,7 +169,7 @@ def train_unet(unet: UNet2DModel, data: Path, output: Path, config: TrainingConf
     """Train on residuals x_0 - mu; returns the averaged model."""
     photographs = Photographs(data, "test")
     tests = torch.stack([photographs[i][0] for i in range(len(TASKS))])
-    pictures = Every(500, lambda step, unet: draw(unet, tests, output / f"step-{step:06d}.png"))
+    pictures = Every(1000, lambda step, unet: draw(unet, tests, output / f"step-{step:06d}.png"))
     with degrader() as degraded:
         loss = restoration_loss(PROCESS, call, degraded)
 
