@@ -314,6 +314,7 @@ class VPDiscrete(VariancePreserving):
 
 def interpolated(nodes: Tensor, t: Tensor) -> Tensor:
     """The function that is ``nodes[i]`` at t = i, and linear between and beyond."""
+    nodes = nodes.to(t.device)
     index = t.detach().floor().long().clamp(0, len(nodes) - 2)
     left, right = nodes[index], nodes[index + 1]
     return left + (t - index) * (right - left)
@@ -321,6 +322,7 @@ def interpolated(nodes: Tensor, t: Tensor) -> Tensor:
 
 def inverted(nodes: Tensor, value: Tensor) -> Tensor:
     """The t at which falling ``nodes``, interpolated, have the value."""
+    nodes = nodes.to(value.device)
     index = torch.searchsorted(-nodes, -value.detach()) - 1
     index = index.clamp(0, len(nodes) - 2)
     left, right = nodes[index], nodes[index + 1]

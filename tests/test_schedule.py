@@ -74,6 +74,15 @@ def test_time_inverts_lam(schedule: Schedule) -> None:
 
 
 @EACH
+def test_what_is_asked_on_a_device_stays_there(schedule: Schedule) -> None:
+    """``meta`` mixes with the CPU's tensors as little as a GPU does, and is everywhere."""
+    t = times(schedule).to("meta")
+    asked = [*schedule.point(t), *schedule.at_lam(t), schedule.drift(t), schedule.fraction(t)]
+    asked.append(schedule.diffusion_squared(t))
+    assert {(value.device.type, value.shape) for value in asked} == {("meta", t.shape)}
+
+
+@EACH
 def test_noise_grows_with_time(schedule: Schedule) -> None:
     lam = schedule.lam(schedule.at_fraction(torch.linspace(0, 1, 201, dtype=torch.float64)))
     assert bool((lam[1:] < lam[:-1]).all())
