@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, Literal, NamedTuple
 
 import diffusers
@@ -245,6 +246,7 @@ class Bench:
         self.network, self.digest = load_network(device)
         self.data, self.kept, self.device = data, Kept(kept, self.digest), device
         self.labels = torch.arange(IMAGES) % 10
+        torch.backends.cudnn.allow_tf32 = False  # a GPU rounds as the CPU does
 
     @cached_property
     def judge(self) -> Judge:
@@ -255,13 +257,13 @@ class Bench:
     def solution(self) -> Tensor:
         return images(self.network, BEST, REFERENCE, PAIRED, 1.0, self.device)
 
-    def law(self, setting: Setting, nfe: int, scale: float = 1.0) -> dict[str, float]:
-        def measure() -> dict[str, float]:
+    def law(self, setting: Setting, nfe: int, scale: float = 1.0) -> dict[str, Any]:
+        def measure() -> dict[str, Any]:
             parts = PARTS_KEPT / self.digest[:12]
             drawn = images(self.network, setting, nfe, IMAGES, scale, self.device, parts)
-            return self.judge.law(drawn, self.labels)
+            return {**self.judge.law(drawn, self.labels), **_measured_by(self.device)}
 
-        found: dict[str, float] = self.kept.get(f"law {setting} {nfe} {scale}", measure)
+        found: dict[str, Any] = self.kept.get(f"law {setting} {nfe} {scale}", measure)
         return found
 
     def error(self, setting: Setting, nfe: int) -> float:
@@ -272,16 +274,28 @@ class Bench:
         value: float = self.kept.get(f"error {setting} {nfe}", measure)
         return value
 
-    def floor(self) -> float:
-        """The distance of as many real training images to the test images."""
+    def floor(self) -> str:
+        """The distance of as many real training images to the test images, in many draws."""
 
-        def measure() -> float:
-            real = torch.split(real_images(self.data, "train")[:IMAGES], 500)
+        def measure() -> list[float]:
+            real = torch.split(real_images(self.data, "train"), 500)
             features = torch.cat([self.judge.classifier.features(batch) for batch in real])
-            return frechet_distance(features, self.judge.real)
+            order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
+            sets = torch.split(features[order], IMAGES)
+            return [frechet_distance(each, self.judge.real) for each in sets]
 
-        value: float = self.kept.get("floor", measure)
-        return value
+        found = self.kept.get("real sets", measure)
+        return (
+            f"{len(found)} sets of {IMAGES} real training images have {mean(found):.2f} ± "
+            f"{stdev(found):.2f} (standard deviation)"
+        )
+
+
+def _measured_by(device: torch.device) -> dict[str, str]:
+    """What is kept beside a measurement that is not the CPU's."""
+    if device.type == "cpu":
+        return {}
+    return {"device": f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"}
 
 
 def guided_rows(bench: Bench) -> list[list[str]]:
@@ -344,8 +358,7 @@ def report(bench: Bench) -> Path:
         table(["setting", *map(str, ERROR_NFE)], errors),
         "## Fréchet distance to the real test images",
         f"In the classifier's penultimate features, {IMAGES} images; no guidance. "
-        f"{IMAGES} real training images have {floor:.2f}; "
-        f"{BEST} with {REFERENCE} calls has {reference['frechet']:.2f}.",
+        f"{floor}; {BEST} with {REFERENCE} calls has {reference['frechet']:.2f}.",
         table(["setting", *map(str, LAW_NFE)], frechet),
         "## How often the classifier sees the class asked for",
         f"Without guidance; {reference['agreement']:.1%} with {REFERENCE} calls.",

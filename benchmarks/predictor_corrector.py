@@ -42,6 +42,8 @@ PREDICTORS = {
     "reverse diffusion": ("reverse-diffusion", ()),
     "Euler-Maruyama": ("euler-maruyama", ()),
 }
+MARK = "†"
+"""Behind what was not measured on the CPU."""
 SNR = 0.16
 SNRS = (0.05, 0.1, SNR, 0.3)
 BATCHES = (1, 4, 16, 64, 256)
@@ -59,7 +61,10 @@ def setting(predictor: str, corrector: str, snr: float = SNR) -> Ours | None:
 
 def cell(bench: Bench, at: Ours | None, nfe: int) -> str:
     """A cell that was measured, or is; a dash where there is no such sampler."""
-    return "-" if at is None else f"{bench.law(at, nfe)['frechet']:.2f}"
+    if at is None:
+        return "-"
+    law = bench.law(at, nfe)
+    return f"{law['frechet']:.2f}{MARK if 'device' in law else ''}"
 
 
 def known(bench: Bench, at: Ours | None, nfe: int) -> str:
@@ -76,6 +81,13 @@ def distances(bench: Bench) -> str:
         if setting(predictor, corrector)
     ]
     return table(["predictor", "corrector", *map(str, (*NFE, LONG))], rows)
+
+
+def marked(bench: Bench) -> str:
+    """Where the cells with a mark were measured."""
+    laws = [law for name, law in bench.kept.read().items() if name.startswith("law ")]
+    devices = sorted({law["device"] for law in laws if "device" in law})
+    return f"{MARK} on {'; '.join(devices)}" if devices else "None was measured on a GPU"
 
 
 def by_snr(bench: Bench) -> str:
@@ -134,8 +146,7 @@ def report(bench: Bench) -> Path:
         "Predictors and correctors on `assets/digits`",
         f"Fréchet distance of {IMAGES} images, by network calls; classes in turn, no guidance, "
         f"weights `{bench.digest[:12]}…`, trailing grid, one corrector step of snr {SNR} after "
-        f"each predictor step. {IMAGES} real training images have {bench.floor():.2f}. A cell with "
-        "… was not measured yet.",
+        f"each predictor step. {bench.floor()}. A cell with … was not measured. {marked(bench)}.",
         distances(bench),
         f"## The size of the corrector's step, ancestral predictor, {NFE[0]} calls",
         by_snr(bench),
