@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -34,27 +33,24 @@ SHOWN = 20
 """Images that one picture of before and after has room for."""
 
 
-@dataclass(frozen=True)
-class Restored:
-    """What became of a picture.
+class Restored(NamedTuple):
+    """What is told of a picture in the end.
 
     before, after: decibels of the degraded and the restored one, by the one that was given.
-    pictures: as the network saw it, as it came out, and as it was given.
     """
 
     path: Path
     seed: int
     before: float
     after: float
-    pictures: tuple[Tensor, ...]
 
-    @property
-    def found(self) -> Tensor:
-        return self.pictures[1]
 
-    def without_pictures(self) -> Restored:
-        """The same, in less memory."""
-        return replace(self, pictures=())
+class Stages(NamedTuple):
+    """A picture as the network saw it, as it came out, and as it was given."""
+
+    degraded: Tensor
+    restored: Tensor
+    given: Tensor
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = picture_paths(arguments.images)
     places = [arguments.output] if single else _places(arguments.output, paths)
     check_places(places, paths)
-    _check(arguments, pipe, paths, single)
+    _check(arguments, pipe, paths)
     prepare_folder(arguments.output.parent if single else arguments.output)
     settings = _settings(arguments, pipe)
     started = time.perf_counter()
@@ -78,15 +74,19 @@ def run(arguments: argparse.Namespace) -> int:
         named_failures("restore smaller pictures, or on the CPU"),
         tqdm(total=total, unit="call", disable=None) as bar,
     ):
-        done = []
+        done: list[Restored] = []
+        shown: list[Stages] = []  # none if each picture is a file: all would not fit into memory
         for number, path in enumerate(paths):
             bar.set_description(f"image {number + 1}/{len(paths)}")
-            one = _restored(arguments, pipe, path, number, bar.update)
-            if not single:
-                write(to_images(one.found)[0], places[number], settings | _parameters([one]))
-            done.append(one if single else one.without_pictures())
+            one, stages = _restored(arguments, pipe, path, number, bar.update)
+            done.append(one)
+            if single:
+                shown.append(stages)
+            else:
+                picture = to_images(stages.restored)[0]
+                write(picture, places[number], settings | _parameters([one]))
     if single:
-        write(_picture(arguments, done), arguments.output, settings | _parameters(done))
+        write(_picture(arguments, done, shown), arguments.output, settings | _parameters(done))
     _report(arguments, done, time.perf_counter() - started)
     return 0
 
@@ -108,14 +108,14 @@ def _restored(
     path: Path,
     number: int,
     tick: Tick,
-) -> Restored:
+) -> tuple[Restored, Stages]:
     seed, image = arguments.seed + number, read_any(path)
     mu = image if arguments.degrade is None else degrade(image, [arguments.degrade], [seed])
     found = pipe.restore(
         mu, [_task(arguments, pipe)], [seed], arguments.steps, callback=lambda state: tick()
     )
     before, after = (float(psnr(x, image)) for x in (mu, found))
-    return Restored(path, seed, before, after, (mu, found, image))
+    return Restored(path, seed, before, after), Stages(mu, found, image)
 
 
 def _task(arguments: argparse.Namespace, pipe: RestorationPipeline) -> str | None:
@@ -127,11 +127,9 @@ def _task(arguments: argparse.Namespace, pipe: RestorationPipeline) -> str | Non
     return done
 
 
-def _check(
-    arguments: argparse.Namespace, pipe: RestorationPipeline, paths: Sequence[Path], single: bool
-) -> None:
+def _check(arguments: argparse.Namespace, pipe: RestorationPipeline, paths: Sequence[Path]) -> None:
     """Raise ValueError, before anything is restored, for what could not be."""
-    if single and len(paths) > SHOWN:
+    if is_picture(arguments.output) and len(paths) > SHOWN:
         raise ValueError(
             f"{len(paths)} pictures came, and one picture shows {SHOWN} at most; name a folder as "
             "the output."
@@ -179,11 +177,13 @@ def _parameters(done: Sequence[Restored]) -> dict[str, Any]:
     return {"images": [str(one.path) for one in done], "seeds": [one.seed for one in done]}
 
 
-def _picture(arguments: argparse.Namespace, done: Sequence[Restored]) -> Image.Image:
+def _picture(
+    arguments: argparse.Namespace, done: Sequence[Restored], shown: Sequence[Stages]
+) -> Image.Image:
     """A row for each image: as it came, restored, and as it had been, where that is known."""
     rows = []
-    for one in done:
-        cells = [Cell((to_images(picture)[0],), ()) for picture in one.pictures]
+    for one, stages in zip(done, shown, strict=True):
+        cells = [Cell((to_images(stage)[0],), ()) for stage in stages]
         if arguments.degrade is None:
             cells.pop()
         else:
