@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -139,3 +139,20 @@ class SchedulerSettings:
         assert isinstance(self.schedule, FlowMatching)
         schedule = dataclasses.replace(self.schedule, shift=self.dynamic_shift(mu))
         return dataclasses.replace(self, schedule=schedule)
+
+
+def named_settings(
+    config: Mapping[str, Any],
+    sampler: str | None,
+    options: Mapping[str, Any],
+    grid: str | None,
+) -> dict[str, Any]:
+    """The keys of a config with the sampler, its options and the grid that are named; what is
+    None stays as it is, and so do options of the same sampler that are not named."""
+    chosen = sampler or config["sampler"]
+    kept = config["sampler_options"] if chosen == config["sampler"] else None
+    return {
+        "sampler": chosen,
+        "sampler_options": {**(kept or {}), **options},
+        "grid": grid or config["grid"],
+    }

@@ -306,11 +306,15 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 _OPAQUE = {"LA": "L", "RGBA": "RGB"}
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The PNG and JPEG files of a folder, sorted by name, but for the sheet of all of them.
+def listed(places: Sequence[Path]) -> list[Path]:
+    """The named files, and the PNG and JPEG files in the named folders, sorted by name.
 
-    Raises PictureError if there are none.
+    The sheet of all images in a folder is left out. Raises PictureError for a folder without any.
     """
+    return [path for place in places for path in (_inside(place) if place.is_dir() else [place])]
+
+
+def _inside(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     found = [path for path in found if path.name != SHEET]
     if not found:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from samplers.cli.text import counted
+from samplers.diffusers_settings import named_settings
 from samplers.registry import get_sampler
 
 _SWITCH = {"true": True, "false": False}
@@ -87,14 +88,9 @@ def changed_scheduler(scheduler: Any, arguments: argparse.Namespace) -> Any:
     Settings of the same sampler that it had stay, unless they are named.
     """
     config = scheduler.config
-    sampler = arguments.sampler or config.sampler
-    kept = config.sampler_options if sampler == config.sampler else None
-    return type(scheduler).from_config(
-        config,
-        sampler=sampler,
-        sampler_options={**(kept or {}), **chosen_options(sampler, arguments.option)},
-        grid=arguments.grid or config.grid,
-    )
+    options = chosen_options(arguments.sampler or config.sampler, arguments.option)
+    named = named_settings(config, arguments.sampler, options, arguments.grid)
+    return type(scheduler).from_config(config, **named)
 
 
 def _value(name: str, text: str, default: object) -> object:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.cli.failure import Failure
-from samplers.pictures import PictureError, levels_of, open_picture, pictures_in, values_of
+from samplers.pictures import PictureError, levels_of, listed, open_picture, values_of
 
 _MODES = {1: "L", 3: "RGB"}
 _KINDS = {
@@ -85,8 +85,11 @@ def read_pictures(places: Sequence[Path], shape: tuple[int, int, int]) -> list[P
 
 
 def picture_paths(places: Sequence[Path]) -> list[Path]:
-    """The named files, and those in the named folders, sorted by name."""
-    return [path for place in places for path in (_inside(place) if place.is_dir() else [place])]
+    """As :func:`samplers.pictures.listed`, whose error is a failure of the command."""
+    try:
+        return listed(places)
+    except PictureError as error:
+        raise Failure(str(error)) from error
 
 
 def read_any(path: Path) -> Tensor:
@@ -99,13 +102,6 @@ def read_any(path: Path) -> Tensor:
             "image.convert('RGB'))."
         )
     return values_of(levels_of(image)).float()
-
-
-def _inside(folder: Path) -> list[Path]:
-    try:
-        return pictures_in(folder)
-    except PictureError as error:
-        raise Failure(str(error)) from error
 
 
 def _opened(path: Path) -> Image.Image:

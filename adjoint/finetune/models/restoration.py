@@ -17,7 +17,8 @@ from adjoint.finetune.parts import Embedding, Part, learn_classes
 from adjoint.rewards.pictures import read_picture
 from samplers.diffusers_restoration import RestorationPipeline
 from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.pictures import PictureError, pictures_in
+from samplers.diffusers_settings import named_settings
+from samplers.pictures import PictureError, listed
 
 
 class RestorationModel(Model):
@@ -70,16 +71,10 @@ class RestorationModel(Model):
 def _changed(scheduler: SamplerScheduler, drawing: DrawingSettings) -> SamplerScheduler:
     """The checkpoint's own, but for what the settings name."""
     config: Any = scheduler.config
-    named: dict[str, Any] = {
-        name: getattr(drawing, name)
-        for name in ("sampler", "grid", "sigma_min", "sigma_max")
-        if getattr(drawing, name) is not None
-    }
-    same = named.get("sampler", config.sampler) == config.sampler
-    options = {**((config.sampler_options or {}) if same else {}), **drawing.options}
-    changed: SamplerScheduler = SamplerScheduler.from_config(
-        config, sampler_options=options, **named
-    )
+    named = named_settings(config, drawing.sampler, drawing.options, drawing.grid)
+    ends = {"sigma_min": drawing.sigma_min, "sigma_max": drawing.sigma_max}
+    named |= {name: sigma for name, sigma in ends.items() if sigma is not None}
+    changed: SamplerScheduler = SamplerScheduler.from_config(config, **named)
     return changed
 
 
@@ -90,11 +85,7 @@ def _default(name: str) -> object:
 def _read(places: Sequence[str]) -> Tensor:
     """The pictures, all of one size; those of folders sorted by name."""
     try:
-        paths = [
-            path
-            for place in map(Path, places)
-            for path in (pictures_in(place) if place.is_dir() else [place])
-        ]
+        paths = listed([Path(place) for place in places])
     except PictureError as error:
         raise ValueError(str(error)) from error
     images = [read_picture(str(path)) for path in paths]
