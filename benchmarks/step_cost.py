@@ -1,6 +1,6 @@
 """What a step costs outside of the network, ours and diffusers' side by side.
 
-    python -m benchmarks.step_cost
+    python -m benchmarks.step_cost [--device cuda]
 
 All are timed in turn, round after round, so that whatever else the machine does falls on all of
 them; of each the fastest round counts. The arithmetic floor is the bare multiply-adds of
@@ -9,6 +9,7 @@ DPM-Solver++(2M): two for the prediction of x_0, three for the next point.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -71,7 +72,7 @@ def scheduler(make: Callable[[], object], latents: Tensor, output: Tensor) -> Ru
 
 
 def floor(latents: Tensor, output: Tensor) -> Run:
-    a, b, c, d, e = torch.rand(5).unbind()
+    a, b, c, d, e = torch.rand(5).to(latents).unbind()
 
     def run() -> int:
         x, older = latents, latents
@@ -83,21 +84,27 @@ def floor(latents: Tensor, output: Tensor) -> Run:
     return Run(lambda: None, run)
 
 
-def microseconds(runs: dict[str, Run]) -> dict[str, float]:
-    """The fastest round of each, per network call."""
+def microseconds(runs: dict[str, Run], wait: Callable[[], None]) -> dict[str, float]:
+    """The fastest round of each, per network call, until the device is done."""
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(ROUNDS):
         for name, run in runs.items():
             run.prepare()
+            wait()
             start = time.perf_counter()
             calls = run.steps()
+            wait()
             best[name] = min(best[name], (time.perf_counter() - start) / calls * 1e6)
     return best
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    device: torch.device = parser.parse_args().device
+    cuda = device.type == "cuda"
     torch.manual_seed(0)
-    latents, output = torch.randn(SHAPE), torch.randn(SHAPE)
+    latents, output = torch.randn(SHAPE).to(device), torch.randn(SHAPE).to(device)
     theirs = {
         "DPMSolverMultistep": lambda: DPMSolverMultistepScheduler(**CONFIG),
         "UniPCMultistep": lambda: UniPCMultistepScheduler(**CONFIG),
@@ -112,7 +119,7 @@ def main() -> None:
     )
     runs |= {f"diffusers {name}": scheduler(make, latents, output) for name, make in theirs.items()}
     with torch.no_grad():
-        cost = microseconds(runs)
+        cost = microseconds(runs, torch.cuda.synchronize if cuda else lambda: None)
     head = ["step", "µs a call", *(f"÷ {name}" for name in theirs)]
     rows = [
         [name, f"{value:.0f}", *(f"{value / cost[f'diffusers {other}']:.3f}" for other in theirs)]
@@ -120,14 +127,15 @@ def main() -> None:
     ]
     shape = "×".join(map(str, SHAPE))
     path = write(
-        "step_cost",
-        "Cost of a step outside of the network",
+        "step_cost_cuda" if cuda else "step_cost",
+        "Cost of a step outside of the network" + (", on a GPU" if cuda else ""),
+        f"{torch.cuda.get_device_name(device) + '. ' if cuda else ''}"
         f"Latents of {shape} in float32, {STEPS} steps, the fastest of {ROUNDS} rounds in which "
         "all run in turn. The columns on the right are ratios within this run. "
         "`sde-dpmpp-2m` draws its noise sample by sample, on the CPU and in float64, "
         "which is most of its cost.",
         table(head, rows),
-        "Written by `python -m benchmarks.step_cost`.",
+        f"Written by `python -m benchmarks.step_cost{' --device cuda' if cuda else ''}`.",
     )
     print(path.read_text())
 

@@ -6,7 +6,7 @@ there as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,28 @@ def test_every_scheduler(sampler: Sampler) -> None:
             x = scheduler.step(output.detach(), t, x, generator=generator).prev_sample
         found.append(x)
     agree(found[1:], found[:1])
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Whatever makes the host wait for the GPU is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@EACH
+@pytest.mark.usefixtures("impatient")
+def test_no_step_waits(sampler: Sampler) -> None:
+    """From the first on, noise and all: the host goes ahead of the GPU."""
+    scheduler = SamplerScheduler(sampler=sampler.name)
+    scheduler.set_timesteps(4, device="cuda")
+    x = torch.ones(2, 3, 8, 8, device="cuda") * scheduler.init_noise_sigma
+    generator = torch.Generator().manual_seed(0)
+    for t in scheduler.timesteps:
+        x = scheduler.step(x, t, x, generator=generator).prev_sample
+    torch.cuda.set_sync_debug_mode("default")
+    assert bool(x.isfinite().all())
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own
