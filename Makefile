@@ -9,7 +9,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 # One thread to a test process: JOBS of them run at once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
 
-.PHONY: help digits flow test lint fast slow clean
+.PHONY: help digits flow test lint fast slow cuda clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -34,6 +34,9 @@ fast: $(VENV)/.installed-dev ## the tests but for the slow ones
 
 slow: $(VENV)/.installed-dev ## every test
 	$(PYTEST)
+
+cuda: $(VENV)/.installed-dev ## the tests that compare a GPU with the CPU
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(PYTEST) tests/test_cuda.py
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache digits.png street.gif

@@ -68,7 +68,10 @@ def scheduler(make: Callable[[], object], latents: Tensor, output: Tensor) -> Ru
             x = made.step(output, t, x, return_dict=False)[0]  # type: ignore[attr-defined]
         return len(made.timesteps)  # type: ignore[attr-defined]
 
-    return Run(lambda: made.set_timesteps(STEPS), run)  # type: ignore[attr-defined]
+    def prepare() -> None:
+        made.set_timesteps(STEPS, device=latents.device)  # type: ignore[attr-defined]
+
+    return Run(prepare, run)
 
 
 def floor(latents: Tensor, output: Tensor) -> Run:

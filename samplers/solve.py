@@ -153,9 +153,9 @@ class Solver:
         if prepared.stochastic and self.noise is None:
             raise ValueError("This sampler draws noise; give it seeds, one for each sample.")
         if bool(tableau.start_scale != 1):
-            x = tableau.start_scale.to(x) * x
+            x = tableau.start_scale.to(x.dtype) * x
         if bool(tableau.start_noise != 0):
-            x = x + tableau.start_noise.to(x) * self._draw(-1, x)
+            x = x + tableau.start_noise.to(x.dtype) * self._draw(-1, x)
         older = tuple(torch.zeros_like(x) for _ in range(prepared.points_kept - 1))
         made = tuple(torch.zeros_like(x) for _ in range(prepared.predictions_kept))
         return State(0, (x, *older), made)

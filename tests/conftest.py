@@ -1,10 +1,12 @@
-"""What all tests share: one thread, so that the suite runs beside other work and never races.
+"""What all tests share: one thread, so that the suite runs beside other work and never races, and
+the CPU, whose results they compare to the last bit. ``make cuda`` shows a GPU to those about it.
 
 And what the tests of commands share: checkpoints and pictures of their size.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from tests import tiny_checkpoints
 from tests.commands import Say
 from tests.tiny_checkpoints import SIZE
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 torch.set_num_threads(1)
 
 
