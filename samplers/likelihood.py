@@ -57,7 +57,7 @@ class Hutchinson:
     law: ProbeLaw = "rademacher"
 
     def __post_init__(self) -> None:
-        if not (self.probes >= 1 and self.probes == int(self.probes)):
+        if not (self.probes >= 1 and float(self.probes).is_integer()):
             raise ValueError(f"There are {self.probes} probes; Hutchinson's estimate needs one.")
         if self.law not in get_args(ProbeLaw):
             raise ValueError(
@@ -77,7 +77,7 @@ class ExactTrace:
     at_once: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.at_once >= 1 and self.at_once == int(self.at_once)):
+        if not (self.at_once >= 1 and float(self.at_once).is_integer()):
             raise ValueError(f"at_once is {self.at_once}; a pass finds at least one term.")
 
 

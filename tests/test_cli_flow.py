@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from samplers.noise import initial_noise
 from samplers.pictures import read_parameters
 from samplers.sample import NotFiniteError
 from tests.commands import Say
-from tests.tiny_checkpoints import NULL, SIZE
+from tests.tiny_checkpoints import NULL, SIZE, change
 
 LIKELIHOOD = "likelihood {digits} {grey} {mask}"
 ENCODE = "encode {digits} {grey} {mask} --output {tmp}/codes.safetensors"
@@ -136,6 +137,28 @@ def test_what_is_in_the_table_is_not_measured_again(
     # Another setting, another measurement; the first stays.
     assert say(f"{first} --label 1").code == 0
     assert len(rows(table)) == 3
+
+
+def test_another_class_for_none_is_another_measurement(say: Say) -> None:
+    """Guidance leads away from it, so what it is belongs to the result."""
+    shutil.copytree(say.places["digits"], say.places["tmp"] / "bare")
+    change(say.places["tmp"] / "bare" / "model_index.json", _null_label=None)
+    table = say.places["tmp"] / "bits.csv"
+    command = "likelihood {tmp}/bare {grey} --label 0 --guidance 2 --csv {tmp}/bits.csv"
+    for null, count in ((NULL, 1), (2, 2), (NULL, 2)):
+        assert say(f"{command} --null-label {null}").code == 0
+        assert len(rows(table)) == count
+    one, two = rows(table)
+    assert one["log_prob"] != two["log_prob"]
+
+
+def test_pictures_of_one_content_are_one_measurement_of_two_names(say: Say) -> None:
+    shutil.copy(say.places["grey"], say.places["tmp"] / "twin.png")
+    said = say("likelihood {digits} {grey} {tmp}/twin.png --csv {tmp}/bits.csv")
+    assert said.code == 0
+    names = [line.split()[0] for line in said.out.splitlines()[2:4]]
+    assert names == [str(say.places["grey"]), str(say.places["tmp"] / "twin.png")]
+    assert len(rows(say.places["tmp"] / "bits.csv")) == 1
 
 
 def test_an_interrupted_table_goes_on(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +345,15 @@ def test_bad_input_is_one_sentence(say: Say, code: int, command: str, why: str) 
     said = Say({**say.places, "weights": weights}, say.capsys)(command)
     said.check_sentence(code, why)
     assert not list(say.places["tmp"].iterdir())
+
+
+@pytest.mark.parametrize("command", [ENCODE, INTERPOLATE])
+def test_a_class_is_asked_for_where_none_stands_for_no_class(say: Say, command: str) -> None:
+    bare = say.places["tmp"] / "bare"
+    shutil.copytree(say.places["digits"], bare)
+    change(bare / "model_index.json", _null_label=None)
+    said = say(command.replace("{digits}", "{tmp}/bare"))
+    said.check_sentence(2, "name the classes with --label")
 
 
 def test_no_class_of_a_code_is_left_over(say: Say) -> None:

@@ -129,6 +129,18 @@ def test_a_mask_has_no_transparent_level(say: Say) -> None:
     said.check_sentence(2, "has an opacity")
 
 
+def test_levels_may_have_sixteen_bits(say: Say) -> None:
+    """Of the picture and of its mask; the command is told no difference."""
+    assert say(INPAINT).code == 0
+    own = Image.open(say.places["out"]).tobytes()
+    for name in ("grey", "mask"):
+        levels = np.asarray(Image.open(say.places[name])).astype(np.uint16) * 257
+        Image.fromarray(levels).save(say.places["tmp"] / f"{name}.png")
+    deep = INPAINT.replace("{grey}", "{tmp}/grey.png").replace("{mask}", "{tmp}/mask.png")
+    assert say(deep).code == 0
+    assert Image.open(say.places["out"]).tobytes() == own
+
+
 def test_the_class_is_none_unless_it_is_said(say: Say) -> None:
     for words, labels in (("", [3, 3, 3]), ("--label 0,1", [0, 1, 0]), ("--label all", [0, 1, 2])):
         assert say(f"{SHARPEN} {words} --num-images 3 --guidance 1.0").code == 0
@@ -192,6 +204,7 @@ BAD_INPUT = [
     (2, f"{SHARPEN} --blurred 1", "not allowed with argument --downsampled"),
     (2, f"{SHARPEN} --noise-std -1", "zero or positive"),
     (2, f"{SHARPEN} --noise-std much", "'much' is not a number"),
+    (2, f"{SHARPEN} --noise-std 1e200", "too large"),
 ]
 
 

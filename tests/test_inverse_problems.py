@@ -312,11 +312,14 @@ def test_impossible_settings_are_refused(arguments: dict[str, Any], said: str) -
         lambda: Guidance(scale=-1.0),
         lambda: NormalData(0.0),
         lambda: FromJacobian(0),
+        lambda: FromJacobian(1.5),  # type: ignore[arg-type]
+        lambda: FromJacobian(math.inf),  # type: ignore[arg-type]
         lambda: Replacement(0),
+        lambda: Replacement(math.inf),  # type: ignore[arg-type]
     ],
 )
 def test_bad_methods_are_refused(make: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=r"is -?[01](\.0)?;"):
+    with pytest.raises(ValueError, match=r"is (-?[01](\.[05])?|inf);"):
         make()
 
 

@@ -364,10 +364,11 @@ def test_bad_input_is_one_sentence() -> None:
         found(data, torch.zeros(2).double(), SCHEDULES["vp"], ExactTrace())
     with pytest.raises(ValueError, match="3 seeds came for 2 samples"):
         found(data, data.sample(2), SCHEDULES["vp"], Hutchinson(), seeds=range(3))
-    with pytest.raises(ValueError, match="needs one"):
-        Hutchinson(probes=0)
-    with pytest.raises(ValueError, match="at least one term"):
-        ExactTrace(at_once=0)
+    for count in (0, 1.5, math.inf, math.nan):
+        with pytest.raises(ValueError, match="needs one"):
+            Hutchinson(probes=count)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="at least one term"):
+            ExactTrace(at_once=count)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rademacher"):
         Hutchinson(law="uniform")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="bytes"):

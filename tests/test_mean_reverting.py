@@ -332,6 +332,23 @@ def test_a_degraded_image_is_an_image(name: str, channels: int) -> None:
 
 
 @EACH
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_degraded_image_keeps_its_precision(name: str, dtype: torch.dtype) -> None:
+    images = photographs(2)
+    found = degrade(images.to(dtype), [name], (1, 2))
+    assert found.dtype == dtype
+    expected = degrade(images.to(dtype).float(), [name], (1, 2))
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05)
+
+
+@EACH
+def test_one_pixel_may_be_degraded(name: str) -> None:
+    found = degrade(photographs(2, 3, 1, 1), [name], (1, 2))
+    assert found.shape == (2, 3, 1, 1)
+    assert float(found.abs().max()) <= 1 + 1e-6
+
+
+@EACH
 def test_a_degradation_is_that_of_its_seed(name: str) -> None:
     images = photographs(3)
     whole = degrade(images, [name], (4, 5, 6))

@@ -155,6 +155,7 @@ def test_what_the_network_can_not_take_is_refused(pipe: RestorationPipeline) -> 
         (images(1), "windy", "knows noisy, rainy, and there is no task 'windy'"),
         (images(1), None, "and no task was named"),
         (images(2), ["noisy"], "1 tasks came for 2 images"),
+        (images(1).to(torch.uint8), "noisy", "a tensor of torch.uint8; give values from -1 to 1"),
     ]
     for mu, task, said in cases:
         with pytest.raises(ValueError, match=said):
@@ -163,6 +164,11 @@ def test_what_the_network_can_not_take_is_refused(pipe: RestorationPipeline) -> 
         pipe(images(1), "noisy", output_type="np")
     with pytest.raises(ValueError, match="1 seeds came for 2 images"):
         pipe(images(2), "noisy", seeds=(1,))
+    with pytest.raises(ValueError, match="1 tasks came for 2 images"):
+        pipe.restore(images(2), ["noisy"], (0, 1), 2)
+    sizes = [Image.new("RGB", size) for size in ((8, 8), (8, 12))]
+    with pytest.raises(ValueError, match="one shape"):
+        pipe(sizes, "noisy", output_type="pt")
 
 
 def test_parts_that_do_not_fit_are_refused(pipe: RestorationPipeline) -> None:
@@ -170,6 +176,9 @@ def test_parts_that_do_not_fit_are_refused(pipe: RestorationPipeline) -> None:
         RestorationPipeline(pipe.unet, pipe.scheduler, tasks=["noisy"])
     with pytest.raises(ValueError, match="has a VPDiscrete schedule"):
         RestorationPipeline(pipe.unet, SamplerScheduler(), tasks=["noisy", "rainy"])
+    clipping = SamplerScheduler.from_config(pipe.scheduler.config, clip_sample=True)
+    with pytest.raises(ValueError, match="set clip_sample and thresholding to False"):
+        RestorationPipeline(pipe.unet, clipping, tasks=["noisy", "rainy"])
 
 
 def test_checkpoints_of_another_kind_are_refused(places: dict[str, Path]) -> None:

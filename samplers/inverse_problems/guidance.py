@@ -47,7 +47,7 @@ class FromJacobian:
     iterations: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.iterations >= 1 and self.iterations == int(self.iterations)):
+        if not (self.iterations >= 1 and float(self.iterations).is_integer()):
             raise ValueError(
                 f"The number of iterations is {self.iterations}; it must be a whole number from "
                 "1 up."

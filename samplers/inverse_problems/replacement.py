@@ -39,7 +39,7 @@ class Replacement:
     visits: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.visits >= 1 and self.visits == int(self.visits)):
+        if not (self.visits >= 1 and float(self.visits).is_integer()):
             raise ValueError(
                 f"The number of visits is {self.visits}; it must be a whole number from 1 up."
             )

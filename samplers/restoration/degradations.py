@@ -47,7 +47,7 @@ def small(image: Tensor, generator: Generator) -> Tensor:
 def compressed(image: Tensor, generator: Generator) -> Tensor:
     """JPEG of a quality from 5 to 15."""
     quality = int(_uniform(5, 16, generator))
-    levels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    levels = ((image.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     grey = len(image) == 1
     array = (levels[0] if grey else rearrange(levels, "c h w -> h w c")).cpu().numpy()
     file = io.BytesIO()
