@@ -124,7 +124,9 @@ def log_likelihood(
     sigma_min, sigma_max: the ends of the flow, in units of sigma / alpha; the whole trained range
         if not given.
 
-    It works under ``torch.no_grad`` too. Where gradients are recorded, they flow to the result.
+    It works under ``torch.no_grad`` too. Where gradients are recorded, they flow to the result;
+    that takes second derivatives of the network, which PyTorch's fused attention lacks (on a CPU:
+    run it in ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``).
     Raises ValueError for impossible settings, or a network that can't be asked at the noisy end;
     NotFiniteError if it returns NaN or infinity.
     """

@@ -244,6 +244,18 @@ def test_a_wrong_adjoint_is_refused() -> None:
         check_operator(LinearOperator(lambda x: x, lambda y: y[:, [0, 1, 1]], (2,)), like)
 
 
+def test_a_wrong_gram_number_is_refused() -> None:
+    """The number of another map, and one for a map that has none."""
+    like, stretched = torch.zeros((), dtype=torch.float64), torch.tensor([1.0, 2.0]).double()
+    wrong = [
+        (LinearOperator(lambda x: 2 * x, lambda y: 2 * y, (2,), gram=1.0), "on average"),
+        (LinearOperator(lambda x: stretched * x, lambda y: stretched * y, (2,), gram=1.0), "leave"),
+    ]
+    for operator, said in wrong:
+        with pytest.raises(ValueError, match=rf"gram number of the operator is 1, .*{said}"):
+            check_operator(operator, like)
+
+
 def test_a_pseudo_inverse_that_is_not_found_is_refused() -> None:
     negative = LinearOperator(lambda x: x, lambda y: -y, (2,))
     with pytest.raises(ValueError, match="give the operator a pseudo_inverse"):

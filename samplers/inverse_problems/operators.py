@@ -170,7 +170,8 @@ def _convolution(side: int, kernel: Tensor) -> Tensor:
 
 
 def check_operator(operator: LinearOperator, like: Tensor) -> None:
-    """Raise ValueError unless ``<A x, y> = <x, A^T y>`` for random x and y.
+    """Raise ValueError unless ``<A x, y> = <x, A^T y>``, and ``A A^T A x = c A x`` for the gram
+    number c, if there is one, for random x and y.
 
     like: a tensor of the dtype and on the device that the maps will be used with.
     """
@@ -186,10 +187,20 @@ def check_operator(operator: LinearOperator, like: Tensor) -> None:
         )
     one, other = float((forward * y).sum()), float((x * back).sum())
     size = float(forward.norm() * y.norm() + x.norm() * back.norm())
-    if not abs(one - other) <= torch.finfo(x.dtype).eps ** 0.5 * size:
+    slack = torch.finfo(x.dtype).eps ** 0.5
+    if not abs(one - other) <= slack * size:
         raise ValueError(
             "The adjoint of the operator is not that of its forward map: for random x and y, "
             f"<A x, y> is {one:.6g} and <x, A^T y> is {other:.6g}."
+        )
+    if operator.gram is None:
+        return
+    again = operator.forward(operator.adjoint(forward))
+    if not float((again - operator.gram * forward).norm()) <= slack * float(again.norm()):
+        found = float((again * forward).sum() / forward.square().sum())
+        raise ValueError(
+            f"The gram number of the operator is {operator.gram:.6g}, but A A^T is not that on A x "
+            f"(for a random x, {found:.6g} on average); leave it away, or give a pseudo_inverse."
         )
 
 
