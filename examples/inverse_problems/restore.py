@@ -54,10 +54,10 @@ from mnist import digits  # noqa: E402  the scripts' neighbours
 
 from examples.colour.cifar10 import cifar10  # noqa: E402
 
-SAMPLER = "ancestral"
+SAMPLER, VISITS = "ancestral", 5
 METHODS: dict[str, Guidance | Replacement] = {
     "guidance": Guidance(),
-    "replacement, 5 visits": Replacement(visits=5),
+    "replacement": Replacement(visits=VISITS),
 }
 CLASS = "horse"
 """Of the colour pictures."""
@@ -98,17 +98,13 @@ def main() -> None:
             rows += solve_task(checkpoint, task, chosen, arguments)
     except (OSError, ValueError, IndexError, CheckpointError) as error:
         sys.exit(f"error: {error}")
-    title = f"{SAMPLER}, {arguments.steps} steps"
-    picture = table(title, ["original", "measured", *headings(arguments.answers)], rows)
+    title = f"{SAMPLER}, {arguments.steps} steps; {VISITS} visits to each for replacement"
+    columns = ["original", "measured", *(n for n in METHODS for _ in range(arguments.answers))]
+    picture = table(title, columns, rows)
     names = ("steps", "answers", "seed", "tasks", "images")
     recipe = {name: getattr(arguments, name) for name in names}
     write_png(picture, arguments.output, {"sampler": SAMPLER, **recipe})
     print(f"The picture is {arguments.output}.")
-
-
-def headings(answers: int) -> list[str]:
-    """The name of each method over the first of its answers."""
-    return [heading for name in METHODS for heading in (name, *[""] * (answers - 1))]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -119,7 +115,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=tasks, default=["lower-half", "square", "downsampled"])
     parser.add_argument("--images", type=numbers, default=[1, 4, 11], help="which test images")
     parser.add_argument("--answers", type=int, default=4, help="to each measurement")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
