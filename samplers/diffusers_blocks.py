@@ -233,7 +233,7 @@ class _Network:
 
         A guider has a window of steps. A time belongs to the step that begins there or before.
         """
-        later = told.cpu()[:, None] <= self._timesteps * (1 + 1e-6)
+        later = told.cpu()[:, None] <= self._timesteps + 1e-6 * self._timesteps.abs()
         indices = (later.sum(dim=1) - 1).clamp(min=0).tolist()
         calls = [self._calls(index) for index in indices]
         for number in dict.fromkeys(calls):

@@ -17,6 +17,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from samplers.checks import check_one_each
 from samplers.diffusers_loop import grid_of, settings_of, tableau_of
 from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.diffusers_settings import SchedulerSettings
@@ -129,8 +130,7 @@ class RestorationPipeline(DiffusionPipeline):
         count = sum(map(len, batches))
         names = _spread(task, count)
         numbers = range(count) if seeds is None else seeds
-        if len(numbers) != count:
-            raise ValueError(f"{len(numbers)} seeds came for {count} images; give one for each.")
+        check_one_each("seeds", numbers, "images", count)
         found: list[Tensor] = []
         for batch in batches:
             part = slice(len(found), len(found) + len(batch))

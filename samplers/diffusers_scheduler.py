@@ -187,9 +187,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def init_noise_sigma(self) -> float:
-        """The standard deviation of the starting noise: 1, but for states of growing variance."""
-        settings = self._settings()
-        return float(self.sigmas[0]) if isinstance(settings.schedule, VarianceExploding) else 1.0
+        """The deviation of the starting noise: 1 where alpha^2 + sigma^2 is 1, else sigma."""
+        growing = isinstance(self._settings().schedule, VarianceExploding | FlowMatching)
+        return float(self.sigmas[0]) if growing else 1.0
 
     @property
     def begin_index(self) -> int | None:
@@ -357,7 +357,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("This run is finished; call set_timesteps before another one.")
         self._check_timestep(timestep, run.index)
         state = run.solver.advance(run.take_back(sample), output)
-        x, x0 = run.hand_out(state, sample.dtype), state.predictions[0].to(sample.dtype)
+        x0 = state.predictions[0].to(sample.dtype, copy=True)  # the caller's own to change
+        x = run.hand_out(state, sample.dtype)
         return SamplerSchedulerOutput(x, x0) if return_dict else (x, x0)
 
     def _begin(self, timestep: float | Tensor, sample: Tensor, generator: Generators | None) -> Run:

@@ -121,6 +121,10 @@ class SchedulerSettings:
         t = shifted(u, self.schedule.shift)
         if self.shift_terminal is None:
             return t
+        if bool(t[-1] == 1):
+            raise ValueError(
+                "One time alone can't be stretched to shift_terminal; take two steps or more."
+            )
         return 1 - (1 - t) * (1 - self.shift_terminal) / (1 - t[-1])
 
     def shifted_by(self, mu: float | None) -> SchedulerSettings:

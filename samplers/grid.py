@@ -17,12 +17,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from samplers.checks import check_whole
 from samplers.schedule import FlowMatching, Point, Schedule, VPDiscrete
 
 Spacing = Literal[
     "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras", "exponential"
 ]
 SPACINGS: tuple[str, ...] = get_args(Spacing)
+_OF_NOISE = ("log-snr", "exponential", "karras")
 
 Final = Literal["zero", "sigma_min"]
 
@@ -102,15 +104,19 @@ def make_grid(
     ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
     unknown spacing, or a range outside of what the schedule was trained for.
     """
-    _check_steps(steps)
+    check_whole("The number of steps", steps)
     if spacing not in SPACINGS:
         raise ValueError(f"The grid is {spacing!r}; it must be one of {', '.join(SPACINGS)}.")
-    if final not in get_args(Final):
-        raise ValueError(f"A grid ends at 'zero' or at 'sigma_min', not at {final!r}.")
     if offset < 0:
         raise ValueError(f"The offset of a grid is {offset}; it must be zero or positive.")
     low, high = _trained_range(schedule, sigma_min, sigma_max)
-    count = steps if final == "zero" else steps + 1
+    if low.clean and (final == "sigma_min" or spacing in _OF_NOISE):
+        raise ValueError(
+            f"The schedule was trained down to sigma = 0, where no {spacing!r} grid that ends at "
+            f"{final!r} goes; give a sigma_min, or take the 'uniform' grid to 'zero'."
+        )
+    closed = final == "sigma_min" or (low.clean and spacing != "trailing")
+    count = steps + 1 if closed else steps  # else the clean end is added to them
     match spacing:
         case "log-snr" | "exponential":
             points = _spaced_in_noise(schedule, low, high, count, _geometric)
@@ -119,7 +125,7 @@ def make_grid(
         case "leading" | "trailing" | "linspace" if isinstance(schedule, VPDiscrete):
             points = schedule.point(_trained_steps(low, high, count, spacing, offset))
         case _:
-            points = _spaced_in_time(schedule, low, high, count, _FRACTIONS[spacing](count))
+            points = _spaced_in_time(schedule, low, high, _FRACTIONS[spacing](count))
     return _close(schedule, points, final)
 
 
@@ -155,6 +161,8 @@ def grid_from_sigmas(schedule: Schedule, sigmas: Sequence[float] | Tensor) -> Gr
 
 
 def _close(schedule: Schedule, points: Point, final: Final) -> Grid:
+    if final not in get_args(Final):
+        raise ValueError(f"A grid ends at 'zero' or at 'sigma_min', not at {final!r}.")
     if final == "sigma_min":
         return Grid(schedule, points)
     if bool(points.sigma[-1] == 0):
@@ -209,9 +217,7 @@ def _karras(top: Tensor, bottom: Tensor, count: int) -> Tensor:
     return (top ** (1 / 7) + _ramp(count) * (bottom ** (1 / 7) - top ** (1 / 7))) ** 7
 
 
-def _spaced_in_time(
-    schedule: Schedule, low: Point, high: Point, count: int, fractions: Tensor
-) -> Point:
+def _spaced_in_time(schedule: Schedule, low: Point, high: Point, fractions: Tensor) -> Point:
     """Points at fractions (1 is the noisiest) of the range from ``low`` to ``high``."""
     bottom, top = schedule.fraction(low.t), schedule.fraction(high.t)
     return schedule.point(schedule.at_fraction(bottom + fractions * (top - bottom)))
@@ -252,11 +258,6 @@ def _trained_steps(low: Point, high: Point, count: int, spacing: str, offset: in
 def _ramp(count: int) -> Tensor:
     """0 to 1 in ``count`` even values; 0 alone for one."""
     return torch.linspace(0, 1, count, dtype=torch.float64)
-
-
-def _check_steps(steps: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"The number of steps is {steps!r}; it must be a whole number from 1 up.")
 
 
 def _shorten(values: Tensor) -> str:

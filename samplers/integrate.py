@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from samplers.checks import check_whole
 from samplers.methods.embedded import Known, Parts, Slope, Trial
 from samplers.registry import Pair, get_pair
 
@@ -59,8 +60,7 @@ class Adaptive:
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be positive and finite.")
         least = self.pair.least_nfe
-        if isinstance(self.max_nfe, bool) or not isinstance(self.max_nfe, int):
-            raise ValueError(f"max_nfe is {self.max_nfe!r}; it must be a whole number.")
+        check_whole("max_nfe", self.max_nfe)
         if self.max_nfe < least:
             raise ValueError(
                 f"max_nfe is {self.max_nfe}; {self.pair.name!r} needs at least {least} network "

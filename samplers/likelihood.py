@@ -31,6 +31,7 @@ from samplers.adaptive import (
     probability_flow,
     scale_of,
 )
+from samplers.checks import check_one_each, check_whole
 from samplers.integrate import Adaptive, Field, integrate
 from samplers.methods.embedded import Parts
 from samplers.noise import probe_noise, uniform_noise
@@ -57,8 +58,7 @@ class Hutchinson:
     law: ProbeLaw = "rademacher"
 
     def __post_init__(self) -> None:
-        if not (self.probes >= 1 and float(self.probes).is_integer()):
-            raise ValueError(f"There are {self.probes} probes; Hutchinson's estimate needs one.")
+        check_whole("The number of probes", self.probes)
         if self.law not in get_args(ProbeLaw):
             raise ValueError(
                 f"The law of the probes is {self.law!r}; it must be one of "
@@ -77,8 +77,7 @@ class ExactTrace:
     at_once: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.at_once >= 1 and float(self.at_once).is_integer()):
-            raise ValueError(f"at_once is {self.at_once}; a pass finds at least one term.")
+        check_whole("at_once", self.at_once)
 
 
 Trace = Hutchinson | ExactTrace
@@ -159,8 +158,7 @@ def _check(x_0: Tensor, seeds: Sequence[int], conditions: Sequence[Tensor]) -> N
             f"The data have shape {tuple(x_0.shape)}; they must be a batch [B, ...] of finite "
             "numbers."
         )
-    if len(seeds) != len(x_0):
-        raise ValueError(f"{len(seeds)} seeds came for {len(x_0)} samples; give one for each.")
+    check_one_each("seeds", seeds, "samples", len(x_0))
     check_conditions(conditions, len(x_0))
 
 
@@ -250,8 +248,7 @@ def dequantised(images: Tensor, seeds: Sequence[int]) -> Tensor:
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"The images have dtype {images.dtype}; they must be bytes (torch.uint8).")
-    if len(seeds) != len(images):
-        raise ValueError(f"{len(seeds)} seeds came for {len(images)} images; give one for each.")
+    check_one_each("seeds", seeds, "images", len(images))
     noise = uniform_noise(seeds, images.shape[1:]).to(images.device)
     return (images + noise) / 128 - 1
 

@@ -96,7 +96,8 @@ class Sampler:
         return self.tableau(make_grid(VPLinear(), 3), options).calls_per_step
 
     def steps_within(self, nfe: int, options: Mapping[str, Any] | None = None) -> int:
-        """The most steps to sigma = 0 that make at most ``nfe`` network calls."""
+        """The most steps that make at most ``nfe`` network calls, on a grid that starts at a finite
+        log-SNR and ends at sigma = 0."""
         return (nfe - 1) // self.calls_with(options) + 1
 
     def tableau(self, grid: Grid, options: Mapping[str, Any] | None = None) -> Tableau:

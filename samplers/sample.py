@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from samplers.checks import check_one_each
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.prediction import Correction, Prediction
 from samplers.registry import Method, get_sampler
@@ -70,11 +71,12 @@ def sample(
 
     model: ``model(x, t, *conditions)`` with x [B, ...] and t [B], the schedule's own time.
     x_T: starting noise [B, ...], at the noise level where the grid starts; its dtype decides the
-        arithmetic (float64 stays float64, half precision is accumulated in float32).
+        arithmetic (float64 stays float64; half precision is accumulated in float32, in which the
+        model is given x and t).
     prediction: what the model returns; see :mod:`samplers.prediction`.
     sampler: a name from :func:`samplers.list_samplers`, or a function from a grid to a tableau.
     grid: a spacing (see :func:`samplers.grid.make_grid`) or a grid of one's own, for which
-        ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are not read.
+        ``schedule``, ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are not read.
     seeds: one whole number for each sample; stochastic samplers need them.
     noise: of stochastic samplers, ``independent`` from call to call, or along a ``brownian`` path
         for each seed, on which more steps converge to one image.
@@ -93,8 +95,8 @@ def sample(
         grid = make_grid(
             schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final
         )
-    if seeds is not None and len(seeds) != len(x_T):
-        raise ValueError(f"{len(seeds)} seeds came for {len(x_T)} samples; give one for each.")
+    if seeds is not None:
+        check_one_each("seeds", seeds, "samples", len(x_T))
     tableau = build_tableau(sampler, grid, options)
     drawn = None if seeds is None else make_noise(tableau, seeds, x_T.shape[1:], noise)
     solver = Solver(tableau, prediction, drawn, correct)

@@ -25,6 +25,7 @@ from samplers import list_samplers
 from samplers.checkpoint import NetworkCheckpoint, Recipe
 from samplers.cli import main
 from samplers.cli.main import build_parser
+from samplers.cli.work.sample import _plan
 from samplers.files import replacing
 from samplers.pictures import read_parameters
 from samplers.registry import list_adaptive
@@ -242,6 +243,16 @@ def test_the_stored_command_draws_it_again(
             assert (single == pixels(again)[3::12, 3::12][:8, :8]).all()
         else:
             assert (pixels(path) == pixels(again)).all()
+
+
+def test_the_command_of_some_images_names_their_classes(digits: Path, tmp_path: Path) -> None:
+    """Of several processes one may be ahead, so that those at hand are no turn of the classes."""
+    words = ["sample", str(digits), "--label", "0,1,2", "--num-images", "6"]
+    arguments = build_parser().parse_args([*words, "--output", str(tmp_path)])
+    job = _plan(arguments)
+    for places, labels in (((0, 1, 2, 3, 4), "0,1,2"), ((0, 1, 2, 4), "0,1,2,1"), ((4, 5), "1,2")):
+        command = job.parameters([job.items[place] for place in places], "x.png")["command"]
+        assert f"--label {labels} " in command
 
 
 def test_the_classes_are_taken_in_turn(say: Say, digits: Path, tmp_path: Path) -> None:

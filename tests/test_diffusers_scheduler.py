@@ -301,6 +301,36 @@ def test_variance_exploding_states_start_at_their_largest_sigma() -> None:
     assert float(x.std()) == pytest.approx(0.5, abs=0.05)
 
 
+def test_flow_states_start_with_the_noise_that_they_have_there() -> None:
+    """Below pure noise that is sigma; on data drawn from N(0, 0.5^2)."""
+    scheduler = made({**FLOW, "shift": 1.0}, sampler="ddim", grid="log-snr", sigma_max=4.0)
+    scheduler.set_timesteps(200)
+    assert scheduler.init_noise_sigma == pytest.approx(0.8)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        sigma = t / 1000
+        return x * (sigma - (1 - sigma) / 4) / (sigma**2 + (1 - sigma) ** 2 / 4)
+
+    x = drive(scheduler, noise(5000) * scheduler.init_noise_sigma, model=velocity)
+    assert float(x.std()) == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("sampler", SINGLE_CALL)
+def test_what_is_shown_of_x_0_may_be_changed(sampler: str) -> None:
+    """A preview that clips it in place changes nothing of the run."""
+    drawn = []
+    for clip in (False, True):
+        scheduler, x = made(sampler=sampler), noise()
+        scheduler.set_timesteps(5)
+        for t in scheduler.timesteps:
+            out = scheduler.step(network(x, t), t, x, torch.Generator().manual_seed(0))
+            if clip:
+                out.pred_original_sample.zero_()
+            x = out.prev_sample
+        drawn.append(x)
+    assert torch.equal(*drawn)
+
+
 # Timesteps
 
 
@@ -403,6 +433,8 @@ def test_flow_times_are_stretched_to_shift_terminal() -> None:
     scheduler.set_timesteps(5)
     assert scheduler.sigmas[0] == 1
     assert scheduler.sigmas[-2] == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="take two steps or more"):
+        scheduler.set_timesteps(1)
 
 
 def test_grids_and_noise_levels_are_in_sigma_over_alpha() -> None:

@@ -115,6 +115,25 @@ def test_the_last_noise_level_can_be_set(spacing: Spacing) -> None:
         assert float(rho[0]) == pytest.approx(4.0)
 
 
+@pytest.mark.parametrize("spacing", ALL)
+@pytest.mark.parametrize(
+    "schedule",
+    [VPLinear(t_min=0.0), SubVP(t_min=0.0), FlowMatching(u_min=0.0)],
+    ids=["vp", "sub-vp", "flow"],
+)
+def test_a_schedule_that_was_trained_to_no_noise(schedule: Schedule, spacing: Spacing) -> None:
+    """Its end is the clean one; what is spaced by the noise can't go there."""
+    for steps in (1, 2, 10):
+        check(schedule, make_grid(schedule, steps, spacing, sigma_min=0.01), steps, clean=True)
+        if spacing in ("log-snr", "karras", "exponential"):
+            with pytest.raises(ValueError, match="give a sigma_min"):
+                make_grid(schedule, steps, spacing)
+        else:
+            check(schedule, make_grid(schedule, steps, spacing), steps, clean=True)
+        with pytest.raises(ValueError, match="give a sigma_min"):
+            make_grid(schedule, steps, spacing, final="sigma_min")
+
+
 def test_grids_of_ones_own() -> None:
     schedule = VPDiscrete.linear()
     grid = grid_from_times(schedule, [900, 500.5, 3], "zero")

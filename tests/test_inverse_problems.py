@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ def test_conjugate_gradients_treat_samples_alike() -> None:
         )
     diagonal = torch.linspace(1, 5, 5, dtype=torch.float64)
     found = conjugate_gradients(lambda x: diagonal * x, y, 100)
-    assert not bool(found.unsolved.any())
+    assert not bool(found.moving.any())
     for i in range(len(y)):
         alone = conjugate_gradients(lambda x: diagonal * x, y[i : i + 1], 100)
         assert torch.equal(alone.x[0], found.x[i])
@@ -234,6 +235,32 @@ def test_bad_operators_are_refused() -> None:
         LinearOperator(lambda x: x, None, (2,))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="gram number"):
         LinearOperator(lambda x: x, lambda y: y, (2,), gram=0.0)
+
+
+def test_a_search_that_stopped_stays_where_it_is() -> None:
+    """Where a matrix is not positive no direction helps; the others of the batch go on."""
+    matrices = torch.stack([torch.diag(torch.tensor([1.0, 2.0, -3.0, 4.0])), torch.eye(4)]).double()
+    b, calls = torch.ones(2, 4).double(), []
+
+    def matrix(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return torch.einsum("bij,bj->bi", matrices, x)
+
+    found = [conjugate_gradients(matrix, b, iterations).x for iterations in (3, 50)]
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    torch.testing.assert_close(found[1][1], b[1])
+    assert len(calls) < 10
+
+
+@pytest.mark.parametrize(("dtype", "damping"), [(torch.float64, 4e-5), (torch.float32, 4e-6)])
+def test_a_blur_is_inverted_at_little_noise(dtype: torch.dtype, damping: float) -> None:
+    """The equations are ill-conditioned, and met to what the precision leaves of them."""
+    operator = blurring((3, 32, 32), 1.5)
+    y = operator.forward(normal(2, 3, 32, 32).to(dtype))
+    x = damped_inverse(operator, y, torch.tensor(damping, dtype=dtype))
+    back = operator.adjoint(y)
+    left = operator.adjoint(operator.forward(x)) + damping * x - back
+    assert float(left.norm() / back.norm()) < 10 * torch.finfo(dtype).eps ** 0.5
 
 
 def test_a_wrong_adjoint_is_refused() -> None:
@@ -463,6 +490,18 @@ def test_what_no_image_has_in_a_measurement_says_nothing(
         for measurement in (y, MASK.forward(y))
     )
     assert torch.equal(whole, masked)
+
+
+def test_no_step_moves_the_measurement_by_more_than_twice_what_is_missing() -> None:
+    """Where the Jacobian is no covariance: here nearly a rotation, and nearly nothing."""
+    turn, y = torch.tensor([[1e-3, 1.0], [-1.0, 1e-3]]).double(), 100 * normal(2, 2)
+    problem = InverseProblem(of_matrix(torch.eye(2).double()), y)
+    x, t = normal(2, 2, seed=1), torch.full((2,), 0.5, dtype=torch.float64)
+    for jacobian in (turn, 1e-9 * turn):
+        model = partial(lambda j, x, t: x @ j.T, jacobian)
+        guided = guiding(model, problem, VPLinear(), "sample")
+        moved = (guided(x, t) - model(x, t)).norm(dim=1)
+        torch.testing.assert_close(moved, 2 * (y - model(x, t)).norm(dim=1))
 
 
 def test_guidance_of_no_weight_is_the_model() -> None:

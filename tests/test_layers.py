@@ -18,7 +18,7 @@ PACKAGES = ("samplers", "adjoint", "text2pde")
 
 # From the first layer to the last; within a layer a module may import what stands before it.
 ORDER = (
-    *("samplers.schedule", "samplers.noise", "samplers.phi", "samplers.files"),
+    *("samplers.checks", "samplers.schedule", "samplers.noise", "samplers.phi", "samplers.files"),
     *("samplers.mean_reverting", "samplers.prediction", "samplers.grid"),
     *("samplers.tableau", "samplers.draft"),
     *("samplers.solve", "samplers.methods"),

@@ -219,10 +219,7 @@ def test_the_loss_of_a_perfect_network_is_zero_and_it_restores(predicts: Predict
     x0 = normal(2, *SHAPE, seed=4)
     own = process(MeanReverting(), predicts)
     network = perfect(own, x0)
-    loss = restoration_loss(
-        own, network, lambda x0, generator: (MU,),
-        "reverse-state" if predicts == "ml-noise" else "output",
-    )  # fmt: skip
+    loss = restoration_loss(own, network, lambda x0, generator: (MU,))
     for seed in range(5):
         assert float(loss(nn.Identity(), (x0,), seeded(seed))) < 1e-9
     nothing = nn.Identity()
@@ -242,7 +239,7 @@ def test_the_reverse_state_loss_is_that_of_the_two_means() -> None:
         seen.update(x=x, t=t)
         return guess
 
-    loss = restoration_loss(own, network, lambda x0, generator: (MU,), "reverse-state")
+    loss = restoration_loss(own, network, lambda x0, generator: (MU,))
     found = loss(nn.Identity(), (x0,), seeded(2))
     x, t = seen["x"], seen["t"]
     assert torch.equal(t, t.round())
@@ -256,11 +253,6 @@ def test_the_reverse_state_loss_is_that_of_the_two_means() -> None:
     score = -guess / sigma
     euler = x - (k * (MU - x) - 2 * LAMBDA**2 * k * score)
     torch.testing.assert_close(found, (euler - posterior).abs().mean())
-
-
-def test_matching_and_prediction_belong_together() -> None:
-    with pytest.raises(ValueError, match="reverse-state and ml-noise belong together"):
-        restoration_loss(process(MeanReverting()), eps_of, lambda x0, g: (x0,), "reverse-state")
 
 
 @pytest.mark.parametrize("sampler", ["mr-ode-d-2", "mr-sde-d-2", "unipc-2", "heun"])

@@ -48,6 +48,7 @@ from samplers.training import (
     load_average,
     train,
 )
+from samplers.training.learner import trained_state
 
 CONFIG = TrainingConfig(
     steps=24,
@@ -205,6 +206,13 @@ def test_a_folder_is_claimed_with_the_first_checkpoint(tmp_path: Path) -> None:
         claim_folder(tmp_path, {"size": 2})
 
 
+def test_settings_are_what_their_file_gives_back(tmp_path: Path) -> None:
+    settings = {"betas": (0.9, 0.99), "rows": [(1, 2)]}
+    claim_folder(tmp_path, settings)
+    train(network(), data(), noisy_regression, CONFIG, tmp_path)
+    claim_folder(tmp_path, settings)
+
+
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
     train(network(), data(), noisy_regression, CONFIG, tmp_path)
     before = everything(tmp_path)
@@ -254,6 +262,13 @@ def test_what_is_not_trained_is_shared_and_in_no_checkpoint(tmp_path: Path) -> N
     assert torch.equal(model[0].weight, before)  # type: ignore[index]
     assert average[0].weight is model[0].weight  # type: ignore[index]
     assert average[3].weight is not model[3].weight  # type: ignore[index]
+
+
+def test_what_is_tied_to_the_untrained_is_not_trained() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).requires_grad_(False)
+    model[1].weight = model[0].weight
+    model[1].bias.requires_grad_()
+    assert list(trained_state(model)) == ["1.bias"]
 
 
 def test_load_average_reads_what_train_returns(tmp_path: Path) -> None:

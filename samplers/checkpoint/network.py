@@ -26,7 +26,7 @@ from samplers.noise import initial_noise
 from samplers.prediction import classifier_free_guidance
 from samplers.registry import get_sampler
 from samplers.sample import Adjoint, checked, sample
-from samplers.schedule import Point, VarianceExploding
+from samplers.schedule import FlowMatching, Point, VarianceExploding
 from samplers.solve import Model, Solver, State, make_noise, working_dtype
 
 NetworkComponent = Literal["unet", "transformer"]
@@ -203,10 +203,6 @@ class NetworkCheckpoint(Checkpoint):
         For networks over pixels. The recipe's noise is not read: it is independent.
         """
         tableau = self.tableau(recipe)
-
-        def after_call(state: State) -> None:
-            tick()
-
         x = solve_inverse_problem(
             self.model(labels, _guidance(recipe), recipe.guidance_rescale),
             self.start(tableau.start, seeds),
@@ -219,7 +215,7 @@ class NetworkCheckpoint(Checkpoint):
             seeds=seeds,
             options=recipe.options,
             correct=self.settings.correction,
-            callback=after_call,
+            callback=lambda state: tick(),
         )
         return self.finished(x, tableau.end)
 
@@ -241,9 +237,9 @@ class NetworkCheckpoint(Checkpoint):
         return self.decode(x / float(end.alpha))
 
     def start(self, start: Point, seeds: Sequence[int]) -> Tensor:
-        """Starting noise, of deviation 1 but for states whose variance grows with the noise."""
+        """Starting noise, of deviation 1 where alpha^2 + sigma^2 is 1, else sigma."""
         noise = initial_noise(seeds, self.shape)
-        if isinstance(self.settings.schedule, VarianceExploding):
+        if isinstance(self.settings.schedule, VarianceExploding | FlowMatching):
             noise = noise * start.sigma
         return noise.to(self.device, working_dtype(self.dtype))
 

@@ -101,6 +101,7 @@ def _value(name: str, text: str, default: object) -> object:
     if not isinstance(default, int | float):
         return text
     try:
-        return float(text)
+        return type(default)(text)
     except ValueError:
-        raise ValueError(f"The option {name} is {text!r}; it must be a number.") from None
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise ValueError(f"The option {name} is {text!r}; it must be {kind}.") from None

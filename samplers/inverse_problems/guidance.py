@@ -15,8 +15,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from samplers.checks import check_whole
 from samplers.inverse_problems.operators import (
     Map,
     conjugate_gradients,
@@ -41,17 +43,14 @@ class FromJacobian:
 
     iterations: one chooses the length of a step along the gradient, and as many as y has numbers
         make the posterior exact for normal data. A trained network's J is no covariance in every
-        direction, so few are better than many.
+        direction, so few are better than many; and no step moves what is measured by more than
+        twice what is missing, as steps would along which the network hardly moves it.
     """
 
     iterations: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.iterations >= 1 and float(self.iterations).is_integer()):
-            raise ValueError(
-                f"The number of iterations is {self.iterations}; it must be a whole number from "
-                "1 up."
-            )
+        check_whole("The number of iterations", self.iterations)
 
 
 @dataclass(frozen=True)
@@ -147,9 +146,22 @@ def _weighted(
             def measured(v: Tensor) -> Tensor:
                 return operator.forward(factor * pull_data(operator.adjoint(v))) + noise * v
 
-            return operator.adjoint(conjugate_gradients(measured, residual, iterations).x)
+            found = conjugate_gradients(measured, residual, iterations)
+            return operator.adjoint(_capped(found.x, residual - found.residual, residual))
         case NormalData():
             r2 = covariance.variance(at).to(residual)
             if noise == 0:
                 return pseudo_inverse(operator, residual) / r2
             return damped_inverse(operator, residual, noise / r2) / r2
+
+
+def _capped(weights: Tensor, moved: Tensor, missing: Tensor) -> Tensor:
+    """The weights, lessened where what is measured is moved by more than twice what is missing."""
+    most, length = 4 * _squared_norm(missing), _squared_norm(moved)
+    far = length > most
+    return torch.where(far, most / torch.where(far, length, 1), 1).sqrt() * weights
+
+
+def _squared_norm(batch: Tensor) -> Tensor:
+    """Of each sample, shaped to broadcast against it."""
+    return batch.square().sum(dim=tuple(range(1, batch.ndim)), keepdim=True)

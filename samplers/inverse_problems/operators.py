@@ -232,7 +232,7 @@ def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tens
 
     damping: zero or positive, a number or one for each sample, to broadcast against an image.
 
-    Raises ValueError if conjugate gradients do not find it.
+    Raises ValueError if conjugate gradients come nowhere near it.
     """
     back = operator.adjoint(y)
     if operator.gram is not None:
@@ -240,10 +240,11 @@ def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tens
     found = conjugate_gradients(
         lambda x: operator.adjoint(operator.forward(x)) + damping * x, back, _ITERATIONS
     )
-    if bool(found.unsolved.any()):
+    if bool((found.squared > torch.finfo(back.dtype).eps * _dot(back, back)).any()):
+        remedy = "have more noise in the measurement, or none"
         raise ValueError(
-            f"Conjugate gradients have not found the pseudo-inverse in {_ITERATIONS} iterations; "
-            "give the operator a pseudo_inverse."
+            f"Conjugate gradients have not found the inverse in {_ITERATIONS} iterations; "
+            f"{remedy if bool((damping > 0).any()) else 'give the operator a pseudo_inverse'}."
         )
     return found.x
 
@@ -252,14 +253,14 @@ class Search(NamedTuple):
     """Where conjugate gradients stand; the numbers of a sample are shaped to broadcast.
 
     squared: |residual|^2 of each sample.
-    unsolved: whether a sample's residual is still above the rounding.
+    moving: whether a sample still searches.
     """
 
     x: Tensor
     residual: Tensor
     direction: Tensor
     squared: Tensor
-    unsolved: Tensor
+    moving: Tensor
 
 
 def conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Search:
@@ -271,7 +272,7 @@ def conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Search:
     goal = (4 * torch.finfo(b.dtype).eps) ** 2 * _dot(b, b)
     now = Search(torch.zeros_like(b), b, b, _dot(b, b), _dot(b, b) > goal)
     for _ in range(iterations):
-        if not bool(now.unsolved.any()):
+        if not bool(now.moving.any()):
             break
         now = _next(matrix, now, goal)
     return now
@@ -280,7 +281,7 @@ def conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Search:
 def _next(matrix: Map, now: Search, goal: Tensor) -> Search:
     image = matrix(now.direction)
     curvature = _dot(now.direction, image)
-    moving = now.unsolved & (curvature > 0)
+    moving = now.moving & (curvature > 0)
     one = torch.ones_like(curvature)
     length = torch.where(moving, now.squared / torch.where(moving, curvature, one), 0 * one)
     residual = now.residual - length * image
@@ -288,7 +289,7 @@ def _next(matrix: Map, now: Search, goal: Tensor) -> Search:
     turn = squared / torch.where(now.squared > 0, now.squared, one)
     direction = residual + turn * now.direction
     x = now.x + length * now.direction
-    return Search(x, residual, direction, squared, squared > goal)
+    return Search(x, residual, direction, squared, moving & (squared > goal))
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from samplers.checks import check_whole
 from samplers.inverse_problems.operators import Shape, pseudo_inverse
 from samplers.inverse_problems.problem import InverseProblem
 from samplers.noise import RowNoise, hashed_seed
@@ -39,10 +40,7 @@ class Replacement:
     visits: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.visits >= 1 and float(self.visits).is_integer()):
-            raise ValueError(
-                f"The number of visits is {self.visits}; it must be a whole number from 1 up."
-            )
+        check_whole("The number of visits", self.visits)
 
 
 def replacing(

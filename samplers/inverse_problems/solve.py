@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from samplers.checks import check_one_each
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.inverse_problems.guidance import Guidance, guiding
 from samplers.inverse_problems.problem import InverseProblem, check_problem
@@ -36,7 +37,7 @@ def solve_inverse_problem(
     final: Final = "zero",
     options: Mapping[str, Any] | None = None,
     correct: Correction | None = None,
-    callback: Callable[[State], None] | None = None,
+    callback: Callable[[State], object] | None = None,
 ) -> Tensor:
     """Draw one image x_0 with ``A x_0 = y`` (up to the noise of y) for each starting noise.
 
@@ -57,14 +58,14 @@ def solve_inverse_problem(
         grid = make_grid(
             schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final
         )
-    if seeds is not None and len(seeds) != len(x_T):
-        raise ValueError(f"{len(seeds)} seeds came for {len(x_T)} samples; give one for each.")
+    if seeds is not None:
+        check_one_each("seeds", seeds, "samples", len(x_T))
     noise = None if seeds is None else RowNoise(tuple(seeds), tuple(x_T.shape[1:]))
     solver = Solver(build_tableau(sampler, grid, options), prediction, noise, correct)
     state = solver.init(x_T)
     match method or Guidance():
         case Guidance() as guidance:
-            posterior = guiding(model, problem, schedule, prediction, guidance)
+            posterior = guiding(model, problem, grid.schedule, prediction, guidance)
             states = solver.run(checked(posterior, solver), state)
         case Replacement() as replacement:
             given = _needed(seeds)

@@ -21,8 +21,9 @@ def deis(
 
     .. math:: x_t = \text{decay} \, x + \sum_{j=0}^{k-1} w_j f_j
 
-    With noise prediction this is DEIS (log-rho); orders 1 and 3 equal DPM-Solver(++) 1 and 3M.
-    The first steps have lower order, and with ``lower_order_final`` so have the last.
+    With noise prediction this is DEIS (log-rho). Order 1 is DPM-Solver(++) 1, and full steps of
+    order 3 are those of 3M; its steps of order 2 have the midpoint rule instead. The first steps
+    have lower order, and with ``lower_order_final`` so have the last.
     """
     if order not in (1, 2, 3, 4):
         raise ValueError(f"DEIS has order 1, 2, 3 or 4, not {order}.")

@@ -166,7 +166,7 @@ def _taylor(
 ) -> Combination:
     """The step's integral of f, from the newest predictions."""
     f = [step.f(known) for known in history]
-    h = _backward_steps(step, history)
+    h = _backward_steps(history)
     match f:
         case [f0]:
             return step.gain(1) * f0
@@ -186,7 +186,7 @@ def _taylor(
             )
 
 
-def _backward_steps(step: Interval, history: list[Evaluation]) -> list[Tensor]:
+def _backward_steps(history: list[Evaluation]) -> list[Tensor]:
     lams = [known.at.lam for known in history]
     return [newer - older for newer, older in pairwise(lams)]
 

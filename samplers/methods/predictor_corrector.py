@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+from samplers.checks import check_whole
 from samplers.draft import Draft
 from samplers.grid import Grid
 from samplers.methods.dpm_solver import check_eta
@@ -44,25 +45,22 @@ def predictor_corrector(
 
     corrector: ``annealed-langevin`` takes the step above, which the schedule alone decides: no
         sample depends on its batch mates, and the bias vanishes with ``snr``. ``langevin`` is
-        the paper's: delta is multiplied by the squared ratio of the mean norms over the batch of
-        z and eps, so its bias falls with the size of the batch only. (A norm of each sample's own
-        is not offered: even on N(0, I_16) it would make the variance 1.26.)
+        the paper's, without the factor 1 - beta_i that its algorithm 5 has for VP: delta is
+        multiplied by the squared ratio of the mean norms over the batch of z and eps, so its bias
+        falls with the size of the batch only. (A norm of each sample's own is not offered: even
+        on N(0, I_16) it would make the variance 1.26.)
     corrector_steps: 1 or more; each is a network call.
     snr: r, zero or positive; 0.16 in the paper's experiments on CIFAR-10.
     eta: the predictor's share of the reverse SDE's noise.
     """
     check_eta(eta)
-    if not (1 <= corrector_steps < math.inf and corrector_steps == int(corrector_steps)):
-        raise ValueError(
-            f"corrector_steps is {corrector_steps}; it must be a whole number from 1 up (the "
-            "predictors alone have names of their own)."
-        )
+    check_whole("corrector_steps", corrector_steps)
     if not 0 <= snr < 1:
         raise ValueError(f"snr is {snr}; it must be at least 0 and below 1.")
     draft = Draft(grid)
     for _, nxt in draft.intervals():
         predictor(draft, draft.evaluate(), nxt, eta)
-        for _ in range(int(corrector_steps) if nxt.finite else 0):
+        for _ in range(corrector_steps if nxt.finite else 0):
             _correct(draft, nxt, snr, _SCALING[corrector])
     return draft.tableau()
 

@@ -12,14 +12,13 @@ from samplers.restoration.degradations import (
     degrade,
     get_degradation,
 )
-from samplers.restoration.loss import Matching, restoration_loss
+from samplers.restoration.loss import restoration_loss
 from samplers.restoration.process import Predicts, RestorationProcess, restore
 from samplers.restoration.quality import psnr
 
 __all__ = [
     "DEGRADATIONS",
     "Degradation",
-    "Matching",
     "Predicts",
     "RestorationProcess",
     "degrade",

@@ -3,7 +3,7 @@ r"""What a network that restores may learn, as objectives of the training loop."
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,6 @@ from samplers.denoising import Perturbed, perturb
 from samplers.prediction import per_sample, target
 from samplers.restoration.process import RestorationProcess, ml_noise
 from samplers.training import Objective
-
-Matching = Literal["output", "reverse-state"]
 
 Degrade = Callable[..., tuple[Tensor, ...]]
 """``degrade(x_0, generator) -> (mu, *conditions)``: a degraded image for each of a batch, and what
@@ -24,30 +22,22 @@ def restoration_loss(
     process: RestorationProcess,
     network: Callable[..., Tensor],
     degrade: Degrade,
-    matching: Matching = "output",
 ) -> Objective:
     r"""The mean absolute error of a network at times uniform over the schedule.
 
     network: ``network(model, x, mu, t, *conditions)``, how the model is called.
     degrade: draws mu; a new one for each batch.
-    matching: ``output`` compares with what the process says that the network predicts.
-        ``reverse-state`` (Luo et al. 2023, eq. 17) compares the mean of one Euler-Maruyama step
-        of the reverse SDE with that of the exact posterior, which is
 
-        .. math:: \lambda_\infty \frac{2 k}{\sigma_t}
-            | \hat\varepsilon - \varepsilon_{ML} |, \qquad k = \Lambda_t - \Lambda_{t-1},
+    It is compared with what the process says that the network predicts. For a network of
+    ``ml-noise`` (see :class:`samplers.restoration.process.RestorationProcess`) that is the
+    reverse-state loss (Luo et al. 2023, eq. 17), at whole times: the mean of one Euler-Maruyama
+    step of the reverse SDE against that of the exact posterior, which is
 
-        for a network that predicts ``ml-noise`` (see
-        :class:`samplers.restoration.process.RestorationProcess`), at whole times.
+    .. math:: \lambda_\infty \frac{2 k}{\sigma_t}
+        | \hat\varepsilon - \varepsilon_{ML} |, \qquad k = \Lambda_t - \Lambda_{t-1}
 
-    Returns an objective on batches whose first tensor is x_0 [B, C, H, W]. Raises ValueError if
-    the process and the matching do not belong together.
+    Returns an objective on batches whose first tensor is x_0 [B, C, H, W].
     """
-    if (matching == "reverse-state") != (process.predicts == "ml-noise"):
-        raise ValueError(
-            f"A network that predicts {process.predicts!r} can't be trained by {matching!r}; "
-            "reverse-state and ml-noise belong together."
-        )
 
     def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         x0, *_ = batch

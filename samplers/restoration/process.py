@@ -26,6 +26,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from samplers.checks import check_one_each
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.mean_reverting import MeanReverting
 from samplers.noise import initial_noise
@@ -148,8 +149,7 @@ def restore(
     """
     if isinstance(grid, str):
         grid = make_grid(process.schedule, steps, grid, final=final)
-    if len(seeds) != len(mu):
-        raise ValueError(f"{len(seeds)} seeds came for {len(mu)} images; give one for each.")
+    check_one_each("seeds", seeds, "images", len(mu))
     z = initial_noise(seeds, mu.shape[1:]).to(mu) if noise is None else noise
     y = sample(
         process.in_y(network),

@@ -20,7 +20,8 @@ def claim_folder(folder: Path, settings: Mapping[str, Any], free: tuple[str, ...
 
     Raises ValueError if a run with other settings is there, or one that does not say its own.
     """
-    path, own = folder / SETTINGS, dict(settings)
+    path = folder / SETTINGS
+    own = json.loads(json.dumps(dict(settings)))  # as it comes back: tuples are lists there
     if (folder / CHECKPOINT).exists():
         try:
             found = json.loads(path.read_text())

@@ -154,7 +154,8 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """The state of a model but for the parameters that are not trained."""
-    fixed = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    named = model.named_parameters(remove_duplicate=False)
+    fixed = {name for name, weight in named if not weight.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in fixed}
 
 
@@ -182,12 +183,11 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
             )
 
 
-@torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """``average <- decay average + (1 - decay) model``; buffers are copied."""
     for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
         if parameter.requires_grad:
-            mean.lerp_(parameter, 1 - decay)
+            mean.lerp_(parameter.detach(), 1 - decay)
     for copied, buffer in zip(average.buffers(), model.buffers(), strict=True):
         copied.copy_(buffer)
 

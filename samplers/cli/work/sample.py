@@ -131,11 +131,13 @@ class Job:
         return shlex.join([*words, "--output", output])
 
     def _label_words(self, items: Sequence[Item]) -> str | None:
-        """The classes taken in turn; of the whole job, if the items are its first ones."""
+        """The classes of these items, one turn of them if they are taken in turn."""
         if self.labels is None:
             return None
-        turn = [item.label for item in items][: len(self.labels)]
-        return ",".join(str(label) for label in turn)
+        own = [item.label for item in items]
+        turn = own[: len(self.labels)]
+        in_turn = all(label == turn[k % len(turn)] for k, label in enumerate(own))
+        return ",".join(str(label) for label in (turn if in_turn else own))
 
 
 def run(arguments: argparse.Namespace) -> int:

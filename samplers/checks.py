@@ -1,0 +1,18 @@
+"""Layer 0. Checks that many settings share."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from numbers import Integral
+
+
+def check_whole(name: str, value: object) -> None:
+    """Raise ValueError unless the value is a whole number from 1 up."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number from 1 up.")
+
+
+def check_one_each(what: str, given: Sized, samples: str, count: int) -> None:
+    """Raise ValueError unless there is one of what is given for each of ``count`` samples."""
+    if len(given) != count:
+        raise ValueError(f"{len(given)} {what} came for {count} {samples}; give one for each.")
