@@ -21,6 +21,7 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from samplers.checks import check_numbers
 from samplers.grid import Final, make_grid
 from samplers.integrate import DEFAULT, Adaptive, Field, Integration, integrate
 from samplers.methods.embedded import Parts, lanes, spread
@@ -147,6 +148,7 @@ def sample_adaptive(
     """
     if final not in get_args(Final):
         raise ValueError(f"final is {final!r}; it must be one of {', '.join(get_args(Final))}.")
+    check_numbers("x_T", x_T)
     check_conditions(conditions, len(x_T))
     clean, noisy = ends(schedule, sigma_min, sigma_max)
     door(prediction, noisy)  # an error here is better than one in the middle

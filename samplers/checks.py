@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sized
 from numbers import Integral
 
+from torch import Tensor
+
 
 def check_whole(name: str, value: object) -> None:
     """Raise ValueError unless the value is a whole number from 1 up."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} is {value!r}; it must be a whole number from 1 up.")
+
+
+def check_numbers(name: str, x: Tensor) -> None:
+    """Raise ValueError unless a tensor is of floats, all of them finite."""
+    if not x.is_floating_point():
+        raise ValueError(f"{name} is a tensor of {x.dtype}; it must be one of floats.")
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"{name} holds NaN or infinity.")
 
 
 def check_one_each(what: str, given: Sized, samples: str, count: int) -> None:

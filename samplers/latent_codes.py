@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from samplers.adaptive import AdaptiveResult, Network, encode_adaptive, ends, sample_adaptive
+from samplers.checks import check_whole
 from samplers.integrate import Adaptive
 from samplers.prediction import Prediction
 from samplers.schedule import Schedule
@@ -94,6 +95,7 @@ def interpolate(a: Tensor, b: Tensor, frames: int) -> Tensor:
     """
     if a.shape != b.shape:
         raise ValueError(f"The codes have shapes {tuple(a.shape)} and {tuple(b.shape)}; need one.")
+    check_whole("The number of frames", frames)
     if frames < 2:
         raise ValueError(f"There are {frames} frames; an interpolation has at least its 2 ends.")
     share = torch.linspace(0, 1, frames, dtype=a.dtype, device=a.device)

@@ -31,11 +31,11 @@ from samplers.adaptive import (
     probability_flow,
     scale_of,
 )
-from samplers.checks import check_one_each, check_whole
+from samplers.checks import check_numbers, check_one_each, check_whole
 from samplers.integrate import Adaptive, Field, integrate
 from samplers.methods.embedded import Parts
 from samplers.noise import probe_noise, uniform_noise
-from samplers.prediction import Prediction, door, value_and_pullback
+from samplers.prediction import Prediction, door, recorded, value_and_pullback
 from samplers.schedule import Schedule
 from samplers.solve import working_dtype
 
@@ -115,7 +115,8 @@ def log_likelihood(
 ) -> Likelihood:
     """The log density of each image in ``x_0`` [B, ...] under the model.
 
-    model: ``model(x, t, *conditions)``, as for :func:`samplers.adaptive.sample_adaptive`.
+    model: ``model(x, t, *conditions)``, as for :func:`samplers.adaptive.sample_adaptive`; its
+        gradient is needed, so that it must not switch recording off itself.
     trace: how the divergence is found; ``Hutchinson()`` if not given.
     seeds: of the probes, one for each sample; 0, 1, 2, … if not given. A sample keeps its probes
         along the way.
@@ -129,6 +130,8 @@ def log_likelihood(
     Raises ValueError for impossible settings, or a network that can't be asked at the noisy end;
     NotFiniteError if it returns NaN or infinity.
     """
+    if not isinstance(trace, Hutchinson | ExactTrace | None):
+        raise ValueError(f"The trace is {trace!r}; it must be a Hutchinson() or an ExactTrace().")
     own_seeds = range(len(x_0)) if seeds is None else seeds
     _check(x_0, own_seeds, conditions)
     clean, noisy = ends(schedule, sigma_min, sigma_max)
@@ -137,7 +140,7 @@ def log_likelihood(
     chosen = Hutchinson() if trace is None else trace
     u = math.cos(start) * x_0.to(working_dtype(x_0.dtype))
     divergence = _divergence(chosen, u, own_seeds)
-    flow = probability_flow(model, schedule, prediction, conditions=conditions)
+    flow = probability_flow(recorded(model), schedule, prediction, conditions=conditions)
     field = _with_divergence(flow, divergence)
     none = u.new_zeros(len(u), 1 if isinstance(chosen, ExactTrace) else chosen.probes)
     found = integrate(field, Parts((u, none)), start, end, settings)
@@ -153,11 +156,9 @@ def log_likelihood(
 
 
 def _check(x_0: Tensor, seeds: Sequence[int], conditions: Sequence[Tensor]) -> None:
-    if x_0.ndim < 2 or len(x_0) == 0 or not bool(x_0.isfinite().all()):
-        raise ValueError(
-            f"The data have shape {tuple(x_0.shape)}; they must be a batch [B, ...] of finite "
-            "numbers."
-        )
+    check_numbers("The data", x_0)
+    if x_0.ndim < 2 or len(x_0) == 0:
+        raise ValueError(f"The data have shape {tuple(x_0.shape)}; they must be a batch [B, ...].")
     check_one_each("seeds", seeds, "samples", len(x_0))
     check_conditions(conditions, len(x_0))
 

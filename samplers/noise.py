@@ -140,8 +140,8 @@ def uniform_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ValueError unless there is at least one seed and all are in [0, 2^63)."""
-    wrong = [seed for seed in seeds if not 0 <= seed < _SEED_LIMIT]
+    """Raise ValueError unless there is at least one seed and all are whole, in [0, 2^63)."""
+    wrong = [s for s in seeds if not isinstance(s, int | np.integer) or not 0 <= s < _SEED_LIMIT]
     if wrong or not len(seeds):
         raise ValueError(
             "Seeds must be whole numbers from 0 to 2^63 - 1, one for each sample; "

@@ -221,7 +221,8 @@ def classifier_guidance(
     def guided(x: Tensor, t: Tensor) -> Tensor:
         gain = scale * score_gain(prediction, points_at(schedule, t, x))
         wanted = label.expand(len(x))
-        log_p, pull = value_and_pullback(lambda x: _log_probability(classifier(x, t), wanted), x)
+        asked = recorded(classifier)
+        log_p, pull = value_and_pullback(lambda x: _log_probability(asked(x, t), wanted), x)
         return model(x, t) + gain.to(x) * pull(torch.ones_like(log_p))
 
     return guided
@@ -255,24 +256,46 @@ def score_gain(kind: Prediction, at: Point) -> Tensor:
     return at.sigma.square() / (at.alpha * door(kind, at).of_output)
 
 
+def recorded(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The network, for :func:`value_and_pullback`: it raises ValueError if it records nothing."""
+
+    def call(x: Tensor, *given: Tensor) -> Tensor:
+        output = network(x, *given)
+        if not output.requires_grad:
+            raise ValueError(
+                "The network's gradient is needed here, but its output was not recorded as a "
+                "function of x; give the network without torch.no_grad() and detach() in it (the "
+                "call as a whole may stand under torch.no_grad())."
+            )
+        return output
+
+    return call
+
+
 def value_and_pullback(
     function: Callable[[Tensor], Tensor], x: Tensor
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """``function(x)``, and the product of a cotangent with its Jacobian at x.
 
     This works under ``torch.no_grad`` too. Where the caller records a graph, the value and the
-    product are part of it if anything that went into them is.
+    product are part of it if anything that went into them is. Raises ValueError under
+    ``torch.inference_mode``, where nothing can be recorded.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "The network's gradient is needed here, which torch.inference_mode() can't give; use "
+            "torch.no_grad()."
+        )
     if torch.is_grad_enabled():
         value, products = torch.func.vjp(function, x)[:2]
         return value, lambda cotangent: products(cotangent)[0]
     # Plain autograd, because gradient checkpointing of a large network knows no torch.func.
     with torch.enable_grad():
         at = x.detach().requires_grad_()
-        recorded = function(at)
+        value = function(at)
 
     def pull(cotangent: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(recorded, at, cotangent, retain_graph=True)
+        (product,) = torch.autograd.grad(value, at, cotangent, retain_graph=True)
         return product
 
-    return recorded.detach(), pull
+    return value.detach(), pull

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from samplers.checks import check_one_each
+from samplers.checks import check_numbers, check_one_each
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.prediction import Correction, Prediction
 from samplers.registry import Method, get_sampler
@@ -91,6 +91,7 @@ def sample(
     ``torch.no_grad()`` if none are wanted. Raises ValueError for impossible settings, and
     NotFiniteError if the network returns NaN or infinity.
     """
+    check_numbers("x_T", x_T)
     if isinstance(grid, str):
         grid = make_grid(
             schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final

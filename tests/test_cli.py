@@ -615,6 +615,8 @@ BAD_INPUT = [
     (2, "sample {digits} --steps 2.5 --output {out}", "not a whole number"),
     (2, "sample {digits} --steps 1 --sampler rk4 --output {out}", "take at least 2 steps"),
     (2, "sample {digits} --label 4 --output {out}", "knows the classes 0 to 2"),
+    (2, "sample {digits} --output ''", "the name is empty"),
+    (2, "sample {digits} --num-images 100000000000 --output {out}", "more than 1,000,000"),
     (2, "sample {digits} --label 0,1,2 --num-images 2 --output {out}", "3 classes for 2 images"),
     (2, "compare {digits} --label 0,1,2 --num-images 2 --output {out}", "3 classes for 2 images"),
     (2, "sample {digits} --label cat --output {out}", "'cat' is not a whole number"),

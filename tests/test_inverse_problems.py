@@ -311,6 +311,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"x_T": normal(3, 4)}, r"shape \(3, 4\).*images of \(2,\)"),
     ({"seeds": (1, 2)}, "2 seeds came for 3 samples"),
     ({"method": Replacement()}, "Replacement draws noise"),
+    ({"method": "replacement"}, r"must be a Guidance\(\) or Replacement\(\)"),
+    ({"x_T": normal(3, 2).long()}, "must be one of floats"),
+    ({"x_T": math.nan * normal(3, 2)}, "starting noise holds NaN"),
     ({"sampler": "ancestral"}, "seeds"),
     ({"sampler": "unipc-2", "method": Replacement(2), "seeds": SEEDS}, "remembers nothing"),
     ({"schedule": FlowMatching()}, "alpha = 0.*sigma_max"),
@@ -504,6 +507,19 @@ def test_no_step_moves_the_measurement_by_more_than_twice_what_is_missing() -> N
         torch.testing.assert_close(moved, 2 * (y - model(x, t)).norm(dim=1))
 
 
+@pytest.mark.parametrize("recording", [False, True])
+def test_guidance_by_a_network_that_records_nothing_is_refused(recording: bool) -> None:
+    problem = InverseProblem(MASK, MASK.forward(normal(2, 2)))
+
+    @torch.no_grad()
+    def silent(x: Tensor, t: Tensor) -> Tensor:
+        return x / 2
+
+    guided = guiding(silent, problem, VPLinear(), "sample")
+    with torch.set_grad_enabled(recording), pytest.raises(ValueError, match="not recorded"):
+        guided(normal(2, 2), torch.full((2,), 0.5, dtype=torch.float64))
+
+
 def test_guidance_of_no_weight_is_the_model() -> None:
     schedule, x = VPLinear(), normal(3, 2)
     model = PLANE.model(schedule, "flow")
@@ -643,6 +659,22 @@ def test_visiting_steps_again_brings_the_parts_together() -> None:
     once, often = bias(1), bias(5)
     assert -0.7 < once < -0.4
     assert once / 2 < often < 0.1
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 1e-30, 1e-6, 1e-3])
+def test_a_measurement_of_hardly_any_noise_is_met_at_the_end(noise_std: float) -> None:
+    """As one of no noise is, until the network's last call knows more than it does."""
+    data, y = gaussian([0.3, -0.2], [[0.5, 0.2], [0.2, 0.3]]), normal(5, 2)
+    x = solve_inverse_problem(
+        data.model(VPLinear(), "sample"),
+        normal(5, 2, seed=1),
+        InverseProblem(MASK, MASK.forward(y), noise_std),
+        schedule=VPLinear(),
+        prediction="sample",
+        method=Replacement(),
+        seeds=range(5),
+    )
+    torch.testing.assert_close(MASK.forward(x), MASK.forward(y))
 
 
 def test_a_noisy_measurement_is_let_go_where_it_says_less_than_x() -> None:

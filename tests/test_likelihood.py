@@ -358,7 +358,7 @@ def test_dequantised_images_stay_on_their_device() -> None:
 
 def test_bad_input_is_one_sentence() -> None:
     data = Gaussian.of(2)
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="NaN or infinity"):
         found(data, torch.full((2, 2), math.nan).double(), SCHEDULES["vp"], ExactTrace())
     with pytest.raises(ValueError, match="batch"):
         found(data, torch.zeros(2).double(), SCHEDULES["vp"], ExactTrace())
@@ -369,12 +369,29 @@ def test_bad_input_is_one_sentence() -> None:
             Hutchinson(probes=count)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="whole number from 1 up"):
             ExactTrace(at_once=count)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must be a Hutchinson\(\) or an ExactTrace\(\)"):
+        found(data, data.sample(2), SCHEDULES["vp"], ExactTrace)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"torch\.int64; it must be one of floats"):
+        found(data, data.sample(2).long(), SCHEDULES["vp"], ExactTrace())
     with pytest.raises(ValueError, match="rademacher"):
         Hutchinson(law="uniform")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="bytes"):
         dequantised(torch.zeros(1, 2, 2), (0,))
     with pytest.raises(ValueError, match="2 seeds came for 1"):
         dequantised(torch.zeros(1, 2, 2, dtype=torch.uint8), (0, 1))
+
+
+@pytest.mark.parametrize("recording", [False, True])
+def test_a_network_that_records_nothing_is_refused(recording: bool) -> None:
+    """Its divergence would be taken for that of the rest of the slope."""
+    data, schedule = Gaussian.of(2), SCHEDULES["vp"]
+    model = data.model(schedule)
+    silent = [torch.no_grad()(model), lambda x, t: model(x, t).detach()]
+    for network in silent:
+        with torch.set_grad_enabled(recording), pytest.raises(ValueError, match="not recorded"):
+            log_likelihood(network, data.sample(2), schedule=schedule, prediction="sample")
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"use torch\.no_grad"):
+        log_likelihood(model, data.sample(2), schedule=schedule, prediction="sample")
 
 
 def test_a_network_or_a_condition_that_does_not_fit_is_named() -> None:

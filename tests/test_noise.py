@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -57,8 +58,8 @@ def test_noise_is_standard_normal_and_independent() -> None:
     assert float(values.pow(4).mean()) == pytest.approx(3, abs=0.2)
 
 
-@pytest.mark.parametrize("seeds", [(), (-1,), (0, 2**63)])
-def test_impossible_seeds_are_refused(seeds: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("seeds", [(), (-1,), (0, 2**63), (0.5,), (1.0,)])
+def test_impossible_seeds_are_refused(seeds: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match="whole numbers from 0"):
         check_seeds(seeds)
     with pytest.raises(ValueError, match="whole numbers from 0"):

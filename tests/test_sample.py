@@ -266,6 +266,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"sampler": "heun", "steps": 1}, "2 network calls"),
     ({"sigma_min": 0.0}, "sigma_min"),
     ({"final": "one"}, "ends at"),
+    ({"x_T": torch.full((3, 2), torch.nan)}, "x_T holds NaN"),
+    ({"x_T": torch.zeros(3, 2, dtype=torch.long)}, r"torch\.int64; it must be one of floats"),
 ]
 
 
@@ -278,7 +280,7 @@ def test_impossible_settings_are_refused(arguments: dict[str, Any], said: str) -
         return x
 
     with pytest.raises(ValueError, match=said):
-        sample(model, start(), schedule=VPLinear(), **arguments)
+        sample(model, **{"x_T": start(), "schedule": VPLinear(), **arguments})
     assert not calls
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
+from samplers.cli.values import positive
 from samplers.grid import default_spacing
 from samplers.noise import initial_noise
 from samplers.pictures import Cell, table, to_images, write_png
@@ -52,7 +53,10 @@ def main() -> None:
         rows.append((f"scale {scale:g}, {100 * agreement:.0f} %", cells))
     title = f"{SAMPLER}, {arguments.steps} steps, guided by a classifier of noisy digits"
     picture = table(title, [str(digit) for digit in range(10)], rows)
-    write_png(picture, arguments.output, {"sampler": SAMPLER, "steps": arguments.steps})
+    try:
+        write_png(picture, arguments.output, {"sampler": SAMPLER, "steps": arguments.steps})
+    except OSError as error:
+        sys.exit(f"error: {error}")
     print(f"The picture is {arguments.output}.")
 
 
@@ -61,8 +65,8 @@ def parse_arguments() -> argparse.Namespace:
     folder = ROOT / "assets" / "digits-noisy-classifier"
     parser.add_argument("--classifier", type=Path, default=folder, help="of noisy digits")
     parser.add_argument("--output", type=Path, required=True, help="the picture")
-    parser.add_argument("--each", type=int, default=20, help="digits of each class")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--each", type=positive, default=20, help="digits of each class")
+    parser.add_argument("--steps", type=positive, default=30)
     return parser.parse_args()
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 import torch
 
 from samplers.cli.values import (
+    image_count,
     label_list,
     not_negative,
     positive,
@@ -293,7 +294,7 @@ def add_restoring_arguments(parser: argparse.ArgumentParser) -> None:
     add_grid_arguments(parser, "log-snr")
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--num-images", type=positive, metavar="N", help=f"[{NUM_ANSWERS}, or as --seeds]"
+        "--num-images", type=image_count, metavar="N", help=f"[{NUM_ANSWERS}, or as --seeds]"
     )
     group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="at once [16]")
     group.add_argument("--output", type=Path, required=True, metavar="NAME.png", help="the picture")

@@ -7,10 +7,18 @@ import contextlib
 import difflib
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from samplers.registry import get_pair, get_sampler, list_adaptive, list_samplers
 
 ALL = "all"
+
+
+def place(text: str) -> Path:
+    """A file or a folder; an empty name is no name for the present one."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
 
 
 def positive(text: str) -> int:
@@ -18,6 +26,16 @@ def positive(text: str) -> int:
     number = whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is too small; it must be at least 1")
+    return number
+
+
+def image_count(text: str) -> int:
+    """A whole number from 1 to a million."""
+    number = positive(text)
+    if number > _MOST_SEEDS:
+        raise argparse.ArgumentTypeError(
+            f"{text} is more than {_MOST_SEEDS:,}; draw so many in several runs"
+        )
     return number
 
 

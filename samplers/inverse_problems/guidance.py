@@ -27,7 +27,14 @@ from samplers.inverse_problems.operators import (
     within_range,
 )
 from samplers.inverse_problems.problem import InverseProblem, check_count
-from samplers.prediction import Prediction, door, points_at, score_gain, value_and_pullback
+from samplers.prediction import (
+    Prediction,
+    door,
+    points_at,
+    recorded,
+    score_gain,
+    value_and_pullback,
+)
 from samplers.schedule import Point, Schedule
 from samplers.solve import Model
 
@@ -112,12 +119,14 @@ def guiding(
     chosen = settings or Guidance()
     measurement = within_range(problem.operator, problem.measurement)
 
+    asked = recorded(model)
+
     def guided(x: Tensor, t: Tensor) -> Tensor:
         check_count(problem, len(x))
         at = points_at(schedule, t, x)
         gain = score_gain(prediction, at)
         of_x, of_output = (number.to(x) for number in door(prediction, at))
-        output, pull = value_and_pullback(lambda x: model(x, t), x)
+        output, pull = value_and_pullback(lambda x: asked(x, t), x)
 
         def pull_data(cotangent: Tensor) -> Tensor:
             """J^T times a cotangent, for D = of_x x + of_output output."""

@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from samplers.checks import check_whole
+
 Map = Callable[[Tensor], Tensor]
 Shape = tuple[int, ...]
 
@@ -103,7 +105,8 @@ def colourisation(image_shape: Shape, grey: Grey = "luma") -> LinearOperator:
 
 def downsampling(image_shape: Shape, factor: int) -> LinearOperator:
     """The means of blocks of ``factor`` times ``factor`` pixels."""
-    if len(image_shape) != 3 or factor < 1 or any(side % factor for side in image_shape[1:]):
+    check_whole("The factor of downsampling", factor)
+    if len(image_shape) != 3 or any(side % factor for side in image_shape[1:]):
         raise ValueError(
             f"Downsampling by {factor} needs images of shape (channels, height, width) whose sides "
             f"it divides; they have {tuple(image_shape)}."

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from samplers.checks import check_numbers
 from samplers.inverse_problems.operators import (
     LinearOperator,
     check_operator,
@@ -35,6 +35,7 @@ class InverseProblem:
 
     def __post_init__(self) -> None:
         y = self.measurement
+        check_numbers("The measurement", y)
         if not 0 <= self.noise_std < math.inf:
             raise ValueError(
                 f"The standard deviation of the measurement's noise is {self.noise_std}; "
@@ -47,8 +48,6 @@ class InverseProblem:
                 f"The measurement has shape {tuple(y.shape)}, but the operator makes "
                 f"{tuple(expected)} of images {self.operator.image_shape}."
             )
-        if not bool(torch.isfinite(y).all()):
-            raise ValueError("The measurement holds NaN or infinity.")
 
 
 def check_problem(problem: InverseProblem, x_T: Tensor) -> None:
@@ -56,6 +55,7 @@ def check_problem(problem: InverseProblem, x_T: Tensor) -> None:
 
     The operator's adjoint is tried, too, as a run from ``x_T`` uses it.
     """
+    check_numbers("The starting noise", x_T)
     shape = problem.operator.image_shape
     if x_T.shape[1:] != shape:
         raise ValueError(

@@ -52,8 +52,9 @@ def replacing(
     the row and the visit, and independent of the sampler's own.
 
     Noise in the measurement relaxes the edit: where sigma_t / alpha_t is below sigma_y / sqrt(c),
-    y says less of the known part than x_t does, and x_t is left to the network. Raises ValueError
-    for a noisy measurement whose operator has no gram number c.
+    y says less of the known part than x_t does, and x_t is left to the network; at sigma = 0 the
+    level of the last network call decides. Raises ValueError for a noisy measurement whose
+    operator has no gram number c.
     """
     operator, noise_std = problem.operator, _noise_of_known(problem)
     noise = _noise(seeds, operator.image_shape, "known", visit)
@@ -63,9 +64,9 @@ def replacing(
             return state
         at, x = _reached(solver, state), state.x
         alpha = float(at.alpha)
-        left = float(at.sigma) ** 2 - (alpha * noise_std) ** 2
-        if left < 0:
+        if noise_std > float(_asked(solver, state).rho):
             return state
+        left = max(0.0, float(at.sigma) ** 2 - (alpha * noise_std) ** 2)
         z = _draw(noise, state.row, x)
         y = alpha * problem.measurement.to(x)
         known = pseudo_inverse(operator, y + operator.forward(math.sqrt(left) * z - x))
@@ -151,6 +152,12 @@ def _between_steps(solver: Solver, state: State) -> bool:
 def _reached(solver: Solver, state: State) -> Point:
     """Where the newest point lies."""
     return solver.tableau.end if solver.done(state) else solver.tableau.rows[state.row].at
+
+
+def _asked(solver: Solver, state: State) -> Point:
+    """Where the newest point lies, or, without noise, where the last call of the network was."""
+    at = _reached(solver, state)
+    return solver.tableau.rows[-1].at if at.clean else at
 
 
 def _moved(solver: Solver, state: State, x: Tensor) -> State:

@@ -73,6 +73,8 @@ def solve_inverse_problem(
             states = replaced_run(
                 solver, checked(model, solver), state, problem, given, replacement
             )
+        case other:
+            raise ValueError(f"The method is {other!r}; it must be a Guidance() or Replacement().")
     for state in states:
         if callback is not None:
             callback(state)

@@ -11,7 +11,7 @@ from samplers.cli.arguments import (
     add_command,
     add_grid_arguments,
 )
-from samplers.cli.values import names, positive, positives, sampler_name
+from samplers.cli.values import image_count, names, positive, positives, sampler_name
 
 _EPILOG = """\
 example:
@@ -51,7 +51,7 @@ def add_parser(commands: Commands) -> None:
     add_grid_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--num-images", type=positive, metavar="N", help="in every place [1, or as --seeds]"
+        "--num-images", type=image_count, metavar="N", help="in every place [1, or as --seeds]"
     )
     group.add_argument("--output", type=Path, required=True, metavar="NAME.png", help="the picture")
     parser.set_defaults(run=run)

@@ -12,6 +12,7 @@ from samplers.cli.arguments import (
     add_network_arguments,
     add_temperature_argument,
 )
+from samplers.cli.values import place
 from samplers.latent_codes import DEFAULT
 
 _EPILOG = """\
@@ -34,7 +35,7 @@ def add_parser(commands: Commands) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
         "--output",
-        type=Path,
+        type=place,
         required=True,
         metavar="PATH",
         help="NAME.png for one picture of all; or a folder for single ones",

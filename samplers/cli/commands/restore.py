@@ -11,7 +11,7 @@ from samplers.cli.arguments import (
     add_method_arguments,
     add_place_arguments,
 )
-from samplers.cli.values import whole
+from samplers.cli.values import place, whole
 
 _EPILOG = """\
 example:
@@ -52,7 +52,7 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--seed", type=whole, default=0, metavar="N", help="of the first image [0]")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=place,
         required=True,
         metavar="PATH",
         help="NAME.png for one picture of before and after, of 20 images at most, or a folder for "

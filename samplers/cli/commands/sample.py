@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 from samplers.cli.arguments import (
@@ -14,7 +13,7 @@ from samplers.cli.arguments import (
     add_grid_arguments,
     add_option_argument,
 )
-from samplers.cli.values import any_sampler_name, positive, positive_number
+from samplers.cli.values import any_sampler_name, image_count, place, positive, positive_number
 from samplers.solve import NoiseKind
 
 _EPILOG = """\
@@ -69,7 +68,7 @@ def add_parser(commands: Commands) -> None:
     add_grid_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--num-images", type=positive, metavar="N", help=f"[{NUM_IMAGES}, or as --seeds]"
+        "--num-images", type=image_count, metavar="N", help=f"[{NUM_IMAGES}, or as --seeds]"
     )
     group.add_argument(
         "--batch-size", type=positive, default=16, metavar="N",
@@ -77,7 +76,7 @@ def add_parser(commands: Commands) -> None:
     )  # fmt: skip
     group.add_argument(
         "--output",
-        type=Path,
+        type=place,
         required=True,
         metavar="PATH",
         help="NAME.png for one picture of all images; a folder for single images and grid.png, "
@@ -90,7 +89,7 @@ def add_parser(commands: Commands) -> None:
     )
     group.add_argument(
         "--trajectory",
-        type=Path,
+        type=place,
         metavar="NAME.gif|NAME.mp4|NAME.png",
         help="also show how the first images come about: what the network predicts at each call, "
         "as a film or as a strip with a row for each image",
