@@ -178,6 +178,7 @@ def encode_adaptive(
 
     The other arguments, and the errors, are those of :func:`sample_adaptive`.
     """
+    check_numbers("x", x)
     check_conditions(conditions, len(x))
     clean, noisy = ends(schedule, sigma_min, sigma_max)
     door(prediction, noisy)

@@ -213,6 +213,13 @@ class OwnLoop(LoopSequentialPipelineBlocks):  # type: ignore[misc]  # diffusers 
         return components, state
 
 
+def steps_of(told: Tensor, timesteps: Tensor) -> list[int]:
+    """The step of each time: the last that begins there or before."""
+    begun = told[:, None] <= timesteps + 1e-6 * timesteps.abs()
+    steps: list[int] = (begun.sum(dim=1) - 1).clamp(min=0).tolist()
+    return steps
+
+
 class _Network:
     """The blocks that prepare and call the network, as a function of x, t and places."""
 
@@ -231,10 +238,9 @@ class _Network:
     def _groups(self, told: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The samples that are guided alike, and the index of a timestep that says how.
 
-        A guider has a window of steps. A time belongs to the step that begins there or before.
+        A guider has a window of steps.
         """
-        later = told.cpu()[:, None] <= self._timesteps + 1e-6 * self._timesteps.abs()
-        indices = (later.sum(dim=1) - 1).clamp(min=0).tolist()
+        indices = steps_of(told.cpu(), self._timesteps)
         calls = [self._calls(index) for index in indices]
         for number in dict.fromkeys(calls):
             rows = [row for row, own in enumerate(calls) if own == number]

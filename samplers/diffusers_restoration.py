@@ -159,8 +159,7 @@ class RestorationPipeline(DiffusionPipeline):
         Raises ValueError for images or tasks that the network can't take.
         """
         self.check_images(images)
-        if len(tasks) != len(images):
-            raise ValueError(f"{len(tasks)} tasks came for {len(images)} images; give one each.")
+        check_one_each("tasks", tasks, "images", len(images))
         labels = self.labels(tasks)
         channels = int(self.unet.config.out_channels)
         mu = _filled(images, self.stride).expand(-1, channels, -1, -1).to(self.device)

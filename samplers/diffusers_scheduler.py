@@ -39,7 +39,7 @@ from samplers.diffusers_run import Generators, Run, sample_seeds
 from samplers.diffusers_settings import Numbers, SchedulerSettings
 from samplers.grid import Grid, Spacing
 from samplers.registry import Sampler, get_sampler
-from samplers.schedule import FlowMatching, Point, VarianceExploding, VPDiscrete
+from samplers.schedule import FlowMatching, Point, VPDiscrete
 from samplers.solve import NoiseKind, Solver, make_noise
 from samplers.tableau import Row, Tableau
 
@@ -188,8 +188,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     @property
     def init_noise_sigma(self) -> float:
         """The deviation of the starting noise: 1 where alpha^2 + sigma^2 is 1, else sigma."""
-        growing = isinstance(self._settings().schedule, VarianceExploding | FlowMatching)
-        return float(self.sigmas[0]) if growing else 1.0
+        return float(self.sigmas[0]) if self._settings().starts_at_sigma else 1.0
 
     @property
     def begin_index(self) -> int | None:

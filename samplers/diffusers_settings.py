@@ -13,7 +13,7 @@ from torch import Tensor
 
 from samplers.grid import Final, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
 from samplers.prediction import Correction, Prediction
-from samplers.schedule import FlowMatching, Schedule, shifted
+from samplers.schedule import FlowMatching, Schedule, VarianceExploding, shifted
 
 Numbers = Sequence[float] | NDArray[Any] | Tensor
 
@@ -42,6 +42,11 @@ class SchedulerSettings:
     final: Final
     dynamic_shift: Callable[[float], float] | None
     shift_terminal: float | None
+
+    @property
+    def starts_at_sigma(self) -> bool:
+        """Whether starting noise has the deviation sigma; it has 1 where alpha^2 + sigma^2 is 1."""
+        return isinstance(self.schedule, VarianceExploding | FlowMatching)
 
     def grid(
         self,

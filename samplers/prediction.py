@@ -218,10 +218,11 @@ def classifier_guidance(
     raises ValueError: start the grid at a smaller ``sigma_max``.
     """
 
+    asked = recorded(classifier)
+
     def guided(x: Tensor, t: Tensor) -> Tensor:
         gain = scale * score_gain(prediction, points_at(schedule, t, x))
         wanted = label.expand(len(x))
-        asked = recorded(classifier)
         log_p, pull = value_and_pullback(lambda x: _log_probability(asked(x, t), wanted), x)
         return model(x, t) + gain.to(x) * pull(torch.ones_like(log_p))
 

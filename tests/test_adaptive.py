@@ -642,6 +642,8 @@ def test_impossible_ways_are_refused() -> None:
 
 def test_ends_and_conditions_that_do_not_fit_are_refused() -> None:
     x, schedule = torch.zeros(3, 2), VPLinear()
+    with pytest.raises(ValueError, match="x holds NaN"):
+        encode_adaptive(no_model, x / 0, schedule=schedule)
     with pytest.raises(ValueError, match="x_T holds NaN"):
         sample_adaptive(no_model, x / 0, schedule=schedule)
     with pytest.raises(ValueError, match="final is 'end'; it must be one of"):

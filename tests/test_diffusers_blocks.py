@@ -20,7 +20,7 @@ from diffusers import (
 from torch import Tensor
 
 from samplers.adaptive import AdaptiveResult, sample_adaptive
-from samplers.diffusers_blocks import Drawn, Loop, Task, adaptive_loop, with_loop
+from samplers.diffusers_blocks import Drawn, Loop, Task, adaptive_loop, steps_of, with_loop
 from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.diffusers_settings import SchedulerSettings
 from samplers.integrate import Adaptive
@@ -170,6 +170,13 @@ def test_every_sample_has_its_own_prompt_alone_as_well() -> None:
         alone.get("latents")[0], together.get("latents")[1], rtol=0, atol=1e-4
     )
     assert int(alone.get("nfe")) == int(together.get("nfe")[1])
+
+
+def test_a_time_belongs_to_the_step_that_begins_there_or_before() -> None:
+    """Below sigma / alpha = 1 what an EDM network is told of its time is negative."""
+    timesteps = torch.tensor([1.09, 0.3, -0.5, -1.5])
+    assert steps_of(timesteps, timesteps) == [0, 1, 2, 3]
+    assert steps_of(torch.tensor([2.0, 0.31, 0.0, -0.49, -9.0]), timesteps) == [0, 0, 1, 1, 3]
 
 
 def test_a_guider_keeps_its_window_of_steps() -> None:

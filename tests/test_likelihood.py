@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from samplers.adaptive import Network
 from samplers.integrate import Adaptive
@@ -379,6 +380,21 @@ def test_bad_input_is_one_sentence() -> None:
         dequantised(torch.zeros(1, 2, 2), (0,))
     with pytest.raises(ValueError, match="2 seeds came for 1"):
         dequantised(torch.zeros(1, 2, 2, dtype=torch.uint8), (0, 1))
+
+
+def test_gradients_pass_attention_by_its_plain_kernel() -> None:
+    weight = torch.eye(2, dtype=torch.float64, requires_grad=True)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        rows = (x @ weight)[:, None, :, None]
+        return nn.functional.scaled_dot_product_attention(rows, rows, rows)[:, 0, :, 0]
+
+    with sdpa_kernel(SDPBackend.MATH):
+        result = log_likelihood(
+            network, Gaussian.of(2).sample(2), schedule=SCHEDULES["vp"], prediction="sample"
+        )
+        (slope,) = torch.autograd.grad(result.log_prob.sum(), [weight])
+    assert bool((slope != 0).all())
 
 
 @pytest.mark.parametrize("recording", [False, True])

@@ -26,7 +26,7 @@ from samplers.noise import initial_noise
 from samplers.prediction import classifier_free_guidance
 from samplers.registry import get_sampler
 from samplers.sample import Adjoint, checked, sample
-from samplers.schedule import FlowMatching, Point, VarianceExploding
+from samplers.schedule import Point
 from samplers.solve import Model, Solver, State, make_noise, working_dtype
 
 NetworkComponent = Literal["unet", "transformer"]
@@ -239,7 +239,7 @@ class NetworkCheckpoint(Checkpoint):
     def start(self, start: Point, seeds: Sequence[int]) -> Tensor:
         """Starting noise, of deviation 1 where alpha^2 + sigma^2 is 1, else sigma."""
         noise = initial_noise(seeds, self.shape)
-        if isinstance(self.settings.schedule, VarianceExploding | FlowMatching):
+        if self.settings.starts_at_sigma:
             noise = noise * start.sigma
         return noise.to(self.device, working_dtype(self.dtype))
 

@@ -23,6 +23,7 @@ from samplers.inverse_problems.operators import (
     Map,
     conjugate_gradients,
     damped_inverse,
+    inner_product,
     pseudo_inverse,
     within_range,
 )
@@ -166,11 +167,6 @@ def _weighted(
 
 def _capped(weights: Tensor, moved: Tensor, missing: Tensor) -> Tensor:
     """The weights, lessened where what is measured is moved by more than twice what is missing."""
-    most, length = 4 * _squared_norm(missing), _squared_norm(moved)
+    most, length = 4 * inner_product(missing, missing), inner_product(moved, moved)
     far = length > most
     return torch.where(far, most / torch.where(far, length, 1), 1).sqrt() * weights
-
-
-def _squared_norm(batch: Tensor) -> Tensor:
-    """Of each sample, shaped to broadcast against it."""
-    return batch.square().sum(dim=tuple(range(1, batch.ndim)), keepdim=True)

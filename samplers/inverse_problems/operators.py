@@ -243,7 +243,7 @@ def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tens
     found = conjugate_gradients(
         lambda x: operator.adjoint(operator.forward(x)) + damping * x, back, _ITERATIONS
     )
-    if bool((found.squared > torch.finfo(back.dtype).eps * _dot(back, back)).any()):
+    if bool((found.squared > torch.finfo(back.dtype).eps * inner_product(back, back)).any()):
         remedy = "have more noise in the measurement, or none"
         raise ValueError(
             f"Conjugate gradients have not found the inverse in {_ITERATIONS} iterations; "
@@ -272,8 +272,8 @@ def conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Search:
     Each sample of the batch stops for itself, so it does not depend on the others. A sample stops
     too where the matrix turns out not to be positive.
     """
-    goal = (4 * torch.finfo(b.dtype).eps) ** 2 * _dot(b, b)
-    now = Search(torch.zeros_like(b), b, b, _dot(b, b), _dot(b, b) > goal)
+    goal = (4 * torch.finfo(b.dtype).eps) ** 2 * inner_product(b, b)
+    now = Search(torch.zeros_like(b), b, b, inner_product(b, b), inner_product(b, b) > goal)
     for _ in range(iterations):
         if not bool(now.moving.any()):
             break
@@ -283,19 +283,19 @@ def conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Search:
 
 def _next(matrix: Map, now: Search, goal: Tensor) -> Search:
     image = matrix(now.direction)
-    curvature = _dot(now.direction, image)
+    curvature = inner_product(now.direction, image)
     moving = now.moving & (curvature > 0)
     one = torch.ones_like(curvature)
     length = torch.where(moving, now.squared / torch.where(moving, curvature, one), 0 * one)
     residual = now.residual - length * image
-    squared = _dot(residual, residual)
+    squared = inner_product(residual, residual)
     turn = squared / torch.where(now.squared > 0, now.squared, one)
     direction = residual + turn * now.direction
     x = now.x + length * now.direction
     return Search(x, residual, direction, squared, moving & (squared > goal))
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def inner_product(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each sample, shaped to broadcast against it."""
     return (a * b).sum(dim=tuple(range(1, a.ndim)), keepdim=True)
 
