@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.sample import checked
+from samplers.sampling import checked
 from samplers.solve import Model, Solver, State
 from samplers.tableau import Tableau
 
@@ -20,12 +20,13 @@ Network = Callable[..., Tensor]
 class Cost(NamedTuple):
     """What a run with its gradient takes, in network calls and in tensors that are held for it.
 
-    forward: calls of the run itself.
-    again: calls that are made once more on the way back.
-    products: vector-Jacobian products, each about as dear as a call, or as two if weights are
-        trained.
-    samples: how many tensors of the size of the sample are kept.
-    activations: how many calls' activations are held at once, at most.
+    Attributes:
+        forward: calls of the run itself.
+        again: calls that are made once more on the way back.
+        products: vector-Jacobian products, each about as dear as a call, or as two if weights are
+            trained.
+        samples: how many tensors of the size of the sample are kept.
+        activations: how many calls' activations are held at once, at most.
     """
 
     forward: int

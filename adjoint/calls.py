@@ -48,7 +48,9 @@ class Recorded(NamedTuple):
 def first_record(call: Call, sample: Tensor, keep: bool) -> tuple[Recorded, Shared]:
     """Make the first call, and find what it shares with those to come.
 
-    keep: whether its activations are kept; if not, no gradient can pass back through this record.
+    Args:
+        keep: whether its activations are kept; if not, no gradient can pass back through this
+            record.
     """
     begun = _sequence_number()
     with nullcontext() if keep else _nothing_saved():
@@ -74,10 +76,11 @@ def record(call: Call, sample: Tensor, wanted: bool, part: int | None = None) ->
 class Call:
     """A function with its arguments but for the sample.
 
-    flat, spec: the arguments as a tree, with None in place of the tensors.
-    places: where the tensors stand, that of the sample first; others: all but the sample.
-    count: how long the batch is.
-    returned: the tree of what the function returned last.
+    Attributes:
+        flat, spec: the arguments as a tree, with None in place of the tensors.
+        places: where the tensors stand, that of the sample first; others: all but the sample.
+        count: how long the batch is.
+        returned: the tree of what the function returned last.
     """
 
     function: Callable[..., Any]
@@ -115,8 +118,9 @@ class Call:
     ) -> tuple[Tensor, ...]:
         """The tensors that the function returns.
 
-        others: in place of its own.
-        part: which part of the batch ``sample`` is; the whole batch, in parts, if None.
+        Args:
+            others: in place of its own.
+            part: which part of the batch ``sample`` is; the whole batch, in parts, if None.
         """
         chosen = self.others if others is None else others
         if part is not None or self.split == 1:

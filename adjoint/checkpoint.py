@@ -31,10 +31,11 @@ from samplers.tableau import Tableau
 class Checkpoint(Adjoint):
     """Keep the sample before each network call, and make the calls again on the way back.
 
-    keep: the last so many calls keep their activations instead, which saves making them again.
-    offload: ``cpu`` keeps the samples there.
-    split: the parts of the batch in which a call is made, one after the other; 2 takes the halves
-        of classifier-free guidance apart. One part's activations are held at once.
+    Attributes:
+        keep: the last so many calls keep their activations instead, which saves making them again.
+        offload: ``cpu`` keeps the samples there.
+        split: the parts of the batch in which a call is made, one after the other; 2 takes the
+            halves of classifier-free guidance apart. One part's activations are held at once.
 
     Raises ValueError for impossible settings, and at the first call if the network reaches a
     tensor that was computed with gradients and is not among its conditions.

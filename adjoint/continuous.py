@@ -40,11 +40,12 @@ from samplers.tableau import Tableau
 class Recorded(Whole):
     """Solve the gradient's ODE along the points that the sampler went through, which are kept.
 
-    order: of the method, 1 or 2.
-    steps: of the way back, at most the sampler's, whose points they are; the sampler's if None.
-    eta: for samplers of the reverse SDE, its strength: 1, or the sampler's option ``eta``, of
-        which ``ancestral`` has the square. They draw along a Brownian path or independently, and
-        are kept as they were drawn.
+    Attributes:
+        order: of the method, 1 or 2.
+        steps: of the way back, at most the sampler's, whose points they are; the sampler's if None.
+        eta: for samplers of the reverse SDE, its strength: 1, or the sampler's option ``eta``, of
+            which ``ancestral`` has the square. They draw along a Brownian path or independently,
+            and are kept as they were drawn.
 
     Raises ValueError for impossible settings, and for samplers whose noise belongs to no SDE.
     """
@@ -92,7 +93,8 @@ class Recorded(Whole):
 class Backsolve(Whole):
     """Keep the last point alone, and solve the ODE of the sample backwards with the gradient's.
 
-    order, steps: as of :class:`Recorded`.
+    Attributes:
+        order, steps: as of :class:`Recorded`.
 
     The points that are found are not those of the sampler. Where guidance is strong they leave
     them at an exponential rate, and the gradient with them. Raises ValueError for impossible

@@ -18,7 +18,7 @@ from adjoint.rewards import Reward
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.noise import initial_noise
 from samplers.prediction import Correction, Prediction
-from samplers.sample import build_tableau, sample
+from samplers.sampling import build_tableau, sample
 from samplers.schedule import Schedule
 from samplers.training import Objective
 
@@ -29,10 +29,11 @@ _SEEDS = 2**62
 class Drawing:
     """How a network draws images, to be rewarded.
 
-    shape: of one sample, [C, H, W].
-    schedule, prediction, correct: of the network, as for :func:`samplers.sample.sample`.
-    sampler, steps, grid, sigma_min, sigma_max, final, options: as there.
-    adjoint: how the gradient passes back.
+    Attributes:
+        shape: of one sample, [C, H, W].
+        schedule, prediction, correct: of the network, as for :func:`samplers.sample`.
+        sampler, steps, grid, sigma_min, sigma_max, final, options: as there.
+        adjoint: how the gradient passes back.
 
     Raises ValueError if the settings are impossible, or the way back can't serve the sampler.
     """
@@ -100,8 +101,9 @@ class Sampled(nn.Module):
     network there are, which is what processes that share a training count on. The network is asked
     as it is in use, without dropout, in training as well.
 
-    part: the network, or what holds it.
-    draw: how it draws; a plain function, so that copies of the module share it.
+    Args:
+        part: the network, or what holds it.
+        draw: how it draws; a plain function, so that copies of the module share it.
     """
 
     def __init__(self, part: nn.Module, draw: Draw) -> None:

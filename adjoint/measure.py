@@ -94,9 +94,11 @@ def verify(
 ) -> list[float]:
     """How far the gradients of a run deviate from those of ``Direct()``, relative to their norms.
 
-    draw: a way back -> the finished sample, such as
-        ``lambda adjoint: sample(model, x_T[:1], ..., adjoint=adjoint)``.
-    tensors: what the gradient is taken of; it is that of a random linear function of the sample.
+    Args:
+        draw: a way back -> the finished sample, such as
+            ``lambda adjoint: sample(model, x_T[:1], ..., adjoint=adjoint)``.
+        tensors: what the gradient is taken of; it is that of a random linear function of the
+            sample.
 
     A tensor that the gradient does not reach in one of the two ways deviates by all of its norm.
     """

@@ -34,7 +34,8 @@ def chosen_options(
 ) -> dict[str, Any]:
     """The options as they are written, each as its type wants it.
 
-    subject: what the errors call the owner of the options.
+    Args:
+        subject: what the errors call the owner of the options.
 
     Raises ValueError for an option that is not known, of a wrong type, or missing.
     """

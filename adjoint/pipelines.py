@@ -30,8 +30,9 @@ def differentiable(pipe: Any, adjoint: Adjoint | None = None) -> Iterator[Callab
     embeddings and the weights of the network. Ask for ``output_type`` "pt" or "latent": arrays and
     pictures have no gradient, and neither has a pixel that was clipped.
 
-    adjoint: ``Checkpoint()`` (the default), which also decodes by a call that is made again
-        backwards, or ``Direct()``.
+    Args:
+        adjoint: ``Checkpoint()`` (the default), which also decodes by a call that is made again
+            backwards, or ``Direct()``.
 
     The pipeline is what it was after the block; gradients may pass back later. Raises ValueError
     for other ways back, since the pipeline owns the loop, and for a pipeline without a network

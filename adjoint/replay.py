@@ -33,13 +33,14 @@ Offload = Literal["none", "cpu"]
 class Replayed:
     """A function that is called many times in a run, with calls that are made again backwards.
 
-    function: takes and returns tensors, anywhere in tuples, lists and dictionaries; it must give
-        the same for the same arguments. The first floating-point tensor it is given is the sample
-        of the call. All others are shared: they are best the same tensors in every call.
-    offload: ``cpu`` keeps the samples there, and brings one back when it is needed.
-    split: in how many parts of the batch a call is made, one after the other. The activations of
-        one part are held at once. The function must treat samples alike, and every tensor whose
-        first dimension is as long as the batch is split with it.
+    Attributes:
+        function: takes and returns tensors, anywhere in tuples, lists and dictionaries; it must
+            give the same for the same arguments. The first floating-point tensor it is given is the
+            sample of the call. All others are shared: they are best the same tensors in every call.
+        offload: ``cpu`` keeps the samples there, and brings one back when it is needed.
+        split: in how many parts of the batch a call is made, one after the other. The activations
+            of one part are held at once. The function must treat samples alike, and every tensor
+            whose first dimension is as long as the batch is split with it.
 
     What the function reaches without being given it, parameters above all, is found in its first
     call. Raises ValueError if that is a tensor that was itself computed with gradients: it has to

@@ -14,9 +14,10 @@ from torch import Tensor
 class Shared:
     """Tensors that calls share, and the sums of their gradients.
 
-    targets: given to the calls, or reached by the function.
-    token: connects the calls with the place that hands the sums to autograd.
-    summed: the pass back that the sums are of.
+    Attributes:
+        targets: given to the calls, or reached by the function.
+        token: connects the calls with the place that hands the sums to autograd.
+        summed: the pass back that the sums are of.
     """
 
     targets: tuple[Tensor, ...]

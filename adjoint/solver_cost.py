@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from samplers.adaptive import angle_of, ends, probability_flow
-from samplers.integrate import DEFAULT
 from samplers.methods.embedded import Known, Parts, spread
 from samplers.prediction import PredictionType
+from samplers.probability_flow.adaptive import angle_of, ends, probability_flow
+from samplers.probability_flow.integration import DEFAULT
 from samplers.registry import get_pair
 from samplers.schedule import Schedule
 from samplers.training import Objective
@@ -41,12 +41,13 @@ def solver_cost_penalty(
 ) -> Objective:
     r"""``w E[|E|^2 / d] / h^2``, of the error of a step h towards the data, in the angle phi.
 
-    network: ``network(model, x_t, t, *conditions)``, as for
-        :func:`samplers.denoising.denoising_loss`; batches are the same.
-    method: the embedded pair, a name of :func:`samplers.list_adaptive`.
-    steps: h is the whole way divided by so many.
-    sigma_min, sigma_max: where the steps begin and end, as in
-        :func:`samplers.adaptive.sample_adaptive`.
+    Args:
+        network: ``network(model, x_t, t, *conditions)``, as for
+            :func:`samplers.training.denoising.denoising_loss`; batches are the same.
+        method: the embedded pair, a name of :func:`samplers.list_adaptive`.
+        steps: h is the whole way divided by so many.
+        sigma_min, sigma_max: where the steps begin and end, as in
+            :func:`samplers.sample_adaptive`.
 
     Raises ValueError for a negative weight, fewer than one step, or an unknown method.
     """

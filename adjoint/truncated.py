@@ -21,12 +21,13 @@ class Truncated(Adjoint):
     """Pass back through the last steps only (DRaFT-K, Clark et al. 2024,
     https://arxiv.org/abs/2309.17400).
 
-    last: how many steps of the grid; or a range (low, high), both included, of which each run
-        draws one number, as AlignProp does (Prabhudesai et al. 2023,
-        https://arxiv.org/abs/2310.03739).
-    seed: of the draw. Runs with the same seed draw the same number, so a training changes it with
-        every step.
-    inner: how the gradient passes back through these steps.
+    Attributes:
+        last: how many steps of the grid; or a range (low, high), both included, of which each run
+            draws one number, as AlignProp does (Prabhudesai et al. 2023,
+            https://arxiv.org/abs/2310.03739).
+        seed: of the draw. Runs with the same seed draw the same number, so a training changes it
+            with every step.
+        inner: how the gradient passes back through these steps.
 
     The starting noise gets no gradient, unless all steps are passed through. Raises ValueError for
     an impossible range, and for a sampler with fewer steps than ``last``.

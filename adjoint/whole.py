@@ -16,7 +16,7 @@ from adjoint.base import Adjoint, Network, without_graph
 from adjoint.calls import Call, Recorded, first_record, record
 from adjoint.replay import refuse_second_derivative
 from adjoint.shared import Shared
-from samplers.sample import checked
+from samplers.sampling import checked
 from samplers.schedule import Point
 from samplers.solve import Solver, State
 from samplers.tableau import Tableau

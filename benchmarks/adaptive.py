@@ -24,13 +24,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.report import table, write
-from samplers.adaptive import sample_adaptive
 from samplers.grid import Final, Spacing
-from samplers.integrate import Adaptive
 from samplers.noise import initial_noise
 from samplers.prediction import Prediction, door
+from samplers.probability_flow.adaptive import sample_adaptive
+from samplers.probability_flow.integration import Adaptive
 from samplers.registry import get_pair, list_adaptive
-from samplers.sample import sample
+from samplers.sampling import sample
 from samplers.schedule import Schedule, VPDiscrete, VPLinear
 from samplers.solve import Model
 from tests.mixture import PLANE, Flow, Mixture

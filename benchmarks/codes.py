@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from benchmarks.digits import ROOT, SCHEDULE, load_network
 from benchmarks.report import table, write
-from samplers.adaptive import AdaptiveResult, Network
-from samplers.integrate import Adaptive
-from samplers.latent_codes import decode, encode
+from samplers.probability_flow.adaptive import AdaptiveResult, Network
+from samplers.probability_flow.codes import decode, encode
+from samplers.probability_flow.integration import Adaptive
 
 sys.path.insert(0, str(ROOT / "examples" / "digits"))
 from mnist import digits  # of an example

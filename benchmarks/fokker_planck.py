@@ -38,9 +38,9 @@ from benchmarks.digits import ROOT, Kept
 from benchmarks.report import mean_and_error, table, write
 from benchmarks.stratified import draw
 from samplers.grid import make_grid
-from samplers.pictures import Cell, write_png
-from samplers.pictures import table as picture_table
-from samplers.sample import build_tableau
+from samplers.images.pixels import Cell, write_png
+from samplers.images.pixels import table as picture_table
+from samplers.sampling import build_tableau
 from samplers.training import CHECKPOINT, load_average, seeded
 
 sys.path.insert(0, str(ROOT))

@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from benchmarks.digits import CPU, ROOT, SCHEDULE, Kept, load_network
 from benchmarks.report import table, write
-from samplers.integrate import Adaptive
-from samplers.likelihood import bits_per_dim, dequantised, log_likelihood
-from samplers.pictures import histogram, write_png
+from samplers.images.pixels import histogram, write_png
+from samplers.probability_flow.integration import Adaptive
+from samplers.probability_flow.likelihood import bits_per_dim, dequantised, log_likelihood
 
 sys.path.insert(0, str(ROOT / "examples" / "digits"))
 from fetch_fashion import clothes

@@ -20,8 +20,8 @@ from adjoint.fokker_planck import potential_penalty, score_penalty
 from adjoint.solver_cost import solver_cost_penalty
 from benchmarks.digits import ROOT, SCHEDULE, SHAPE, load_unet
 from benchmarks.report import table, write
-from samplers.denoising import denoising_loss
 from samplers.training import Objective, seeded
+from samplers.training.denoising import denoising_loss
 
 sys.path.insert(0, str(ROOT))
 from examples.fokker_planck.plane import OrnsteinUhlenbeck, PotentialNetwork, score

@@ -31,11 +31,11 @@ from adjoint.fokker_planck import (
 )
 from benchmarks.digits import ROOT, Judge, Kept, real_images
 from benchmarks.report import mean_and_error, table, write
-from samplers.adaptive import sample_adaptive
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.integrate import Adaptive
+from samplers.images.pixels import curve, write_png
 from samplers.noise import initial_noise
-from samplers.pictures import curve, write_png
+from samplers.probability_flow.adaptive import sample_adaptive
+from samplers.probability_flow.integration import Adaptive
 
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]
 from classifier import load_classifier  # noqa: E402  an example's

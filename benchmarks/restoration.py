@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from benchmarks.digits import Kept
 from benchmarks.report import table, write
+from samplers import SamplerScheduler
 from samplers.checkpoint import LoadOptions, load_restoration
-from samplers.diffusers_restoration import RestorationPipeline
-from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.diffusers.restoration import RestorationPipeline
 from samplers.noise import RowNoise, initial_noise
 from samplers.restoration import degrade, psnr
 

@@ -24,7 +24,7 @@ from diffusers import (
 from torch import Tensor
 
 from benchmarks.report import table, write
-from samplers.diffusers_scheduler import SamplerScheduler
+from samplers import SamplerScheduler
 from samplers.grid import make_grid
 from samplers.noise import RowNoise
 from samplers.registry import get_sampler

@@ -16,8 +16,8 @@ from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import Tensor, nn
 
 from samplers.files import replacing
-from samplers.pictures import sheet, to_images, write_png
-from samplers.sample import sample
+from samplers.images.pixels import sheet, to_images, write_png
+from samplers.sampling import sample
 from samplers.schedule import VPDiscrete
 from samplers.solve import Model
 from samplers.training import CHECKPOINT, load_average

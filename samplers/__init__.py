@@ -1,24 +1,34 @@
 """Sampling from diffusion models: every fixed-grid sampler as a table of numbers.
 
-From the bottom: :mod:`samplers.schedule`, :mod:`samplers.noise`, :mod:`samplers.prediction`,
-:mod:`samplers.grid`, :mod:`samplers.tableau`, :mod:`samplers.solve`, :mod:`samplers.methods`,
-:mod:`samplers.registry`, :mod:`samplers.sample`, :mod:`samplers.adaptive`; on top of these inverse
-problems, the scheduler for diffusers, the training loop and the command line. A module imports
-from those before it only.
+The names below are the public interface; they are imported on first use (PEP 562), so that
+``import samplers`` is quick.
 """
 
 from typing import TYPE_CHECKING
 
-from samplers.adaptive import sample_adaptive
-from samplers.integrate import Adaptive
-from samplers.registry import Sampler, get_sampler, list_adaptive, list_samplers
-from samplers.sample import sample
-
 if TYPE_CHECKING:
     from samplers.diffusers_scheduler import SamplerScheduler
+    from samplers.errors import NotFiniteError
+    from samplers.probability_flow.adaptive import sample_adaptive
+    from samplers.probability_flow.integration import Adaptive
+    from samplers.registry import Sampler, get_sampler, list_adaptive, list_samplers
+    from samplers.sampling import sample
+
+_HOMES = {
+    "Adaptive": "samplers.probability_flow.integration",
+    "NotFiniteError": "samplers.errors",
+    "Sampler": "samplers.registry",
+    "SamplerScheduler": "samplers.diffusers_scheduler",
+    "get_sampler": "samplers.registry",
+    "list_adaptive": "samplers.registry",
+    "list_samplers": "samplers.registry",
+    "sample": "samplers.sampling",
+    "sample_adaptive": "samplers.probability_flow.adaptive",
+}
 
 __all__ = [
     "Adaptive",
+    "NotFiniteError",
     "Sampler",
     "SamplerScheduler",
     "get_sampler",
@@ -30,9 +40,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # diffusers takes seconds to import, and only its users need the scheduler.
-    if name == "SamplerScheduler":
-        from samplers.diffusers_scheduler import SamplerScheduler
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return SamplerScheduler
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

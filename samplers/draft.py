@@ -151,8 +151,10 @@ class Draft:
     ) -> Combination:
         """Add a point and return its symbol.
 
-        local_error: how far the point may be from exact on trivial data, relative to alpha + sigma.
-        scaling: what the row's step follows, see :mod:`samplers.tableau`.
+        Args:
+            local_error: how far the point may be from exact on trivial data, relative to alpha +
+                sigma.
+            scaling: what the row's step follows, see :mod:`samplers.tableau`.
         """
         self._rows[-1].appended.append((x, at))
         self._rows[-1].scaling = scaling

@@ -41,8 +41,9 @@ class Noise(Protocol):
 class RowNoise:
     """Noise that is independent from row to row and from sample to sample.
 
-    seeds: one whole number in [0, 2^63) for each sample of the batch.
-    shape: the shape of one sample.
+    Attributes:
+        seeds: one whole number in [0, 2^63) for each sample of the batch.
+        shape: the shape of one sample.
     """
 
     seeds: tuple[int, ...]
@@ -64,9 +65,10 @@ class BrownianNoise:
     The path depends on the seed alone: a grid of more steps sees more of the same path, so that
     the sample converges (strongly) as the steps shrink.
 
-    seeds, shape: as in :class:`RowNoise`.
-    intervals: for each row from where to where the clock of its method runs, either way; None for
-        a row that draws nothing.
+    Attributes:
+        seeds, shape: as in :class:`RowNoise`.
+        intervals: for each row from where to where the clock of its method runs, either way; None
+            for a row that draws nothing.
     """
 
     seeds: tuple[int, ...]

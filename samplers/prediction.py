@@ -212,7 +212,8 @@ def classifier_guidance(
     eq. 14, https://arxiv.org/abs/2105.05233), carried over to what the model predicts. With the
     exact classifier, ``scale`` w = 1 gives the exact conditional model.
 
-    label: the class of each sample, [B], or one for all, [1].
+    Args:
+        label: the class of each sample, [B], or one for all, [1].
 
     The gradient is taken under ``torch.no_grad`` too. At alpha = 0 it says nothing, and the model
     raises ValueError: start the grid at a smaller ``sigma_max``.

@@ -50,15 +50,16 @@ ENTRY_POINT_GROUP = "samplers"
 class Sampler:
     """A row of the registry.
 
-    name: what users write.
-    method: a function of a grid and of options with defaults.
-    order: the order of the method without its noise, on the probability-flow ODE; 0 if it
-        does not solve that.
-    calls: network calls of a full step with the default options; a step to sigma = 0 makes one.
-    reference: paper and equation or algorithm.
-    weak_order, strong_order: of stochastic methods, in the laws and in the paths; a weak order of 0
-        says that a bias remains, a strong order of None that the noise belongs to no path.
-    aliases: other names people know it by.
+    Attributes:
+        name: what users write.
+        method: a function of a grid and of options with defaults.
+        order: the order of the method without its noise, on the probability-flow ODE; 0 if it
+            does not solve that.
+        calls: network calls of a full step with the default options; a step to sigma = 0 makes one.
+        reference: paper and equation or algorithm.
+        weak_order, strong_order: of stochastic methods, in the laws and in the paths; a weak order
+            of 0 says that a bias remains, a strong order of None that the noise belongs to no path.
+        aliases: other names people know it by.
     """
 
     name: str
@@ -337,11 +338,12 @@ def _plain(name: str) -> str:
 class Pair(NamedTuple):
     """A method of two orders, of which the lower serves the estimate of the error.
 
-    step: ``step(slope, known, angle)`` tries a step to the angles [b].
-    order: q; the estimate falls with the q-th power of the step.
-    calls: network calls of a trial step, the one at its beginning included.
-    keeps_last: whether a step ends with the slope that the next one begins with.
-    in_log_snr: whether the method expands in the log-SNR, and so can't touch pure noise.
+    Attributes:
+        step: ``step(slope, known, angle)`` tries a step to the angles [b].
+        order: q; the estimate falls with the q-th power of the step.
+        calls: network calls of a trial step, the one at its beginning included.
+        keeps_last: whether a step ends with the slope that the next one begins with.
+        in_log_snr: whether the method expands in the log-SNR, and so can't touch pure noise.
     """
 
     name: str

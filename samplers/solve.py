@@ -122,9 +122,10 @@ def _mean_norm(batch: Tensor) -> Tensor:
 class Solver:
     """A tableau bound to what the network predicts and to where the noise comes from.
 
-    noise: needed by stochastic tableaux only.
-    correct: a change of every predicted x_0, such as clipping.
-    step: the arithmetic of a row; ``torch.compile(step, fullgraph=True)`` fits here.
+    Attributes:
+        noise: needed by stochastic tableaux only.
+        correct: a change of every predicted x_0, such as clipping.
+        step: the arithmetic of a row; ``torch.compile(step, fullgraph=True)`` fits here.
     """
 
     tableau: Tableau
@@ -251,8 +252,9 @@ def make_noise(
 ) -> Noise:
     """Noise for a tableau: one seed for each sample, each of the given shape.
 
-    kind: ``independent`` from row to row, or the increments of one ``brownian`` path for each
-        sample, so that more steps with the same seed converge to one image.
+    Args:
+        kind: ``independent`` from row to row, or the increments of one ``brownian`` path for each
+            sample, so that more steps with the same seed converge to one image.
 
     Raises ValueError if the sampler's noise belongs to no path.
     """

@@ -42,18 +42,19 @@ Scaling = Literal["none", "batch-norm"]
 class Row(NamedTuple):
     """One network call and the points that follow from it; all numbers float64.
 
-    at: where the network is evaluated.
-    reached: where the A appended points lie, oldest first ([A] each).
-    point_lags, prediction_lags: the lags that the columns of the two tables address.
-    points, predictions: the coefficients, [A, P] and [A, Q].
-    noise: the standard deviation of the fresh noise in each appended point, [A].
-    step: the number of the grid's interval that this row belongs to.
-    base: the lag of the point from which that interval is crossed.
-    local_error: how far the row may be from exact on trivial data, relative to alpha + sigma.
-    path: from where to where the row's noise follows a Brownian path, in the clock of its method
-        ([2]: the noise is the path's increment, divided by the root of its variance); None for
-        noise that belongs to no path.
-    scaling: ``batch-norm`` for the row that is not linear, see above.
+    Attributes:
+        at: where the network is evaluated.
+        reached: where the A appended points lie, oldest first ([A] each).
+        point_lags, prediction_lags: the lags that the columns of the two tables address.
+        points, predictions: the coefficients, [A, P] and [A, Q].
+        noise: the standard deviation of the fresh noise in each appended point, [A].
+        step: the number of the grid's interval that this row belongs to.
+        base: the lag of the point from which that interval is crossed.
+        local_error: how far the row may be from exact on trivial data, relative to alpha + sigma.
+        path: from where to where the row's noise follows a Brownian path, in the clock of its
+            method ([2]: the noise is the path's increment, divided by the root of its variance);
+            None for noise that belongs to no path.
+        scaling: ``batch-norm`` for the row that is not linear, see above.
     """
 
     at: Point

@@ -17,18 +17,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers.adaptive import (
+from samplers.errors import NotFiniteError
+from samplers.methods.embedded import BOGACKI_SHAMPINE, DORMAND_PRINCE, Embedded, Parts
+from samplers.prediction import PREDICTION_TYPES, PredictionType, clip
+from samplers.probability_flow.adaptive import (
     AdaptiveResult,
     angle_of,
     encode_adaptive,
     probability_flow,
     sample_adaptive,
 )
-from samplers.integrate import Adaptive, Field, integrate
-from samplers.methods.embedded import BOGACKI_SHAMPINE, DORMAND_PRINCE, Embedded, Parts
-from samplers.prediction import PREDICTION_TYPES, PredictionType, clip
+from samplers.probability_flow.integration import Adaptive, Field, integrate
 from samplers.registry import PAIRS, Pair, get_pair, list_adaptive
-from samplers.sample import NotFiniteError
 from samplers.schedule import (
     EDM,
     VE,

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 from torch import Tensor
 
 from adjoint import Adjoint, Checkpoint, Direct, Reversible, Truncated, differentiable
-from samplers.diffusers_scheduler import SamplerScheduler
+from samplers import SamplerScheduler
 from tests import tiny_pipelines
 from tests.test_adjoint import bytes_kept, error
 

@@ -23,10 +23,11 @@ from samplers.checkpoint import (
     load_checkpoint,
     read_settings,
 )
+from samplers.errors import NotFiniteError
 from samplers.grid import default_spacing
-from samplers.integrate import Adaptive
 from samplers.noise import initial_noise
-from samplers.sample import NotFiniteError, sample
+from samplers.probability_flow.integration import Adaptive
+from samplers.sampling import sample
 from tests import tiny_checkpoints
 from tests.tiny_checkpoints import CLASSES, NULL, SIZE, change
 

@@ -26,10 +26,10 @@ from samplers.checkpoint import NetworkCheckpoint, Recipe
 from samplers.cli import main
 from samplers.cli.main import build_parser
 from samplers.cli.work.sample import _plan
+from samplers.errors import NotFiniteError
 from samplers.files import replacing
-from samplers.pictures import read_parameters
+from samplers.images.pixels import read_parameters
 from samplers.registry import list_adaptive
-from samplers.sample import NotFiniteError
 from samplers.tableau import Tableau
 from tests import tiny_checkpoints
 

@@ -21,13 +21,19 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from samplers import latent_codes
 from samplers.checkpoint import Flow, LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.integrate import Adaptive
-from samplers.likelihood import ExactTrace, Hutchinson, Trace, bits_per_dim, dequantised
+from samplers.errors import NotFiniteError
+from samplers.images.pixels import read_parameters
 from samplers.noise import initial_noise
-from samplers.pictures import read_parameters
-from samplers.sample import NotFiniteError
+from samplers.probability_flow import codes as latent_codes
+from samplers.probability_flow.integration import Adaptive
+from samplers.probability_flow.likelihood import (
+    ExactTrace,
+    Hutchinson,
+    Trace,
+    bits_per_dim,
+    dequantised,
+)
 from tests.commands import Say
 from tests.tiny_checkpoints import NULL, SIZE, change
 

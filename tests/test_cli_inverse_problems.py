@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.checkpoint import NetworkCheckpoint
-from samplers.pictures import read_parameters
-from samplers.sample import NotFiniteError
+from samplers.errors import NotFiniteError
+from samplers.images.pixels import read_parameters
 from tests.commands import Say
 from tests.tiny_checkpoints import SIZE
 

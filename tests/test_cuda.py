@@ -20,17 +20,16 @@ from torch import Tensor, nn
 from adjoint import Adjoint, Checkpoint, Direct, Reversible
 from adjoint.fokker_planck import score_penalty
 from adjoint.solver_cost import solver_cost_penalty
-from samplers import inversion
-from samplers.adaptive import sample_adaptive
-from samplers.denoising import denoising_loss
-from samplers.diffusers_restoration import RestorationPipeline
-from samplers.diffusers_scheduler import SamplerScheduler
+from samplers import SamplerScheduler, inversion
+from samplers.diffusers.restoration import RestorationPipeline
 from samplers.grid import make_grid
-from samplers.integrate import Adaptive
-from samplers.likelihood import Hutchinson, log_likelihood
+from samplers.probability_flow.adaptive import sample_adaptive
+from samplers.probability_flow.integration import Adaptive
+from samplers.probability_flow.likelihood import Hutchinson, log_likelihood
 from samplers.registry import Sampler, list_adaptive, registry
 from samplers.schedule import VPDiscrete, VPLinear
 from samplers.training import Objective, TrainingConfig, train
+from samplers.training.denoising import denoising_loss
 from tests.commands import Say
 from tests.test_adjoint import SCHEDULE, Denoiser, draw, gradients, leaves, network
 from tests.tiny_flows import FRAMES, TEXT_WIDTH, autoencoder, transformer

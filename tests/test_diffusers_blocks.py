@@ -19,12 +19,12 @@ from diffusers import (
 )
 from torch import Tensor
 
-from samplers.adaptive import AdaptiveResult, sample_adaptive
-from samplers.diffusers_blocks import Drawn, Loop, Task, adaptive_loop, steps_of, with_loop
-from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.diffusers_settings import SchedulerSettings
-from samplers.integrate import Adaptive
-from samplers.sample import sample
+from samplers import SamplerScheduler
+from samplers.diffusers.blocks import Drawn, Loop, Task, adaptive_loop, steps_of, with_loop
+from samplers.diffusers.settings import SchedulerSettings
+from samplers.probability_flow.adaptive import AdaptiveResult, sample_adaptive
+from samplers.probability_flow.integration import Adaptive
+from samplers.sampling import sample
 from tests import tiny_pipelines
 
 BATCH = 3

@@ -13,10 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers import list_samplers
-from samplers.diffusers_config import KNOWN_CLASSES, read_config
-from samplers.diffusers_run import sample_seeds
-from samplers.diffusers_scheduler import SamplerScheduler
+from samplers import SamplerScheduler, list_samplers
+from samplers.diffusers.config import KNOWN_CLASSES, read_config
+from samplers.diffusers.run import sample_seeds
 from samplers.grid import Grid, make_grid
 from samplers.noise import RowNoise
 from samplers.registry import get_sampler

@@ -39,10 +39,10 @@ from adjoint.fokker_planck import (
     squared_norm,
 )
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.mean_reverting import MeanReverting
 from samplers.prediction import PredictionType, target
-from samplers.sample import sample
+from samplers.sampling import sample
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
+from samplers.schedule.mean_reverting import MeanReverting
 from samplers.training import seeded
 from tests.mixture import Mixture
 

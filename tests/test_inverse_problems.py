@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers.adaptive import sample_adaptive
 from samplers.grid import Grid, make_grid
 from samplers.inverse_problems import (
     FromJacobian,
@@ -42,8 +41,9 @@ from samplers.inverse_problems import (
 from samplers.inverse_problems.operators import conjugate_gradients, damped_inverse
 from samplers.noise import RowNoise
 from samplers.prediction import PredictionType, door
+from samplers.probability_flow.adaptive import sample_adaptive
 from samplers.registry import Sampler, get_sampler, registry
-from samplers.sample import sample
+from samplers.sampling import sample
 from samplers.schedule import EDM, FlowMatching, Point, Schedule, VPLinear
 from samplers.solve import Model, Solver, State
 from tests.mixture import PLANE, Mixture, gaussian

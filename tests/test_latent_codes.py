@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers.integrate import Adaptive
-from samplers.latent_codes import decode, encode, interpolate, tempered
+from samplers.probability_flow.codes import decode, encode, interpolate, tempered
+from samplers.probability_flow.integration import Adaptive
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
 from tests.mixture import PLANE, gaussian
 

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from samplers.adaptive import Network
-from samplers.integrate import Adaptive
-from samplers.likelihood import (
+from samplers.errors import NotFiniteError
+from samplers.prediction import PredictionType
+from samplers.probability_flow.adaptive import Network
+from samplers.probability_flow.integration import Adaptive
+from samplers.probability_flow.likelihood import (
     DEFAULT,
     ExactTrace,
     Hutchinson,
@@ -28,8 +30,6 @@ from samplers.likelihood import (
     dequantised,
     log_likelihood,
 )
-from samplers.prediction import PredictionType
-from samplers.sample import NotFiniteError
 from samplers.schedule import EDM, FlowMatching, Point, Schedule, SubVP, VPDiscrete, VPLinear
 from samplers.solve import Model
 from tests.mixture import PLANE, gaussian

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from adjoint import Checkpoint, Direct
 from samplers.grid import SPACINGS, Grid, Spacing, grid_from_times, make_grid
-from samplers.integrate import Adaptive
-from samplers.likelihood import ExactTrace, log_likelihood
-from samplers.mean_reverting import Convention, MeanReverting, Theta
 from samplers.noise import RowNoise, initial_noise
+from samplers.probability_flow.integration import Adaptive
+from samplers.probability_flow.likelihood import ExactTrace, log_likelihood
 from samplers.registry import get_sampler, list_samplers
 from samplers.restoration import (
     DEGRADATIONS,
@@ -28,6 +27,7 @@ from samplers.restoration import (
     restore,
 )
 from samplers.restoration.process import ml_noise
+from samplers.schedule.mean_reverting import Convention, MeanReverting, Theta
 from samplers.solve import Solver
 from samplers.training import seeded
 

@@ -15,11 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers import list_samplers
-from samplers.diffusers_config import read_config
-from samplers.diffusers_run import sample_seeds
-from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.diffusers_settings import SchedulerSettings
+from samplers import SamplerScheduler, list_samplers
+from samplers.diffusers.config import read_config
+from samplers.diffusers.run import sample_seeds
+from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid, Spacing
 from samplers.noise import RowNoise
 from samplers.registry import get_sampler
@@ -212,7 +211,7 @@ def test_saved_with_a_pipeline_and_loaded_in_a_fresh_process(tmp_path: Path) -> 
     )
     tiny.pipe.save_pretrained(tmp_path / "pipe")
     code = (
-        "import sys, numpy, torch, samplers.diffusers_scheduler, diffusers\n"
+        "import sys, numpy, torch, samplers.diffusers.scheduler, diffusers\n"
         "pipe = diffusers.DDPMPipeline.from_pretrained(sys.argv[1])\n"
         "assert type(pipe.scheduler).__name__ == 'SamplerScheduler'\n"
         "g = torch.Generator().manual_seed(3)\n"

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from adjoint import Checkpoint, Direct
+from samplers import SamplerScheduler
 from samplers.checkpoint import CheckpointError, LoadOptions, load_checkpoint, load_restoration
-from samplers.diffusers_restoration import RestorationPipeline
-from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.pictures import read_parameters
+from samplers.diffusers.restoration import RestorationPipeline
+from samplers.images.pixels import read_parameters
 from samplers.restoration import degrade, restore
 from tests import tiny_checkpoints
 from tests.commands import Say
@@ -122,7 +122,7 @@ def test_it_is_saved_and_loaded_in_a_fresh_process(
 ) -> None:
     pipe.save_pretrained(tmp_path / "saved")
     code = (
-        "import sys, torch; from samplers.diffusers_restoration import RestorationPipeline; "
+        "import sys, torch; from samplers.diffusers.restoration import RestorationPipeline; "
         "pipe = RestorationPipeline.from_pretrained(sys.argv[1]); "
         "x = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8); "
         "torch.save(pipe(x, 'noisy', 3, output_type='pt').images, sys.argv[2])"

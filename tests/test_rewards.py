@@ -45,7 +45,7 @@ from adjoint.rewards.features import gram_matrix
 from adjoint.rewards.networks import load_classifier, load_features
 from adjoint.rewards.pretrained import Preparation, read_preparation
 from adjoint.rewards.reward import of_images
-from samplers.sample import NotFiniteError
+from samplers.errors import NotFiniteError
 from tests import tiny_checkpoints
 
 ROOT = Path(__file__).parents[1]

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 import samplers
+from samplers.errors import NotFiniteError
 from samplers.grid import Grid, make_grid
 from samplers.methods import pf_ode
 from samplers.noise import RowNoise
 from samplers.prediction import PredictionType, clip
 from samplers.registry import Sampler, get_sampler, registry
-from samplers.sample import NotFiniteError, build_tableau, sample
+from samplers.sampling import build_tableau, sample
 from samplers.schedule import EDM, FlowMatching, Schedule, VPDiscrete, VPLinear
 from samplers.solve import Solver, State
 from tests.convergence import finish, without_noise

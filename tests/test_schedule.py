@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers.mean_reverting import MeanReverting
 from samplers.schedule import (
     EDM,
     VE,
@@ -27,6 +26,7 @@ from samplers.schedule import (
     VPLinear,
     VPScaledLinear,
 )
+from samplers.schedule.mean_reverting import MeanReverting
 
 
 def zero_terminal() -> VPDiscrete:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from adjoint.solver_cost import solver_cost_penalty
-from samplers.adaptive import sample_adaptive
-from samplers.integrate import Adaptive
 from samplers.methods.embedded import BOGACKI_SHAMPINE, DORMAND_PRINCE, Embedded
+from samplers.probability_flow.adaptive import sample_adaptive
+from samplers.probability_flow.integration import Adaptive
 from samplers.registry import list_adaptive
 from samplers.schedule import EDM, FlowMatching, Schedule, VPLinear
 from samplers.training import seeded

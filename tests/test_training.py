@@ -14,14 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.denoising import (
-    LabelDropout,
-    Weighting,
-    denoising_loss,
-    likelihood,
-    sigma_squared,
-    target_weight,
-)
 from samplers.files import replacing
 from samplers.prediction import PredictionType, door, target
 from samplers.schedule import (
@@ -47,6 +39,14 @@ from samplers.training import (
     learning_rate,
     load_average,
     train,
+)
+from samplers.training.denoising import (
+    LabelDropout,
+    Weighting,
+    denoising_loss,
+    likelihood,
+    sigma_squared,
+    target_weight,
 )
 from samplers.training.learner import trained_state
 

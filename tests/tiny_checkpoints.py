@@ -97,8 +97,8 @@ def transformer_of_classes(folder: Path) -> Path:
 
 def of_restoration(folder: Path, tasks: tuple[str, ...] = ("noisy", "rainy")) -> Path:
     """Colour images of any size, of two degradations."""
-    from samplers.diffusers_restoration import RestorationPipeline
-    from samplers.diffusers_scheduler import SamplerScheduler
+    from samplers import SamplerScheduler
+    from samplers.diffusers.restoration import RestorationPipeline
 
     torch.manual_seed(5)
     network = _unet(6, len(tasks) or None, out_channels=3)

@@ -23,7 +23,8 @@ the height; and from the cylinder, whose numbers are rounded in a sentence, of i
 class Channel:
     """A channel of fluid in the plane, with a cylinder in its way; lengths in metres.
 
-    x, y: of the cylinder's centre, from the lower corner of the inlet.
+    Attributes:
+        x, y: of the cylinder's centre, from the lower corner of the inlet.
 
     Raises ValueError unless the cylinder leaves room on all sides.
     """
@@ -98,8 +99,9 @@ class Channel:
 class Flow:
     """What flows through a channel.
 
-    speed: the mean of the inlet's parabola, in m/s; its peak is 3/2 of that.
-    viscosity: kinematic, in m^2/s.
+    Attributes:
+        speed: the mean of the inlet's parabola, in m/s; its peak is 3/2 of that.
+        viscosity: kinematic, in m^2/s.
     """
 
     channel: Channel

@@ -25,9 +25,10 @@ class Kind(IntEnum):
 class Mesh(NamedTuple):
     """Triangles in the plane.
 
-    nodes: places [N, 2], in metres.
-    triangles: the three nodes of each [T, 3], counterclockwise.
-    kinds: of the nodes [N], values of :class:`Kind`.
+    Attributes:
+        nodes: places [N, 2], in metres.
+        triangles: the three nodes of each [T, 3], counterclockwise.
+        kinds: of the nodes [N], values of :class:`Kind`.
     """
 
     nodes: Numbers
@@ -64,7 +65,8 @@ class Mesh(NamedTuple):
 def trimmed(places: Numbers, corners: Integers) -> tuple[Numbers, Integers]:
     """The places that triangles have as corners, and the triangles by these, counterclockwise.
 
-    places: [P, 2]; corners: rows of them, in threes.
+    Args:
+        places: [P, 2]; corners: rows of them, in threes.
     """
     used, flat = np.unique(corners, return_inverse=True)
     nodes = np.ascontiguousarray(places[used])

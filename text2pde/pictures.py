@@ -25,8 +25,9 @@ _SHADES = 127
 class Raster(NamedTuple):
     """Which triangle each pixel lies in.
 
-    nodes: of that triangle [H, W, 3]; shares: of the pixel in each [H, W, 3]; inside: whether there
-        is such a triangle [H, W].
+    Attributes:
+        nodes: of that triangle [H, W, 3]; shares: of the pixel in each [H, W, 3]; inside: whether
+            there is such a triangle [H, W].
     """
 
     nodes: Integers

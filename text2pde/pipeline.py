@@ -18,16 +18,16 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
+from samplers import SamplerScheduler
 from samplers.checkpoint import CheckpointError
 from samplers.checkpoint.folder import read_index
 from samplers.checkpoint.loading import loading
-from samplers.diffusers_loop import grid_of, settings_of, tableau_of
-from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.diffusers_settings import SchedulerSettings
+from samplers.diffusers.loop import grid_of, settings_of, tableau_of
+from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid
 from samplers.noise import initial_noise
 from samplers.prediction import classifier_free_guidance
-from samplers.sample import Adjoint, sample
+from samplers.sampling import Adjoint, sample
 from samplers.solve import State
 from samplers.tableau import Tableau
 from text2pde.autoencoder.batch import MeshBatch, prepare
@@ -48,10 +48,11 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 class Request(NamedTuple):
     """What is asked for.
 
-    flow: with all its numbers. sentence: that says so; None to leave it out. That they agree is
-        not checked.
-    mesh: where; one is made if None. first: a clip whose first frame it is to begin at, if any.
-    stated: whether the network is told the numbers.
+    Attributes:
+        flow: with all its numbers. sentence: that says so; None to leave it out. That they agree is
+            not checked.
+        mesh: where; one is made if None. first: a clip whose first frame it is to begin at, if any.
+        stated: whether the network is told the numbers.
     """
 
     flow: Scene
@@ -71,12 +72,13 @@ class FlowOutput(BaseOutput):
 class Text2PDEPipeline(DiffusionPipeline):
     """Draws flows.
 
-    autoencoder, transformer: of flows, and of their latents.
-    scheduler: ``sampler``, ``sampler_options`` and ``grid`` of its config say how.
-    frames: of a clip, and interval: between two of them, in units of a flow's clock.
-    subject: what it draws, a name of :data:`text2pde.subjects.SUBJECTS`.
-    text_encoder, text_revision: the name (None for the default) and the digest of the encoder that
-        the transformer was trained with, see :class:`text2pde.text.TextEncoder`.
+    Args:
+        autoencoder, transformer: of flows, and of their latents.
+        scheduler: ``sampler``, ``sampler_options`` and ``grid`` of its config say how.
+        frames: of a clip, and interval: between two of them, in units of a flow's clock.
+        subject: what it draws, a name of :data:`text2pde.subjects.SUBJECTS`.
+        text_encoder, text_revision: the name (None for the default) and the digest of the encoder
+            that the transformer was trained with, see :class:`text2pde.text.TextEncoder`.
     """
 
     def __init__(
@@ -130,10 +132,11 @@ class Text2PDEPipeline(DiffusionPipeline):
     ) -> FlowOutput:
         """Draw a flow for each prompt.
 
-        prompt: sentences that state what the subject needs, see :mod:`text2pde.captions`.
-        mesh: of all of them; made to fit each if None.
-        seeds: one for each prompt, or for each flow of a single one; 0, 1, 2, … if None.
-        guidance_scale: how strongly what is told leads away from what is not; 1 is none.
+        Args:
+            prompt: sentences that state what the subject needs, see :mod:`text2pde.captions`.
+            mesh: of all of them; made to fit each if None.
+            seeds: one for each prompt, or for each flow of a single one; 0, 1, 2, … if None.
+            guidance_scale: how strongly what is told leads away from what is not; 1 is none.
 
         Raises ValueError for prompts that can't be followed, and for a mesh of another channel.
         """
@@ -180,8 +183,9 @@ class Text2PDEPipeline(DiffusionPipeline):
     ) -> Tensor:
         """Standardised latents [B, Z, F, rows, columns]; gradients flow to weights and noise.
 
-        noise: where it starts, see :meth:`noise`; that of the seeds if None.
-        adjoint, callback: see :func:`samplers.sample.sample`.
+        Args:
+            noise: where it starts, see :meth:`noise`; that of the seeds if None.
+            adjoint, callback: see :func:`samplers.sample`.
         """
         if not requests:
             raise ValueError("Nothing was asked for; give one prompt at least.")

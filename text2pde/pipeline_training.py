@@ -11,8 +11,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from samplers.diffusers_loop import settings_of
-from samplers.diffusers_scheduler import SamplerScheduler
+from samplers import SamplerScheduler
+from samplers.diffusers.loop import settings_of
 from samplers.files import replacing
 from samplers.training import TrainingConfig, claim_folder, train
 from text2pde.autoencoder.latents import Latents, Scales, load_latents
@@ -56,10 +56,12 @@ def train_diffusion(
 ) -> Path:
     """Train on a file of latents, or go on; returns where the pipeline was written.
 
-    start: of what size a new transformer is, or the pipeline whose transformer is trained further.
-    encoder: of sentences; that of the pipeline, or the default, if None.
-    time_shift: how far training times are moved towards the noise, where it is decided how a flow
-        moves as a whole.
+    Args:
+        start: of what size a new transformer is, or the pipeline whose transformer is trained
+            further.
+        encoder: of sentences; that of the pipeline, or the default, if None.
+        time_shift: how far training times are moved towards the noise, where it is decided how a
+            flow moves as a whole.
 
     Raises ValueError for latents that the autoencoder does not have, a pipeline that does not
     know such latents or sentences, and for settings that are impossible or differ from those of

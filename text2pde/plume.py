@@ -15,10 +15,11 @@ from text2pde.mesh import Integers, Kind, Numbers
 class Plume:
     """Smoke in the plane, at rest at first; lengths in metres.
 
-    x, y: of the cloud's middle, from the lower corner of the box.
-    radius: of the cloud, within which its density is about 1.
-    buoyancy: the acceleration upwards of smoke of density 1, in m/s^2.
-    viscosity: kinematic, in m^2/s.
+    Attributes:
+        x, y: of the cloud's middle, from the lower corner of the box.
+        radius: of the cloud, within which its density is about 1.
+        buoyancy: the acceleration upwards of smoke of density 1, in m/s^2.
+        viscosity: kinematic, in m^2/s.
 
     Raises ValueError unless the cloud leaves room on all sides.
     """

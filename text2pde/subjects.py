@@ -18,8 +18,10 @@ from text2pde.solver.meshing import triangulate
 class Subject(NamedTuple):
     """One of them.
 
-    caption: of a scene, in words that follow from a seed. read: a sentence. mesh: that a scene has
-        unless one is given. ranges: from where to where the numbers of a scene go in training.
+    Attributes:
+        caption: of a scene, in words that follow from a seed. read: a sentence. mesh: that a scene
+            has unless one is given. ranges: from where to where the numbers of a scene go in
+            training.
     """
 
     caption: Callable[[Any, int], str]

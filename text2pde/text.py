@@ -26,7 +26,9 @@ _AT_ONCE = 64
 class Texts(NamedTuple):
     """Encoded sentences.
 
-    states: of their tokens [N, L, D]. spoken: which of these are tokens, and not padding [N, L].
+    Attributes:
+        states: of their tokens [N, L, D]. spoken: which of these are tokens, and not padding [N,
+            L].
     """
 
     states: Tensor

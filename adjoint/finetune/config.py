@@ -81,9 +81,10 @@ class RewardSettings:
 class Pictures:
     """What is drawn on the way, always from the same noise.
 
-    every: steps between two pictures; none on the way if 0.
-    count: images on a picture.
-    seed: of the first image.
+    Attributes:
+        every: steps between two pictures; none on the way if 0.
+        count: images on a picture.
+        seed: of the first image.
     """
 
     every: int = 20
@@ -102,9 +103,10 @@ class Pictures:
 class FinetuneConfig:
     """Everything that decides what a run learns.
 
-    checkpoint: a diffusers folder.
-    output: the folder of the run.
-    penalty: beside the reward, if there is any.
+    Attributes:
+        checkpoint: a diffusers folder.
+        output: the folder of the run.
+        penalty: beside the reward, if there is any.
     """
 
     checkpoint: Path

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 class Weights:
     """The weights of the network.
 
-    only: of these modules alone, named from the network's top; all if empty.
+    Attributes:
+        only: of these modules alone, named from the network's top; all if empty.
     """
 
     only: tuple[str, ...] = ()
@@ -29,8 +30,9 @@ class LoRA:
     r"""An adapter of low rank beside the weights of some layers, ``W + B A`` (Hu et al. 2022,
     https://arxiv.org/abs/2106.09685); it needs the package peft.
 
-    rank: of B A; it is not scaled.
-    modules: the last names of the layers that get one.
+    Attributes:
+        rank: of B A; it is not scaled.
+        modules: the last names of the layers that get one.
     """
 
     rank: int = 4
@@ -47,8 +49,9 @@ class LoRA:
 class Embedding:
     """The embedding of what is asked for: of classes, or of prompts.
 
-    shared: one change for all classes that are asked for, such as an effect that any of them may
-        have, instead of one for each.
+    Attributes:
+        shared: one change for all classes that are asked for, such as an effect that any of them
+            may have, instead of one for each.
     """
 
     shared: bool = False
@@ -58,9 +61,10 @@ class Embedding:
 class Noise:
     r"""The starting noise of a number of images. It moves on the sphere on which it began.
 
-    count: how many images.
-    reach: how far it may go from where it began, as an angle in radians.
-    seed: of the first image; the others follow.
+    Attributes:
+        count: how many images.
+        reach: how far it may go from where it began, as an angle in radians.
+        seed: of the first image; the others follow.
     """
 
     count: int = 8

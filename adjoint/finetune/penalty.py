@@ -21,12 +21,13 @@ from samplers.training import Objective
 class Penalty:
     """A penalty beside the reward.
 
-    what: ``residual``, of the Fokker-Planck equation, see
-        :func:`adjoint.fokker_planck.score_penalty`; or ``solver-cost``, the local error of an
-        adaptive solver, see :func:`adjoint.solver_cost.solver_cost_penalty`.
-    weight: of it, where a reward has the weight 1.
-    images: that the network draws before it learns, with noise on which the penalty is taken.
-    batch: images at which a process takes it, for each accumulated part of a step.
+    Attributes:
+        what: ``residual``, of the Fokker-Planck equation, see
+            :func:`adjoint.fokker_planck.score_penalty`; or ``solver-cost``, the local error of an
+            adaptive solver, see :func:`adjoint.solver_cost.solver_cost_penalty`.
+        weight: of it, where a reward has the weight 1.
+        images: that the network draws before it learns, with noise on which the penalty is taken.
+        batch: images at which a process takes it, for each accumulated part of a step.
     """
 
     what: Literal["residual", "solver-cost"]
@@ -49,7 +50,8 @@ def penalty_of(
 ) -> Objective:
     """The penalty of the network that a model of the training loop has in its part.
 
-    x0: what the network works on, without noise [images, ...], and the conditions of each.
+    Args:
+        x0: what the network works on, without noise [images, ...], and the conditions of each.
     """
     own = checkpoint.settings
     build: dict[str, Callable[..., Objective]] = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from samplers.files import replacing
-from samplers.pictures import Cell, columns_for, curve, sheet, table, to_images, write_png
+from samplers.images.pixels import Cell, columns_for, curve, sheet, table, to_images, write_png
 
 _COMPARED = 10
 

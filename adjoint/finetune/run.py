@@ -42,7 +42,8 @@ class Change(NamedTuple):
 class Outcome(NamedTuple):
     """What a run came to.
 
-    written: the files and folders that hold what was learned, and the pictures.
+    Attributes:
+        written: the files and folders that hold what was learned, and the pictures.
     """
 
     changes: list[Change]

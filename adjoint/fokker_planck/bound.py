@@ -35,12 +35,13 @@ from samplers.schedule import Schedule
 class Instant(NamedTuple):
     """What the bound needs to know of a time.
 
-    t: the time.
-    diffusion_squared: g^2.
-    excess: the mean of R under q_t, less that under exp(phi_t) / Z_t.
-    error: its standard error, for independent samples of q_t.
-    steepness: L, the largest rate at which two trajectories of the ODE part on their way to the
-        data.
+    Attributes:
+        t: the time.
+        diffusion_squared: g^2.
+        excess: the mean of R under q_t, less that under exp(phi_t) / Z_t.
+        error: its standard error, for independent samples of q_t.
+        steepness: L, the largest rate at which two trajectories of the ODE part on their way to the
+            data.
     """
 
     t: float
@@ -53,11 +54,12 @@ class Instant(NamedTuple):
 class Bound(NamedTuple):
     """What the residual says.
 
-    score_error: ``1/2 int g^2 E_q |s - grad log q|^2 dt`` and KL(q_0 | p_0), neither negative.
-    error: at most the standard error of that, as if all times erred alike: samples of q_t at
-        different times are those of the same paths.
-    distance_squared: above W_2^2 between ODE and SDE samples, with two of these errors; infinite
-        where it exceeds all numbers.
+    Attributes:
+        score_error: ``1/2 int g^2 E_q |s - grad log q|^2 dt`` and KL(q_0 | p_0), neither negative.
+        error: at most the standard error of that, as if all times erred alike: samples of q_t at
+            different times are those of the same paths.
+        distance_squared: above W_2^2 between ODE and SDE samples, with two of these errors;
+            infinite where it exceeds all numbers.
     """
 
     score_error: float
@@ -68,9 +70,10 @@ class Bound(NamedTuple):
 def instant(phi: Potential, schedule: Schedule, t: Tensor, samples: Law, places: Tensor) -> Instant:
     """Measure at the time t, a scalar in float64.
 
-    samples: q_t, of the reverse SDE.
-    places: a regular grid [N, d] over all places where exp(phi_t) counts, such as
-        :func:`adjoint.fokker_planck.law.grid`; L is the largest value on it.
+    Args:
+        samples: q_t, of the reverse SDE.
+        places: a regular grid [N, d] over all places where exp(phi_t) counts, such as
+            :func:`adjoint.fokker_planck.law.grid`; L is the largest value on it.
     """
     own, other = (
         potential_residual(phi, schedule, x, t.to(x).expand(len(x))).detach()
@@ -87,7 +90,8 @@ def instant(phi: Potential, schedule: Schedule, t: Tensor, samples: Law, places:
 def bound(instants: Sequence[Instant], divergence: float) -> Bound:
     """Integrate over the times, which rise, by the trapezoidal rule.
 
-    divergence: KL(pi | p_T) at the last of them.
+    Args:
+        divergence: KL(pi | p_T) at the last of them.
     """
     columns = (torch.tensor(column, dtype=torch.float64) for column in zip(*instants, strict=True))
     t, spread, excess, scatter, rate = columns

@@ -24,7 +24,8 @@ def denoiser_of(
 ) -> Denoiser:
     """The denoiser of a network; derivatives pass through both of its arguments.
 
-    model: ``model(x, t, *conditions)``, as for :func:`samplers.sample.sample`.
+    Args:
+        model: ``model(x, t, *conditions)``, as for :func:`samplers.sample`.
     """
 
     def denoise(z: Tensor, log_rho: Tensor) -> Tensor:

@@ -58,8 +58,9 @@ def exact_wasserstein(a: Tensor, b: Tensor) -> float:
 def binned_wasserstein(a: Tensor, b: Tensor, width: float) -> float:
     """The squared distance W_2^2 of two sets, each point moved to the middle of its cell.
 
-    width: of the cells, which lie wherever there are points. W_2 errs by ``width sqrt(d)`` at most.
-        For 10^5 points in the plane and more.
+    Args:
+        width: of the cells, which lie wherever there are points. W_2 errs by ``width sqrt(d)`` at
+            most. For 10^5 points in the plane and more.
 
     Raises ValueError without the package POT.
     """
@@ -116,8 +117,9 @@ def ode_sde_gap(
 ) -> list[Gap]:
     """The distances of samples of the ODE, of the SDE, and of data, at several numbers of steps.
 
-    ode, sde: draw samples [N, ...] in so many steps, by a deterministic and by a stochastic
-        sampler. What the gap goes to with more steps is due to the score, and not to the steps.
+    Args:
+        ode, sde: draw samples [N, ...] in so many steps, by a deterministic and by a stochastic
+            sampler. What the gap goes to with more steps is due to the score, and not to the steps.
     """
     found = []
     for count in steps:
@@ -135,8 +137,9 @@ def floor(
 ) -> float:
     """The distance of two halves of one set, in the mean over random halves.
 
-    groups: of the samples, such as classes, for sets that have equally many of each: halves do too,
-        but for one of a group that can't be halved.
+    Args:
+        groups: of the samples, such as classes, for sets that have equally many of each: halves do
+            too, but for one of a group that can't be halved.
 
     Halves scatter more than whole sets: of sets as large as the whole, the squared distances of one
     law are half of this.

@@ -21,10 +21,10 @@ from adjoint.fokker_planck.residual import (
     residual,
     squared_norms,
 )
-from samplers.denoising import perturb
 from samplers.prediction import Prediction, per_sample
 from samplers.schedule import Point, Schedule
 from samplers.training import Objective
+from samplers.training.denoising import perturb
 
 WEIGHT = 0.1
 """w_R, at which the paper's own models come nearest to the data."""
@@ -45,11 +45,12 @@ def score_penalty(
 ) -> Objective:
     r"""``w_R E[w(t) |R|^2 / d]`` of a denoiser, at noisy samples of the data.
 
-    network: ``network(model, x_t, t, *conditions)``, as for
-        :func:`samplers.denoising.denoising_loss`; batches are the same.
-    probes: two or more, so that the square has no bias.
-    estimator: see :func:`adjoint.fokker_planck.residual.residual`.
-    time_weight: w; 1 if None. R has the unit of the data at every noise level.
+    Args:
+        network: ``network(model, x_t, t, *conditions)``, as for
+            :func:`samplers.training.denoising.denoising_loss`; batches are the same.
+        probes: two or more, so that the square has no bias.
+        estimator: see :func:`adjoint.fokker_planck.residual.residual`.
+        time_weight: w; 1 if None. R has the unit of the data at every noise level.
 
     Raises ValueError for fewer than two probes or a negative weight.
     """
@@ -86,10 +87,11 @@ def potential_penalty(
 ) -> Objective:
     r"""``w_R E[w(t) R^2]`` of a potential, at points of one's own choice.
 
-    potential: ``potential(model, x, t)`` -> [N].
-    points: draws x [T, M, d] and t [T], on the CPU: M points at each of T times.
-    centred: take R less its mean over the points of a time, since a function of t alone in R
-        changes no score.
+    Args:
+        potential: ``potential(model, x, t)`` -> [N].
+        points: draws x [T, M, d] and t [T], on the CPU: M points at each of T times.
+        centred: take R less its mean over the points of a time, since a function of t alone in R
+            changes no score.
     """
     _check(weight)
 

@@ -16,10 +16,11 @@ from adjoint.fokker_planck.residual import Estimator, choose_estimator, residual
 class Level(NamedTuple):
     """Root mean squares over samples and their numbers, in the unit of the data.
 
-    rho: sigma / alpha.
-    squared, error: the mean of |R|^2 / d, without a bias, and its standard error.
-    advective, diffusive: of the two parts of R; of the latter the scatter of a probe is in it.
-    denoised: of the denoiser's own answer, to compare with.
+    Attributes:
+        rho: sigma / alpha.
+        squared, error: the mean of |R|^2 / d, without a bias, and its standard error.
+        advective, diffusive: of the two parts of R; of the latter the scatter of a probe is in it.
+        denoised: of the denoiser's own answer, to compare with.
     """
 
     rho: float

@@ -49,8 +49,10 @@ _STEPS: dict[str, Steps] = {"stencil": Steps(5e-4, 2e-2), "pullback": Steps(5e-4
 class Residual(NamedTuple):
     """Estimates of R at a batch of points.
 
-    advective: ``d_lnrho D + 2 J (z - D)`` [B, ...].
-    diffusive: ``rho^2 v^T (d^2 D) v`` for each probe [K, B, ...]; their mean is the Laplacian's.
+    Attributes:
+        advective: ``d_lnrho D + 2 J (z - D)`` [B, ...].
+        diffusive: ``rho^2 v^T (d^2 D) v`` for each probe [K, B, ...]; their mean is the
+            Laplacian's.
     """
 
     advective: Tensor
@@ -77,9 +79,10 @@ def residual(
 ) -> Residual:
     """Estimate the residual; gradients pass through it to whatever the denoiser holds.
 
-    z: [B, ...]; log_rho: [B], of the dtype of z.
-    probes: random signs [K, B, ...]; ``exact`` does not read them.
-    estimator: :func:`choose_estimator` if None.
+    Args:
+        z: [B, ...]; log_rho: [B], of the dtype of z.
+        probes: random signs [K, B, ...]; ``exact`` does not read them.
+        estimator: :func:`choose_estimator` if None.
 
         ``exact``     forward derivatives along every axis; for few dimensions
         ``forward``   forward derivatives along the probes

@@ -16,8 +16,9 @@ def class_log_probability(place: Place, network: str, label: int | None = None) 
 
     .. math:: r(x) = \log p(c \mid x) = l_c(x) - \log \sum_k e^{l_k(x)}
 
-    network: a folder, or ``package.module:name`` of a function from images to logits.
-    label: the class c of all images; that which each was asked to show, if None.
+    Args:
+        network: a folder, or ``package.module:name`` of a function from images to logits.
+        label: the class c of all images; that which each was asked to show, if None.
     """
     if label is not None and label < 0:
         raise ValueError(f"The label is {label}; it must be a class from 0 up.")
@@ -43,7 +44,8 @@ def class_surprisal(place: Place, network: str, label: int | None = None) -> Rew
 
     Images of class c for which it is high are those on which the classifier errs.
 
-    network, label: as of :func:`class_log_probability`.
+    Args:
+        network, label: as of :func:`class_log_probability`.
     """
     log_p = class_log_probability(place, network, label)
     return lambda images, asked=None: -log_p(images, asked)

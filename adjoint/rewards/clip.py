@@ -19,9 +19,10 @@ def clip(place: Place, folder: str, text: str | list[str]) -> Reward:
 
     (Radford et al. 2021, https://arxiv.org/abs/2103.00020).
 
-    folder: a model of images and texts that transformers saved, such as CLIP or SigLIP, with its
-        tokenizer and its image processor.
-    text: what the image should show; of a list, the one that was asked for.
+    Args:
+        folder: a model of images and texts that transformers saved, such as CLIP or SigLIP, with
+            its tokenizer and its image processor.
+        text: what the image should show; of a list, the one that was asked for.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"There is no model at {folder!r}: no such folder.")

@@ -26,10 +26,11 @@ def feature(
 
     (Johnson et al. 2016, eq. 2, https://arxiv.org/abs/1603.08155).
 
-    target: the path of the picture y; its features must be of the size of the images'.
-    network: a folder, or ``package.module:name`` of a function from images to feature maps.
-    layers: which feature maps, from 0, or from -1 backwards; all if None.
-    weights: w_l of each of the layers; 1 if None.
+    Args:
+        target: the path of the picture y; its features must be of the size of the images'.
+        network: a folder, or ``package.module:name`` of a function from images to feature maps.
+        layers: which feature maps, from 0, or from -1 backwards; all if None.
+        weights: w_l of each of the layers; 1 if None.
     """
     return _nearness(place, target, network, layers, weights, lambda maps: maps)
 
@@ -50,8 +51,9 @@ def gram(
     layer is C_l^2 / 4 times this. They do not depend on where features stand, nor on how many
     places there are.
 
-    style: the path of the picture y, of any size.
-    network, layers, weights: as of :func:`feature`.
+    Args:
+        style: the path of the picture y, of any size.
+        network, layers, weights: as of :func:`feature`.
     """
     return _nearness(place, style, network, layers, weights, gram_matrix)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from samplers.pictures import PictureError, levels_of, open_picture, values_of
+from samplers.images.pixels import PictureError, levels_of, open_picture, values_of
 
 
 def read_picture(path: str) -> Tensor:

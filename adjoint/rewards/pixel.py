@@ -13,7 +13,8 @@ def pixel(place: Place, target: str) -> Reward:
 
     .. math:: r(x) = -\frac{1}{C H W} \| x - y \|^2
 
-    target: the path of the picture y, a PNG or JPEG of the images' size and channels.
+    Args:
+        target: the path of the picture y, a PNG or JPEG of the images' size and channels.
     """
     wanted = place.put(read_picture(target))
 

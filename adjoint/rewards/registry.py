@@ -24,10 +24,11 @@ from adjoint.rewards.reward import Place, Reward, checked
 class RewardKind:
     """A row of the registry.
 
-    name: what users write.
-    build: a function of the place and of typed options that returns the reward.
-    description: one line on what is high for which images.
-    reference: paper and equation.
+    Attributes:
+        name: what users write.
+        build: a function of the place and of typed options that returns the reward.
+        description: one line on what is high for which images.
+        reference: paper and equation.
     """
 
     name: str
@@ -88,8 +89,9 @@ def build_reward(
 ) -> Reward:
     """The reward of this name with these options, :func:`checked` at every call.
 
-    place: where it computes, float32 on the CPU if None; a function of the user computes where
-        the images are.
+    Args:
+        place: where it computes, float32 on the CPU if None; a function of the user computes where
+            the images are.
 
     Raises ValueError for a name or option that is not known, for one that is missing or of a wrong
     type, and for what its builder refuses.

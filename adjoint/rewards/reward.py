@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from samplers.sample import NotFiniteError
+from samplers.errors import NotFiniteError
 
 
 class Reward(Protocol):
@@ -17,9 +17,10 @@ class Reward(Protocol):
     def __call__(self, images: Tensor, asked: Tensor | None = None, /) -> Tensor:
         """One number an image, [B]; higher is better.
 
-        images: [B, C, H, W] of values from -1 to 1.
-        asked: what each image was to show, [B], a class or the number of a text; None if nothing
-            was asked for.
+        Args:
+            images: [B, C, H, W] of values from -1 to 1.
+            asked: what each image was to show, [B], a class or the number of a text; None if
+                nothing was asked for.
         """
         ...
 
@@ -46,7 +47,8 @@ def checked(reward: Reward, name: str = "") -> Reward:
     ValueError unless that is a floating tensor of shape [B] that carries a gradient if the images
     require one; NotFiniteError, an ArithmeticError, for NaN or infinity.
 
-    name: what the errors call it.
+    Args:
+        name: what the errors call it.
     """
     subject = f"The reward {name!r}" if name else "The reward"
 

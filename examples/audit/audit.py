@@ -34,8 +34,8 @@ from adjoint.rewards import build_reward
 from samplers import sample
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
 from samplers.cli.values import positive
+from samplers.images.pixels import Cell, table, to_images, write_png
 from samplers.noise import initial_noise, probe_noise
-from samplers.pictures import Cell, table, to_images, write_png
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "digits"))

@@ -19,9 +19,9 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.denoising import denoising_loss
 from samplers.schedule import VPDiscrete
 from samplers.training import Every, Objective, TrainingConfig, seeded, train
+from samplers.training.denoising import denoising_loss
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.colour.cifar10 import cifar10

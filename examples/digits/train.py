@@ -18,9 +18,9 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from mnist import digits
 from torch import Tensor, nn
 
-from samplers.denoising import LabelDropout, denoising_loss
 from samplers.schedule import VPDiscrete
 from samplers.training import Every, TrainingConfig, seeded, train
+from samplers.training.denoising import LabelDropout, denoising_loss
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.unets import draw, parse_arguments, train_or_export

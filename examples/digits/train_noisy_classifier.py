@@ -22,9 +22,9 @@ from noisy_classifier import NoisyDigitClassifier
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.denoising import perturb
 from samplers.schedule import Point, Schedule, VPDiscrete
 from samplers.training import Objective, TrainingConfig, seeded, train
+from samplers.training.denoising import perturb
 
 SCHEDULE = VPDiscrete.linear()
 """That of the diffusion model in ``assets/digits``."""

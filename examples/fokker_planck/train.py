@@ -17,9 +17,9 @@ from torch import Generator, Tensor
 from torch.utils.data import TensorDataset
 
 from adjoint.fokker_planck import potential_penalty
-from samplers.denoising import denoising_loss
 from samplers.schedule import Point, Schedule
 from samplers.training import TrainingConfig, seeded, train
+from samplers.training.denoising import denoising_loss
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.fokker_planck.plane import (

@@ -20,9 +20,9 @@ from torch import Generator, Tensor, nn
 
 from adjoint.fokker_planck import score_penalty
 from adjoint.solver_cost import solver_cost_penalty
-from samplers.denoising import LabelDropout, denoising_loss
 from samplers.schedule import VPDiscrete
 from samplers.training import Objective, TrainingConfig, train
+from samplers.training.denoising import LabelDropout, denoising_loss
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]

@@ -18,10 +18,10 @@ from torch import Tensor
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
 from samplers.cli.values import positive
 from samplers.grid import default_spacing
+from samplers.images.pixels import Cell, table, to_images, write_png
 from samplers.noise import initial_noise
-from samplers.pictures import Cell, table, to_images, write_png
 from samplers.prediction import Classifier, classifier_guidance
-from samplers.sample import sample
+from samplers.sampling import sample
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "digits"))

@@ -34,6 +34,7 @@ from samplers.checkpoint import (
     NetworkCheckpoint,
     load_checkpoint,
 )
+from samplers.images.pixels import Cell, table, to_images, write_png
 from samplers.inverse_problems import (
     Guidance,
     InverseProblem,
@@ -46,7 +47,6 @@ from samplers.inverse_problems import (
     unmeasured,
 )
 from samplers.noise import initial_noise
-from samplers.pictures import Cell, table, to_images, write_png
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from samplers import SamplerScheduler
 from samplers.checkpoint import LoadOptions, load_restoration
 from samplers.cli.images import picture_paths, read_any
-from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.files import replacing
-from samplers.pictures import Cell, table, to_images
+from samplers.images.pixels import Cell, table, to_images
 from samplers.restoration import degrade
 
 ROOT = Path(__file__).parents[2]

@@ -25,10 +25,9 @@ import torch
 from diffusers import UNet2DModel
 from torch import Generator, Tensor, nn
 
-from samplers.diffusers_restoration import RestorationPipeline
-from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.mean_reverting import MeanReverting
-from samplers.pictures import sheet, to_images, write_png
+from samplers import SamplerScheduler
+from samplers.diffusers.restoration import RestorationPipeline
+from samplers.images.pixels import sheet, to_images, write_png
 from samplers.restoration import (
     DEGRADATIONS,
     RestorationProcess,
@@ -36,6 +35,7 @@ from samplers.restoration import (
     restoration_loss,
     restore,
 )
+from samplers.schedule.mean_reverting import MeanReverting
 from samplers.training import Every, TrainingConfig, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from samplers.checkpoint import Flow, LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.integrate import Adaptive
-from samplers.latent_codes import DEFAULT, interpolate, tempered
+from samplers.images.pixels import Cell, table, to_images, write_png
 from samplers.noise import initial_noise
-from samplers.pictures import Cell, table, to_images, write_png
+from samplers.probability_flow.codes import DEFAULT, interpolate, tempered
+from samplers.probability_flow.integration import Adaptive
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "examples" / "digits")]

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from samplers.denoising import WeightingName
-from samplers.pictures import Cell, table, write_png
-from samplers.sample import sample
+from samplers.images.pixels import Cell, table, write_png
+from samplers.sampling import sample
 from samplers.training import CHECKPOINT, load_average, seeded
+from samplers.training.denoising import WeightingName
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.points import density

@@ -17,9 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, load_checkpoint
+from samplers.images.pixels import Cell, table, to_images, write_png
 from samplers.noise import initial_noise
-from samplers.pictures import Cell, table, to_images, write_png
-from samplers.sample import sample
+from samplers.sampling import sample
 from samplers.solve import NoiseKind
 
 STEPS = (10, 20, 40, 80, 160, 320, 640)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.denoising import denoising_loss
 from samplers.training import TrainingConfig, seeded, train
+from samplers.training.denoising import denoising_loss
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.score_sde.plane import (

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.diffusers_settings import SchedulerSettings
+from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Final, Grid, Spacing
 from samplers.registry import get_sampler
 from samplers.solve import NoiseKind, make_noise
@@ -28,8 +28,9 @@ class CheckpointError(Exception):
 class LoadOptions:
     """How a checkpoint is loaded.
 
-    allow_pickle: whether weights may come from a pickle where there are no safetensors.
-    null_label: the class that stands for "no class", if the checkpoint does not say so itself.
+    Attributes:
+        allow_pickle: whether weights may come from a pickle where there are no safetensors.
+        null_label: the class that stands for "no class", if the checkpoint does not say so itself.
     """
 
     dtype: torch.dtype = torch.float32
@@ -42,11 +43,12 @@ class LoadOptions:
 class Recipe:
     """What decides the images of a checkpoint, but for their seeds and classes.
 
-    grid: a spacing; None for the schedule's default, or the pipeline's own if it has a prompt.
-    final: where the last step ends; None for what the checkpoint's scheduler says.
-    noise: of stochastic samplers; see :func:`samplers.solve.make_noise`.
-    guidance: the scale of classifier-free guidance; None for the checkpoint's own.
-    prompt, negative_prompt: for checkpoints that draw what a text says.
+    Attributes:
+        grid: a spacing; None for the schedule's default, or the pipeline's own if it has a prompt.
+        final: where the last step ends; None for what the checkpoint's scheduler says.
+        noise: of stochastic samplers; see :func:`samplers.solve.make_noise`.
+        guidance: the scale of classifier-free guidance; None for the checkpoint's own.
+        prompt, negative_prompt: for checkpoints that draw what a text says.
     """
 
     sampler: str = "dpmpp-2m"

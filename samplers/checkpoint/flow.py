@@ -8,22 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samplers import latent_codes, likelihood
-from samplers.adaptive import AdaptiveResult, sample_adaptive
 from samplers.checkpoint.base import Recipe, Tick
 from samplers.checkpoint.network import NetworkCheckpoint
 from samplers.grid import make_grid
-from samplers.integrate import Adaptive
-from samplers.likelihood import Likelihood, Trace
+from samplers.probability_flow import codes as latent_codes
+from samplers.probability_flow import likelihood
+from samplers.probability_flow.adaptive import AdaptiveResult, sample_adaptive
+from samplers.probability_flow.integration import Adaptive
+from samplers.probability_flow.likelihood import Likelihood, Trace
 
 
 @dataclass(frozen=True)
 class Flow:
     """The probability-flow ODE of a checkpoint's network, solved with steps of each sample's own.
 
-    recipe: a settled one; of it are read the guidance, and where the flow begins and ends.
-    settings: how the steps are chosen.
-    tick: called after every network call.
+    Attributes:
+        recipe: a settled one; of it are read the guidance, and where the flow begins and ends.
+        settings: how the steps are chosen.
+        tick: called after every network call.
 
     ``labels`` are the classes of the samples, or None for a network that knows none. Everything
     raises NotFiniteError if the network returns NaN or infinity. Gradients flow through all but
@@ -88,7 +90,8 @@ class Flow:
     ) -> Likelihood:
         """The log density of each image [B, C, H, W], or of its latents if the network has such.
 
-        trace, seeds: see :func:`samplers.likelihood.log_likelihood`.
+        Args:
+            trace, seeds: see :func:`samplers.probability_flow.likelihood.log_likelihood`.
         """
         own, (low, high) = self.checkpoint.settings, self.ends
         return likelihood.log_likelihood(

@@ -12,8 +12,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from samplers.checkpoint.base import CheckpointError
-from samplers.diffusers_config import read_config
-from samplers.diffusers_settings import SchedulerSettings
+from samplers.diffusers.config import read_config
+from samplers.diffusers.settings import SchedulerSettings
 
 INDEX = "model_index.json"
 NULL_LABEL = "_null_label"
@@ -26,9 +26,10 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 class Folder:
     """A diffusers folder that looks whole.
 
-    index: its ``model_index.json``.
-    settings: its noise schedule, and what its network predicts.
-    weight_files: every file of weights that will be loaded.
+    Attributes:
+        index: its ``model_index.json``.
+        settings: its noise schedule, and what its network predicts.
+        weight_files: every file of weights that will be loaded.
     """
 
     path: Path
@@ -57,7 +58,8 @@ class Folder:
 def read_folder(path: Path, allow_pickle: bool) -> Folder:
     """Read a checkpoint's folder; CheckpointError for whatever is missing, broken or not allowed.
 
-    allow_pickle: whether weights may come from a pickle where there are no safetensors.
+    Args:
+        allow_pickle: whether weights may come from a pickle where there are no safetensors.
     """
     index, settings = read_index(path), read_settings(path)
     components = sorted(name for name in index if (path / name / "config.json").is_file())

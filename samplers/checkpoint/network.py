@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import INDEX, NULL_LABEL, Folder
 from samplers.checkpoint.loading import load_component
-from samplers.diffusers_settings import SchedulerSettings
+from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import default_spacing
 from samplers.inverse_problems import (
     Guidance,
@@ -25,7 +25,7 @@ from samplers.inverse_problems import (
 from samplers.noise import initial_noise
 from samplers.prediction import classifier_free_guidance
 from samplers.registry import get_sampler
-from samplers.sample import Adjoint, checked, sample
+from samplers.sampling import Adjoint, checked, sample
 from samplers.schedule import Point
 from samplers.solve import Model, Solver, State, make_noise, working_dtype
 
@@ -158,9 +158,10 @@ class NetworkCheckpoint(Checkpoint):
     ) -> Tensor:
         """Draw one image for each starting noise [B, *shape]: [B, C, H, W].
 
-        seeds: of the noise of stochastic samplers.
-        labels: the class of each image [B]; None for a network that knows none.
-        adjoint: how gradients pass back, see :func:`samplers.sample.sample`.
+        Args:
+            seeds: of the noise of stochastic samplers.
+            labels: the class of each image [B]; None for a network that knows none.
+            adjoint: how gradients pass back, see :func:`samplers.sample`.
         """
         grid = self.grid(recipe)
         x = sample(
@@ -254,9 +255,10 @@ class NetworkCheckpoint(Checkpoint):
         It returns what ``settings.prediction`` says, in the shape and dtype of x. Nothing is
         checked for NaN, and ``settings.correction`` is left to the caller.
 
-        labels: the class of each sample of the batch; None for a network that knows none.
-        guidance: the scale of classifier-free guidance; 1 is none, and costs half.
-        guidance_rescale: see :func:`samplers.prediction.classifier_free_guidance`.
+        Args:
+            labels: the class of each sample of the batch; None for a network that knows none.
+            guidance: the scale of classifier-free guidance; 1 is none, and costs half.
+            guidance_rescale: see :func:`samplers.prediction.classifier_free_guidance`.
 
         Raises ValueError for guidance without classes, or without a class that stands for none.
         """

@@ -15,10 +15,10 @@ from torch import Tensor
 from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import Folder, is_pickle
 from samplers.checkpoint.loading import loading
-from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.diffusers_settings import SchedulerSettings
+from samplers.diffusers.scheduler import SamplerScheduler
+from samplers.diffusers.settings import SchedulerSettings
+from samplers.errors import NotFiniteError
 from samplers.registry import get_sampler
-from samplers.sample import NotFiniteError
 
 # Arguments that tell a pipeline that can't be served.
 _FOREIGN = {

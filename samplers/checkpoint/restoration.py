@@ -7,8 +7,8 @@ from pathlib import Path
 from samplers.checkpoint.base import CheckpointError, LoadOptions
 from samplers.checkpoint.folder import read_folder, read_index
 from samplers.checkpoint.loading import load_component, loading
-from samplers.diffusers_restoration import RestorationPipeline
-from samplers.diffusers_scheduler import SamplerScheduler
+from samplers.diffusers.restoration import RestorationPipeline
+from samplers.diffusers.scheduler import SamplerScheduler
 
 _NAME = "RestorationPipeline"
 

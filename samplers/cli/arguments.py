@@ -20,7 +20,7 @@ from samplers.cli.values import (
     whole,
 )
 from samplers.grid import SPACINGS
-from samplers.integrate import Adaptive
+from samplers.probability_flow.integration import Adaptive
 
 DTYPES = {
     "float16": torch.float16,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from samplers.cli.text import counted
-from samplers.diffusers_settings import named_settings
+from samplers.diffusers.settings import named_settings
 from samplers.registry import get_sampler
 
 _SWITCH = {"true": True, "false": False}

@@ -13,8 +13,8 @@ from samplers.checkpoint import Checkpoint, Flow, NetworkCheckpoint, Recipe, Tic
 from samplers.cli.choices import chosen_options
 from samplers.cli.opening import recipe_from
 from samplers.cli.text import counted
-from samplers.integrate import Adaptive
-from samplers.pictures import to_images
+from samplers.images.pixels import to_images
+from samplers.probability_flow.integration import Adaptive
 from samplers.registry import get_sampler, list_adaptive
 
 STEPS = 20
@@ -43,10 +43,11 @@ class Drawn(NamedTuple):
 class Drawing:
     """A settled recipe on a checkpoint, and how a batch is drawn by it.
 
-    settings: what its pictures say of it; words, the same as it is written on the command line,
-        and ``text``, as people are told.
-    calls: the network calls of a batch; None if they are known afterwards only.
-    together: whether an image depends on the others of its batch.
+    Attributes:
+        settings: what its pictures say of it; words, the same as it is written on the command line,
+            and ``text``, as people are told.
+        calls: the network calls of a batch; None if they are known afterwards only.
+        together: whether an image depends on the others of its batch.
     """
 
     recipe: Recipe

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from samplers.sample import NotFiniteError
+from samplers.errors import NotFiniteError
 
 
 class Failure(Exception):
@@ -22,7 +22,8 @@ class Failure(Exception):
 def named_failures(remedy: str) -> Iterator[None]:
     """Around network calls: what may go wrong with them leaves as a Failure.
 
-    remedy: what to do if the device's memory is too small.
+    Args:
+        remedy: what to do if the device's memory is too small.
     """
     try:
         yield

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from samplers.adaptive import AdaptiveResult
 from samplers.checkpoint import Flow, NetworkCheckpoint, Recipe, Tick
 from samplers.cli.choices import classes_or_none
 from samplers.cli.failure import named_failures, smaller_batches
@@ -24,8 +23,9 @@ from samplers.cli.opening import open_network, recipe_from
 from samplers.cli.output import common_parameters
 from samplers.cli.processes import Processes
 from samplers.cli.text import counted
-from samplers.integrate import Adaptive
-from samplers.pictures import values_of
+from samplers.images.pixels import values_of
+from samplers.probability_flow.adaptive import AdaptiveResult
+from samplers.probability_flow.integration import Adaptive
 from samplers.solve import working_dtype
 
 Labels = Sequence[int] | None
@@ -107,7 +107,8 @@ class Opened:
 def open_flow(arguments: argparse.Namespace, processes: Processes, default: Adaptive) -> Opened:
     """Load the checkpoint that was named, and settle how its flow is solved.
 
-    default: the method; all else is in the arguments.
+    Args:
+        default: the method; all else is in the arguments.
     """
     tolerance = arguments.tolerance
     settings = replace(default, rtol=tolerance, atol=tolerance, max_nfe=arguments.max_nfe)

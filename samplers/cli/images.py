@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.cli.failure import Failure
-from samplers.pictures import PictureError, levels_of, listed, open_picture, values_of
+from samplers.images.pixels import PictureError, levels_of, listed, open_picture, values_of
 
 _MODES = {1: "L", 3: "RGB"}
 _KINDS = {
@@ -85,7 +85,7 @@ def read_pictures(places: Sequence[Path], shape: tuple[int, int, int]) -> list[P
 
 
 def picture_paths(places: Sequence[Path]) -> list[Path]:
-    """As :func:`samplers.pictures.listed`, whose error is a failure of the command."""
+    """As :func:`samplers.images.pixels.listed`, whose error is a failure of the command."""
     try:
         return listed(places)
     except PictureError as error:

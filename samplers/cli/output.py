@@ -14,7 +14,7 @@ from PIL import Image
 
 from samplers.checkpoint import Checkpoint, Recipe
 from samplers.cli.failure import Failure
-from samplers.pictures import write_png
+from samplers.images.pixels import write_png
 
 T = TypeVar("T")
 
@@ -77,7 +77,8 @@ def spread_out(items: Sequence[T], most: int) -> list[T]:
 def made_by(arguments: argparse.Namespace, weights: Mapping[str, str]) -> dict[str, Any]:
     """What a picture of every command says of the program and of the checkpoint.
 
-    weights: the SHA-256 of each file of weights.
+    Args:
+        weights: the SHA-256 of each file of weights.
     """
     return {
         "software": "retrograde",

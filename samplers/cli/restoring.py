@@ -27,6 +27,7 @@ from samplers.cli.output import (
 )
 from samplers.cli.processes import join
 from samplers.cli.text import counted
+from samplers.images.pixels import Cell, table, to_images
 from samplers.inverse_problems import (
     Guidance,
     InverseProblem,
@@ -34,7 +35,6 @@ from samplers.inverse_problems import (
     Replacement,
     agreement,
 )
-from samplers.pictures import Cell, table, to_images
 
 ACROSS = 6
 """Answers in a row of the picture."""

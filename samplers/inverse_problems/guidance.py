@@ -49,10 +49,11 @@ class FromJacobian:
     2024, section 4.2, https://arxiv.org/abs/2405.13712), of which each iteration is a pass back
     through the network.
 
-    iterations: one chooses the length of a step along the gradient, and as many as y has numbers
-        make the posterior exact for normal data. A trained network's J is no covariance in every
-        direction, so few are better than many; and no step moves what is measured by more than
-        twice what is missing, as steps would along which the network hardly moves it.
+    Attributes:
+        iterations: one chooses the length of a step along the gradient, and as many as y has
+            numbers make the posterior exact for normal data. A trained network's J is no covariance
+            in every direction, so few are better than many; and no step moves what is measured by
+            more than twice what is missing, as steps would along which the network hardly moves it.
     """
 
     iterations: int = 1
@@ -88,9 +89,10 @@ class NormalData:
 class Guidance:
     """Settings of :func:`guiding`.
 
-    scale: the weight w of the measurement; 1 is Bayes' rule.
-    covariance: what is taken for the covariance P of x_0 given x_t. With the true one, the
-        posterior of normal data is exact.
+    Attributes:
+        scale: the weight w of the measurement; 1 is Bayes' rule.
+        covariance: what is taken for the covariance P of x_0 given x_t. With the true one, the
+            posterior of normal data is exact.
     """
 
     scale: float = 1.0

@@ -30,12 +30,13 @@ _ITERATIONS = 1000
 class LinearOperator:
     r"""A linear map A of images, with its adjoint.
 
-    forward: x [B, *image_shape] to A x.
-    adjoint: y to A^T y, with <A x, y> = <x, A^T y>.
-    image_shape: the shape of one image.
-    gram: the number c with A A^T = c on every A x, if there is one; then A^+ = A^T / c.
-    pseudo_inverse: y to A^+ y, of Moore and Penrose. Without it, and without a gram number, it is
-        found by conjugate gradients.
+    Attributes:
+        forward: x [B, *image_shape] to A x.
+        adjoint: y to A^T y, with <A x, y> = <x, A^T y>.
+        image_shape: the shape of one image.
+        gram: the number c with A A^T = c on every A x, if there is one; then A^+ = A^T / c.
+        pseudo_inverse: y to A^+ y, of Moore and Penrose. Without it, and without a gram number, it
+            is found by conjugate gradients.
     """
 
     forward: Map
@@ -58,8 +59,9 @@ class LinearOperator:
 def inpainting(mask: Tensor, image_shape: Shape) -> LinearOperator:
     """Keep what the mask keeps, and set the rest to zero.
 
-    mask: True or 1 where the image is known, else False or 0; its shape broadcasts to
-        ``image_shape``.
+    Args:
+        mask: True or 1 where the image is known, else False or 0; its shape broadcasts to
+            ``image_shape``.
     """
     known = mask.to(torch.bool)
     if not bool((known.to(mask) == mask).all()):
@@ -128,8 +130,9 @@ def blurring(image_shape: Shape, std: float, cutoff: float = 0.01) -> LinearOper
     Beyond its border the image goes on with the pixels of the border. The kernel ends at four
     standard deviations.
 
-    cutoff: for the pseudo-inverse, what is damped to less than this, along rows or columns, counts
-        as not measured; of an image of bytes it is lost to rounding.
+    Args:
+        cutoff: for the pseudo-inverse, what is damped to less than this, along rows or columns,
+            counts as not measured; of an image of bytes it is lost to rounding.
     """
     if len(image_shape) != 3 or not 0 < std < math.inf:
         raise ValueError(
@@ -176,7 +179,8 @@ def check_operator(operator: LinearOperator, like: Tensor) -> None:
     """Raise ValueError unless ``<A x, y> = <x, A^T y>``, and ``A A^T A x = c A x`` for the gram
     number c, if there is one, for random x and y.
 
-    like: a tensor of the dtype and on the device that the maps will be used with.
+    Args:
+        like: a tensor of the dtype and on the device that the maps will be used with.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, *operator.image_shape, generator=generator, dtype=torch.float64).to(like)
@@ -233,7 +237,8 @@ def unmeasured(operator: LinearOperator, x: Tensor) -> Tensor:
 def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tensor:
     """``(A^T A + damping)^(-1) A^T y``; for damping 0 the limit, which is ``A^+ y``.
 
-    damping: zero or positive, a number or one for each sample, to broadcast against an image.
+    Args:
+        damping: zero or positive, a number or one for each sample, to broadcast against an image.
 
     Raises ValueError if conjugate gradients come nowhere near it.
     """
@@ -255,8 +260,9 @@ def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tens
 class Search(NamedTuple):
     """Where conjugate gradients stand; the numbers of a sample are shaped to broadcast.
 
-    squared: |residual|^2 of each sample.
-    moving: whether a sample still searches.
+    Attributes:
+        squared: |residual|^2 of each sample.
+        moving: whether a sample still searches.
     """
 
     x: Tensor

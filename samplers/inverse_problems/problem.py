@@ -22,9 +22,10 @@ from samplers.solve import working_dtype
 class InverseProblem:
     r"""Find x from ``y = A x + noise``.
 
-    operator: the linear map A.
-    measurement: y, one for each sample, [B, ...], or one for all, [1, ...].
-    noise_std: the standard deviation of the noise in every number of y; 0 if there is none.
+    Attributes:
+        operator: the linear map A.
+        measurement: y, one for each sample, [B, ...], or one for all, [1, ...].
+        noise_std: the standard deviation of the noise in every number of y; 0 if there is none.
 
     Raises ValueError if y is not finite, or not shaped as A x.
     """
@@ -81,8 +82,9 @@ def check_count(problem: InverseProblem, count: int) -> None:
 class Agreement(NamedTuple):
     """How answers agree with a measurement and with each other, as root mean squares.
 
-    error: of their own measurements, ``A x - y``.
-    deviation: between the answers, of what was not measured; None for a single one.
+    Attributes:
+        error: of their own measurements, ``A x - y``.
+        deviation: between the answers, of what was not measured; None for a single one.
     """
 
     error: float

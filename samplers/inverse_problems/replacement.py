@@ -33,8 +33,9 @@ Edit = Callable[[State], State]
 class Replacement:
     """Settings of :func:`replaced_run`.
 
-    visits: how often each step is taken; the network calls grow with it. More than one needs a
-        sampler that remembers nothing from one step to the next, best a stochastic one.
+    Attributes:
+        visits: how often each step is taken; the network calls grow with it. More than one needs a
+            sampler that remembers nothing from one step to the next, best a stochastic one.
     """
 
     visits: int = 1
@@ -85,8 +86,9 @@ def replaced_run(
 ) -> Iterator[State]:
     """Every state of a run with replacement, as :meth:`Solver.run` gives them without.
 
-    state: one that begins a step, after the edit of :func:`replacing`. The states that end the
-        last visit of a step are such, so from them the run goes on bit for bit.
+    Args:
+        state: one that begins a step, after the edit of :func:`replacing`. The states that end the
+            last visit of a step are such, so from them the run goes on bit for bit.
 
     Raises ValueError if steps are to be visited again by a sampler that remembers older ones.
     """

@@ -15,7 +15,7 @@ from samplers.inverse_problems.replacement import Replacement, replaced_run, rep
 from samplers.noise import RowNoise
 from samplers.prediction import Correction, Prediction
 from samplers.registry import Method
-from samplers.sample import build_tableau, checked
+from samplers.sampling import build_tableau, checked
 from samplers.schedule import Schedule
 from samplers.solve import Model, Solver, State
 
@@ -41,14 +41,16 @@ def solve_inverse_problem(
 ) -> Tensor:
     """Draw one image x_0 with ``A x_0 = y`` (up to the noise of y) for each starting noise.
 
-    problem: the operator A, the measurement y and its noise.
-    method: ``Guidance()`` (the default) bends the model towards the measurement by a gradient and
-        comes near ``A x_0 = y``; ``Replacement()`` puts the measurement into every x_t and meets it
-        to rounding, unless it is noisy, but knows less of how the parts belong together.
-    seeds: one whole number for each sample; replacement and stochastic samplers need them.
-    callback: called with the state after every network call.
+    Args:
+        problem: the operator A, the measurement y and its noise.
+        method: ``Guidance()`` (the default) bends the model towards the measurement by a gradient
+            and comes near ``A x_0 = y``; ``Replacement()`` puts the measurement into every x_t and
+            meets it to rounding, unless it is noisy, but knows less of how the parts belong
+            together.
+        seeds: one whole number for each sample; replacement and stochastic samplers need them.
+        callback: called with the state after every network call.
 
-    All other arguments and the errors are those of :func:`samplers.sample.sample`. Raises
+    All other arguments and the errors are those of :func:`samplers.sample`. Raises
     ValueError, too, if x_T, y and the operator do not fit one another, or if the adjoint of the
     operator is not one. Gradients flow through everything: call it under ``torch.no_grad()`` if
     none are wanted.

@@ -8,7 +8,7 @@ coordinates ``x = cos(phi) x_0 + sin(phi) eps``, and the slope is
 .. math:: \frac{dx}{d\phi} = v(x, \phi) = \cos\phi \, \varepsilon - \sin\phi \, x_0
 
 (Salimans and Ho 2022, appendix D, https://arxiv.org/abs/2202.00512). Who chooses the steps stands
-in :mod:`samplers.adaptive`.
+in :mod:`samplers.probability_flow.adaptive`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Known(NamedTuple):
 class Trial(NamedTuple):
     """Where a trial step ends: the higher solution, and how far the lower one is from it.
 
-    last: the slope at x, if the method has evaluated it.
+    Attributes:
+        last: the slope at x, if the method has evaluated it.
     """
 
     x: Parts

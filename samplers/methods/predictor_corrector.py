@@ -43,15 +43,16 @@ def predictor_corrector(
 ) -> Tableau:
     r"""A predictor step to each noise level, then ``corrector_steps`` Langevin steps there.
 
-    corrector: ``annealed-langevin`` takes the step above, which the schedule alone decides: no
-        sample depends on its batch mates, and the bias vanishes with ``snr``. ``langevin`` is
-        the paper's, without the factor 1 - beta_i that its algorithm 5 has for VP: delta is
-        multiplied by the squared ratio of the mean norms over the batch of z and eps, so its bias
-        falls with the size of the batch only. (A norm of each sample's own is not offered: even
-        on N(0, I_16) it would make the variance 1.26.)
-    corrector_steps: 1 or more; each is a network call.
-    snr: r, zero or positive; 0.16 in the paper's experiments on CIFAR-10.
-    eta: the predictor's share of the reverse SDE's noise.
+    Args:
+        corrector: ``annealed-langevin`` takes the step above, which the schedule alone decides: no
+            sample depends on its batch mates, and the bias vanishes with ``snr``. ``langevin`` is
+            the paper's, without the factor 1 - beta_i that its algorithm 5 has for VP: delta is
+            multiplied by the squared ratio of the mean norms over the batch of z and eps, so its
+            bias falls with the size of the batch only. (A norm of each sample's own is not offered:
+            even on N(0, I_16) it would make the variance 1.26.)
+        corrector_steps: 1 or more; each is a network call.
+        snr: r, zero or positive; 0.16 in the paper's experiments on CIFAR-10.
+        eta: the predictor's share of the reverse SDE's noise.
     """
     check_eta(eta)
     check_whole("corrector_steps", corrector_steps)

@@ -2,8 +2,8 @@
 
 Here live the coordinates in which such a network is a plain denoiser (``process``), what it learns
 (``loss``), what degrades images (``degradations``), and how well they were mended (``quality``).
-Its schedule is :mod:`samplers.mean_reverting`; samplers are those of the registry, and none is
-defined here.
+Its schedule is :class:`samplers.schedule.MeanReverting`; samplers are those of the registry, and
+none is defined here.
 """
 
 from samplers.restoration.degradations import (

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from samplers.denoising import Perturbed, perturb
 from samplers.prediction import per_sample, target
 from samplers.restoration.process import RestorationProcess, ml_noise
 from samplers.training import Objective
+from samplers.training.denoising import Perturbed, perturb
 
 Degrade = Callable[..., tuple[Tensor, ...]]
 """``degrade(x_0, generator) -> (mu, *conditions)``: a degraded image for each of a batch, and what
@@ -25,8 +25,9 @@ def restoration_loss(
 ) -> Objective:
     r"""The mean absolute error of a network at times uniform over the schedule.
 
-    network: ``network(model, x, mu, t, *conditions)``, how the model is called.
-    degrade: draws mu; a new one for each batch.
+    Args:
+        network: ``network(model, x, mu, t, *conditions)``, how the model is called.
+        degrade: draws mu; a new one for each batch.
 
     It is compared with what the process says that the network predicts. For a network of
     ``ml-noise`` (see :class:`samplers.restoration.process.RestorationProcess`) that is the

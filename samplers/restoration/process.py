@@ -28,10 +28,10 @@ from torch import Tensor
 
 from samplers.checks import check_one_each
 from samplers.grid import Final, Grid, Spacing, make_grid
-from samplers.mean_reverting import MeanReverting
 from samplers.noise import initial_noise
 from samplers.prediction import PredictionType, per_sample
-from samplers.sample import Adjoint, sample
+from samplers.sampling import Adjoint, sample
+from samplers.schedule.mean_reverting import MeanReverting
 from samplers.solve import NoiseKind, State
 
 Predicts = Literal["noise", "data", "residual", "velocity", "ml-noise"]
@@ -52,10 +52,11 @@ Network = Callable[..., Tensor]
 class RestorationProcess:
     r"""What is known of a network that restores.
 
-    schedule: of y.
-    lambda_inf: the standard deviation of x about mu at the end, in units of the images.
-    predicts: what the network predicts. A network trained by the reverse-state loss (Luo et al.
-        2023, eq. 17; see :mod:`samplers.restoration.loss`) does not predict eps, but
+    Attributes:
+        schedule: of y.
+        lambda_inf: the standard deviation of x about mu at the end, in units of the images.
+        predicts: what the network predicts. A network trained by the reverse-state loss (Luo et al.
+            2023, eq. 17; see :mod:`samplers.restoration.loss`) does not predict eps, but
 
         .. math:: \varepsilon_{ML} = \frac{\sinh k}{k} \varepsilon
             - \frac{e^k - 1 - k}{2 k} \sigma_t \, y, \qquad k = \Lambda_t - \Lambda_{t-1},
@@ -136,12 +137,13 @@ def restore(
 ) -> Tensor:
     """Restore degraded images ``mu`` [B, C, H, W].
 
-    network: ``network(x, mu, t, *conditions)``, which predicts what the process says.
-    seeds: one whole number for each image; its starting noise, and what the sampler draws.
-    noise: the starting noise, of deviation 1; that of the seeds if None.
-    noise_kind: ``noise`` of :func:`samplers.sample.sample`, where also sampler, steps, grid, final,
-        options, callback and adjoint are explained. One step of a deterministic sampler that makes
-        one call a step is the network's own guess of x_0.
+    Args:
+        network: ``network(x, mu, t, *conditions)``, which predicts what the process says.
+        seeds: one whole number for each image; its starting noise, and what the sampler draws.
+        noise: the starting noise, of deviation 1; that of the seeds if None.
+        noise_kind: ``noise`` of :func:`samplers.sample`, where also sampler, steps, grid, final,
+            options, callback and adjoint are explained. One step of a deterministic sampler that
+            makes one call a step is the network's own guess of x_0.
 
     Sampling starts at ``mu + lambda_inf sigma_T z``: of x_0 - mu it leaves out alpha_T, which the
     schedule calls eps. Gradients flow to mu, conditions and weights. Raises ValueError for

@@ -7,7 +7,8 @@ replaced in one rename. A run killed at any moment goes on from that file, bit f
 never stopped (with as many processes, on the same kind of machine, where its kernels are
 deterministic).
 
-What is learned is an :data:`Objective`; :mod:`samplers.denoising` has that of a diffusion model.
+What is learned is an :data:`Objective`; :mod:`samplers.training.denoising` has that of a
+diffusion model.
 Processes, devices and mixed precision are the business of ``accelerate``.
 
 Here live its settings (``config``), whose a folder is (``claim``), what it draws (``draws``), what

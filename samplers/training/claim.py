@@ -16,7 +16,9 @@ SETTINGS = "settings.json"
 def claim_folder(folder: Path, settings: Mapping[str, Any], free: tuple[str, ...] = ()) -> None:
     """Note the settings of a run in its folder, which is free until there is a checkpoint.
 
-    settings: plain values by name. free: beginnings of names that may change when a run goes on.
+    Args:
+        settings: plain values by name. free: beginnings of names that may change when a run goes
+            on.
 
     Raises ValueError if a run with other settings is there, or one that does not say its own.
     """

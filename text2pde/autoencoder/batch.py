@@ -27,9 +27,10 @@ FEATURES = len(Kind) + 1
 class EdgeTensors(NamedTuple):
     """Edges, with what the kernel knows of each.
 
-    target, source: numbers of the points [E].
-    offset: of the source from the target, in radii of the neighbourhood [E, 2].
-    share: of the source in the mean over its target's sources [E]; they add up to 1.
+    Attributes:
+        target, source: numbers of the points [E].
+        offset: of the source from the target, in radii of the neighbourhood [E, 2].
+        share: of the source in the mean over its target's sources [E]; they add up to 1.
     """
 
     target: Tensor
@@ -46,10 +47,11 @@ class EdgeTensors(NamedTuple):
 class MeshBatch(NamedTuple):
     """Meshes, one after the other.
 
-    sizes: nodes of each.
-    features: of the nodes [N, FEATURES].
-    moving: 0 where fluid rests, on walls and cylinder, else 1 [N].
-    inwards: edges from nodes to points of the grid; outwards: from these to nodes.
+    Attributes:
+        sizes: nodes of each.
+        features: of the nodes [N, FEATURES].
+        moving: 0 where fluid rests, on walls and cylinder, else 1 [N].
+        inwards: edges from nodes to points of the grid; outwards: from these to nodes.
     """
 
     sizes: tuple[int, ...]

@@ -24,9 +24,10 @@ from text2pde.scene import Scene
 class Prepared(NamedTuple):
     """A clip without units.
 
-    fields: by their units, such as u / U and p / U^2, [F, N, 3] in float32.
-    mesh: of it alone. areas: of its nodes, which add up to 1 [N].
-    interval: between frames, in units of the flow's clock; 0 if there is but one.
+    Attributes:
+        fields: by their units, such as u / U and p / U^2, [F, N, 3] in float32.
+        mesh: of it alone. areas: of its nodes, which add up to 1 [N].
+        interval: between frames, in units of the flow's clock; 0 if there is but one.
     """
 
     flow: Scene

@@ -24,8 +24,9 @@ def cells_of(length: float, height: float) -> tuple[int, int]:
 class LatentGrid:
     """Points in the middle of equal cells over a rectangle that begins at the origin.
 
-    columns, rows: the cells along x and along y.
-    length, height: of the rectangle, in metres.
+    Attributes:
+        columns, rows: the cells along x and along y.
+        length, height: of the rectangle, in metres.
 
     Raises ValueError for cells that are far from square, since a neighbourhood is a circle.
     """

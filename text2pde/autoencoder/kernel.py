@@ -17,7 +17,8 @@ from text2pde.autoencoder.batch import EdgeTensors
 class KernelSum(nn.Module):
     """From values at sources to values at targets, for all frames alike.
 
-    channels: of the values. features: of the points that are known to the kernel, 0 for none.
+    Args:
+        channels: of the values. features: of the points that are known to the kernel, 0 for none.
     """
 
     def __init__(self, channels: int, features: int, hidden: int = 64) -> None:

@@ -44,13 +44,14 @@ class Scales(NamedTuple):
 class Latents(NamedTuple):
     """Latents of windows of clips, standardised.
 
-    values: [M, Z, F, rows, columns]. frame: of the first frame alone, see :func:`encode_frame`,
-        [M, Z, rows, columns].
-    scales: of the channels.
-    clip: which clip a window is of [M]; first: the frame that it begins at [M].
-    flows: of the clips.
-    interval: between frames, in units of the flows' clocks.
-    encoder: the digest of the autoencoder that they are of.
+    Attributes:
+        values: [M, Z, F, rows, columns]. frame: of the first frame alone, see :func:`encode_frame`,
+            [M, Z, rows, columns].
+        scales: of the channels.
+        clip: which clip a window is of [M]; first: the frame that it begins at [M].
+        flows: of the clips.
+        interval: between frames, in units of the flows' clocks.
+        encoder: the digest of the autoencoder that they are of.
     """
 
     values: Tensor

@@ -40,9 +40,10 @@ class Posterior(NamedTuple):
 class MeshAutoencoder(ModelMixin, ConfigMixin):
     """Flows on any meshes as latents of one size.
 
-    channels: at full resolution, doubled at each halving. latent: channels of the latent.
-    halvings: of frames, rows and columns. radius: of neighbourhoods, in spacings of the grid.
-    columns, rows, length, height: of the :class:`~text2pde.autoencoder.grid.LatentGrid`.
+    Args:
+        channels: at full resolution, doubled at each halving. latent: channels of the latent.
+        halvings: of frames, rows and columns. radius: of neighbourhoods, in spacings of the grid.
+        columns, rows, length, height: of the :class:`~text2pde.autoencoder.grid.LatentGrid`.
 
     Fields are in units in which they have a standard deviation of about 1.
     """

@@ -33,7 +33,8 @@ from text2pde.flows.clip import read_flow
 class Architecture(NamedTuple):
     """What may be chosen of a :class:`~text2pde.autoencoder.model.MeshAutoencoder`.
 
-    columns, rows: of the grid; as fit the clips if None.
+    Attributes:
+        columns, rows: of the grid; as fit the clips if None.
     """
 
     channels: int = 24
@@ -45,8 +46,9 @@ class Architecture(NamedTuple):
 class Outcome(NamedTuple):
     """What a training came to.
 
-    errors: relative ones, on the clips that were learned and on those that were held out.
-    compression: numbers of a clip to one of its latent, in the mean over the clips.
+    Attributes:
+        errors: relative ones, on the clips that were learned and on those that were held out.
+        compression: numbers of a clip to one of its latent, in the mean over the clips.
     """
 
     path: Path
@@ -72,7 +74,8 @@ def train_autoencoder(
 ) -> Outcome:
     """Train on the clips of a folder, or go on; the averaged model is written to the output.
 
-    most: clips that it learns from, the first of the folder; all if None.
+    Args:
+        most: clips that it learns from, the first of the folder; all if None.
 
     Raises ValueError for folders without clips, and for settings that are impossible or differ
     from those of the run that is there.

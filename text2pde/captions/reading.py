@@ -25,8 +25,9 @@ _FIGURES = re.compile(r"(?<![\w.,^])\d[\d.,]*(?!\d|-?d\b)", re.IGNORECASE)
 class Quantity(NamedTuple):
     """A number that a sentence may state.
 
-    called: in an error; written: an example.
-    word: what says that the number should follow; number: where it does.
+    Attributes:
+        called: in an error; written: an example.
+        word: what says that the number should follow; number: where it does.
     """
 
     called: str
@@ -94,7 +95,8 @@ def refuse_unread(
 ) -> None:
     """Raise ValueError if a sentence has a number that is of no quantity.
 
-    sizes: lengths in metres that it may state as well, because they are always the same.
+    Args:
+        sizes: lengths in metres that it may state as well, because they are always the same.
     """
     numbers = (each.number.finditer(sentence) for each in quantities.values())
     lengths = (match for match in _LENGTH.finditer(sentence) if _value(match) in sizes)

@@ -48,7 +48,8 @@ def training_config(arguments: argparse.Namespace) -> TrainingConfig:
 def named_endings(output: Path, remedy: str) -> Iterator[None]:
     """Around a training: how it may end but well leaves as a Failure.
 
-    remedy: what to do if the device's memory is too small.
+    Args:
+        remedy: what to do if the device's memory is too small.
     """
     import torch
 

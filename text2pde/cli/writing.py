@@ -6,7 +6,7 @@ from pathlib import Path
 
 from samplers.cli.films import FILMS, check_film, write_film
 from samplers.cli.output import refuse_folder, spread_out
-from samplers.pictures import write_png
+from samplers.images.pixels import write_png
 from text2pde.flows.clip import SUFFIX, Clip, save_clip
 from text2pde.mesh_files import SERIES, VTK, require_meshio, write_vtk
 from text2pde.pictures import frames, strip
@@ -37,7 +37,8 @@ def check_output(path: Path) -> None:
 def write_clip(clip: Clip, path: Path, about: dict[str, str], width: int = 640) -> str:
     """Write a clip, each file in one rename; returns what to say of where it is.
 
-    about: what made it, as it is noted in files that have a place for that.
+    Args:
+        about: what made it, as it is noted in files that have a place for that.
     """
     match path.suffix.lower():
         case suffix if suffix in FILMS:

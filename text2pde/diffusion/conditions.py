@@ -11,11 +11,12 @@ from torch import Tensor
 class Conditions(NamedTuple):
     """What is told of each of B flows.
 
-    states: of a sentence's tokens [B, L, D]; spoken: which are there [B, L], none without a
-        sentence.
-    numbers: of the flow, scaled to [-1, 1], [B, K]; stated: whether they are told [B].
-    frame: the latent of a flow that stands still as it is at first [B, Z, rows, columns]; shown:
-        whether it is told [B].
+    Attributes:
+        states: of a sentence's tokens [B, L, D]; spoken: which are there [B, L], none without a
+            sentence.
+        numbers: of the flow, scaled to [-1, 1], [B, K]; stated: whether they are told [B].
+        frame: the latent of a flow that stands still as it is at first [B, Z, rows, columns];
+            shown: whether it is told [B].
     """
 
     states: Tensor

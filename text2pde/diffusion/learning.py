@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from samplers.denoising import denoising_loss
 from samplers.schedule import Schedule
 from samplers.training import Objective
+from samplers.training.denoising import denoising_loss
 from text2pde.autoencoder.latents import Latents
 from text2pde.diffusion.conditions import Conditions, without
 from text2pde.text import Texts
@@ -20,8 +20,9 @@ from text2pde.text import Texts
 class ConditionDropout:
     """How often the network is not told something, so that it can be asked without.
 
-    everything: neither sentence nor numbers, which guidance leads away from.
-    text, numbers: each of them, in the other cases. frame: whatever the others are.
+    Attributes:
+        everything: neither sentence nor numbers, which guidance leads away from.
+        text, numbers: each of them, in the other cases. frame: whatever the others are.
     """
 
     everything: float = 0.1
@@ -55,8 +56,9 @@ DROPOUT = ConditionDropout()
 class Material(NamedTuple):
     """What there is to learn from.
 
-    texts: of several captions of each clip, one clip after the other. numbers: of each clip, scaled
-        [clips, K].
+    Attributes:
+        texts: of several captions of each clip, one clip after the other. numbers: of each clip,
+            scaled [clips, K].
     """
 
     latents: Latents
@@ -78,7 +80,7 @@ def flow_loss(
     """Regression on the velocity ``v = alpha eps - sigma x_0``, on batches of places of windows.
 
     Each time a window is met it comes with another of its captions. ``time_shift`` is that of
-    :func:`samplers.denoising.denoising_loss`.
+    :func:`samplers.training.denoising.denoising_loss`.
     """
     loss = denoising_loss(schedule, "v_prediction", _call, time_shift=time_shift)
 

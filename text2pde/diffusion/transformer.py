@@ -27,9 +27,10 @@ _OCTAVES = 4
 class FlowTransformer(ModelMixin, ConfigMixin):
     """``network(x, t, conditions)``, for latents x [B, Z, F, rows, columns] and times t [B].
 
-    ranges: from where to where the numbers of a scene go in training, by their names.
-    channels: Z of the latents. patch: how many frames, rows and columns make a token.
-    text_width: of the states of a sentence.
+    Args:
+        ranges: from where to where the numbers of a scene go in training, by their names.
+        channels: Z of the latents. patch: how many frames, rows and columns make a token.
+        text_width: of the states of a sentence.
 
     The buffers ``latent_mean`` and ``latent_std`` are of the latents before they are standardised.
 

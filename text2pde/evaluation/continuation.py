@@ -20,8 +20,9 @@ HALF_A_PERIOD = 9
 class Continuation(NamedTuple):
     """Relative distances over half a period, medians over clips.
 
-    drawn: of what was drawn from what the equations make of its first frame. nearest: the same of
-        the nearest flow of training, in phase, for comparison.
+    Attributes:
+        drawn: of what was drawn from what the equations make of its first frame. nearest: the same
+            of the nearest flow of training, in phase, for comparison.
     """
 
     drawn: float

@@ -22,8 +22,9 @@ from text2pde.plume import Plume
 class Frames(NamedTuple):
     """Relative errors over a clip, in the mean over clips.
 
-    drawn: of the model. still: of the first frame, as if it stayed. nearest: of the clip of the
-        nearest flow of training, from its frame that is most like the first one.
+    Attributes:
+        drawn: of the model. still: of the first frame, as if it stayed. nearest: of the clip of the
+            nearest flow of training, from its frame that is most like the first one.
     """
 
     drawn: float

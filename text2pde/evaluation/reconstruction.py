@@ -27,8 +27,9 @@ _SIDE = 32
 class Reconstruction(NamedTuple):
     """Relative errors, in the mean over clips.
 
-    coded: of what comes back through the latent. interpolated: through values on a grid of 32 x 32,
-        linearly. compression: numbers of a clip to one of its latent.
+    Attributes:
+        coded: of what comes back through the latent. interpolated: through values on a grid of 32 x
+            32, linearly. compression: numbers of a clip to one of its latent.
     """
 
     coded: Errors

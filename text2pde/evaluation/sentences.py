@@ -30,7 +30,8 @@ SWEEP = tuple(range(60, 156, 5))
 class Errors(NamedTuple):
     """Of flows against those that were asked for: medians of relative errors.
 
-    frequency: of the vortices. fluctuation: of the velocity across, in the wake.
+    Attributes:
+        frequency: of the vortices. fluctuation: of the velocity across, in the wake.
     """
 
     frequency: float
@@ -41,9 +42,10 @@ class Ranks(NamedTuple):
     """Rank correlations of Reynolds numbers, asked for one after the other, with what rises with
     them in flows that are solved.
 
-    strouhal: the Strouhal number f D / U, from which a Reynolds number is read (Roshko 1954, NACA
-        report 1191).
-    fluctuation: of the velocity across, which a wake that fades has too little of.
+    Attributes:
+        strouhal: the Strouhal number f D / U, from which a Reynolds number is read (Roshko 1954,
+            NACA report 1191).
+        fluctuation: of the velocity across, which a wake that fades has too little of.
     """
 
     strouhal: float
@@ -53,11 +55,14 @@ class Ranks(NamedTuple):
 class Sentences(NamedTuple):
     """What becomes of sentences.
 
-    drawn: flows of the model. shuffled: the same against flows of other sentences, which must fail.
-    nearest: the clip of the nearest sentence of training, as it is. rescaled: the same, brought to
-        the speed and the size that were asked for.
-    reynolds: how those that were asked for and those that were drawn rise together.
-    slip, divergence: medians, of the model's flows; solved_divergence: of those that were solved.
+    Attributes:
+        drawn: flows of the model. shuffled: the same against flows of other sentences, which must
+            fail.
+        nearest: the clip of the nearest sentence of training, as it is. rescaled: the same, brought
+            to the speed and the size that were asked for.
+        reynolds: how those that were asked for and those that were drawn rise together.
+        slip, divergence: medians, of the model's flows; solved_divergence: of those that were
+            solved.
     """
 
     drawn: Errors

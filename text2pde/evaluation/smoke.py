@@ -17,10 +17,11 @@ from text2pde.flows.statistics import relative_error
 class SmokeSentences(NamedTuple):
     """What becomes of sentences: medians of relative errors over a clip.
 
-    drawn: of the model. shuffled: the same against the smoke of other sentences, which must be
-        far. nearest: of the clip of the nearest plume of training.
-    rise: the rank correlation of how high smoke was to rise and how high it did, in the mean over
-        the clip.
+    Attributes:
+        drawn: of the model. shuffled: the same against the smoke of other sentences, which must be
+            far. nearest: of the clip of the nearest plume of training.
+        rise: the rank correlation of how high smoke was to rise and how high it did, in the mean
+            over the clip.
     """
 
     drawn: float

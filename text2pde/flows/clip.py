@@ -37,9 +37,10 @@ _TENSORS = {
 class Clip(NamedTuple):
     """A flow at some times.
 
-    times: in seconds [F].
-    fields: at the nodes [F, N, 3]: velocity in m/s, and pressure by density in m^2/s^2, or the
-        density of smoke.
+    Attributes:
+        times: in seconds [F].
+        fields: at the nodes [F, N, 3]: velocity in m/s, and pressure by density in m^2/s^2, or the
+            density of smoke.
     """
 
     flow: Scene
@@ -69,7 +70,8 @@ def mirrored(clip: Clip) -> Clip:
 def save_clip(clip: Clip, path: Path, made_by: dict[str, Any] | None = None) -> None:
     """Write the file in one rename.
 
-    made_by: the settings of what made the clip, as plain values.
+    Args:
+        made_by: the settings of what made the clip, as plain values.
     """
     tensors = {**clip.mesh._asdict(), "times": clip.times, "fields": clip.fields}
     kept = {name: np.ascontiguousarray(value) for name, value in tensors.items()}

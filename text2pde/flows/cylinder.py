@@ -18,8 +18,9 @@ HELD_OUT = 2**20
 class Family:
     """From where to where the numbers of a flow go; lengths in metres.
 
-    held_out: Reynolds numbers that no case has, so that it can be asked what a model makes of them;
-        none if None.
+    Attributes:
+        held_out: Reynolds numbers that no case has, so that it can be asked what a model makes of
+            them; none if None.
     """
 
     reynolds: Range = (40.0, 160.0)

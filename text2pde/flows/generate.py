@@ -23,8 +23,9 @@ from text2pde.solver.meshing import DEFAULT, Sizes
 class Workers(NamedTuple):
     """Who simulates.
 
-    processes: on this machine; as many as there are cores if None.
-    scheduler: the address of a cluster, such as ``tcp://10.0.0.1:8786``, in their place.
+    Attributes:
+        processes: on this machine; as many as there are cores if None.
+        scheduler: the address of a cluster, such as ``tcp://10.0.0.1:8786``, in their place.
     """
 
     processes: int | None = None
@@ -37,8 +38,9 @@ HERE = Workers()
 class Maker(NamedTuple):
     """How a clip is made.
 
-    make: a function of a flow that can be sent to workers. settings: of it, as plain values, which
-        a file keeps.
+    Attributes:
+        make: a function of a flow that can be sent to workers. settings: of it, as plain values,
+            which a file keeps.
     """
 
     make: Callable[[Any], Clip]
@@ -78,7 +80,8 @@ def generate(
 ) -> Outcome:
     """Simulate each flow into ``case-00000.safetensors`` and so on, but for those that are there.
 
-    tick: called after every case, at once for those that are kept.
+    Args:
+        tick: called after every case, at once for those that are kept.
 
     Raises ValueError if a file holds another flow than it would, or was made with other settings,
     and without the packages of the extra `pde`.

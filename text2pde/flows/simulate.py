@@ -31,9 +31,10 @@ _HALVINGS = 3
 class Recording:
     """What is kept of a flow, in units of D / U, in which fluid passes the cylinder.
 
-    frames: of the clip.
-    interval: between two of them. A vortex leaves about every 3.4, so 0.2 is some 17 a period.
-    settling: that passes before the first, in which the wake develops.
+    Attributes:
+        frames: of the clip.
+        interval: between two of them. A vortex leaves about every 3.4, so 0.2 is some 17 a period.
+        settling: that passes before the first, in which the wake develops.
     """
 
     frames: int = 96
@@ -59,7 +60,8 @@ def simulate(
 ) -> Clip:
     """Solve for the flow in its channel, and keep what is to be recorded.
 
-    tick: called after every frame, those of settling included, and of attempts that diverged.
+    Args:
+        tick: called after every frame, those of settling included, and of attempts that diverged.
 
     Raises DivergedError if the numbers grow without bound even with much shorter steps.
     """

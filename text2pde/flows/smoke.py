@@ -22,7 +22,8 @@ _COURANT = 0.5
 class SmokeFamily:
     """From where to where the numbers of a plume go, in metres and m/s^2.
 
-    held_out: buoyancies that no case has.
+    Attributes:
+        held_out: buoyancies that no case has.
     """
 
     buoyancy: Range = (0.2, 0.5)

@@ -22,10 +22,11 @@ STEADY = 0.02
 class Statistics(NamedTuple):
     """Of one clip.
 
-    frequency: of the vortices, in Hz. fluctuation: the root mean square over the wake of what of
-        the velocity across changes, in units of U.
-    slip: the same of the velocity on the cylinder. divergence: the same of that of the velocity, in
-        units of U / D.
+    Attributes:
+        frequency: of the vortices, in Hz. fluctuation: the root mean square over the wake of what
+            of the velocity across changes, in units of U.
+        slip: the same of the velocity on the cylinder. divergence: the same of that of the
+            velocity, in units of U / D.
     """
 
     frequency: float

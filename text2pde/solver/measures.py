@@ -14,8 +14,9 @@ from text2pde.mesh import Numbers
 class Oscillation(NamedTuple):
     """The periodic end of a signal.
 
-    frequency: in Hz, by the times at which it rises through its middle.
-    highest, lowest: in the mean over the periods.
+    Attributes:
+        frequency: in Hz, by the times at which it rises through its middle.
+        highest, lowest: in the mean over the periods.
     """
 
     frequency: float

@@ -16,9 +16,10 @@ from text2pde.mesh import Mesh, check_mesh, trimmed
 class Sizes(NamedTuple):
     """Lengths of edges.
 
-    near: on the cylinder, in units of its radius.
-    far: the longest of all, in metres.
-    growth: by how much they grow on the way from the cylinder, a sixth of that downstream.
+    Attributes:
+        near: on the cylinder, in units of its radius.
+        far: the longest of all, in metres.
+        growth: by how much they grow on the way from the cylinder, a sixth of that downstream.
     """
 
     near: float = 0.24

@@ -37,10 +37,11 @@ SAFETY = 0.25
 class State(NamedTuple):
     """A flow at a time.
 
-    time: in seconds.
-    velocity: at the nodes of quadratic elements [n2, 2], in m/s; convection: N of it, tested.
-    pressure: at the nodes of the mesh [N], by density, in m^2/s^2.
-    older: velocity and convection one step before.
+    Attributes:
+        time: in seconds.
+        velocity: at the nodes of quadratic elements [n2, 2], in m/s; convection: N of it, tested.
+        pressure: at the nodes of the mesh [N], by density, in m^2/s^2.
+        older: velocity and convection one step before.
     """
 
     time: float
@@ -58,8 +59,9 @@ class DivergedError(ArithmeticError):
 class Equations:
     """The discrete equations of a flow on a mesh, with steps of one length.
 
-    places: of the nodes of quadratic elements [n2, 2], those of the mesh first.
-    sides: the nodes at the ends of the edges that the others halve [n2 - N, 2].
+    Attributes:
+        places: of the nodes of quadratic elements [n2, 2], those of the mesh first.
+        sides: the nodes at the ends of the edges that the others halve [n2 - N, 2].
     """
 
     flow: Flow
@@ -150,7 +152,8 @@ def longest_step(flow: Flow, mesh: Mesh) -> float:
 def discretise(flow: Flow, mesh: Mesh, step: float | None = None) -> Equations:
     """The equations of a flow on a mesh of its channel.
 
-    step: in seconds; :func:`longest_step` if None.
+    Args:
+        step: in seconds; :func:`longest_step` if None.
 
     Raises ValueError without the package scikit-fem, for a mesh that is not one of the flow's
     channel, and for a step that is not positive.

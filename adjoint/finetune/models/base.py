@@ -37,9 +37,10 @@ ADAPTER = "pytorch_lora_weights.safetensors"
 class Model(abc.ABC):
     """A checkpoint from which images are drawn while a part of it is learned.
 
-    asked: everything that its images may be asked to show, in numbers: classes, or prompts by
-        their place in the list. Empty if nothing is asked for.
-    component: the name of the network in the folder.
+    Args:
+        asked: everything that its images may be asked to show, in numbers: classes, or prompts by
+            their place in the list. Empty if nothing is asked for.
+        component: the name of the network in the folder.
     """
 
     network: nn.Module
@@ -61,7 +62,8 @@ class Model(abc.ABC):
     ) -> Tensor:
         """Images [B, C, H, W] of values from -1 to 1, through which gradients pass.
 
-        noise: where they start; that of the seeds if None.
+        Args:
+            noise: where they start; that of the seeds if None.
         """
 
     @abc.abstractmethod

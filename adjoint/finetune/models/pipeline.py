@@ -20,8 +20,10 @@ from samplers.checkpoint import PipelineCheckpoint
 class _Prompted(NamedTuple):
     """How a kind of pipeline takes a prompt's embedding: what its ``encode_prompt`` returns.
 
-    returned: the names by which its call takes these tensors; None for one that it does not take.
-    noise: whether its starting noise has the shape of what the network takes.
+    Attributes:
+        returned: the names by which its call takes these tensors; None for one that it does not
+            take.
+        noise: whether its starting noise has the shape of what the network takes.
     """
 
     returned: tuple[str | None, ...]

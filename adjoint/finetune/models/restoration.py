@@ -15,10 +15,10 @@ from adjoint.finetune.models.base import Model
 from adjoint.finetune.models.network import of_run
 from adjoint.finetune.parts import Embedding, Part, learn_classes
 from adjoint.rewards.pictures import read_picture
-from samplers.diffusers_restoration import RestorationPipeline
-from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.diffusers_settings import named_settings
-from samplers.pictures import PictureError, listed
+from samplers import SamplerScheduler
+from samplers.diffusers.restoration import RestorationPipeline
+from samplers.diffusers.settings import named_settings
+from samplers.images.pixels import PictureError, listed
 
 
 class RestorationModel(Model):

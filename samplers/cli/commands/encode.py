@@ -12,7 +12,7 @@ from samplers.cli.arguments import (
     add_flow_arguments,
     add_network_arguments,
 )
-from samplers.latent_codes import DEFAULT
+from samplers.probability_flow.codes import DEFAULT
 
 _EPILOG = """\
 example:

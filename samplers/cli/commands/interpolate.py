@@ -14,7 +14,7 @@ from samplers.cli.arguments import (
     add_temperature_argument,
 )
 from samplers.cli.values import positive, seed_list
-from samplers.latent_codes import DEFAULT
+from samplers.probability_flow.codes import DEFAULT
 
 _EPILOG = """\
 examples:

@@ -15,7 +15,7 @@ from samplers.cli.arguments import (
     add_seed_arguments,
 )
 from samplers.cli.values import positive
-from samplers.likelihood import DEFAULT, ProbeLaw
+from samplers.probability_flow.likelihood import DEFAULT, ProbeLaw
 
 _EPILOG = """\
 examples:

@@ -11,7 +11,7 @@ from samplers.cli.flowing import open_flow, report
 from samplers.cli.images import read_pictures
 from samplers.cli.output import prepare_folder, refuse_folder
 from samplers.cli.processes import join
-from samplers.latent_codes import DEFAULT
+from samplers.probability_flow.codes import DEFAULT
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,8 +7,8 @@ import argparse
 from samplers.cli.images import read_image, read_mask
 from samplers.cli.output import check_places
 from samplers.cli.restoring import Given, draw_answers
+from samplers.images.pixels import to_images
 from samplers.inverse_problems import inpainting
-from samplers.pictures import to_images
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,9 +13,9 @@ from samplers.cli.flowing import Opened, open_flow, report
 from samplers.cli.images import Picture, read_pictures
 from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
-from samplers.latent_codes import DEFAULT, interpolate, tempered
+from samplers.images.pixels import Cell, table, to_images, values_of
 from samplers.noise import initial_noise
-from samplers.pictures import Cell, table, to_images, values_of
+from samplers.probability_flow.codes import DEFAULT, interpolate, tempered
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -20,7 +20,8 @@ from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.records import Record, Records, read_records, write_records
 from samplers.cli.text import aligned, counted
-from samplers.likelihood import (
+from samplers.images.pixels import histogram, values_of
+from samplers.probability_flow.likelihood import (
     DEFAULT,
     ExactTrace,
     Hutchinson,
@@ -28,7 +29,6 @@ from samplers.likelihood import (
     bits_per_dim,
     dequantised,
 )
-from samplers.pictures import histogram, values_of
 
 SHOWN = 40
 """Rows that are printed; the CSV file has all."""

@@ -23,10 +23,10 @@ from samplers.cli.images import picture_paths, read_any
 from samplers.cli.output import check_places, is_picture, made_by, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import counted
-from samplers.diffusers_loop import settings_of
-from samplers.diffusers_restoration import RestorationPipeline
+from samplers.diffusers.loop import settings_of
+from samplers.diffusers.restoration import RestorationPipeline
+from samplers.images.pixels import Cell, table, to_images
 from samplers.noise import check_seeds
-from samplers.pictures import Cell, table, to_images
 from samplers.restoration import degrade, get_degradation, psnr
 
 SHOWN = 20
@@ -36,7 +36,8 @@ SHOWN = 20
 class Restored(NamedTuple):
     """What is told of a picture in the end.
 
-    before, after: decibels of the degraded and the restored one, by the one that was given.
+    Attributes:
+        before, after: decibels of the degraded and the restored one, by the one that was given.
     """
 
     path: Path

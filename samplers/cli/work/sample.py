@@ -32,7 +32,7 @@ from samplers.cli.output import (
 from samplers.cli.processes import Processes, join
 from samplers.cli.text import counted
 from samplers.cli.values import seeds_text
-from samplers.pictures import SHEET, columns_for, read_parameters, sheet, to_images
+from samplers.images.pixels import SHEET, columns_for, read_parameters, sheet, to_images
 
 SHEET_LIMIT = 400
 """The sheet of a folder shows its first images only, so that it stays a picture."""

@@ -6,8 +6,8 @@ import argparse
 
 from samplers.cli.images import read_image
 from samplers.cli.restoring import Given, draw_answers
+from samplers.images.pixels import to_images
 from samplers.inverse_problems import blurring, downsampling
-from samplers.pictures import to_images
 
 
 def run(arguments: argparse.Namespace) -> int:

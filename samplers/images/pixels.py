@@ -222,7 +222,8 @@ def curve(
 ) -> Image.Image:
     """Lines through points (x, y), drawn over each other; ``unit`` is that of x.
 
-    bars: of some lines, from where to where an error bar goes at each point.
+    Args:
+        bars: of some lines, from where to where an error bar goes at each point.
     """
     spans = {
         name: [(x, *span) for (x, _), span in zip(lines[name], found, strict=True)]

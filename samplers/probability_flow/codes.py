@@ -13,10 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from samplers.adaptive import AdaptiveResult, Network, encode_adaptive, ends, sample_adaptive
 from samplers.checks import check_whole
-from samplers.integrate import Adaptive
 from samplers.prediction import Prediction
+from samplers.probability_flow.adaptive import (
+    AdaptiveResult,
+    Network,
+    encode_adaptive,
+    ends,
+    sample_adaptive,
+)
+from samplers.probability_flow.integration import Adaptive
 from samplers.schedule import Schedule
 
 DEFAULT = Adaptive("bogacki-shampine", rtol=1e-4, atol=1e-4, max_nfe=2_000)
@@ -38,9 +44,10 @@ def encode(
 ) -> AdaptiveResult:
     """The code of each image, ``x_T / sigma_T``, in the place of the result's x.
 
-    x_0: images [B, ...]; they are lifted to the cleanest noise level as ``alpha x_0``.
+    Args:
+        x_0: images [B, ...]; they are lifted to the cleanest noise level as ``alpha x_0``.
 
-    All other arguments, and the errors, are those of :func:`samplers.adaptive.sample_adaptive`.
+    All other arguments, and the errors, are those of :func:`samplers.sample_adaptive`.
     """
     clean, noisy = ends(schedule, sigma_min, sigma_max)
     found = encode_adaptive(

@@ -22,13 +22,14 @@ Numbers = Sequence[float] | NDArray[Any] | Tensor
 class SchedulerSettings:
     """What a scheduler config says of a network.
 
-    schedule: its noise schedule, in the coordinates that the network is given.
-    prediction: what it returns.
-    time_scale: it is told ``time_scale * t``, t being the schedule's time.
-    correction: clipping or thresholding of the predicted x_0, or None.
-    spacing, offset, sigma_min, sigma_max, final: the grid that the config asks for.
-    dynamic_shift: from mu to the flow shift that depends on the image size, or None.
-    shift_terminal: where the last positive time of a flow grid is stretched to, or None.
+    Attributes:
+        schedule: its noise schedule, in the coordinates that the network is given.
+        prediction: what it returns.
+        time_scale: it is told ``time_scale * t``, t being the schedule's time.
+        correction: clipping or thresholding of the predicted x_0, or None.
+        spacing, offset, sigma_min, sigma_max, final: the grid that the config asks for.
+        dynamic_shift: from mu to the flow shift that depends on the image size, or None.
+        shift_terminal: where the last positive time of a flow grid is stretched to, or None.
     """
 
     schedule: Schedule

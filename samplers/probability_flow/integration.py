@@ -38,13 +38,14 @@ _LEAST_ULPS = 8
 class Adaptive:
     """How the steps are chosen.
 
-    method: a name from :func:`list_adaptive`.
-    rtol, atol: a step is accepted if the root mean square, over the sample, of
-        ``error / (atol + rtol max(|before|, |after|))`` is at most 1, with x in
-        variance-preserving coordinates (for data of order one, x is too, at every noise level).
-    max_nfe: the network calls that each sample may have. A trial step is made only if the sample
-        can be finished within them after it. If not, one DDIM step goes the rest of the way, and
-        the sample is reported as not within tolerance.
+    Attributes:
+        method: a name from :func:`list_adaptive`.
+        rtol, atol: a step is accepted if the root mean square, over the sample, of
+            ``error / (atol + rtol max(|before|, |after|))`` is at most 1, with x in
+            variance-preserving coordinates (for data of order one, x is too, at every noise level).
+        max_nfe: the network calls that each sample may have. A trial step is made only if the
+            sample can be finished within them after it. If not, one DDIM step goes the rest of the
+            way, and the sample is reported as not within tolerance.
 
     Raises ValueError for an unknown method, a tolerance that is not positive and finite, or fewer
     calls than one step needs.
@@ -88,8 +89,9 @@ phi is float64, the places are whole numbers; both lie on the CPU.
 class Integration(NamedTuple):
     """The states at the end and, for each sample [B], what they cost.
 
-    nfe: network calls, those of rejected steps included.
-    within_tolerance: whether the sample arrived by accepted steps alone.
+    Attributes:
+        nfe: network calls, those of rejected steps included.
+        within_tolerance: whether the sample arrived by accepted steps alone.
     """
 
     x: Parts
@@ -124,9 +126,10 @@ def integrate(
 ) -> Integration:
     r"""Carry every sample from the angle ``start`` to the angle ``end``, in either direction.
 
-    field: it is asked about the samples that need a slope, which are not the same each time.
-    land: where a last step of DDIM goes, ``cos(d) x - sin(d) v`` over an angle d; nowhere, if it
-        is not given. A sample that may make no further call goes there from where it is.
+    Args:
+        field: it is asked about the samples that need a slope, which are not the same each time.
+        land: where a last step of DDIM goes, ``cos(d) x - sin(d) v`` over an angle d; nowhere, if
+            it is not given. A sample that may make no further call goes there from where it is.
 
     A method that expands in the log-SNR leaves and reaches pure noise by a DDIM step, too, short
     enough for the tolerance. The error of every part is controlled, the worst one decides; for

@@ -30,21 +30,22 @@ from diffusers.modular_pipelines.modular_pipeline_utils import (
 from diffusers.modular_pipelines.stable_diffusion_xl.denoise import StableDiffusionXLDenoiseStep
 from torch import Tensor
 
-from samplers.adaptive import sample_adaptive
-from samplers.diffusers_scheduler import SamplerScheduler
-from samplers.diffusers_settings import SchedulerSettings
-from samplers.integrate import DEFAULT, Adaptive
+from samplers.diffusers.scheduler import SamplerScheduler
+from samplers.diffusers.settings import SchedulerSettings
+from samplers.probability_flow.adaptive import sample_adaptive
+from samplers.probability_flow.integration import DEFAULT, Adaptive
 from samplers.schedule import Point
 
 
 class Task(NamedTuple):
     """What a loop is given.
 
-    model: ``model(x, t, places)`` -> the guided output, like x [b, ...]; t [b] is the schedule's
-        own time, ``places`` [b] says which samples of the batch these are, so that each has its
-        own prompt.
-    x: the latents [B, ...] at ``start``, in the coordinates of the network.
-    settings: the noise schedule, what the network predicts, and where sampling ends.
+    Attributes:
+        model: ``model(x, t, places)`` -> the guided output, like x [b, ...]; t [b] is the
+            schedule's own time, ``places`` [b] says which samples of the batch these are, so that
+            each has its own prompt.
+        x: the latents [B, ...] at ``start``, in the coordinates of the network.
+        settings: the noise schedule, what the network predicts, and where sampling ends.
     """
 
     model: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -56,8 +57,9 @@ class Task(NamedTuple):
 class Drawn(NamedTuple):
     """What a loop returns: the samples [B, ...] and, for each [B], what they cost.
 
-    nfe: network calls; a guided call is one.
-    within_tolerance: whether the sample is what was asked for.
+    Attributes:
+        nfe: network calls; a guided call is one.
+        within_tolerance: whether the sample is what was asked for.
     """
 
     x: Tensor
@@ -69,7 +71,7 @@ Loop = Callable[[Task], Drawn]
 
 
 def adaptive_loop(settings: Adaptive = DEFAULT) -> Loop:
-    """The loop of :func:`samplers.adaptive.sample_adaptive`."""
+    """The loop of :func:`samplers.sample_adaptive`."""
 
     def loop(task: Task) -> Drawn:
         found = sample_adaptive(
@@ -92,9 +94,10 @@ def adaptive_loop(settings: Adaptive = DEFAULT) -> Loop:
 class Family(NamedTuple):
     """The denoise step of one kind of network.
 
-    step: the loop block of diffusers that is replaced.
-    of_samples: the inputs of the network that have a row for each sample.
-    guided: whether a guider calls the network, several times for each output.
+    Attributes:
+        step: the loop block of diffusers that is replaced.
+        of_samples: the inputs of the network that have a row for each sample.
+        guided: whether a guider calls the network, several times for each output.
     """
 
     step: type

@@ -8,20 +8,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from samplers.checks import check_numbers, check_one_each
+from samplers.errors import NotFiniteError
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.prediction import Correction, Prediction
 from samplers.registry import Method, get_sampler
 from samplers.schedule import Schedule
 from samplers.solve import NoiseKind, Solver, State, make_noise
 from samplers.tableau import Tableau
-
-
-class NotFiniteError(ArithmeticError):
-    """The network returned NaN or infinity; ``x`` holds the last good state of the sample."""
-
-    def __init__(self, message: str, x: Tensor) -> None:
-        super().__init__(message)
-        self.x = x
 
 
 class Adjoint(Protocol):
@@ -69,23 +62,24 @@ def sample(
 ) -> Tensor:
     """Draw one sample for each starting noise in ``x_T``.
 
-    model: ``model(x, t, *conditions)`` with x [B, ...] and t [B], the schedule's own time.
-    x_T: starting noise [B, ...], at the noise level where the grid starts; its dtype decides the
-        arithmetic (float64 stays float64; half precision is accumulated in float32, in which the
-        model is given x and t).
-    prediction: what the model returns; see :mod:`samplers.prediction`.
-    sampler: a name from :func:`samplers.list_samplers`, or a function from a grid to a tableau.
-    grid: a spacing (see :func:`samplers.grid.make_grid`) or a grid of one's own, for which
-        ``schedule``, ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are not read.
-    seeds: one whole number for each sample; stochastic samplers need them.
-    noise: of stochastic samplers, ``independent`` from call to call, or along a ``brownian`` path
-        for each seed, on which more steps converge to one image.
-    options: settings of the sampler, such as ``{"eta": 0.5}``.
-    correct: a change of every predicted x_0, such as :func:`samplers.prediction.clip`.
-    callback: called with the state after every network call.
-    conditions: what the model is given in every call, such as labels or embeddings.
-    adjoint: how gradients pass back, such as ``adjoint.Checkpoint()``; recorded by autograd, with
-        all activations of all calls, if not given.
+    Args:
+        model: ``model(x, t, *conditions)`` with x [B, ...] and t [B], the schedule's own time.
+        x_T: starting noise [B, ...], at the noise level where the grid starts; its dtype decides
+            the arithmetic (float64 stays float64; half precision is accumulated in float32, in
+            which the model is given x and t).
+        prediction: what the model returns; see :mod:`samplers.prediction`.
+        sampler: a name from :func:`samplers.list_samplers`, or a function from a grid to a tableau.
+        grid: a spacing (see :func:`samplers.grid.make_grid`) or a grid of one's own, for which
+            ``schedule``, ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are not read.
+        seeds: one whole number for each sample; stochastic samplers need them.
+        noise: of stochastic samplers, ``independent`` from call to call, or along a ``brownian``
+            path for each seed, on which more steps converge to one image.
+        options: settings of the sampler, such as ``{"eta": 0.5}``.
+        correct: a change of every predicted x_0, such as :func:`samplers.prediction.clip`.
+        callback: called with the state after every network call.
+        conditions: what the model is given in every call, such as labels or embeddings.
+        adjoint: how gradients pass back, such as ``adjoint.Checkpoint()``; recorded by autograd,
+            with all activations of all calls, if not given.
 
     Returns x_0 in the dtype of ``x_T``. Gradients flow through everything: call it under
     ``torch.no_grad()`` if none are wanted. Raises ValueError for impossible settings, and

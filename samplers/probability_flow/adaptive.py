@@ -9,7 +9,7 @@ With the angle ``phi = arctan(sigma / alpha)`` and in the variance-preserving co
 0, the data. It is as smooth at one end as at the other and all its numbers are of order one, so
 the length of a step is chosen in phi, whatever a method expands in.
 
-Here a network becomes the slope; :mod:`samplers.integrate` chooses the steps.
+Here a network becomes the slope; :mod:`samplers.probability_flow.integration` chooses the steps.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from samplers.checks import check_numbers
+from samplers.errors import NotFiniteError
 from samplers.grid import Final, make_grid
-from samplers.integrate import DEFAULT, Adaptive, Field, Integration, integrate
 from samplers.methods.embedded import Parts, lanes, spread
 from samplers.prediction import Correction, Prediction, door
-from samplers.sample import NotFiniteError
+from samplers.probability_flow.integration import DEFAULT, Adaptive, Field, Integration, integrate
 from samplers.schedule import Point, Schedule
 from samplers.solve import working_dtype
 
@@ -104,8 +104,9 @@ def _check_output(output: Tensor, x: Tensor, t: Tensor) -> None:
 class AdaptiveResult(NamedTuple):
     """The samples x [B, ...] in the dtype they came in and, for each [B], what they cost.
 
-    nfe: network calls, those of rejected steps included.
-    within_tolerance: False where ``max_nfe`` ran out, and DDIM went the rest of the way.
+    Attributes:
+        nfe: network calls, those of rejected steps included.
+        within_tolerance: False where ``max_nfe`` ran out, and DDIM went the rest of the way.
     """
 
     x: Tensor
@@ -130,16 +131,18 @@ def sample_adaptive(
 ) -> AdaptiveResult:
     """Draw one sample for each starting noise in ``x_T``, each with steps of its own.
 
-    model: ``model(x, t)`` with x [b, ...] and t [b], the schedule's own time. The b samples are
-        those that need the call, and their times differ.
-    x_T: starting noise [B, ...] at ``sigma_max``; its dtype decides the arithmetic (float64 stays
-        float64, half precision is accumulated in float32).
-    conditions: tensors [B, ...] of what belongs to each sample, such as labels; the model is given
-        the rows of its b samples after x and t.
-    sigma_min, sigma_max: where the steps begin and end, in units of sigma / alpha; the whole
-        trained range if not given.
-    final: ``zero`` returns the prediction of x_0 at ``sigma_min``, ``sigma_min`` the state there.
-    correct: a change of every predicted x_0, such as :func:`samplers.prediction.clip`.
+    Args:
+        model: ``model(x, t)`` with x [b, ...] and t [b], the schedule's own time. The b samples are
+            those that need the call, and their times differ.
+        x_T: starting noise [B, ...] at ``sigma_max``; its dtype decides the arithmetic (float64
+            stays float64, half precision is accumulated in float32).
+        conditions: tensors [B, ...] of what belongs to each sample, such as labels; the model is
+            given the rows of its b samples after x and t.
+        sigma_min, sigma_max: where the steps begin and end, in units of sigma / alpha; the whole
+            trained range if not given.
+        final: ``zero`` returns the prediction of x_0 at ``sigma_min``, ``sigma_min`` the state
+            there.
+        correct: a change of every predicted x_0, such as :func:`samplers.prediction.clip`.
 
     Gradients flow through everything but the choice of the steps: call it under
     ``torch.no_grad()`` if none are wanted. Raises ValueError for impossible settings, or if the
@@ -173,8 +176,9 @@ def encode_adaptive(
 ) -> AdaptiveResult:
     """The noise at ``sigma_max`` from which :func:`sample_adaptive` comes to x at ``sigma_min``.
 
-    x: states [B, ...] at ``sigma_min`` in the coordinates of the schedule; for an image x_0 that
-        is alpha x_0, which most schedules make x_0 itself.
+    Args:
+        x: states [B, ...] at ``sigma_min`` in the coordinates of the schedule; for an image x_0
+            that is alpha x_0, which most schedules make x_0 itself.
 
     The other arguments, and the errors, are those of :func:`sample_adaptive`.
     """

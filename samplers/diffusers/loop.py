@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from samplers.diffusers_config import DEFAULTS, read_keys
-from samplers.diffusers_settings import SchedulerSettings
+from samplers.diffusers.config import DEFAULTS, read_keys
+from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid
-from samplers.sample import build_tableau
+from samplers.sampling import build_tableau
 from samplers.tableau import Tableau
 
 

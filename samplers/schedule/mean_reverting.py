@@ -1,4 +1,4 @@
-r"""Layer 1. Mean-reverting diffusion: an image is carried towards a degraded one, not to zero.
+r"""Mean-reverting diffusion: an image is carried towards a degraded one, not to zero.
 
 The forward SDE pulls x to its mean mu with rate theta,
 
@@ -26,7 +26,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from samplers.schedule import VariancePreserving, interpolated, inverted
+from samplers.schedule.discrete import interpolated, inverted
+from samplers.schedule.variance_preserving import VariancePreserving
 
 Theta = Literal["constant", "linear", "cosine"]
 Convention = Literal["ir-sde", "mr-sampler"]
@@ -36,13 +37,15 @@ Convention = Literal["ir-sde", "mr-sampler"]
 class MeanReverting(VariancePreserving):
     r"""The schedule of y, trained at the times 0 to T; Lambda is linear between them.
 
-    theta: the rates theta_i at i = 0 to T: ``constant`` (1), ``linear`` (from 1e-4 to 0.02, times
-        1000 / (T + 1)) or ``cosine`` (1 - alpha_bar of Nichol and Dhariwal's schedule).
-    steps: T.
-    eps: alpha_T, what is left of x_0 - mu at the end. It decides the length dt of a step.
-    convention: where Lambda begins: ``ir-sde`` at zero, Lambda_i = dt (theta_1 + ... + theta_i), so
-        that t = 0 is the data and the first time with noise is 1; ``mr-sampler`` with theta_0, so
-        that some noise is left at t = 0. Trained networks are told times of the first.
+    Attributes:
+        theta: the rates theta_i at i = 0 to T: ``constant`` (1), ``linear`` (from 1e-4 to 0.02,
+            times 1000 / (T + 1)) or ``cosine`` (1 - alpha_bar of Nichol and Dhariwal's schedule).
+        steps: T.
+        eps: alpha_T, what is left of x_0 - mu at the end. It decides the length dt of a step.
+        convention: where Lambda begins: ``ir-sde`` at zero, Lambda_i = dt (theta_1 + ... +
+            theta_i), so that t = 0 is the data and the first time with noise is 1; ``mr-sampler``
+            with theta_0, so that some noise is left at t = 0. Trained networks are told times of
+            the first.
 
     Raises ValueError for impossible settings.
     """

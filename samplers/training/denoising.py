@@ -55,7 +55,8 @@ def perturb(
 ) -> Perturbed:
     """Add noise to each sample of ``x0``, at a time uniform on the trained times of the schedule.
 
-    time_shift: moves the times towards the noise, see :func:`samplers.schedule.shifted`.
+    Args:
+        time_shift: moves the times towards the noise, see :func:`samplers.schedule.shifted`.
 
     The points are (batch,) in float64 and on the CPU, the noise is like ``x0``.
     """

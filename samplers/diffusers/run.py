@@ -22,8 +22,9 @@ Generators = torch.Generator | Sequence[torch.Generator]
 class Run:
     """One pass over the timesteps: the state, and what the pipeline was given last.
 
-    offset: the timestep that the first row of the solver's tableau belongs to.
-    version: the in-place version of ``given`` when it was handed out, None if it has no count.
+    Attributes:
+        offset: the timestep that the first row of the solver's tableau belongs to.
+        version: the in-place version of ``given`` when it was handed out, None if it has no count.
     """
 
     solver: Solver

@@ -2,7 +2,7 @@ r"""Layer 6. The likelihood of data under a diffusion model, by its probability-
 
 Along the ODE a density changes by the divergence of the slope (Song et al. 2021, eq. 39,
 https://arxiv.org/abs/2011.13456). In the angle ``phi = arctan(sigma / alpha)`` and the coordinates
-of :mod:`samplers.adaptive`, with d numbers in a sample,
+of :mod:`samplers.probability_flow.adaptive`, with d numbers in a sample,
 
 .. math:: \log p(x) = d \log \cos\phi_0 + \log N(u_1; 0, \sin^2\phi_1)
     + \int_{\phi_0}^{\phi_1} \operatorname{tr} \frac{\partial v}{\partial u} \, d\phi
@@ -23,7 +23,11 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from samplers.adaptive import (
+from samplers.checks import check_numbers, check_one_each, check_whole
+from samplers.methods.embedded import Parts
+from samplers.noise import probe_noise, uniform_noise
+from samplers.prediction import Prediction, door, recorded, value_and_pullback
+from samplers.probability_flow.adaptive import (
     Network,
     angle_of,
     check_conditions,
@@ -31,11 +35,7 @@ from samplers.adaptive import (
     probability_flow,
     scale_of,
 )
-from samplers.checks import check_numbers, check_one_each, check_whole
-from samplers.integrate import Adaptive, Field, integrate
-from samplers.methods.embedded import Parts
-from samplers.noise import probe_noise, uniform_noise
-from samplers.prediction import Prediction, door, recorded, value_and_pullback
+from samplers.probability_flow.integration import Adaptive, Field, integrate
 from samplers.schedule import Schedule
 from samplers.solve import working_dtype
 
@@ -50,8 +50,9 @@ DEFAULT = Adaptive("bogacki-shampine", rtol=1e-3, atol=1e-3, max_nfe=10_000)
 class Hutchinson:
     r"""The trace of J as the mean of ``e^T J e`` over random probes e (Hutchinson 1990).
 
-    probes: how many for each sample; each costs a pass back through the network in every call.
-    law: ``rademacher`` (signs, of less variance) or ``gaussian``.
+    Attributes:
+        probes: how many for each sample; each costs a pass back through the network in every call.
+        law: ``rademacher`` (signs, of less variance) or ``gaussian``.
     """
 
     probes: int = 1
@@ -70,8 +71,9 @@ class Hutchinson:
 class ExactTrace:
     """The trace as the sum of all of its d terms: d passes back through the network in a call.
 
-    at_once: how many of the terms share a pass. The network then sees as many copies of each
-        sample, which takes the memory but asks nothing else of it.
+    Attributes:
+        at_once: how many of the terms share a pass. The network then sees as many copies of each
+            sample, which takes the memory but asks nothing else of it.
     """
 
     at_once: int = 1
@@ -86,11 +88,12 @@ Trace = Hutchinson | ExactTrace
 class Likelihood(NamedTuple):
     """For each sample [B]:
 
-    log_prob: the log density of x_0, in nats; NaN where ``max_nfe`` ran out.
-    standard_error: of log_prob, over the probes; 0 for the exact trace, NaN for a single probe.
-    latent: where the flow ends, x_T, [B, ...], in the coordinates of the schedule.
-    nfe: network calls, each with the passes back that the trace needs.
-    within_tolerance: False where ``max_nfe`` ran out.
+    Attributes:
+        log_prob: the log density of x_0, in nats; NaN where ``max_nfe`` ran out.
+        standard_error: of log_prob, over the probes; 0 for the exact trace, NaN for a single probe.
+        latent: where the flow ends, x_T, [B, ...], in the coordinates of the schedule.
+        nfe: network calls, each with the passes back that the trace needs.
+        within_tolerance: False where ``max_nfe`` ran out.
     """
 
     log_prob: Tensor
@@ -115,14 +118,15 @@ def log_likelihood(
 ) -> Likelihood:
     """The log density of each image in ``x_0`` [B, ...] under the model.
 
-    model: ``model(x, t, *conditions)``, as for :func:`samplers.adaptive.sample_adaptive`; its
-        gradient is needed, so that it must not switch recording off itself.
-    trace: how the divergence is found; ``Hutchinson()`` if not given.
-    seeds: of the probes, one for each sample; 0, 1, 2, … if not given. A sample keeps its probes
-        along the way.
-    settings: the tolerance is for the image and for the logarithm of the density alike.
-    sigma_min, sigma_max: the ends of the flow, in units of sigma / alpha; the whole trained range
-        if not given.
+    Args:
+        model: ``model(x, t, *conditions)``, as for :func:`samplers.sample_adaptive`; its
+            gradient is needed, so that it must not switch recording off itself.
+        trace: how the divergence is found; ``Hutchinson()`` if not given.
+        seeds: of the probes, one for each sample; 0, 1, 2, … if not given. A sample keeps its
+            probes along the way.
+        settings: the tolerance is for the image and for the logarithm of the density alike.
+        sigma_min, sigma_max: the ends of the flow, in units of sigma / alpha; the whole trained
+            range if not given.
 
     It works under ``torch.no_grad`` too. Where gradients are recorded, they flow to the result;
     that takes second derivatives of the network, which PyTorch's fused attention lacks (on a CPU:
@@ -170,9 +174,11 @@ Pull = Callable[[Tensor], Tensor]
 class Divergence(NamedTuple):
     """How the trace of the slope's Jacobian is found.
 
-    copies: how often each sample stands in the batch that the slope is asked about, [copies * b].
-    trace: (pull, u [b, ...], the places of these samples in the batch) -> the trace [b, K],
-        K times.
+    Attributes:
+        copies: how often each sample stands in the batch that the slope is asked about, [copies *
+            b].
+        trace: (pull, u [b, ...], the places of these samples in the batch) -> the trace [b, K],
+            K times.
     """
 
     copies: int

@@ -19,8 +19,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from samplers.diffusers_settings import SchedulerSettings
-from samplers.mean_reverting import MeanReverting
+from samplers.diffusers.settings import SchedulerSettings
 from samplers.prediction import (
     Correction,
     EDMOutput,
@@ -30,6 +29,7 @@ from samplers.prediction import (
     dynamic_threshold,
 )
 from samplers.schedule import EDM, EDMPreconditioned, FlowMatching, Schedule, VPDiscrete
+from samplers.schedule.mean_reverting import MeanReverting
 
 ScheduleKind = Literal["vp", "flow", "edm", "ve", "mean-reverting"]
 

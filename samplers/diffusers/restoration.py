@@ -1,0 +1,271 @@
+r"""Layer 6. A pipeline of diffusers that restores images by mean-reverting diffusion.
+
+It is saved and loaded as any other; its scheduler is a :class:`SamplerScheduler`, whose sampler and
+grid can be exchanged, and its network is told the degraded image and which degradation it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+
+from samplers.checks import check_one_each
+from samplers.diffusers.loop import grid_of, settings_of, tableau_of
+from samplers.diffusers.scheduler import SamplerScheduler
+from samplers.diffusers.settings import SchedulerSettings
+from samplers.images.pixels import levels_of, to_images, unpacked, values_of
+from samplers.noise import initial_noise
+from samplers.restoration import RestorationProcess, restore
+from samplers.sampling import Adjoint
+from samplers.schedule.mean_reverting import MeanReverting
+from samplers.solve import State
+from samplers.tableau import Tableau
+
+
+@dataclass
+class RestorationOutput(BaseOutput):
+    """images: restored ones, as pictures or as a tensor [B, C, H, W] of values from 0 to 1."""
+
+    images: Any
+
+
+class RestorationPipeline(DiffusionPipeline):
+    """Restores images of any size.
+
+    Args:
+        unet: ``unet([x, mu] [B, 2 C, H, W], t, class_labels=task)``.
+        scheduler: with a schedule of the kind ``mean-reverting``; ``sampler``, ``sampler_options``
+            and ``grid`` of its config say how.
+        lambda_inf, predicts: see :class:`samplers.restoration.RestorationProcess`.
+        tasks: the degradations that the network knows, by the numbers that it is told; none if it
+            is told nothing.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: SamplerScheduler,
+        lambda_inf: float = 0.4,
+        predicts: str = "residual",
+        tasks: list[str] | tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(lambda_inf=lambda_inf, predicts=predicts, tasks=list(tasks))
+        self._check()
+
+    def _check(self) -> None:
+        config: Any = self.unet.config
+        if config.in_channels != 2 * config.out_channels:
+            raise ValueError(
+                f"The network takes {config.in_channels} channels and gives {config.out_channels}; "
+                "one that restores takes an image and the degraded one, twice as many as it gives."
+            )
+        if len(self.config.tasks) != int(config.num_class_embeds or 0):
+            raise ValueError(
+                f"{len(self.config.tasks)} tasks are named, but the network knows "
+                f"{int(config.num_class_embeds or 0)}."
+            )
+        _ = self.process
+
+    @property
+    def process(self) -> RestorationProcess:
+        """The process that the network was trained on."""
+        schedule = self._settings.schedule
+        if not isinstance(schedule, MeanReverting):
+            raise ValueError(
+                f"The scheduler of this checkpoint has a {type(schedule).__name__} schedule; a "
+                "network that restores has a mean-reverting one."
+            )
+        if self._settings.correction is not None:
+            raise ValueError(
+                "The scheduler clips or thresholds what is predicted, which is a residual here and "
+                "no image; set clip_sample and thresholding to False."
+            )
+        config: Any = self.config
+        return RestorationProcess(schedule, config.lambda_inf, config.predicts)
+
+    @property
+    def stride(self) -> int:
+        """Sizes are filled up to multiples of it; smaller images can't be restored."""
+        config: Any = self.unet.config
+        return int(2 ** (len(config.block_out_channels) - 1))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Image.Image | Sequence[Image.Image] | Tensor,
+        task: str | Sequence[str] | None = None,
+        num_inference_steps: int = 10,
+        seeds: Sequence[int] | None = None,
+        output_type: str = "pil",
+    ) -> RestorationOutput:
+        """Restore images, one after the other if their sizes differ.
+
+        Args:
+            image: pictures, or a tensor [B, C, H, W] of values from -1 to 1. Grey ones are restored
+                by a network of colours as such.
+            task: which degradation it is, of all or of each.
+            seeds: one for each image, of its starting noise and of stochastic samplers; 0, 1, 2, …
+                if none are given.
+            output_type: ``pil``, or ``pt`` for a tensor from 0 to 1 (of images of one size).
+
+        Raises ValueError for images or tasks that the network can't take.
+        """
+        if output_type not in ("pil", "pt"):
+            raise ValueError(f"The output_type is {output_type!r}; it must be 'pil' or 'pt'.")
+        batches = _batches(image)
+        shapes = {batch.shape[1:] for batch in batches}
+        if output_type == "pt" and len(shapes) != 1:
+            raise ValueError(
+                f"The images have the shapes {sorted(map(list, shapes))}; a tensor needs some, of "
+                "one shape."
+            )
+        count = sum(map(len, batches))
+        names = _spread(task, count)
+        numbers = range(count) if seeds is None else seeds
+        check_one_each("seeds", numbers, "images", count)
+        found: list[Tensor] = []
+        for batch in batches:
+            part = slice(len(found), len(found) + len(batch))
+            found += self.restore(batch, names[part], numbers[part], num_inference_steps)
+        if output_type == "pt":
+            return RestorationOutput((torch.stack(found).clamp(-1, 1) + 1) / 2)
+        return RestorationOutput([to_images(x[None])[0] for x in found])
+
+    def restore(
+        self,
+        images: Tensor,
+        tasks: Sequence[str | None],
+        seeds: Sequence[int],
+        steps: int = 10,
+        *,
+        noise: Tensor | None = None,
+        adjoint: Adjoint | None = None,
+        callback: Callable[[State], object] | None = None,
+    ) -> Tensor:
+        """Restored images [B, C, H, W] of degraded ones; gradients flow to these and to weights.
+
+        Args:
+            images: of values from -1 to 1.
+            noise: where it starts, see :meth:`noise`; that of the seeds if None.
+            adjoint, callback: see :func:`samplers.sample`.
+
+        Raises ValueError for images or tasks that the network can't take.
+        """
+        self.check_images(images)
+        check_one_each("tasks", tasks, "images", len(images))
+        labels = self.labels(tasks)
+        channels = int(self.unet.config.out_channels)
+        mu = _filled(images, self.stride).expand(-1, channels, -1, -1).to(self.device)
+        config: Any = self.scheduler.config
+        x0 = restore(
+            self._network,
+            mu,
+            self.process,
+            seeds=seeds,
+            noise=noise,
+            noise_kind=config.noise,
+            sampler=config.sampler,
+            grid=grid_of(config, steps),
+            options=config.sampler_options,
+            conditions=() if labels is None else (labels,),
+            adjoint=adjoint,
+            callback=callback,
+        )
+        x0 = x0[..., : images.shape[2], : images.shape[3]].to(images)
+        return x0.mean(1, keepdim=True) if images.shape[1] < channels else x0
+
+    def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """Starting noise for images [B, C, H, W], one for each seed, as large as they are filled
+        up to."""
+        height, width = (side + -side % self.stride for side in shape[2:])
+        channels = int(self.unet.config.out_channels)
+        return initial_noise(seeds, (channels, height, width)).float().to(self.device)
+
+    def tableau(self, steps: int) -> Tableau:
+        """The table of the sampler, with as many steps."""
+        return tableau_of(self.scheduler.config, steps)
+
+    @property
+    def _settings(self) -> SchedulerSettings:
+        return settings_of(self.scheduler.config)
+
+    def _network(self, x: Tensor, mu: Tensor, t: Tensor, task: Tensor | None = None) -> Tensor:
+        given = torch.cat([x, mu], dim=1).to(self.unet.dtype)
+        output: Tensor = self.unet(given, t, class_labels=task).sample
+        return output.to(x.dtype)
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise ValueError for images that the network can't take."""
+        channels = int(self.unet.config.out_channels)
+        if images.ndim != 4 or images.shape[1] not in (1, channels):
+            raise ValueError(
+                f"The images have shape {list(images.shape)}; this network restores [B, C, H, W] "
+                f"with C = {channels}, or 1 for grey ones."
+            )
+        if min(images.shape[2:]) < self.stride:
+            raise ValueError(
+                f"The images are of {images.shape[3]} x {images.shape[2]} pixels; this network "
+                f"needs {self.stride} in each direction at least."
+            )
+
+    def labels(self, tasks: Sequence[str | None]) -> Tensor | None:
+        """What the network is told of the tasks, [B]; ValueError for one that it does not know."""
+        known = list(self.config.tasks)
+        if not known:
+            if any(task is not None for task in tasks):
+                raise ValueError("This network is told no degradation; leave the task away.")
+            return None
+        for task in tasks:
+            if task not in known:
+                came = "no task was named" if task is None else f"there is no task {task!r}"
+                raise ValueError(f"This network knows {', '.join(known)}, and {came}.")
+        return torch.tensor([known.index(str(task)) for task in tasks], device=self.device)
+
+
+def _batches(image: Image.Image | Sequence[Image.Image] | Tensor) -> list[Tensor]:
+    """Tensors [B, C, H, W]; pictures are batches of their own."""
+    if isinstance(image, Tensor):
+        if not image.is_floating_point():
+            raise ValueError(
+                f"The images are a tensor of {image.dtype}; give values from -1 to 1, as floats."
+            )
+        return [image]
+    pictures = [image] if isinstance(image, Image.Image) else list(image)
+    return [_values(picture) for picture in pictures]
+
+
+def _values(picture: object) -> Tensor:
+    """A picture as a batch [1, C, H, W]."""
+    if not isinstance(picture, Image.Image):
+        raise ValueError(
+            f"A {type(picture).__name__} came; give a picture of PIL, some of them, or one tensor "
+            "[B, C, H, W]."
+        )
+    plain = unpacked(picture)
+    if plain.mode not in ("L", "RGB"):
+        raise ValueError(f"A picture has the mode {plain.mode}; convert it to L or RGB.")
+    return values_of(levels_of(plain)).float()
+
+
+def _spread(task: str | Sequence[str] | None, count: int) -> list[str | None]:
+    if task is None or isinstance(task, str):
+        return [task] * count
+    if len(task) != count:
+        raise ValueError(f"{len(task)} tasks came for {count} images; give one, or one for each.")
+    return list(task)
+
+
+def _filled(images: Tensor, stride: int) -> Tensor:
+    """The images with their right and lower borders reflected, up to multiples of the stride."""
+    right, below = (-images.shape[3] % stride, -images.shape[2] % stride)
+    return F.pad(images, (0, right, 0, below), mode="reflect")

@@ -1,0 +1,572 @@
+r"""Layer 6. Every fixed-grid sampler as a scheduler of diffusers.
+
+:class:`SamplerScheduler` is the face of the executor towards a pipeline, which owns the loop and
+the network: ``set_timesteps`` makes a grid and a tableau, each ``step`` is one
+:meth:`samplers.solve.Solver.advance`. A sampler with several network calls a step has as many
+timesteps a step. States stay in the coordinates that the network is given, so
+``scale_model_input`` changes nothing.
+
+``SchedulerMixin`` has to be a name of this module: pipelines look for it when they load a
+scheduler that is not diffusers' own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Self, overload
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from samplers.diffusers.config import (
+    DEFAULTS,
+    KNOWN_CLASSES,
+    OWN_CLASS,
+    ScheduleKind,
+    class_name,
+    complete,
+    read_keys,
+    schedule_kind,
+)
+from samplers.diffusers.run import Generators, Run, sample_seeds
+from samplers.diffusers.settings import Numbers, SchedulerSettings
+from samplers.grid import Grid, Spacing
+from samplers.registry import Sampler, get_sampler
+from samplers.schedule import FlowMatching, Point, VPDiscrete
+from samplers.solve import NoiseKind, Solver, make_noise
+from samplers.tableau import Row, Tableau
+
+
+@dataclass
+class SamplerSchedulerOutput(BaseOutput):
+    """What a step returns.
+
+    Attributes:
+        prev_sample: the next point, where the network is asked next; the sample itself in the end.
+        pred_original_sample: the prediction of x_0 that this call made.
+    """
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+class _Plan(NamedTuple):
+    """What ``set_timesteps`` fixes, before a sample is seen."""
+
+    settings: SchedulerSettings
+    grid: Grid
+    solver: Solver
+
+    @property
+    def tableau(self) -> Tableau:
+        return self.solver.tableau
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.solver.tableau.rows
+
+
+class SamplerScheduler(SchedulerMixin, ConfigMixin):
+    """A sampler of :func:`samplers.list_samplers` in place of a pipeline's scheduler.
+
+    ``pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler="dpmpp-2m")``
+
+    The noise schedule and the prediction type come from the config of the scheduler that the
+    model was published with, its class's own defaults included. Added to them are
+
+    Args:
+        sampler: a name or alias from the registry.
+        sampler_options: its settings, such as ``{"eta": 0.5}``.
+        noise: of stochastic samplers, ``independent`` from call to call, or along a ``brownian``
+            path for each seed, on which more steps converge to one image.
+        grid: a spacing of :func:`samplers.grid.make_grid`; None follows the source's config.
+        sigma_min, sigma_max: the smallest and largest noise level of the grid in units of
+            sigma / alpha; None follows the source. (EDM configs use the same names for the ends of
+            the range that the network was trained for, and there they are these, too.)
+
+    Raises ValueError for settings that do not fit together; see docs/diffusers.md for the keys.
+    """
+
+    _compatibles = [*KNOWN_CLASSES]  # noqa: RUF012  diffusers reads a list from the class
+    order = 1
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        sampler: str = "dpmpp-2m",
+        sampler_options: dict[str, Any] | None = None,
+        noise: NoiseKind = "independent",
+        grid: Spacing | None = None,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        schedule: ScheduleKind = "vp",
+        prediction_type: str | None = None,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: list[float] | None = None,
+        rescale_betas_zero_snr: bool = False,
+        snr_shift_scale: float = 1.0,
+        clip_sample: bool = False,
+        clip_sample_range: float = 1.0,
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
+        timestep_spacing: str = "linspace",
+        steps_offset: int = 0,
+        use_karras_sigmas: bool = False,
+        use_exponential_sigmas: bool = False,
+        use_beta_sigmas: bool = False,
+        use_lu_lambdas: bool = False,
+        sigma_schedule: str = "karras",
+        sigma_data: float = 1.0,
+        final_sigmas_type: str = "zero",
+        use_flow_sigmas: bool = False,
+        shift: float = 1.0,
+        shift_terminal: float | None = None,
+        use_dynamic_shifting: bool = False,
+        time_shift_type: str = "exponential",
+        theta: str = "cosine",
+        eps: float = 0.005,
+        convention: str = "ir-sde",
+    ) -> None:
+        self.order = self._calls()
+        self.num_inference_steps: int | None = None
+        self._plan: _Plan | None = None
+        self._run: Run | None = None
+        self._begin_index: int | None = None
+        settings = dataclasses.replace(self._settings(), final="zero")
+        self._show(settings, settings.grid(_trained_steps(settings, self), grid).points, None)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any] | None = None,
+        return_unused_kwargs: bool = False,
+        **kwargs: Any,
+    ) -> Self | tuple[Self, dict[str, Any]]:
+        """This scheduler for the model that ``config`` was published with.
+
+        Args:
+            kwargs: any argument of the class, put in the place of what the config says. None
+                follows the config (but for ``grid`` and ``sampler_options``, where it is the
+                default).
+
+        Raises ValueError for a config of an unknown kind and for arguments that do not exist.
+        """
+        if not isinstance(config, Mapping):
+            raise ValueError(
+                f"from_config got {config!r}; pass a scheduler's config, such as "
+                "pipe.scheduler.config."
+            )
+        kwargs = {k: v for k, v in kwargs.items() if v is not None or k in _MAY_BE_NONE}
+        unknown = [key for key in kwargs if key not in inspect.signature(cls.__init__).parameters]
+        if unknown and not return_unused_kwargs:
+            _refuse_argument(unknown[0], list(inspect.signature(cls.__init__).parameters)[1:])
+        made: Self | tuple[Self, dict[str, Any]] = super().from_config(
+            _own_config(config, kwargs), return_unused_kwargs, **kwargs
+        )
+        return made
+
+    def _sampler(self) -> Sampler:
+        return get_sampler(self.config.sampler)
+
+    def _calls(self) -> int:
+        return self._sampler().calls_with(self.config.sampler_options)
+
+    def _settings(self) -> SchedulerSettings:
+        """Read anew for each run, since pipelines rewrite the config that they are given."""
+        return read_keys(self.config.schedule, {**DEFAULTS, **self.config})
+
+    def __len__(self) -> int:
+        return int(self.config.num_train_timesteps)
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """The deviation of the starting noise: 1 where alpha^2 + sigma^2 is 1, else sigma."""
+        return float(self.sigmas[0]) if self._settings().starts_at_sigma else 1.0
+
+    @property
+    def begin_index(self) -> int | None:
+        """The timestep at which the pipeline says that it begins."""
+        return self._begin_index
+
+    @property
+    def step_index(self) -> int | None:
+        """The timestep that comes next, None before the first."""
+        return None if self._run is None else self._run.index
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """alpha^2 at the trained steps, for the training scripts that ask for it."""
+        schedule = self._settings().schedule
+        if not isinstance(schedule, VPDiscrete):
+            raise AttributeError("Only schedules made from betas have alphas_cumprod.")
+        return schedule.alphas_cumprod.float()
+
+    @property
+    def settings(self) -> SchedulerSettings:
+        """What the network was trained for, with the flow shift of the present timesteps."""
+        return self._planned().settings
+
+    @property
+    def tableau(self) -> Tableau:
+        """The table of numbers that the present run follows."""
+        return self._planned().tableau if self._run is None else self._run.solver.tableau
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Say at which timestep the next run begins (image-to-image).
+
+        Raises ValueError unless a step begins there.
+        """
+        if self._plan is not None:
+            _check_begin(self._plan.rows, begin_index)
+        self._begin_index = begin_index
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
+        """The sample itself: it is kept in the coordinates that the network is given."""
+        return sample
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Numbers | None = None,
+        sigmas: Numbers | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """Choose the grid, and forget the run before.
+
+        Args:
+            num_inference_steps: steps of the grid; ``timesteps`` gets one entry for each network
+                call, ``order`` of them a step, one for a step from pure noise or to sigma = 0.
+            device: where ``timesteps`` is put.
+            timesteps: instead, what the network is told at the grid's points, noisiest first.
+            sigmas: instead, the noise levels, noisiest first, with or without the 0 at the end: the
+                times before the shift for flow models, sigma / alpha for all others.
+            mu: the logarithm of the flow shift for this image size (the shift itself if
+                ``time_shift_type`` is linear), read if ``use_dynamic_shifting`` is set.
+
+        Raises ValueError for steps < 1, grids outside of what the network was trained for, and
+        grids on which the sampler is not defined.
+        """
+        self._plan, self._run, self._begin_index = None, None, None
+        settings = self._settings().shifted_by(mu)
+        grid = self._grid(settings, num_inference_steps, timesteps, sigmas)
+        tableau = _entered(self._sampler().tableau(grid, self.config.sampler_options))
+        self.num_inference_steps = grid.steps
+        # Pipelines count custom steps by the length of timesteps, in calls.
+        self.order = self._calls() if timesteps is None and sigmas is None else 1
+        points = [*(row.at for row in tableau.rows), tableau.end]
+        stacked = (torch.stack(column) for column in zip(*points, strict=True))
+        self._show(settings, Point(*stacked), device)
+        solver = Solver(tableau, settings.prediction, correct=settings.correction)
+        solver.prepare(torch.float32, self.timesteps.device)
+        self._plan = _Plan(settings, grid, solver)
+
+    def _grid(
+        self,
+        settings: SchedulerSettings,
+        steps: int | None,
+        timesteps: Numbers | None,
+        sigmas: Numbers | None,
+    ) -> Grid:
+        if timesteps is not None and sigmas is not None:
+            raise ValueError("Both timesteps and sigmas were given; one of them makes the grid.")
+        if timesteps is not None:
+            return _of_length(settings.grid_from_timesteps(timesteps), steps)
+        if sigmas is not None:
+            return _of_length(settings.grid_from_sigmas(sigmas), steps)
+        if steps is None:
+            raise ValueError("set_timesteps needs num_inference_steps, timesteps or sigmas.")
+        return settings.grid(steps, self.config.grid)
+
+    def _show(
+        self, settings: SchedulerSettings, points: Point, device: str | torch.device | None
+    ) -> None:
+        """Publish what the network is told (float32), and the noise levels with the last."""
+        self.timesteps = (points.t[:-1] * settings.time_scale).to(torch.float32).to(device)
+        on_flow = isinstance(settings.schedule, FlowMatching)
+        self.sigmas = (points.sigma if on_flow else points.rho).to(torch.float32)
+
+    def _planned(self) -> _Plan:
+        if self._plan is None:
+            raise ValueError("No timesteps are set; call set_timesteps before the first step.")
+        return self._plan
+
+    @overload
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: Generators | None = None,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        return_dict: Literal[True] = True,
+    ) -> SamplerSchedulerOutput: ...
+
+    @overload
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: Generators | None = None,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        *,
+        return_dict: Literal[False],
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: Generators | None = None,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        return_dict: bool = True,
+    ) -> SamplerSchedulerOutput | tuple[Tensor, Tensor]:
+        """One row of the tableau: from the network's output at ``sample`` to the next point.
+
+        Args:
+            model_output: what the network returned, shaped like ``sample`` (a learned variance in
+                further channels is not used).
+            timestep: the next element of ``timesteps``; its value is read only if a run begins at
+                one that is not a view of them, and ``set_begin_index`` was not called.
+            sample: what the step before returned, or the pipeline's edit of it, which is taken
+                over.
+            generator: read once, and not advanced, for the seeds of a stochastic sampler: one for
+                each sample or one for all. Without it, the seed of a sample is a hash of its
+                starting noise.
+            eta: accepted because DDIMPipeline passes it; the noise of a sampler is its own option.
+            use_clipped_model_output: accepted for the same reason; here eps and x_0 always agree.
+
+        Raises ValueError for a run that begins in the middle of a step or goes beyond its end.
+        """
+        _check_eta(eta)
+        output = _without_variance(model_output, sample)
+        if self._run is None:
+            self._run = self._begin(timestep, sample, generator)
+        run = self._run
+        if run.solver.done(run.state):
+            raise ValueError("This run is finished; call set_timesteps before another one.")
+        self._check_timestep(timestep, run.index)
+        state = run.solver.advance(run.take_back(sample), output)
+        x0 = state.predictions[0].to(sample.dtype, copy=True)  # the caller's own to change
+        x = run.hand_out(state, sample.dtype)
+        return SamplerSchedulerOutput(x, x0) if return_dict else (x, x0)
+
+    def _begin(self, timestep: float | Tensor, sample: Tensor, generator: Generators | None) -> Run:
+        index = self._first_index(timestep)
+        solver = self._solver_from(index)
+        if solver.tableau.stochastic:
+            seeds = sample_seeds(sample, generator)
+            noise = make_noise(solver.tableau, seeds, sample.shape[1:], self.config.noise)
+            solver = solver.with_noise(noise)
+        return Run.begin(solver, index, sample)
+
+    def _first_index(self, timestep: float | Tensor) -> int:
+        """Where a run begins: said by the pipeline, seen from the timestep, or looked up."""
+        if self._begin_index is not None:
+            return self._begin_index
+        index = self._index_of_view(timestep)
+        return self._index_by_value(timestep) if index is None else index
+
+    def _index_of_view(self, timestep: float | Tensor) -> int | None:
+        """The place of an element of ``timesteps``, by its address: it is not read."""
+        if not isinstance(timestep, Tensor):
+            return None
+        distance = timestep.data_ptr() - self.timesteps.data_ptr()
+        index = distance // self.timesteps.element_size()
+        return index if 0 <= index < self.timesteps.numel() else None
+
+    def _index_by_value(self, timestep: float | Tensor) -> int:
+        rows = self._planned().rows
+        told = torch.as_tensor(timestep).flatten()[0].to("cpu", torch.float32)
+        found = (self.timesteps.cpu() == told).nonzero().flatten().tolist()
+        starts = [index for index in found if _starts_a_step(rows, index)]
+        if not found:
+            raise ValueError(
+                f"The timestep {float(told):.6g} is not one of this scheduler's; iterate over "
+                "scheduler.timesteps, or call set_begin_index."
+            )
+        return int([*starts, *found][0])
+
+    def _check_timestep(self, timestep: float | Tensor, expected: int) -> None:
+        index = self._index_of_view(timestep)
+        if index is not None and index != expected:
+            raise ValueError(
+                f"The timestep with index {index} came, but {expected} is the next of this run; "
+                "call set_timesteps before another run."
+            )
+
+    def _solver_from(self, index: int) -> Solver:
+        """The solver of a run that begins at timestep ``index``."""
+        plan = self._planned()
+        _check_begin(plan.rows, index)
+        if index == 0:
+            return plan.solver
+        start, rest = plan.rows[index].at, plan.rows[index:]
+        try:
+            tableau = dataclasses.replace(plan.tableau, start=start, rows=rest)
+        except ValueError:  # the rows look back to before the index: a multistep method
+            tableau = self._rebuilt(plan, index)
+        return dataclasses.replace(plan.solver, tableau=tableau)
+
+    def _rebuilt(self, plan: _Plan, index: int) -> Tableau:
+        """The sampler on the rest of the grid, with the history that exists there."""
+        first = plan.rows[index].step
+        rest = Grid(plan.grid.schedule, Point(*(values[first:] for values in plan.grid.points)))
+        options = self.config.sampler_options or {}
+        tableau = _entered(self._sampler().method(rest, **options))
+        told = [float(row.at.t) for row in tableau.rows]
+        if told != [float(row.at.t) for row in plan.rows[index:]]:
+            raise ValueError(
+                f"The sampler {self.config.sampler!r} calls the network elsewhere on a shorter "
+                "grid, so it cannot begin in the middle of this one."
+            )
+        return tableau
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """alpha x_0 + sigma eps at the given timesteps.
+
+        After ``set_begin_index`` the timesteps are not read: the noise is that of where the run
+        will begin, and once it has begun, of where it stands, as inpainting pipelines expect.
+        """
+        alpha, sigma = self._levels(timesteps)
+        shape = (-1, *[1] * (original_samples.ndim - 1))
+        alpha, sigma = (v.to(original_samples.device).reshape(shape) for v in (alpha, sigma))
+        noised = alpha * original_samples + sigma * noise.to(original_samples.device)
+        return noised.to(original_samples.dtype)
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """:meth:`add_noise` under the name and order of arguments of flow-matching pipelines."""
+        return self.add_noise(sample, noise, timestep)
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The target of a v-network, alpha eps - sigma x_0, at the given timesteps."""
+        alpha, sigma = self._levels(timesteps)
+        shape = (-1, *[1] * (sample.ndim - 1))
+        alpha, sigma = (v.to(sample.device).reshape(shape) for v in (alpha, sigma))
+        return (alpha * noise - sigma * sample).to(sample.dtype)
+
+    def _levels(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma, float32 on the CPU, one for all or one for each timestep."""
+        if self._begin_index is None or self._plan is None:
+            settings = self._settings() if self._plan is None else self._plan.settings
+            told = torch.as_tensor(timesteps).flatten().to("cpu", torch.float64)
+            point = settings.schedule.point(told / settings.time_scale)
+        elif self._run is None:
+            point = self._plan.rows[self._begin_index].at
+        else:
+            point = self._run.point
+        return point.alpha.to(torch.float32), point.sigma.to(torch.float32)
+
+
+_MAY_BE_NONE = ("grid", "sampler_options")
+
+
+def _refuse_argument(name: str, known: list[str]) -> None:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
+    raise ValueError(f"SamplerScheduler has no argument {name!r}; {hint}")
+
+
+def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` with every key that this scheduler reads filled in.
+
+    Keys that are read by others only are carried along, so that a way back keeps them.
+    """
+    carried = {k: v for k, v in config.items() if k != "_use_default_values"}
+    if class_name(config) != OWN_CLASS:
+        carried |= {**complete(config), "schedule": schedule_kind(config)}
+    asked = {**carried, **chosen}
+    # Flux's pipelines then ask for a number of steps instead of passing their own sigmas, which
+    # would take the place of the grid, and be counted as network calls.
+    special = asked.get("grid") or asked.get("sigma_max") or _calls(asked) > 1
+    if asked.get("schedule") == "flow" and special:
+        carried["use_flow_sigmas"] = True
+    return carried
+
+
+def _calls(config: Mapping[str, Any]) -> int:
+    if "sampler" not in config:
+        return 1
+    return get_sampler(config["sampler"]).calls_with(config.get("sampler_options"))
+
+
+def _trained_steps(settings: SchedulerSettings, scheduler: SamplerScheduler) -> int:
+    if isinstance(settings.schedule, VPDiscrete):
+        return len(settings.schedule.alphas_cumprod)
+    return len(scheduler)
+
+
+def _entered(tableau: Tableau) -> Tableau:
+    """The tableau from where the network is called first.
+
+    A pipeline's starting latents are what the network is given first, so a sampler's own noise
+    before that call counts as being in them.
+    """
+    if bool(tableau.start_noise == 0):
+        return tableau
+    one, zero = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    return Tableau(tableau.rows[0].at, one, zero, tableau.rows)
+
+
+def _of_length(grid: Grid, steps: int | None) -> Grid:
+    if steps is not None and steps != grid.steps:
+        raise ValueError(
+            f"{grid.steps} custom steps were given together with num_inference_steps = {steps}; "
+            "leave one of them out."
+        )
+    return grid
+
+
+def _check_begin(rows: Sequence[Row], index: int) -> None:
+    if 0 <= index < len(rows) and _starts_a_step(rows, index):
+        return
+    starts = [start for start in range(len(rows)) if _starts_a_step(rows, start)]
+    near = sorted(starts, key=lambda start: abs(start - index))[:2]
+    raise ValueError(
+        f"The run would begin at timestep {index} of {len(rows)}, where no step of the sampler "
+        f"begins (the nearest are {' and '.join(str(start) for start in sorted(near))}); change "
+        "the strength or the number of steps, take a sampler of one call a step, or set "
+        "sigma_max if the grid starts at pure noise."
+    )
+
+
+def _starts_a_step(rows: Sequence[Row], index: int) -> bool:
+    return index == 0 or rows[index - 1].step != rows[index].step
+
+
+def _check_eta(eta: float) -> None:
+    if eta:
+        raise ValueError(
+            f"The pipeline was called with eta = {eta}; choose the noise with the sampler instead, "
+            'as in sampler="ancestral", sampler_options={"eta": 0.5}.'
+        )
+
+
+def _without_variance(output: Tensor, sample: Tensor) -> Tensor:
+    """The prediction alone, of a network that appends a learned variance as further channels."""
+    if output.shape == sample.shape:
+        return output
+    channels = sample.shape[1]
+    if output.shape != (len(sample), 2 * channels, *sample.shape[2:]):
+        raise ValueError(
+            f"The network returned shape {tuple(output.shape)} for a sample of "
+            f"{tuple(sample.shape)}; it must return the same, or twice the channels if it "
+            "predicts a variance, too."
+        )
+    return output[:, :channels]

@@ -1,0 +1,13 @@
+"""Layer 0. The errors of this package that are not ValueErrors."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class NotFiniteError(ArithmeticError):
+    """The network returned NaN or infinity; ``x`` holds the last good state of the sample."""
+
+    def __init__(self, message: str, x: Tensor) -> None:
+        super().__init__(message)
+        self.x = x
