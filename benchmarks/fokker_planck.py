@@ -38,8 +38,9 @@ from benchmarks.digits import ROOT, Kept
 from benchmarks.report import mean_and_error, table, write
 from benchmarks.stratified import draw
 from samplers.grid import make_grid
-from samplers.images.pixels import Cell, write_png
-from samplers.images.pixels import table as picture_table
+from samplers.images.figures import Cell
+from samplers.images.figures import table as picture_table
+from samplers.images.files import write_png
 from samplers.sampling import build_tableau
 from samplers.training import CHECKPOINT, load_average, seeded
 

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from benchmarks.digits import CPU, ROOT, SCHEDULE, Kept, load_network
 from benchmarks.report import table, write
-from samplers.images.pixels import histogram, write_png
+from samplers.images.figures import histogram
+from samplers.images.files import write_png
 from samplers.probability_flow.integration import Adaptive
 from samplers.probability_flow.likelihood import bits_per_dim, dequantised, log_likelihood
 

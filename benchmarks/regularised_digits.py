@@ -32,7 +32,8 @@ from adjoint.fokker_planck import (
 from benchmarks.digits import ROOT, Judge, Kept, real_images
 from benchmarks.report import mean_and_error, table, write
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.images.pixels import curve, write_png
+from samplers.images.figures import curve
+from samplers.images.files import write_png
 from samplers.noise import initial_noise
 from samplers.probability_flow.adaptive import sample_adaptive
 from samplers.probability_flow.integration import Adaptive

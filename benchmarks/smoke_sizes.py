@@ -20,7 +20,9 @@ from tqdm import tqdm
 from benchmarks.digits import ROOT, Kept
 from benchmarks.report import FOLDER, table, write
 from samplers.cli.output import spread_out
-from samplers.images.pixels import curve, sheet, write_png
+from samplers.images.figures import curve
+from samplers.images.files import write_png
+from samplers.images.sheets import sheet
 from samplers.training import TrainingConfig
 from text2pde.autoencoder.clips import clip_paths
 from text2pde.cli import main as text2pde

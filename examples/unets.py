@@ -16,7 +16,9 @@ from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import Tensor, nn
 
 from samplers.files import replacing
-from samplers.images.pixels import sheet, to_images, write_png
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
+from samplers.images.sheets import sheet
 from samplers.sampling import sample
 from samplers.schedule import VPDiscrete
 from samplers.solve import Model

@@ -28,7 +28,7 @@ from samplers.cli.main import build_parser
 from samplers.cli.work.sample import _plan
 from samplers.errors import NotFiniteError
 from samplers.files import replacing
-from samplers.images.pixels import read_parameters
+from samplers.images.files import read_parameters
 from samplers.registry import list_adaptive
 from samplers.tableau import Tableau
 from tests import tiny_checkpoints

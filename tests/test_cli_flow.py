@@ -23,7 +23,7 @@ from torch import Tensor
 
 from samplers.checkpoint import Flow, LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
 from samplers.errors import NotFiniteError
-from samplers.images.pixels import read_parameters
+from samplers.images.files import read_parameters
 from samplers.noise import initial_noise
 from samplers.probability_flow import codes as latent_codes
 from samplers.probability_flow.integration import Adaptive
@@ -302,8 +302,8 @@ def test_a_way_between_seeds(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
 BAD_INPUT = [
     (2, "likelihood {digits}", "required: IMAGES"),
     (1, "likelihood {digits} {tmp}/no.png", "no such file"),
-    (1, "likelihood {digits} {tmp}", "holds no picture"),
-    (1, "likelihood {digits} {broken}", "can't be read as a picture"),
+    (1, "likelihood {digits} {tmp}", "holds no image"),
+    (1, "likelihood {digits} {broken}", "can't be read as an image"),
     (2, "likelihood {digits} {wide}", "but 8 x 8 are needed"),
     (2, "likelihood {digits} {colours}", "is in colour, but it must be grey"),
     (2, "likelihood {latents} {colours}", "but 16 x 16 are needed"),

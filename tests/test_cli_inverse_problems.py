@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samplers.checkpoint import NetworkCheckpoint
 from samplers.errors import NotFiniteError
-from samplers.images.pixels import read_parameters
+from samplers.images.files import read_parameters
 from tests.commands import Say
 from tests.tiny_checkpoints import SIZE
 
@@ -154,10 +154,10 @@ BAD_INPUT = [
     (2, "inpaint {digits} --mask {mask} --output {out}", "required: IMAGE"),
     (1, "inpaint {digits} {tmp}/no.png --mask {mask} --output {out}", "no such file"),
     (1, "inpaint {digits} {grey} --mask {tmp}/no.png --output {out}", "no such file"),
-    (1, "inpaint {digits} {tmp} --mask {mask} --output {out}", "can't be read as a picture"),
-    (1, "inpaint {digits} {broken} --mask {mask} --output {out}", "can't be read as a picture"),
-    (1, "inpaint {digits} {text} --mask {mask} --output {out}", "can't be read as a picture"),
-    (1, "inpaint {digits} {grey} --mask {text} --output {out}", "can't be read as a picture"),
+    (1, "inpaint {digits} {tmp} --mask {mask} --output {out}", "can't be read as an image"),
+    (1, "inpaint {digits} {broken} --mask {mask} --output {out}", "can't be read as an image"),
+    (1, "inpaint {digits} {text} --mask {mask} --output {out}", "can't be read as an image"),
+    (1, "inpaint {digits} {grey} --mask {text} --output {out}", "can't be read as an image"),
     (2, "inpaint {digits} {wide} --mask {mask} --output {out}", "16 x 8 pixels"),
     (2, "inpaint {digits} {grey} --mask {wide} --output {out}", "but 8 x 8 are needed"),
     (

@@ -17,7 +17,7 @@ from adjoint import Checkpoint, Direct
 from samplers import SamplerScheduler
 from samplers.checkpoint import CheckpointError, LoadOptions, load_checkpoint, load_restoration
 from samplers.diffusers.restoration import RestorationPipeline
-from samplers.images.pixels import read_parameters
+from samplers.images.files import read_parameters
 from samplers.restoration import degrade, restore
 from tests import tiny_checkpoints
 from tests.commands import Say
@@ -297,8 +297,8 @@ def test_what_is_told_no_degradation_may_be_tried_with_any(say: Say, tmp_path: P
         (2, "{restoration} {colours} --degrade windy --output {out}", "no degradation named"),
         (2, "{restoration} {colours} --degrade snowy --output {out}", "no task 'snowy'"),
         (2, "{restoration} {opacity} --task rainy --output {out}", "in colour with opacity"),
-        (1, "{restoration} {broken} --task rainy --output {out}", "can't be read as a picture"),
-        (1, "{restoration} {tmp} --task rainy --output {out}", "holds no picture"),
+        (1, "{restoration} {broken} --task rainy --output {out}", "can't be read as an image"),
+        (1, "{restoration} {tmp} --task rainy --output {out}", "holds no image"),
         (1, "{plain} {colours} --task rainy --output {out}", "does not restore any"),
         (1, "{tmp} {colours} --task rainy --output {out}", "is not a diffusers checkpoint"),
         (2, "{restoration} {colours} --task rainy --sampler a --output {out}", "no sampler named"),

@@ -671,11 +671,11 @@ def test_what_is_not_finite_is_refused(wrong: float) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("pixel", {"target": "{empty}/a.png"}, "no picture at .*a.png"),
-        ("pixel", {"target": "{broken}"}, "can't be read as a picture"),
-        ("pixel", {"target": "{empty}"}, "can't be read as a picture"),
+        ("pixel", {"target": "{empty}/a.png"}, "no image at .*a.png"),
+        ("pixel", {"target": "{broken}"}, "can't be read as an image"),
+        ("pixel", {"target": "{empty}"}, "can't be read as an image"),
         ("pixel", {"target": "{opaque}"}, "mode RGBA"),
-        ("feature", {"target": "{broken}", "network": "{digits}"}, "can't be read as a picture"),
+        ("feature", {"target": "{broken}", "network": "{digits}"}, "can't be read as an image"),
         ("feature", {"target": "{picture}", "network": "{empty}/a"}, "no network at"),
         ("feature", {"target": "{picture}", "network": "{empty}"}, "config.json can't be read"),
         ("feature", {"target": "{picture}", "network": "{clip}"}, "CLIPModel, which takes more"),

@@ -9,7 +9,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from samplers.files import replacing
-from samplers.images.pixels import Cell, columns_for, curve, sheet, table, to_images, write_png
+from samplers.images.figures import Cell, curve, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
+from samplers.images.sheets import columns_for, sheet
 
 _COMPARED = 10
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from samplers.images.pixels import PictureError, levels_of, open_picture, values_of
+from samplers.images.files import ImageError, open_image
+from samplers.images.pixels import levels_of, values_of
 
 
 def read_picture(path: str) -> Tensor:
@@ -15,8 +16,8 @@ def read_picture(path: str) -> Tensor:
     Raises ValueError if it can't be read, or has opacity.
     """
     try:
-        image = open_picture(Path(path))
-    except PictureError as error:
+        image = open_image(Path(path))
+    except ImageError as error:
         raise ValueError(str(error)) from error
     if image.mode not in ("L", "RGB"):
         raise ValueError(

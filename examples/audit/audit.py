@@ -34,7 +34,9 @@ from adjoint.rewards import build_reward
 from samplers import sample
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
 from samplers.cli.values import positive
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 from samplers.noise import initial_noise, probe_noise
 
 ROOT = Path(__file__).parents[2]

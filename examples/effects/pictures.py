@@ -15,7 +15,8 @@ import torch
 from PIL import Image, ImageChops, ImageFilter
 
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.images.pixels import to_images, write_png
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 
 ROOT = Path(__file__).parents[2]
 FAINT = 24

@@ -18,7 +18,9 @@ from torch import Tensor
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
 from samplers.cli.values import positive
 from samplers.grid import default_spacing
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 from samplers.noise import initial_noise
 from samplers.prediction import Classifier, classifier_guidance
 from samplers.sampling import sample

@@ -34,7 +34,9 @@ from samplers.checkpoint import (
     NetworkCheckpoint,
     load_checkpoint,
 )
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 from samplers.inverse_problems import (
     Guidance,
     InverseProblem,

@@ -19,7 +19,8 @@ from samplers import SamplerScheduler
 from samplers.checkpoint import LoadOptions, load_restoration
 from samplers.cli.images import picture_paths, read_any
 from samplers.files import replacing
-from samplers.images.pixels import Cell, table, to_images
+from samplers.images.figures import Cell, table
+from samplers.images.pixels import to_images
 from samplers.restoration import degrade
 
 ROOT = Path(__file__).parents[2]

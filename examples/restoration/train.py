@@ -27,7 +27,9 @@ from torch import Generator, Tensor, nn
 
 from samplers import SamplerScheduler
 from samplers.diffusers.restoration import RestorationPipeline
-from samplers.images.pixels import sheet, to_images, write_png
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
+from samplers.images.sheets import sheet
 from samplers.restoration import (
     DEGRADATIONS,
     RestorationProcess,

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from samplers.checkpoint import Flow, LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 from samplers.noise import initial_noise
 from samplers.probability_flow.codes import DEFAULT, interpolate, tempered
 from samplers.probability_flow.integration import Adaptive

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from samplers.images.pixels import Cell, table, write_png
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
 from samplers.sampling import sample
 from samplers.training import CHECKPOINT, load_average, seeded
 from samplers.training.denoising import WeightingName

@@ -17,7 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, load_checkpoint
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 from samplers.noise import initial_noise
 from samplers.sampling import sample
 from samplers.solve import NoiseKind

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.cli.failure import Failure
-from samplers.images.pixels import PictureError, levels_of, listed, open_picture, values_of
+from samplers.images.files import ImageError, image_paths, open_image
+from samplers.images.pixels import levels_of, values_of
 
 _MODES = {1: "L", 3: "RGB"}
 _KINDS = {
@@ -85,10 +86,10 @@ def read_pictures(places: Sequence[Path], shape: tuple[int, int, int]) -> list[P
 
 
 def picture_paths(places: Sequence[Path]) -> list[Path]:
-    """As :func:`samplers.images.pixels.listed`, whose error is a failure of the command."""
+    """As :func:`samplers.images.files.image_paths`, whose error is a failure of the command."""
     try:
-        return listed(places)
-    except PictureError as error:
+        return image_paths(places)
+    except ImageError as error:
         raise Failure(str(error)) from error
 
 
@@ -106,8 +107,8 @@ def read_any(path: Path) -> Tensor:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        return open_picture(path)
-    except PictureError as error:
+        return open_image(path)
+    except ImageError as error:
         raise Failure(str(error)) from error
 
 

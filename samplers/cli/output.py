@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from samplers.checkpoint import Checkpoint, Recipe
 from samplers.cli.failure import Failure
-from samplers.images.pixels import write_png
+from samplers.images.files import write_png
 
 T = TypeVar("T")
 
@@ -61,8 +62,15 @@ def prepare_folder(folder: Path) -> None:
 
 def write(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:
     """Write a picture whole or not at all; Failure if the disk is full or forbids it."""
-    try:
+    with named_write_failures(path):
         write_png(image, path, parameters)
+
+
+@contextmanager
+def named_write_failures(path: Path) -> Iterator[None]:
+    """Around what writes ``path``: if the disk is full or forbids it, that is a Failure."""
+    try:
+        yield
     except OSError as error:
         raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
 

@@ -27,7 +27,8 @@ from samplers.cli.output import (
 )
 from samplers.cli.processes import join
 from samplers.cli.text import counted
-from samplers.images.pixels import Cell, table, to_images
+from samplers.images.figures import Cell, table
+from samplers.images.pixels import to_images
 from samplers.inverse_problems import (
     Guidance,
     InverseProblem,

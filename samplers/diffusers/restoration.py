@@ -21,7 +21,7 @@ from samplers.checks import check_one_each
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
-from samplers.images.pixels import levels_of, to_images, unpacked, values_of
+from samplers.images.pixels import levels_of, to_8_bit, to_images, values_of
 from samplers.noise import initial_noise
 from samplers.restoration import RestorationProcess, restore
 from samplers.sampling import Adjoint
@@ -251,7 +251,7 @@ def _values(picture: object) -> Tensor:
             f"A {type(picture).__name__} came; give a picture of PIL, some of them, or one tensor "
             "[B, C, H, W]."
         )
-    plain = unpacked(picture)
+    plain = to_8_bit(picture)
     if plain.mode not in ("L", "RGB"):
         raise ValueError(f"A picture has the mode {plain.mode}; convert it to L or RGB.")
     return values_of(levels_of(plain)).float()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samplers.cli.films import FILMS, check_film, write_film
-from samplers.cli.output import refuse_folder, spread_out
-from samplers.images.pixels import write_png
+from samplers.cli.output import named_write_failures, refuse_folder, spread_out
+from samplers.images.files import write_png
+from samplers.images.films import FILMS, check_film, write_film
 from text2pde.flows.clip import SUFFIX, Clip, save_clip
 from text2pde.mesh_files import SERIES, VTK, require_meshio, write_vtk
 from text2pde.pictures import frames, strip
@@ -42,7 +42,8 @@ def write_clip(clip: Clip, path: Path, about: dict[str, str], width: int = 640) 
     """
     match path.suffix.lower():
         case suffix if suffix in FILMS:
-            write_film(frames(clip, width), path)
+            with named_write_failures(path):
+                write_film(frames(clip, width), path)
         case ".png":
             write_png(strip(spread_out(frames(clip, width), _ROWS)), path, about)
         case suffix if suffix == VTK:

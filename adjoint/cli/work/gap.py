@@ -29,7 +29,8 @@ from samplers.cli.opening import open_network
 from samplers.cli.output import is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import aligned, counted
-from samplers.images.pixels import curve, values_of
+from samplers.images.figures import curve
+from samplers.images.pixels import values_of
 from samplers.registry import get_sampler
 
 NUM_IMAGES = 64

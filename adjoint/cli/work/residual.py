@@ -21,7 +21,8 @@ from samplers.cli.output import is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import aligned
 from samplers.grid import make_grid
-from samplers.images.pixels import curve, values_of
+from samplers.images.figures import curve
+from samplers.images.pixels import values_of
 
 NUM_IMAGES = 16
 LOWEST, HIGHEST = 0.02, 50.0

@@ -18,7 +18,7 @@ from adjoint.rewards.pictures import read_picture
 from samplers import SamplerScheduler
 from samplers.diffusers.restoration import RestorationPipeline
 from samplers.diffusers.settings import named_settings
-from samplers.images.pixels import PictureError, listed
+from samplers.images.files import ImageError, image_paths
 
 
 class RestorationModel(Model):
@@ -85,8 +85,8 @@ def _default(name: str) -> object:
 def _read(places: Sequence[str]) -> Tensor:
     """The pictures, all of one size; those of folders sorted by name."""
     try:
-        paths = listed([Path(place) for place in places])
-    except PictureError as error:
+        paths = image_paths([Path(place) for place in places])
+    except ImageError as error:
         raise ValueError(str(error)) from error
     images = [read_picture(str(path)) for path in paths]
     shapes = {tuple(image.shape) for image in images}

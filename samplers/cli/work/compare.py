@@ -20,7 +20,8 @@ from samplers.cli.opening import open_checkpoint, recipe_from
 from samplers.cli.output import common_parameters, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import aligned, counted
-from samplers.images.pixels import Cell, table, to_images
+from samplers.images.figures import Cell, table
+from samplers.images.pixels import to_images
 from samplers.registry import get_sampler
 
 _PLENTY = 10

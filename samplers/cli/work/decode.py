@@ -10,7 +10,8 @@ from samplers.cli.codes import Codes, check_codes, read_codes
 from samplers.cli.flowing import Opened, open_flow, report
 from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
-from samplers.images.pixels import columns_for, sheet, to_images
+from samplers.images.pixels import to_images
+from samplers.images.sheets import columns_for, sheet
 from samplers.probability_flow.codes import DEFAULT, tempered
 
 

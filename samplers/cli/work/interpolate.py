@@ -13,7 +13,8 @@ from samplers.cli.flowing import Opened, open_flow, report
 from samplers.cli.images import Picture, read_pictures
 from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
-from samplers.images.pixels import Cell, table, to_images, values_of
+from samplers.images.figures import Cell, table
+from samplers.images.pixels import to_images, values_of
 from samplers.noise import initial_noise
 from samplers.probability_flow.codes import DEFAULT, interpolate, tempered
 

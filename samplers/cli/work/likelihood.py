@@ -20,7 +20,8 @@ from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.records import Record, Records, read_records, write_records
 from samplers.cli.text import aligned, counted
-from samplers.images.pixels import histogram, values_of
+from samplers.images.figures import histogram
+from samplers.images.pixels import values_of
 from samplers.probability_flow.likelihood import (
     DEFAULT,
     ExactTrace,

@@ -25,7 +25,8 @@ from samplers.cli.processes import join
 from samplers.cli.text import counted
 from samplers.diffusers.loop import settings_of
 from samplers.diffusers.restoration import RestorationPipeline
-from samplers.images.pixels import Cell, table, to_images
+from samplers.images.figures import Cell, table
+from samplers.images.pixels import to_images
 from samplers.noise import check_seeds
 from samplers.restoration import degrade, get_degradation, psnr
 

@@ -19,12 +19,12 @@ from samplers.cli.arguments import NUM_IMAGES
 from samplers.cli.choices import check_count, chosen_labels, chosen_seeds
 from samplers.cli.drawing import Cost, Drawing, Drawn, check_drawing, choose_drawing
 from samplers.cli.failure import Failure, named_failures, smaller_batches
-from samplers.cli.films import FILMS, check_film, is_film, write_film
 from samplers.cli.opening import open_checkpoint
 from samplers.cli.output import (
     check_places,
     common_parameters,
     is_picture,
+    named_write_failures,
     prepare_folder,
     spread_out,
     write,
@@ -32,7 +32,10 @@ from samplers.cli.output import (
 from samplers.cli.processes import Processes, join
 from samplers.cli.text import counted
 from samplers.cli.values import seeds_text
-from samplers.images.pixels import SHEET, columns_for, read_parameters, sheet, to_images
+from samplers.images.files import SHEET, read_parameters
+from samplers.images.films import FILMS, check_film, is_film, write_film
+from samplers.images.pixels import to_images
+from samplers.images.sheets import columns_for, sheet
 
 SHEET_LIMIT = 400
 """The sheet of a folder shows its first images only, so that it stays a picture."""
@@ -294,7 +297,8 @@ def _draw_trajectory(job: Job) -> None:
     if is_film(path):
         columns = _columns(job, shown)
         chosen = spread_out(frames, FILM_FRAMES)
-        write_film([sheet(frame, columns) for frame in chosen], path)
+        with named_write_failures(path):
+            write_film([sheet(frame, columns) for frame in chosen], path)
     else:
         chosen = spread_out(frames, STRIP_FRAMES)
         strip = [frame[row] for row in range(len(shown)) for frame in chosen]

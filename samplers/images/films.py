@@ -1,4 +1,8 @@
-"""Films on disk, as GIF or MP4."""
+"""Layer 6. Films: frames as a GIF or an MP4.
+
+Pillow writes GIF, PyAV writes H.264. imageio would replace the dozen lines of :func:`_write_mp4` by
+a dependency that calls PyAV in turn, and would hide the duration of each frame of a GIF.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,16 @@ from typing import Any
 
 from PIL import Image
 
-from samplers.cli.failure import Failure
 from samplers.files import replacing
 
 GIF, MP4 = ".gif", ".mp4"
 FILMS = (GIF, MP4)
-"""The ends of the names that films may have."""
+"""The suffixes that the file of a film may have."""
 
-_PAUSE, _REST = 120, 2000
+_FRAME, _LAST_FRAME = 120, 2000
 """How long a frame is shown, and the last one, in milliseconds."""
 _QUALITY = "18"
-"""Of x264, from 0 (exact) to 51; 18 looks exact."""
+"""Constant rate factor of x264, from 0 (lossless) to 51; 18 is visually lossless."""
 
 
 def is_film(path: Path) -> bool:
@@ -34,36 +37,33 @@ def check_film(path: Path) -> None:
 
 
 def write_film(frames: Sequence[Image.Image], path: Path) -> None:
-    """Write frames of one size whole or not at all; the film rests on the last of them.
+    """Write frames of one size; ``path`` is whole or untouched at every moment.
 
-    A GIF repeats. MP4 (H.264) takes an even number of pixels, so that a last odd row or column is
-    cut off.
+    The last frame is held for two seconds, and a GIF repeats. H.264 needs an even width and height,
+    so that an odd last row or column is cut off. Raises OSError if the file can't be written.
     """
     write = _write_mp4 if path.suffix.lower() == MP4 else _write_gif
-    try:
-        with replacing(path) as part:
-            write(frames, part)
-    except OSError as error:
-        raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
+    with replacing(path) as part:
+        write(frames, part)
 
 
 def _write_gif(frames: Sequence[Image.Image], path: Path) -> None:
-    pauses = [_PAUSE] * (len(frames) - 1) + [_REST]
+    durations = [_FRAME] * (len(frames) - 1) + [_LAST_FRAME]
     first, *others = frames
-    first.save(path, "GIF", save_all=True, append_images=others, duration=pauses, loop=0)
+    first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def _write_mp4(frames: Sequence[Image.Image], path: Path) -> None:
     av = _require_av()
-    resting = [*frames, *[frames[-1]] * round(_REST / _PAUSE - 1)]
+    held = [*frames, *[frames[-1]] * round(_LAST_FRAME / _FRAME - 1)]
     with av.open(path, "w", format="mp4") as film:
-        stream = film.add_stream("libx264", rate=Fraction(1000, _PAUSE))
+        stream = film.add_stream("libx264", rate=Fraction(1000, _FRAME))
         stream.options = {"crf": _QUALITY}
         stream.pix_fmt = "yuv420p"  # which every player shows
         stream.width, stream.height = (size // 2 * 2 for size in frames[0].size)
-        for frame in resting:
-            whole = frame.crop((0, 0, stream.width, stream.height))
-            film.mux(stream.encode(av.VideoFrame.from_image(whole)))
+        for frame in held:
+            even = frame.crop((0, 0, stream.width, stream.height))
+            film.mux(stream.encode(av.VideoFrame.from_image(even)))
         film.mux(stream.encode(None))
 
 
@@ -72,7 +72,7 @@ def _require_av() -> Any:
         import av
     except ModuleNotFoundError as error:
         raise ValueError(
-            "MP4 is written by the package av; pip install 'retrograde[film]', or name the film "
+            "MP4 is written by the package av: pip install 'retrograde[film]', or name the film "
             f"{GIF}."
         ) from error
     return av
