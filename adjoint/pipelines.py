@@ -20,7 +20,7 @@ NETWORKS = ("unet", "transformer", "transformer_2")
 
 @contextmanager
 def differentiable(pipe: Any, adjoint: Adjoint | None = None) -> Iterator[Callable[..., Any]]:
-    """The pipeline as a function through which gradients pass, within a ``with`` block.
+    """The pipeline as a function through which gradients pass, within a ``with`` block::
 
         with differentiable(pipe) as draw:
             image = draw(prompt_embeds=e, latents=z, output_type="pt").images
