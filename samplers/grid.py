@@ -12,21 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from samplers import choices
 from samplers.checks import check_whole
 from samplers.schedule import FlowMatching, Point, Schedule, VPDiscrete
 
-Spacing = Literal[
-    "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras", "exponential"
-]
-SPACINGS: tuple[str, ...] = get_args(Spacing)
+Spacing = choices.Spacing
+Final = choices.Final
+SPACINGS = choices.SPACINGS
 _OF_NOISE = ("log-snr", "exponential", "karras")
-
-Final = Literal["zero", "sigma_min"]
 
 # Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
 _ALMOST_PURE_NOISE = 0.999

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from samplers import choices
 from samplers.noise import BrownianNoise, Noise, RowNoise
 from samplers.prediction import Correction, Prediction, door
 from samplers.tableau import Row, Tableau
 
-NoiseKind = Literal["independent", "brownian"]
+NoiseKind = choices.NoiseKind
 
 Model = Callable[[Tensor, Tensor], Tensor]
 """A network: (x of shape [B, ...], t of shape [B]) -> its output, shaped like x."""

@@ -18,6 +18,7 @@ PACKAGES = ("samplers", "adjoint", "text2pde")
 
 # From the first layer to the last; within a layer a module may import what stands before it.
 ORDER = (
+    "samplers.choices",
     *("samplers.checks", "samplers.errors", "samplers.schedule", "samplers.noise"),
     *("samplers.phi", "samplers.files", "samplers.prediction", "samplers.grid"),
     *("samplers.tableau", "samplers.draft"),

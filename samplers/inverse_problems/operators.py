@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from samplers import choices
 from samplers.checks import check_whole
 
 Map = Callable[[Tensor], Tensor]
 Shape = tuple[int, ...]
 
-Grey = Literal["mean", "luma"]
+Grey = choices.Grey
 
 # The weights of red, green and blue in the luma of ITU-R BT.601.
 _LUMA = (0.299, 0.587, 0.114)

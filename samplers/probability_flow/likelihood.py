@@ -18,11 +18,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from samplers import choices
 from samplers.checks import check_numbers, check_one_each, check_whole
 from samplers.methods.embedded import Parts
 from samplers.noise import probe_noise, uniform_noise
@@ -39,7 +40,7 @@ from samplers.probability_flow.integration import Adaptive, Field, integrate
 from samplers.schedule import Schedule
 from samplers.solve import working_dtype
 
-ProbeLaw = Literal["rademacher", "gaussian"]
+ProbeLaw = choices.ProbeLaw
 
 # Where the data hardly vary the trace is near to 1 / phi for each number. The error estimate of
 # Dormand-Prince gives that peak at the clean end a weight of 1 / 1000, and oversteps it.
