@@ -1,10 +1,10 @@
-"""Network calls against error of the adaptive solvers, and of RK45 as score-based models use it.
+"""NFE against error of the adaptive solvers, and of RK45 as score-based models use it.
 
     python -m benchmarks.adaptive
 
 The rival is scipy's RK45 on the probability-flow ODE in t with one step size for the flattened
-batch (Song et al. 2021, section 4.3). Every solver has rtol = atol. Calls are counted for each
-sample; RK45 makes as many for all.
+batch (Song et al. 2021, section 4.3). Every solver has rtol = atol. NFE is counted per sample; for
+RK45 it is the same for all samples.
 """
 
 from __future__ import annotations
@@ -191,9 +191,9 @@ def section(
     costs = {name: our_costs(task, name, (*tolerances, *tighter)) for name in tqdm(NAMES, title)}
     return [
         f"## {title}",
-        "Calls · median error · largest error:",
+        "In each cell: NFE · median error · largest error.",
         cost_table((*tolerances, *tighter), {**costs, RIVAL: rivals}),
-        f"Calls for the median error that {RIVAL} has at each tolerance:",
+        f"NFE for the median error that {RIVAL} reaches at each tolerance:",
         equal_error_table(costs, rivals),
     ]
 
@@ -221,7 +221,7 @@ def equal_error_table(costs: Mapping[str, Sequence[Cost]], rivals: Sequence[Cost
     rows = [
         *([_code(name), *map(_calls, row)] for name, row in equal.items()),
         [RIVAL, *(_calls(cost.calls) for cost in rivals)],
-        ["RK45 ÷ our best", *(f"{ratio:.1f}" for ratio in ratios)],
+        ["RK45 ÷ best of this package", *(f"{ratio:.1f}" for ratio in ratios)],
     ]
     return table(["median error", *(f"{cost.median:.1e}" for cost in rivals)], rows)
 
@@ -242,7 +242,7 @@ def fixed_section(task: Problem) -> list[str]:
     ]
     return [
         "The same images on fixed grids, for comparison:",
-        table(["calls", *map(str, FIXED_CALLS)], rows),
+        table(["NFE", *map(str, FIXED_CALLS)], rows),
     ]
 
 
@@ -260,14 +260,14 @@ def main() -> None:
         ]
     path = write(
         "adaptive",
-        "Network calls against error of the adaptive solvers",
-        f"On the mixtures: {STARTS} samples from the noisiest level of the VP SDE to its cleanest, "
-        "exact score, float64; the error of a sample is the root mean square distance to the exact "
-        "solution. On the digits: "
-        f"{IMAGES} threes drawn by the bundled network in float32 without guidance; the error is "
-        "the distance to the images of `dormand-prince` at a tolerance of 1e-5. Ours choose the "
-        "steps of each sample by itself, and calls are the mean over the samples; "
-        f"{RIVAL} chooses one step for the flattened batch, on the ODE as Song et al. (2021) "
+        "NFE against error of adaptive solvers",
+        f"**Mixtures:** {STARTS} samples from the noisiest level of the VP SDE to its cleanest, "
+        "exact score, float64; the error is the root mean square distance of a sample to the exact "
+        f"solution. **Digits:** {IMAGES} threes sampled from the bundled network in float32 "
+        "without guidance; the error is the distance to the images of `dormand-prince` at a "
+        "tolerance of 1e-5. The solvers of this package choose the step size of each sample "
+        "separately, and NFE is the mean over the samples; "
+        f"{RIVAL} chooses one step size for the flattened batch, on the ODE as Song et al. (2021) "
         "write it.",
         *paragraphs,
         "Written by `python -m benchmarks.adaptive`.",

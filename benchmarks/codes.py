@@ -1,8 +1,9 @@
-"""How far the first test digits come back from their codes, by method and tolerance.
+"""Reconstruction error of test digits that are encoded and decoded, by method and tolerance.
 
     python -m benchmarks.codes --data data/mnist
 
-Each digit is encoded and decoded with its own class. Codes of exact data would be standard normal.
+Each digit is encoded and decoded conditionally on its class. Codes of exact data would be standard
+normal.
 """
 
 from __future__ import annotations
@@ -85,13 +86,14 @@ def main() -> None:
             found = round_trip(network, images[:IMAGES], labels[:IMAGES], settings)
         figures = (f"{found.error:.1e}", f"{found.worst:.1e}", f"{found.calls:.0f}")
         rows.append([method, f"{tolerance:g}", *figures, f"{found.deviation:.3f}"])
-    head = ["method", "tolerance", "root mean square", "worst pixel", "calls, both ways",
-            "deviation of codes"]  # fmt: skip
+    head = ["method", "tolerance", "RMS error", "largest error of a pixel",
+            "NFE, encoding and decoding", "standard deviation of codes"]  # fmt: skip
     path = write(
         "codes",
-        "Codes of digits, there and back",
-        f"The first {IMAGES} test digits through their codes and back, each with its own class, by "
-        f"`assets/digits` (weights `{digest[:12]}…`) in float32; errors of images in [-1, 1].",
+        "Reconstruction from latent codes",
+        f"The first {IMAGES} test digits, encoded by the probability-flow ODE and decoded again, "
+        f"each conditioned on its class, by `assets/digits` (weights `{digest[:12]}…`) in float32; "
+        "pixels lie in [-1, 1].",
         table(head, rows),
         "Written by `python -m benchmarks.codes`.",
     )

@@ -2,8 +2,8 @@
 
     python -m benchmarks.dfg
 
-Flow around a cylinder at Re = 100 (Schaefer and Turek 1996). A case is measured once and kept in
-``docs/benchmarks/dfg.json``.
+Flow around a cylinder at Re = 100 (Schaefer and Turek 1996). A case is measured once; the result is
+stored in ``docs/benchmarks/dfg.json``.
 """
 
 from __future__ import annotations
@@ -92,14 +92,15 @@ def main() -> None:
             ]
         )
     rows.append(["published", *INTERVALS, "", ""])
-    head = ["", "Strouhal number", "largest drag", "largest lift", "divergence, 1/s", "ms a step"]
+    head = ["", "Strouhal number", "maximum drag coefficient", "maximum lift coefficient",
+            "divergence, 1/s", "ms per step"]  # fmt: skip
     path = write(
         "dfg",
-        "The benchmark DFG 2D-2",
+        "Flow solver on the benchmark DFG 2D-2",
         "Flow around a cylinder in a channel at a Reynolds number of 100 (Schäfer and Turek 1996), "
-        f"over the last {MEASURED:g} of {SECONDS:g} seconds, from the flow without convection. The "
-        "divergence is the largest in the mean over a node's triangles; speeds are near 1 m/s and "
-        "the cylinder is 0.1 m wide. Times are those of the process on one core.",
+        f"over the last {MEASURED:g} of {SECONDS:g} seconds, started from the Stokes flow. The "
+        "divergence is averaged over the triangles of a node, and the largest is given; speeds are "
+        "near 1 m/s and the cylinder is 0.1 m wide. Times are CPU times of one core.",
         table(head, rows),
         "Written by `python -m benchmarks.dfg`.",
     )

@@ -1,13 +1,13 @@
-"""Quality by NFE on the bundled digits, six samplers of ours and six of diffusers.
+"""Quality by NFE on the bundled digits, six samplers of this package and six of diffusers.
 
     python -m benchmarks.digits --data data/mnist
 
 Three measurements, all without guidance but the last:
 
-- error: root mean square distance of 128 images to a 200-call solution from the same noise;
+- error: root mean square distance of 128 images to a 200-NFE solution from the same noise;
 - Fréchet distance between 2,000 images and the 10,000 real test images, in the penultimate
   features of the digit classifier, and how often the classifier sees the class asked for;
-- the same at 15 calls with classifier-free guidance.
+- the same at 15 NFE with classifier-free guidance.
 
 A setting is measured once and kept in ``docs/benchmarks/digits.json``, so a run that was
 interrupted goes on; the file belongs to the weights whose hash it names.
@@ -350,22 +350,25 @@ def report(bench: Bench) -> Path:
     return write(
         "digits",
         "Quality by NFE on `assets/digits`",
-        f"Weights `{bench.digest[:12]}…`. Images of the ten classes in turn, the same starting "
-        "noise for all. NFE counts network calls; a singlestep method takes as many steps as fit.",
-        f"## Error to a {REFERENCE}-call solution",
+        f"Weights `{bench.digest[:12]}…`. The classes are sampled in turn, all settings from the "
+        "same initial noise. The columns are NFE; a singlestep method takes as many steps as fit. "
+        "Names in code are samplers of this package with their grid, the others schedulers of "
+        "diffusers.",
+        f"## Error to a {REFERENCE}-NFE solution",
         f"Root mean square over {PAIRED} images in [-1, 1]; no guidance. The solution is "
-        f"{BEST}. `sde` samplers draw other images and have no error of this kind.",
-        table(["setting", *map(str, ERROR_NFE)], errors),
+        f"{BEST}. Stochastic samplers give other images and have no error of this kind.",
+        table(["sampler", *map(str, ERROR_NFE)], errors),
         "## Fréchet distance to the real test images",
         f"In the classifier's penultimate features, {IMAGES} images; no guidance. "
-        f"{floor}; {BEST} with {REFERENCE} calls has {reference['frechet']:.2f}.",
-        table(["setting", *map(str, LAW_NFE)], frechet),
-        "## How often the classifier sees the class asked for",
-        f"Without guidance; {reference['agreement']:.1%} with {REFERENCE} calls.",
-        table(["setting", *map(str, LAW_NFE)], agreement),
+        f"{floor}; {BEST} with {REFERENCE} NFE has {reference['frechet']:.2f}.",
+        table(["sampler", *map(str, LAW_NFE)], frechet),
+        "## Class agreement",
+        "The share of images that the classifier assigns to the class that they were conditioned "
+        f"on. No guidance; {reference['agreement']:.1%} with {REFERENCE} NFE.",
+        table(["sampler", *map(str, LAW_NFE)], agreement),
         f"## With guidance {GUIDANCE} at 15 steps",
-        "Each step asks the network with and without the class, in one call.",
-        table(["setting", "agreement", "Fréchet distance"], guided),
+        "Each step evaluates the network with and without the class, in one batch.",
+        table(["sampler", "class agreement", "Fréchet distance"], guided),
         "Written by `python -m benchmarks.digits`.",
     )
 

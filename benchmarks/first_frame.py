@@ -1,9 +1,10 @@
-"""First frame to flow: `assets/cylinder` beside a U-net that was trained on the same clips.
+"""Flows from a first frame: `assets/cylinder` beside a U-Net trained on the same clips.
 
     python -m benchmarks.first_frame --training data/cylinder --held-out data/held-out
 
-The U-net sees the first frame and the numbers of the flow on a grid of 128 x 32, and predicts all
-frames at once. It is trained under ``runs/first_frame``, and goes on there if it was interrupted.
+The U-Net is given the first frame and the parameters of the flow on a grid of 128 x 32, and
+predicts all frames at once. It is trained under ``runs/first_frame``, where an interrupted training
+continues.
 """
 
 from __future__ import annotations
@@ -151,18 +152,19 @@ def main() -> None:
     mean, error = mean_and_error(errors)
     path = write(
         "first_frame",
-        "From a first frame",
-        f"Relative error over {frames} frames, in the mean over {len(held_out)} flows of Reynolds "
-        f"numbers that were held out; learned from {len(training)} others. The U-net is of "
-        f"diffusers, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights, "
-        f"{CONFIG.steps} steps of {CONFIG.batch_size}.",
+        "Flows from a first frame",
+        f"Mean relative error over {frames} frames of {len(held_out)} flows with held-out Reynolds "
+        f"numbers; trained on {len(training)} others. The U-Net is diffusers' `UNet2DModel` with "
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, trained for "
+        f"{CONFIG.steps} steps with batch size {CONFIG.batch_size}; it predicts all frames at "
+        "once.",
         table(
             ["", "relative error"],
             [
                 ["`assets/cylinder`, 20 steps", f"{found.drawn:.3f}"],
-                ["U-net", f"{mean:.3f} ± {error:.3f}"],
-                ["nearest flow of training, in phase", f"{found.nearest:.3f}"],
-                ["the frame, as if it stayed", f"{found.still:.3f}"],
+                ["U-Net", f"{mean:.3f} ± {error:.3f}"],
+                ["nearest training flow, in phase", f"{found.nearest:.3f}"],
+                ["first frame, held constant", f"{found.still:.3f}"],
             ],
         ),
         "Written by `python -m benchmarks.first_frame`.",

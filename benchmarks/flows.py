@@ -1,8 +1,8 @@
-"""Flows of `assets/cylinder` from one sentence: samplers, the phases of vortices, and the cost.
+"""Flows that `assets/cylinder` generates from one sentence: by sampler, their phases, the cost.
 
     python -m benchmarks.flows
 
-Every measurement is kept in ``docs/benchmarks/flows.json``, so that an interrupted run goes on.
+Every measurement is stored in ``docs/benchmarks/flows.json``; an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def cost(pipe: Text2PDEPipeline) -> dict[str, float]:
     for name, steps in (("dpmpp-2m", 20), ("dpmpp-2m", 10)):
         begun = time.process_time()
         draw(pipe, name, steps, [0])
-        found[f"drawn, {steps} calls"] = time.process_time() - begun
-    for settling, what in ((60.0, "solved from rest"), (0.0, "solved, its frames alone")):
+        found[f"generated, {steps} NFE"] = time.process_time() - begun
+    for settling, what in ((60.0, "simulated from rest"), (0.0, "simulated, recorded frames only")):
         begun = time.process_time()
         simulate(flow, Recording(frames=pipe.config.frames, settling=settling))
         found[what] = time.process_time() - begun
@@ -116,15 +116,14 @@ def main() -> None:
     path = write(
         "flows",
         "Flows from a sentence",
-        f"`assets/cylinder`, “{SENTENCE}”, {COUNT} flows a row: the frequency of the vortices in "
-        "Hz and the root mean square of the velocity across in the wake, in units of the inlet's, "
-        "with standard errors. The first row has as many calls as there are noise levels.",
-        table(["sampler", "network calls", "frequency", "fluctuation"], rows),
-        f"**Phases.** The sentence does not say where the vortices are. Of {PHASES} flows, phases "
-        f"would be as uneven as they are with a probability of {rayleigh(angles):.2f} if all were "
-        "equally likely (Rayleigh's test).",
-        f"**Cost** of one clip of {pipe.config.frames} frames, in seconds of one core; the mesh is "
-        "made in both:",
+        f"`assets/cylinder`, “{SENTENCE}”, {COUNT} flows per row: vortex shedding frequency in Hz "
+        "and rms transverse velocity in the wake, in units of the mean inlet velocity, each with "
+        "its standard error over the flows. The first row takes one step per trained noise level.",
+        table(["sampler", "NFE", "frequency, Hz", "velocity fluctuation"], rows),
+        "**Phases.** The sentence does not determine the phase of the vortices. Rayleigh's test of "
+        f"uniformity on {PHASES} flows gives p = {rayleigh(angles):.2f}.",
+        f"**Cost** of one clip of {pipe.config.frames} frames, in CPU seconds of one core, meshing "
+        "included:",
         table(["", "seconds"], [[name, f"{value:.1f}"] for name, value in spent.items()]),
         "Written by `python -m benchmarks.flows`.",
     )

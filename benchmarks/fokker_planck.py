@@ -213,8 +213,8 @@ def bounds(results: Results) -> str:
         error = "{:.2e} ± {:.0e}".format(*limit[:2])
         by_steps = [f"{found['by_steps'][str(steps)]:.4f}" for steps in FEWER_STEPS]
         rows.append([run.data, run.kind, *by_steps, error, f"{limit[2]:.3g}"])
-    steps = [f"gap, {count} steps" for count in FEWER_STEPS]
-    return table(["data", "w_R", *steps, "error of the score", "gap at most"], rows)
+    steps = [f"W2², {count} steps" for count in FEWER_STEPS]
+    return table(["data", "w_R", *steps, "deviation of the score", "bound of W2²"], rows)
 
 
 def picture(runs: Path) -> Image.Image:
@@ -254,20 +254,24 @@ def main() -> None:
     print(
         write(
             "fokker_planck",
-            "The residual as a penalty, in the plane",
-            f"Squared Wasserstein distances W2 of {REPEATS} sets of {COUNT:,} samples of "
-            f"`{ODE}` and of `{SDE}` in {STEPS} steps, which are drawn by array-RQMC so that they "
-            f"scatter little, and of {MANY:,} points of the data; points on cells of {CELL:.3f}. "
-            "Standard errors are from the scatter of the sets. What sets of one law have by chance "
-            "is taken off (Papp and Sherlock 2022), some 0.001 to 0.002. The potentials were "
-            f"trained by `examples/fokker_planck/train.py` in {STEPS_TRAINED:,} steps from seed 0, "
-            "those of the paper in 100,000 steps on up to a hundred times as many points; its "
-            "distances were computed anew from the histograms that its authors published.",
+            "Fokker-Planck penalty in the plane",
+            "Squared Wasserstein distances W2 between samples of the probability-flow ODE "
+            f"(`{ODE}`), of the reverse SDE (`{SDE}`), both in {STEPS} steps, and the data, for "
+            "potentials trained with a penalty of weight w_R on their Fokker-Planck residual. "
+            f"There are {REPEATS} sets of {COUNT:,} samples each, by array-RQMC to reduce their "
+            f"variance, and {MANY:,} points of the data, all binned in cells of {CELL:.3f}; "
+            "standard errors are over the sets. The distance that two finite sets of one "
+            "distribution have, 0.001 to 0.002, is subtracted (Papp and Sherlock 2022). The "
+            f"potentials were trained by `examples/fokker_planck/train.py` for {STEPS_TRAINED:,} "
+            "steps from seed 0. The columns *paper* are from the networks of Deveney et al. 2023, "
+            "trained for 100,000 steps on up to a hundred times as many points; the distances were "
+            "recomputed from the histograms that the authors published.",
             distances(results),
-            "## The gap by steps, and its bound by the residual",
-            "Gaps of one set of each; then, by `adjoint.fokker_planck.bound`, how far the "
-            "potential's gradient is from the score of the SDE's samples, with the most that its "
-            "standard error can be, and the squared gap that this allows.",
+            "## Distance between ODE and SDE by number of steps, and its bound by the residual",
+            "W2² between ODE and SDE samples, one set of each; then, from "
+            "`adjoint.fokker_planck.bound`, the mean square deviation of the potential's gradient "
+            "from the score of the SDE's marginals with an upper bound of its standard error, and "
+            "the bound of W2² that follows.",
             bounds(results),
             "Written by `python -m benchmarks.fokker_planck`.",
         )

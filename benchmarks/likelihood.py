@@ -1,10 +1,10 @@
-"""Bits per dimension of the bundled digits, on real digits and on clothes that it has never seen.
+"""Bits per dimension under the bundled digit model, of digits and of Fashion-MNIST.
 
     python -m benchmarks.likelihood --data data/mnist --fashion data/fashion
 
-The first 500 test digits, each with its own class, and 500 images of Fashion-MNIST, with the class
-that their number gives. Fifty at a time are kept in ``docs/benchmarks/likelihood.json``, so a run
-that was interrupted goes on.
+The first 500 test digits, each conditioned on its class, and 500 images of Fashion-MNIST, each
+conditioned on the digit with the number of its class. Results are stored in
+``docs/benchmarks/likelihood.json`` in batches of fifty; an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -109,16 +109,16 @@ def main() -> None:
             "clothes": all_bits(kept, measured, "clothes", fashion(arguments.fashion)),
         }
     write_png(histogram(sets, "bits per dimension"), PICTURE, {"images": IMAGES})
-    head = ["images", "number", "bits/dim, mean", "5 %", "median", "95 %"]
+    head = ["images", "number", "bits/dim, mean", "5 % quantile", "median", "95 % quantile"]
     path = write(
         "likelihood",
         "Likelihood under `assets/digits`",
-        "An upper bound on the bits that a byte of an image takes, by the probability-flow ODE: "
-        "images dequantised by uniform noise, lifted to the cleanest trained level "
-        f"(sigma / alpha = {float(SCHEDULE.cleanest.rho):.3f}); {SETTINGS.method} at rtol = atol = "
-        f"{SETTINGS.rtol:g} in float32; one Rademacher probe for each image. The error is that of "
-        "the mean over the images. Each digit has its own class, each piece of clothing the class "
-        "of its number.",
+        "Upper bounds of the negative log-likelihood in bits per dimension, by the "
+        "probability-flow ODE: images are dequantised by uniform noise and noised to the cleanest "
+        f"trained level (sigma / alpha = {float(SCHEDULE.cleanest.rho):.3f}); `{SETTINGS.method}` "
+        f"at rtol = atol = {SETTINGS.rtol:g} in float32, one Rademacher probe per image. The "
+        "standard error is that of the mean over the images. Each digit is conditioned on its "
+        "class, each image of clothes (Fashion-MNIST) on the digit with the number of its class.",
         table(head, [row(name, bits) for name, bits in sets.items()]),
         "![Bits per dimension of digits and of clothes](../../assets/pictures/likelihood.png)",
         "Written by `python -m benchmarks.likelihood`.",

@@ -1,4 +1,4 @@
-"""What a penalty adds to a training step, in calls of the network.
+"""What a penalty adds to the time of a training step.
 
     python -m benchmarks.penalty_cost
 
@@ -63,7 +63,7 @@ def digits() -> dict[str, Task]:
         return step(solver_cost_penalty(call, SCHEDULE, "v_prediction", method=method), unet, batch)
 
     return {
-        "a call": forward(unet, batch[0], torch.ones(IMAGES), batch[1]),
+        "one evaluation, no gradient": forward(unet, batch[0], torch.ones(IMAGES), batch[1]),
         "denoising loss": step(denoising_loss(SCHEDULE, "v_prediction", call), unet, batch),
         "residual, 2 probes": residual(2),
         "residual, 4 probes": residual(4),
@@ -82,7 +82,7 @@ def plane() -> dict[str, Task]:
     penalty = potential_penalty(lambda model, x, t: model(x, t), schedule, places)
     loss = denoising_loss(schedule, "score", score)
     return {
-        "a call": forward(network, points, every),
+        "one evaluation, no gradient": forward(network, points, every),
         "denoising loss": step(loss, network, (points,)),
         "residual of the potential": step(penalty, network, ()),
     }
@@ -100,21 +100,23 @@ def fastest(tasks: dict[str, Task]) -> dict[str, float]:
 
 def ratios(tasks: dict[str, Task]) -> str:
     found = fastest(tasks)
-    call, loss = found["a call"], found["denoising loss"]
+    call, loss = found["one evaluation, no gradient"], found["denoising loss"]
     rows = [[name, f"{t / call:.1f}", f"{t / loss:.1f}"] for name, t in found.items()]
-    return table(["with its gradient", "in calls", "in denoising losses"], rows)
+    head = ["loss and its gradient", "÷ one evaluation", "÷ denoising loss"]
+    return table(head, rows)
 
 
 def main() -> None:
     torch.set_num_threads(1)
     path = write(
         "penalty_cost",
-        "The cost of a penalty in a training step",
-        "The time of a penalty and its gradient, beside that of the denoising loss on as many "
-        f"samples; the fastest of {ROUNDS} rounds in which all run in turn, in float32.",
-        f"## The network of digits, {IMAGES} images",
+        "Cost of a penalty in a training step",
+        "Time of each penalty and its gradient with respect to the weights, relative to one "
+        "evaluation of the network and to the denoising loss on as many samples; the fastest of "
+        f"{ROUNDS} rounds in which all run in turn, in float32.",
+        f"## Digit model, {IMAGES} images",
         ratios(digits()),
-        f"## A potential in the plane, {TIMES * PLACES} points",
+        f"## Potential in the plane, {TIMES * PLACES} points",
         ratios(plane()),
         "Written by `python -m benchmarks.penalty_cost`.",
     )

@@ -1,9 +1,9 @@
-"""Flows of `assets/cylinder` by Reynolds number, beside solved ones; and when it is decided how
-much a flow moves.
+"""Flows of `assets/cylinder` by Reynolds number, beside simulated ones; and at which noise levels
+the velocity fluctuation is determined.
 
     python -m benchmarks.reynolds
 
-Every measurement is kept in ``docs/benchmarks/reynolds.json``, so that an interrupted run goes on.
+Every measurement is stored in ``docs/benchmarks/reynolds.json``; an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from text2pde.solver.meshing import triangulate
 STEPS = 20
 SOLVED = (60, 85, 110, 135, 155)
 SHOWN = (0, 1, 2, 3, 4, 6, 8, 12, 19)
-"""The calls whose predictions stand in the table."""
+"""The evaluations whose predictions stand in the table."""
 
 
 def new_channel() -> Clip:
@@ -83,20 +83,21 @@ def beside(found: dict[str, Any], truth: dict[int, dict[str, float]]) -> str:
         ]
         for place, reynolds in enumerate(SWEEP)
     ]
-    head = ["Reynolds number", "Strouhal number, drawn", "fluctuation, drawn",
-            "Strouhal number, solved", "fluctuation, solved"]  # fmt: skip
+    head = ["Reynolds number", "Strouhal number, generated", "fluctuation, generated",
+            "Strouhal number, simulated", "fluctuation, simulated"]  # fmt: skip
     return table(head, rows)
 
 
 def decided(found: dict[str, Any], rho: list[float]) -> str:
-    """How far the fluctuation that is predicted at a call is from that of the finished flow."""
+    """The relative error of the fluctuation of the x_0 that is predicted at each evaluation."""
     last = np.array(found["fluctuation"])
     rows = []
     for call in SHOWN:
         off = np.abs(np.array(found["on the way"][call]) / last - 1)
         noise = f"{rho[call]:.3g}" if rho[call] < 1e6 else "∞"
         rows.append([str(call + 1), noise, f"{np.median(off):.1%}", f"{off.max():.0%}"])
-    return table(["call", "sigma / alpha", "median difference", "largest"], rows)
+    head = ["evaluation", "sigma / alpha", "median relative error", "largest relative error"]
+    return table(head, rows)
 
 
 def main() -> None:
@@ -111,14 +112,16 @@ def main() -> None:
     path = write(
         "reynolds",
         "Flows by Reynolds number",
-        f"`assets/cylinder`, captions of flows in one channel that it never saw, {STEPS} calls of "
-        "`dpmpp-2m`; and flows that were solved for in the same channel. The rank correlation of "
-        f"the Reynolds number with the Strouhal number is {found['ranks']['strouhal']:.3f}, with "
-        f"the fluctuation {found['ranks']['fluctuation']:.3f}, for some flows fade.",
+        "Flows that `assets/cylinder` generates from captions, in one channel that is not in its "
+        f"training data, with {STEPS} evaluations of `dpmpp-2m`; and flows that were simulated in "
+        "the same channel. The fluctuation is the rms transverse velocity in the wake, in units "
+        "of the mean inlet velocity. The rank correlation of the Reynolds number with the Strouhal "
+        f"number is {found['ranks']['strouhal']:.3f}, with the fluctuation "
+        f"{found['ranks']['fluctuation']:.3f}: in some generated flows the vortices decay.",
         beside(found, truth),
-        "## When it is decided how much a flow moves",
-        "At each call the network predicts the finished flow. How far the fluctuation of these "
-        "predictions is from that of the flow in the end, over the same flows:",
+        "## At which noise levels the fluctuation is determined",
+        "At each evaluation the network predicts x_0, the finished flow. The relative error of the "
+        "fluctuation of these predictions to that of the sample, over the same flows:",
         decided(found, pipe.grid(STEPS).points.rho.tolist()),
         "Written by `python -m benchmarks.reynolds`.",
     )
