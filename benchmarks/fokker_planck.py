@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,7 +37,7 @@ from benchmarks.digits import ROOT, Kept
 from benchmarks.report import mean_and_error, table, write
 from benchmarks.stratified import draw
 from samplers.grid import make_grid
-from samplers.images.figures import Cell
+from samplers.images.figures import Cell, Figure
 from samplers.images.figures import table as picture_table
 from samplers.images.files import write_png
 from samplers.sampling import build_tableau
@@ -217,7 +216,7 @@ def bounds(results: Results) -> str:
     return table(["data", "w_R", *steps, "deviation of the score", "bound of W2²"], rows)
 
 
-def picture(runs: Path) -> Image.Image:
+def picture(runs: Path) -> Figure:
     """A row for each data set and sampler, a column for each weight."""
     rows = []
     for name, data in DATA.items():
@@ -230,7 +229,7 @@ def picture(runs: Path) -> Image.Image:
 
 
 def cell(points: Tensor) -> Cell:
-    return Cell((density(points, SHOWN, INK, PIXELS),), ())
+    return Cell(density(points, SHOWN, INK, PIXELS))
 
 
 def main() -> None:

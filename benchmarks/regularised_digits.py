@@ -32,7 +32,7 @@ from adjoint.fokker_planck import (
 from benchmarks.digits import ROOT, Judge, Kept, real_images
 from benchmarks.report import mean_and_error, table, write
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.images.figures import curve
+from samplers.images.figures import curves
 from samplers.images.files import write_png
 from samplers.noise import initial_noise
 from samplers.probability_flow.adaptive import sample_adaptive
@@ -160,11 +160,12 @@ def quality(results: Results) -> str:
 
 def picture(results: Results) -> None:
     lines = {
-        name: [(math.log10(rho), math.sqrt(max(squared, 0.0))) for rho, squared, _ in
+        name: [(rho, math.sqrt(max(squared, 0.0))) for rho, squared, _ in
                found["residual"]]
         for name, found in results.items()
     }  # fmt: skip
-    write_png(curve(lines, "log10 of sigma / alpha"), PICTURE, {"images": NOISY})
+    figure = curves(lines, "noise level sigma / alpha", "residual, rms", log_x=True)
+    write_png(figure, PICTURE, {"images": NOISY})
 
 
 def main() -> None:

@@ -19,10 +19,9 @@ from tqdm import tqdm
 
 from benchmarks.digits import ROOT, Kept
 from benchmarks.report import FOLDER, table, write
-from samplers.cli.output import spread_out
-from samplers.images.figures import curve
+from samplers.images.figures import curves
 from samplers.images.files import write_png
-from samplers.images.sheets import sheet
+from samplers.images.sheets import sheet, spread_out
 from samplers.training import TrainingConfig
 from text2pde.autoencoder.clips import clip_paths
 from text2pde.cli import main as text2pde
@@ -129,7 +128,7 @@ def main() -> None:
         for name, part in (("from a sentence", "sentences"), ("from a first frame", "frames"))
     }
     write_png(
-        curve(lines, "relative error by millions of weights"),
+        curves(lines, "weights, in millions", "relative error"),
         ROOT / "assets" / "pictures" / "smoke-sizes.png",
         {},
     )

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from samplers.files import replacing
-from samplers.images.figures import Cell, curve, table
+from samplers.images.figures import Cell, curves, table
 from samplers.images.files import write_png
 from samplers.images.pixels import to_images
 from samplers.images.sheets import columns_for, sheet
@@ -35,7 +34,7 @@ def write_sheet(drawn: Drawn, path: Path) -> Path:
 def write_comparison(before: Drawn, after: Drawn, path: Path) -> Path:
     """The first images from the same noise, before and after, one below the other."""
     rows = [
-        (name, [Cell((image,), ()) for image in to_images(drawn.images[:_COMPARED])])
+        (name, [Cell(image) for image in to_images(drawn.images[:_COMPARED])])
         for name, drawn in (("before", before), ("after", after))
     ]
     columns = [""] * len(rows[0][1])
@@ -47,6 +46,5 @@ def write_curve(log: Path, path: Path) -> Path:
     """The mean reward of each logged step."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     points = [(line["step"], -line["loss"]) for line in lines]
-    with replacing(path) as part:
-        curve({"reward": points}, "step").save(part, format="PNG")
+    write_png(curves({"reward": points}, "training step", "mean reward"), path, {})
     return path

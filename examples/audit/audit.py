@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -34,7 +33,7 @@ from adjoint.rewards import build_reward
 from samplers import sample
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
 from samplers.cli.values import positive
-from samplers.images.figures import Cell, table
+from samplers.images.figures import Cell, Figure, table
 from samplers.images.files import write_png
 from samplers.images.pixels import to_images
 from samplers.noise import initial_noise, probe_noise
@@ -210,13 +209,13 @@ def line(name: str, found: Found, labels: Tensor) -> str:
     )
 
 
-def picture(audit: Audit, found: dict[str, Found]) -> Image.Image:
+def picture(audit: Audit, found: dict[str, Found]) -> Figure:
     """A row for each search: its digits, and what the classifier sees in them."""
     rows = []
     for name, result in found.items():
         shown = to_images(result.images[:SHOWN])
         cells = [
-            Cell((image,), (f"seen as {int(seen)}",))
+            Cell(image, f"seen as {int(seen)}")
             for image, seen in zip(shown, result.seen, strict=False)
         ]
         rows.append((name, cells))

@@ -51,7 +51,7 @@ def main() -> None:
             seen = judge(images.clamp(-1, 1)).argmax(dim=1)
         agreement = float((seen == labels).double().mean())
         print(f"scale {scale:g}: {100 * agreement:.1f} % of {len(labels)} digits")
-        cells = [Cell((image,), ()) for image in to_images(images[:10])]
+        cells = [Cell(image) for image in to_images(images[:10])]
         rows.append((f"scale {scale:g}, {100 * agreement:.0f} %", cells))
     title = f"{SAMPLER}, {arguments.steps} steps, guided by a classifier of noisy digits"
     picture = table(title, [str(digit) for digit in range(10)], rows)

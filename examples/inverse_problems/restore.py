@@ -166,7 +166,7 @@ def solve_task(
         report(f"{task}, {name}", operator, originals, y, found, seconds)
         for row, answers in zip(rows, found, strict=True):
             row.extend(answers)
-    return [(task, [Cell(tuple(to_images(x[None])), ()) for x in row]) for row in rows]
+    return [(task, [Cell(image) for image in to_images(torch.stack(row))]) for row in rows]
 
 
 @torch.no_grad()

@@ -49,14 +49,15 @@ def main() -> None:
     how = f"restored by {arguments.sampler} in {arguments.steps} network calls"
     picture = table(how, [""] * len(images), rows)
     with replacing(arguments.output) as part:
-        picture.save(part, format="JPEG", quality=90)
+        jpeg = {"quality": 90}
+        picture.savefig(part, format="jpeg", bbox_inches="tight", pil_kwargs=jpeg)
     print(arguments.output)
 
 
 def cell(image: torch.Tensor) -> Cell:
     (picture,) = to_images(image)
     colours: Image.Image = picture.convert("RGB")
-    return Cell((colours,), ())
+    return Cell(colours)
 
 
 if __name__ == "__main__":

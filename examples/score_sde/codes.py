@@ -94,7 +94,7 @@ def tolerances(flow: Flow) -> Row:
 
 def cells(images: Tensor, lines: list[str]) -> list[Cell]:
     pairs = zip(to_images(images), lines, strict=True)
-    return [Cell((image,), (line,)) for image, line in pairs]
+    return [Cell(image, line) for image, line in pairs]
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from samplers.images.figures import Cell, table
+from samplers.images.figures import Cell, Figure, table
 from samplers.images.files import write_png
 from samplers.sampling import sample
 from samplers.training import CHECKPOINT, load_average, seeded
@@ -79,7 +78,7 @@ def main() -> None:
     print(markdown(models, data))
 
 
-def picture(models: Models, data: Measured) -> Image.Image:
+def picture(models: Models, data: Measured) -> Figure:
     """A row for each weighting: the data, and what each SDE makes of noise."""
     rows = [(name, [cell(data), *map(cell, row.values())]) for name, row in models.items()]
     title = f"Score networks on a checkerboard, {SAMPLER} in {STEPS} steps"
@@ -133,7 +132,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: Tensor) -> float:
 def cell(measured: Measured) -> Cell:
     # Ink for twice the mean on the dark squares.
     picture = density(measured.points, EDGE, 4 / SQUARES**2, PIXELS)
-    return Cell((picture,), (f"distance {measured.distance:.3f}",))
+    return Cell(picture, f"distance {measured.distance:.3f}")
 
 
 def line(name: str, measured: Measured) -> str:

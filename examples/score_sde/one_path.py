@@ -20,6 +20,7 @@ from samplers.checkpoint import LoadOptions, NetworkCheckpoint, load_checkpoint
 from samplers.images.figures import Cell, table
 from samplers.images.files import write_png
 from samplers.images.pixels import to_images
+from samplers.images.sheets import sheet
 from samplers.noise import initial_noise
 from samplers.sampling import sample
 from samplers.solve import NoiseKind
@@ -64,9 +65,8 @@ def cells(
         for image, finer in pairwise(drawn)
     ]
     lines = [*distances, "the finest"]
-    return [
-        Cell(tuple(to_images(image)), (line,)) for image, line in zip(drawn, lines, strict=True)
-    ]
+    sheets = [sheet(to_images(images), len(labels)) for images in drawn]
+    return [Cell(*pair) for pair in zip(sheets, lines, strict=True)]
 
 
 def draw(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -17,7 +17,8 @@ from samplers.checkpoint import Checkpoint, Recipe
 from samplers.cli.failure import Failure
 from samplers.images.files import write_png
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -60,7 +61,7 @@ def prepare_folder(folder: Path) -> None:
         raise Failure(f"{folder} can't be written to: {error.strerror or error}.") from error
 
 
-def write(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:
+def write(image: Image.Image | Figure, path: Path, parameters: dict[str, Any]) -> None:
     """Write a picture whole or not at all; Failure if the disk is full or forbids it."""
     with named_write_failures(path):
         write_png(image, path, parameters)
@@ -73,13 +74,6 @@ def named_write_failures(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
-
-
-def spread_out(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of the items, evenly spread, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def made_by(arguments: argparse.Namespace, weights: Mapping[str, str]) -> dict[str, Any]:

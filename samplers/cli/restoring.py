@@ -27,7 +27,7 @@ from samplers.cli.output import (
 )
 from samplers.cli.processes import join
 from samplers.cli.text import counted
-from samplers.images.figures import Cell, table
+from samplers.images.figures import Cell, Figure, table
 from samplers.images.pixels import to_images
 from samplers.inverse_problems import (
     Guidance,
@@ -174,14 +174,14 @@ def _numbers(problem: InverseProblem, images: Tensor) -> dict[str, float]:
     return numbers
 
 
-def _picture(job: Job, images: Tensor) -> Image.Image:
+def _picture(job: Job, images: Tensor) -> Figure:
     """A row with what was given and the first images, and rows with the others."""
     drawn = [
-        Cell((image,), (f"seed {seed}",))
+        Cell(image, f"seed {seed}")
         for image, seed in zip(to_images(images), job.seeds, strict=True)
     ]
-    shown = [Cell((picture,), ()) for picture in job.given.pictures.values()]
-    blank = [Cell((), ())] * len(shown)
+    shown = [Cell(picture) for picture in job.given.pictures.values()]
+    blank = [Cell()] * len(shown)
     rows: list[tuple[str, Sequence[Cell]]] = [
         ("", [*(shown if start == 0 else blank), *drawn[start : start + ACROSS]])
         for start in range(0, len(drawn), ACROSS)

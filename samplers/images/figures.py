@@ -1,215 +1,161 @@
-"""Layer 6. Figures: tables of labelled images, histograms, curves."""
+"""Layer 6. Figures: tables of labelled images, curves, histograms.
+
+A figure is an object of its own: pyplot and its global state are never touched, so that no backend
+is chosen and threads do not meet. To import this module is to import matplotlib, so import it where
+a figure is made.
+"""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
-from PIL import Image, ImageDraw, ImageFont
+import matplotlib.figure
+import matplotlib.text
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from PIL import Image
 from torch import Tensor
 
 from samplers.images.sheets import enlarged
 
-_PAPER = "white"
-_INK = (34, 34, 34)
-_FAINT = (110, 110, 110)
-_READABLE = 96
+DPI = 100
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One place of a table: images side by side, or none, and the lines of text beneath."""
+class Figure(matplotlib.figure.Figure):
+    """A figure of matplotlib that a notebook shows without pyplot."""
 
-    images: tuple[Image.Image, ...]
-    lines: tuple[str, ...]
-
-
-def table(
-    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]]
-) -> Image.Image:
-    """A picture with a heading over every column and a name before every row of cells."""
-    return _Table(title, tuple(columns), tuple((name, tuple(cells)) for name, cells in rows)).draw()
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", bbox_inches="tight")
+        return buffer.getvalue()
 
 
-_MARGIN = 16
-_TEXT, _SMALL = 15, 13
-_LINE = 18
+# ------------------------------------------------------------------------------ tables of images
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The measures of a table of pictures: everything follows from its widest cell and name."""
+class Cell(NamedTuple):
+    """One place of a table: an image, or none, and the lines of its caption."""
 
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-
-    @property
-    def _cells(self) -> list[Cell]:
-        return [cell for _, cells in self.rows for cell in cells]
-
-    @property
-    def _tile(self) -> tuple[int, int]:
-        sizes = [enlarged(image).size for cell in self._cells for image in cell.images]
-        return max((w for w, _ in sizes), default=_READABLE), max(
-            (h for _, h in sizes), default=_READABLE
-        )
-
-    @property
-    def _cell(self) -> tuple[int, int]:
-        width, height = self._tile
-        beside = max((len(cell.images) for cell in self._cells), default=1)
-        lines = max((len(cell.lines) for cell in self._cells), default=0)
-        texts = [line for cell in self._cells for line in cell.lines]
-        text = max((_width(line, _SMALL) for line in texts), default=0)
-        return max(beside * (width + 4) - 4, text), height + 6 + lines * _LINE
-
-    @property
-    def _left(self) -> int:
-        return _MARGIN + max(_width(name, _TEXT) for name, _ in self.rows) + _MARGIN
-
-    @property
-    def _top(self) -> int:
-        return _MARGIN + 3 * _LINE + 4
-
-    def draw(self) -> Image.Image:
-        width, height = self._cell
-        across = self._left + len(self.columns) * (width + _MARGIN)
-        across = max(across, _width(self.title, _TEXT) + 2 * _MARGIN)
-        down = self._top + len(self.rows) * (height + _MARGIN)
-        paper = Image.new("RGB", (across, down), _PAPER)
-        pen = ImageDraw.Draw(paper)
-        pen.text((_MARGIN, _MARGIN), self.title, fill=_INK, font=_font(_TEXT))
-        for number, heading in enumerate(self.columns):
-            self._centred(pen, self._x(number), _MARGIN + 2 * _LINE - 6, heading, _TEXT)
-        for row, (name, cells) in enumerate(self.rows):
-            y = self._top + row * (height + _MARGIN)
-            middle = y + self._tile[1] // 2
-            pen.text((_MARGIN, middle), name, fill=_INK, font=_font(_TEXT), anchor="lm")
-            for number, cell in enumerate(cells):
-                self._draw_cell(paper, pen, self._x(number), y, cell)
-        return paper
-
-    def _x(self, column: int) -> int:
-        return self._left + column * (self._cell[0] + _MARGIN)
-
-    def _draw_cell(
-        self, paper: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, cell: Cell
-    ) -> None:
-        tiles = [enlarged(image) for image in cell.images]
-        used = sum(tile.width + 4 for tile in tiles) - 4
-        at = x + (self._cell[0] - used) // 2
-        for tile in tiles:
-            paper.paste(tile, (at, y))
-            at += tile.width + 4
-        for number, line in enumerate(cell.lines):
-            below = y + self._tile[1] + 6 + number * _LINE
-            self._centred(pen, x, below, line, _SMALL)
-
-    def _centred(self, pen: ImageDraw.ImageDraw, x: int, y: int, text: str, size: int) -> None:
-        ink = _INK if size == _TEXT else _FAINT
-        where = (x + self._cell[0] / 2, y)
-        pen.text(where, text, fill=ink, font=_font(size), anchor="ma")
+    image: Image.Image | None = None
+    caption: str = ""
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+_HEADING, _CAPTION = 10.5, 9.0
+"""Sizes of text in points."""
+_GAP, _LINE = 14, 17
+"""Between cells, and from line to line of a caption, in pixels."""
 
 
-def _width(text: str, size: int) -> int:
-    return math.ceil(_font(size).getbbox(text)[2])
+def table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]]) -> Figure:
+    """Images in rows and columns, with a heading over each column and a name before each row.
+
+    Small images are enlarged, and a pixel of an image is a whole number of pixels of the figure.
+    """
+    cells = [cell for _, row in rows for cell in row]
+    width, height = _cell_size(columns, cells)
+    gap = _GAP + _LINE * max(len(cell.caption.splitlines()) for cell in cells)
+    across = len(columns) * (width + _GAP) - _GAP
+    down = len(rows) * (height + gap) - gap
+    figure = Figure(figsize=(across / DPI, down / DPI), dpi=DPI)
+    # The grid fills the figure; what is written around it counts when the figure is saved "tight".
+    edges = {"left": 0, "right": 1, "bottom": 0, "top": 1}
+    spaces = {"wspace": _GAP / width, "hspace": gap / height}
+    places = figure.subplots(len(rows), len(columns), squeeze=False, gridspec_kw=edges | spaces)
+    for (name, row), line in zip(rows, places, strict=True):
+        line[0].set_ylabel(name, size=_HEADING, rotation=0, ha="right", va="center")
+        for cell, place in zip(row, line, strict=True):
+            _show(cell, place, width, height)
+    for heading, place in zip(columns, places[0], strict=True):
+        place.set_title(heading, size=_HEADING, pad=6)
+    figure.text(0, 1 + 2.2 * _LINE / down, title, size=_HEADING)
+    for text in figure.findobj(matplotlib.text.Text):
+        text.set_parse_math(False)  # the names of files may hold dollars
+    return figure
 
 
-_INKS = ((40, 90, 160), (200, 110, 40), (60, 140, 70), (150, 60, 140), (120, 120, 120),
-         (190, 50, 60), (60, 150, 160))  # fmt: skip
-_WIDE, _HIGH, _EDGE = 760, 300, 40
+def _cell_size(columns: Sequence[str], cells: Sequence[Cell]) -> tuple[int, int]:
+    """Width and height in pixels of the largest image or line of text."""
+    sizes = [enlarged(cell.image).size for cell in cells if cell.image is not None]
+    texts = [_width(heading, _HEADING) for heading in columns]
+    texts += [_width(line, _CAPTION) for cell in cells for line in cell.caption.splitlines()]
+    return max([*texts, *(width for width, _ in sizes)]), max(height for _, height in sizes)
+
+
+def _width(text: str, size: float) -> int:
+    """Of a line of text, in pixels."""
+    font = FontProperties(size=size)
+    points, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return math.ceil(points * DPI / 72)
+
+
+def _show(cell: Cell, axes: Axes, width: int, height: int) -> None:
+    """Draw a cell, whose axes are of so many pixels."""
+    axes.set(xticks=[], yticks=[], frame_on=False)
+    axes.set_xlabel(cell.caption, size=_CAPTION, color="0.4", labelpad=4)
+    if cell.image is not None:
+        tile = enlarged(cell.image)
+        left = (width - tile.width) // 2
+        extent = (left, left + tile.width, tile.height, 0)
+        axes.imshow(tile.convert("RGBA"), extent=extent, interpolation="nearest")
+    axes.set(xlim=(0, width), ylim=(height, 0))
+
+
+# --------------------------------------------------------------------------- curves, histograms
+
+Points = Sequence[tuple[float, float]]
 _BINS = 60
 
 
-def histogram(sets: Mapping[str, Tensor], unit: str) -> Image.Image:
-    """How many of the numbers of each set [N] lie where, the sets drawn over each other."""
-    low, high, step = _range(torch.cat(list(sets.values())))
-    counts = {name: torch.histc(values.float(), _BINS, low, high) for name, values in sets.items()}
-    tallest = max(float(count.max()) for count in counts.values())
-    picture = Image.new("RGB", (_WIDE, _HIGH), _PAPER)
-    pen = ImageDraw.Draw(picture, "RGBA")
-    ground, wide = _HIGH - _EDGE, (_WIDE - 2 * _EDGE) / _BINS
-    for number, (name, count) in enumerate(counts.items()):
-        ink = _INKS[number % len(_INKS)]
-        for place, height in enumerate((count / tallest * (_HIGH - 3 * _EDGE)).tolist()):
-            left = _EDGE + place * wide
-            pen.rectangle((left, ground - height, left + wide - 1, ground), (*ink, 150))
-        where = (_WIDE - _EDGE, 20 + 20 * number)
-        pen.text(where, name, ink, font=_font(_TEXT), anchor="rm")
-    for tick in _ticks(low, high, step):
-        x = _EDGE + (tick - low) / (high - low) * (_WIDE - 2 * _EDGE)
-        pen.text((x, ground + 14), f"{tick:g}", _INK, font=_font(_SMALL), anchor="mm")
-    pen.text((_WIDE / 2, _HIGH - 10), unit, _INK, font=_font(_SMALL), anchor="mm")
-    return picture
-
-
-Points = Sequence[tuple[float, float]]
-
-
-def curve(
+def curves(
     lines: Mapping[str, Points],
-    unit: str,
-    bars: Mapping[str, Sequence[tuple[float, float]]] | None = None,
-) -> Image.Image:
-    """Lines through points (x, y), drawn over each other; ``unit`` is that of x.
+    x: str,
+    y: str,
+    spans: Mapping[str, Points] | None = None,
+    *,
+    log_x: bool = False,
+) -> Figure:
+    """Lines through points (x, y).
 
     Args:
-        bars: of some lines, from where to where an error bar goes at each point.
+        lines: the points of each line by its name.
+        x, y: the labels of the axes.
+        spans: of some lines, the ends of the error bar at each point.
+        log_x: whether the x axis is logarithmic.
     """
-    spans = {
-        name: [(x, *span) for (x, _), span in zip(lines[name], found, strict=True)]
-        for name, found in (bars or {}).items()
-    }
-    ends = [(x, y) for found in spans.values() for x, *both in found for y in both]
-    every = [point for line in lines.values() for point in line] + ends
-    points = torch.tensor(every).double()
-    (left, right, x_step), (low, high, y_step) = _range(points[:, 0]), _range(points[:, 1])
-    # The names stand above the lines, a row each.
-    tall = _HIGH + 20 * (len(lines) - 1)
-    picture = Image.new("RGB", (_WIDE, tall), _PAPER)
-    pen = ImageDraw.Draw(picture)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across, up = (x - left) / (right - left), (y - low) / (high - low)
-        edge = 2 * _EDGE
-        return edge + across * (_WIDE - edge - _EDGE), tall - _EDGE - up * (_HIGH - 2 * _EDGE)
-
-    for tick in _ticks(low, high, y_step):
-        (start, y), (end, _) = place(left, tick), place(right, tick)
-        pen.line((start, y, end, y), (230, 230, 230))
-        pen.text((start - 8, y), f"{tick:.4g}", _INK, font=_font(_SMALL), anchor="rm")
-    for tick in _ticks(left, right, x_step):
-        x, ground = place(tick, low)
-        pen.text((x, ground + 14), f"{tick:g}", _INK, font=_font(_SMALL), anchor="mm")
-    for number, (name, line) in enumerate(lines.items()):
-        ink = _INKS[number % len(_INKS)]
-        pen.line([place(*point) for point in line], ink, width=2)
-        if len(line) == 1:
-            x, y = place(*line[0])
-            pen.ellipse((x - 3, y - 3, x + 3, y + 3), ink)
-        for x, start, end in spans.get(name, ()):
-            pen.line([place(x, start), place(x, end)], ink, width=1)
-        pen.text((_WIDE - _EDGE, 16 + 20 * number), name, ink, font=_font(_TEXT), anchor="rm")
-    pen.text((_WIDE / 2, tall - 10), unit, _INK, font=_font(_SMALL), anchor="mm")
-    return picture
+    figure, axes = plot_area(x, y)
+    for name, line in lines.items():
+        across, up = np.array(line).T
+        (drawn,) = axes.plot(across, up, "o-", markersize=3, label=name)
+        if spans and name in spans:
+            axes.vlines(across, *np.array(spans[name]).T, color=drawn.get_color(), linewidth=1)
+    if log_x:
+        axes.set_xscale("log")
+    axes.grid(color="0.9")
+    if len(lines) > 1:
+        axes.legend(frameon=False)
+    return figure
 
 
-def _ticks(low: float, high: float, step: float) -> list[float]:
-    """Marks of an axis, where 0 is 0 and not a rounding error."""
-    return [step * k for k in range(round(low / step), round(high / step) + 1)]
+def histogram(sets: Mapping[str, Tensor], x: str, y: str = "images") -> Figure:
+    """How many of the numbers of each set [N] lie in each of 60 bins."""
+    figure, axes = plot_area(x, y)
+    values = {name: numbers.double().numpy() for name, numbers in sets.items()}
+    bins = np.histogram_bin_edges(np.concatenate(list(values.values())), _BINS)
+    for name, numbers in values.items():
+        axes.hist(numbers, bins.tolist(), alpha=0.6, label=name)
+    axes.legend(frameon=False)
+    return figure
 
 
-def _range(values: Tensor) -> tuple[float, float, float]:
-    """Round ends of an axis that holds the values, and the distance of some five to ten marks."""
-    low, high = float(values.min()), float(values.max())
-    across = max(high - low, 1e-2 * max(abs(high), 1))
-    decade: float = 10 ** math.floor(math.log10(across))
-    step = next(s for s in (decade / 10, decade / 5, decade / 2, decade) if across / s <= 10)
-    return math.floor(low / step) * step, math.floor(high / step + 1) * step, step
+def plot_area(x: str, y: str, size: tuple[float, float] = (7.6, 3.2)) -> tuple[Figure, Axes]:
+    """A figure of this size in inches, and its axes with these labels."""
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes

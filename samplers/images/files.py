@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, PngImagePlugin
 
 from samplers.files import replacing
 from samplers.images.pixels import to_8_bit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PARAMETERS = "parameters"
 """The keyword of the PNG text chunk that holds how an image was made, as JSON."""
@@ -57,12 +60,20 @@ def _images_in(folder: Path) -> list[Path]:
     return found
 
 
-def write_png(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:
-    """Write an image with its parameters; ``path`` is whole or untouched at every moment."""
-    info = PngImagePlugin.PngInfo()
-    info.add_text(PARAMETERS, json.dumps(parameters))
+def write_png(picture: Image.Image | Figure, path: Path, parameters: Mapping[str, Any]) -> None:
+    """Write an image or a figure with its parameters.
+
+    ``path`` is whole or untouched at every moment. Raises OSError if it can't be written.
+    """
+    text = json.dumps(parameters)
     with replacing(path) as part:
-        image.save(part, format="PNG", pnginfo=info)
+        if isinstance(picture, Image.Image):
+            info = PngImagePlugin.PngInfo()
+            info.add_text(PARAMETERS, text)
+            picture.save(part, format="PNG", pnginfo=info)
+        else:
+            metadata = {PARAMETERS: text, "Software": None}
+            picture.savefig(part, format="png", bbox_inches="tight", metadata=metadata)
 
 
 def read_parameters(path: Path) -> dict[str, Any] | None:

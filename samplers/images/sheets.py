@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 from PIL import Image
+
+T = TypeVar("T")
 
 _PAPER = "white"
 # Smaller images are enlarged by a whole factor, so that pixels stay pixels.
@@ -43,3 +46,10 @@ def sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
         row, column = divmod(number, columns)
         paper.paste(tile, (gap + column * (width + gap), gap + row * (height + gap)))
     return paper
+
+
+def spread_out(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]

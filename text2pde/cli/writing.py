@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samplers.cli.output import named_write_failures, refuse_folder, spread_out
+from samplers.cli.output import named_write_failures, refuse_folder
 from samplers.images.files import write_png
 from samplers.images.films import FILMS, check_film, write_film
+from samplers.images.sheets import spread_out
 from text2pde.flows.clip import SUFFIX, Clip, save_clip
 from text2pde.mesh_files import SERIES, VTK, require_meshio, write_vtk
 from text2pde.pictures import frames, strip

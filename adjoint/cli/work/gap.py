@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cache
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -29,7 +28,7 @@ from samplers.cli.opening import open_network
 from samplers.cli.output import is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import aligned, counted
-from samplers.images.figures import curve
+from samplers.images.figures import Figure, curves
 from samplers.images.pixels import values_of
 from samplers.registry import get_sampler
 
@@ -126,14 +125,14 @@ def _drawing(
     return draw
 
 
-def _picture(gaps: Sequence[Gap], chances: Sequence[float]) -> Image.Image:
+def _picture(gaps: Sequence[Gap], chances: Sequence[float]) -> Figure:
     names = {"ODE to SDE": "ode_sde", "ODE to data": "ode_data", "SDE to data": "sde_data"}
     lines = {
         name: [(gap.steps, getattr(gap, field)) for gap in gaps] for name, field in names.items()
     }
     lines["chance"] = [(gap.steps, chance) for gap, chance in zip(gaps, chances, strict=True)]
     known = {name: line for name, line in lines.items() if not math.isnan(line[0][1])}
-    return curve(known, "number of steps")
+    return curves(known, "number of steps", "distance between sets")
 
 
 def _report(gaps: Sequence[Gap], chances: Sequence[float], arguments: argparse.Namespace) -> None:

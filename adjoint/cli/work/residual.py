@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -21,7 +20,7 @@ from samplers.cli.output import is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.text import aligned
 from samplers.grid import make_grid
-from samplers.images.figures import curve
+from samplers.images.figures import Figure, curves
 from samplers.images.pixels import values_of
 
 NUM_IMAGES = 16
@@ -107,15 +106,15 @@ def _levels(arguments: argparse.Namespace, checkpoint: NetworkCheckpoint) -> lis
     return levels
 
 
-def _picture(levels: Sequence[Level]) -> Image.Image:
+def _picture(levels: Sequence[Level]) -> Figure:
     lines = {
-        "residual": [(math.log10(at.rho), at.rms) for at in levels],
-        "advective part": [(math.log10(at.rho), at.advective) for at in levels],
-        "diffusive part": [(math.log10(at.rho), at.diffusive) for at in levels],
+        "residual": [(at.rho, at.rms) for at in levels],
+        "advective part": [(at.rho, at.advective) for at in levels],
+        "diffusive part": [(at.rho, at.diffusive) for at in levels],
     }
     spans = [(_root(at.squared - at.error), _root(at.squared + at.error)) for at in levels]
     known = {"residual": spans} if all(math.isfinite(at.error) for at in levels) else {}
-    return curve(lines, "log10 of sigma / alpha", known)
+    return curves(lines, "noise level sigma / alpha", "root mean square", known, log_x=True)
 
 
 def _root(squared: float) -> float:

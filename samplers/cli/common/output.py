@@ -73,7 +73,7 @@ def prepare_folder(folder: Path) -> None:
 
 def write(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:
     """Write an image whole or not at all; Failure if the disk is full or forbids it."""
-    from samplers.images.pixels import write_png
+    from samplers.images.files import write_png
 
     with writing(path):
         write_png(image, path, parameters)

@@ -22,6 +22,7 @@ from samplers.cli.processes import join
 from samplers.cli.text import aligned, counted
 from samplers.images.figures import Cell, table
 from samplers.images.pixels import to_images
+from samplers.images.sheets import sheet
 from samplers.registry import get_sampler
 
 _PLENTY = 10
@@ -158,8 +159,9 @@ def _title(reference: Trial) -> str:
 
 def _cell(result: Result | None) -> Cell:
     if result is None:
-        return Cell((), ("needs more calls",))
-    return Cell(tuple(to_images(result.images)), (_error(result), _cost(result)))
+        return Cell(caption="needs more calls")
+    images = to_images(result.images)
+    return Cell(sheet(images, len(images)), f"{_error(result)}\n{_cost(result)}")
 
 
 def _error(result: Result) -> str:

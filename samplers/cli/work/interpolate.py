@@ -13,7 +13,7 @@ from samplers.cli.flowing import Opened, open_flow, report
 from samplers.cli.images import Picture, read_pictures
 from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
-from samplers.images.figures import Cell, table
+from samplers.images.figures import Cell, Figure, table
 from samplers.images.pixels import to_images, values_of
 from samplers.noise import initial_noise
 from samplers.probability_flow.codes import DEFAULT, interpolate, tempered
@@ -70,14 +70,14 @@ def _codes(arguments: argparse.Namespace, opened: Opened, pictures: list[Picture
 
 def _strip(
     arguments: argparse.Namespace, pictures: list[Picture], drawn: list[Image.Image]
-) -> Image.Image:
+) -> Figure:
     """A row for each way, between the given pictures if there are any."""
     frames = arguments.frames
     given = [to_images(values_of(picture.levels))[0] for picture in pictures]
     rows = []
     for number in range(len(drawn) // frames):
-        way = [Cell((image,), ()) for image in drawn[number * frames : (number + 1) * frames]]
-        ends = [Cell((image,), ()) for image in given[number : number + 2]]
+        way = [Cell(image) for image in drawn[number * frames : (number + 1) * frames]]
+        ends = [Cell(image) for image in given[number : number + 2]]
         rows.append(("", [*ends[:1], *way, *ends[1:]]))
     shares = [f"{place / (frames - 1):.2g}" for place in range(frames)]
     headings = ["given", *shares, "given"] if given else shares

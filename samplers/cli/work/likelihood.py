@@ -20,7 +20,6 @@ from samplers.cli.output import check_places, is_picture, prepare_folder, write
 from samplers.cli.processes import join
 from samplers.cli.records import Record, Records, read_records, write_records
 from samplers.cli.text import aligned, counted
-from samplers.images.figures import histogram
 from samplers.images.pixels import values_of
 from samplers.probability_flow.likelihood import (
     DEFAULT,
@@ -228,6 +227,8 @@ def _sets(job: Job, records: Sequence[Record]) -> dict[str, Tensor]:
 
 
 def _draw(job: Job, records: Sequence[Record]) -> None:
+    from samplers.images.figures import histogram
+
     sets = _sets(job, records)
     if not sets:
         raise Failure("No picture has a result, so there is no histogram; raise --max-nfe.")

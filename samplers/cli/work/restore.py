@@ -10,7 +10,6 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -25,7 +24,7 @@ from samplers.cli.processes import join
 from samplers.cli.text import counted
 from samplers.diffusers.loop import settings_of
 from samplers.diffusers.restoration import RestorationPipeline
-from samplers.images.figures import Cell, table
+from samplers.images.figures import Cell, Figure, table
 from samplers.images.pixels import to_images
 from samplers.noise import check_seeds
 from samplers.restoration import degrade, get_degradation, psnr
@@ -181,15 +180,15 @@ def _parameters(done: Sequence[Restored]) -> dict[str, Any]:
 
 def _picture(
     arguments: argparse.Namespace, done: Sequence[Restored], shown: Sequence[Stages]
-) -> Image.Image:
+) -> Figure:
     """A row for each image: as it came, restored, and as it had been, where that is known."""
     rows = []
     for one, stages in zip(done, shown, strict=True):
-        cells = [Cell((to_images(stage)[0],), ()) for stage in stages]
+        cells = [Cell(to_images(stage)[0]) for stage in stages]
         if arguments.degrade is None:
             cells.pop()
         else:
-            cells[1] = Cell(cells[1].images, (f"{one.after:.1f} dB",))
+            cells[1] = cells[1]._replace(caption=f"{one.after:.1f} dB")
         rows.append((one.path.stem, cells))
     headings = ["degraded", "restored", "original"][: len(rows[0][1])]
     what = arguments.degrade or arguments.task or "restored"

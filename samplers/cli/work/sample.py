@@ -26,7 +26,6 @@ from samplers.cli.output import (
     is_picture,
     named_write_failures,
     prepare_folder,
-    spread_out,
     write,
 )
 from samplers.cli.processes import Processes, join
@@ -35,7 +34,7 @@ from samplers.cli.values import seeds_text
 from samplers.images.files import SHEET, read_parameters
 from samplers.images.films import FILMS, check_film, is_film, write_film
 from samplers.images.pixels import to_images
-from samplers.images.sheets import columns_for, sheet
+from samplers.images.sheets import columns_for, sheet, spread_out
 
 SHEET_LIMIT = 400
 """The sheet of a folder shows its first images only, so that it stays a picture."""
