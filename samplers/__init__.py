@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from samplers.diffusers_scheduler import SamplerScheduler
     from samplers.errors import NotFiniteError
+    from samplers.images.plots import plot_grid, plot_tableau, plot_trajectory
     from samplers.probability_flow.adaptive import sample_adaptive
     from samplers.probability_flow.integration import Adaptive
     from samplers.registry import Sampler, get_sampler, list_adaptive, list_samplers
@@ -22,6 +23,9 @@ _HOMES = {
     "get_sampler": "samplers.registry",
     "list_adaptive": "samplers.registry",
     "list_samplers": "samplers.registry",
+    "plot_grid": "samplers.images.plots",
+    "plot_tableau": "samplers.images.plots",
+    "plot_trajectory": "samplers.images.plots",
     "sample": "samplers.sampling",
     "sample_adaptive": "samplers.probability_flow.adaptive",
 }
@@ -34,6 +38,9 @@ __all__ = [
     "get_sampler",
     "list_adaptive",
     "list_samplers",
+    "plot_grid",
+    "plot_tableau",
+    "plot_trajectory",
     "sample",
     "sample_adaptive",
 ]

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 
 from samplers import choices
 from samplers.checks import check_whole
+from samplers.notebook import html_table
 from samplers.schedule import FlowMatching, Point, Schedule, VPDiscrete
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Spacing = choices.Spacing
 Final = choices.Final
@@ -30,7 +34,7 @@ _OF_NOISE = ("log-snr", "exponential", "karras")
 _ALMOST_PURE_NOISE = 0.999
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Grid:
     """The points of a sampler's steps, and the schedule for those that lie between.
 
@@ -68,6 +72,22 @@ class Grid:
 
     def __getitem__(self, index: int) -> Point:
         return Point(*(values[index] for values in self.points))
+
+    def __repr__(self) -> str:
+        ends = f"sigma/alpha from {float(self.start.rho):.4g} to {float(self.end.rho):.4g}"
+        return f"Grid({type(self.schedule).__name__}, {self.steps} steps, {ends})"
+
+    def _repr_html_(self) -> str:
+        columns = (*self.points, self.points.rho, self.points.lam)
+        numbers = zip(*(column.tolist() for column in columns), strict=True)
+        rows = [[str(step), *(f"{n:.6g}" for n in row)] for step, row in enumerate(numbers)]
+        return html_table(repr(self), ["step", "t", "α", "σ", "σ/α", "log(α/σ)"], rows)
+
+    def plot(self) -> Figure:
+        """The noise level of each point, see :func:`samplers.plot_grid`."""
+        from samplers.images.plots import plot_grid
+
+        return plot_grid(self)
 
     def at_lam(self, lam: Tensor) -> Point:
         """The point of the schedule at half log-SNR ``lam``, for the stages inside a step."""

@@ -158,7 +158,7 @@ def test_figures_leave_pyplot_alone_and_sheets_leave_matplotlib_alone() -> None:
 import sys
 import samplers.images.files, samplers.images.films, samplers.images.sheets
 assert "matplotlib" not in sys.modules
-import samplers.images.figures
+import samplers.images.figures, samplers.images.plots
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -7,4 +7,5 @@ Nothing here knows a network, a sampler or the command line.
 - ``sheets``: images side by side, pixel for pixel (Pillow);
 - ``films``: frames as GIF or MP4 (Pillow, PyAV);
 - ``figures``: curves, histograms, tables of labelled images (matplotlib);
+- ``plots``: what a tableau, a grid and a trajectory look like (matplotlib).
 """
