@@ -164,7 +164,7 @@ def picture(results: Results) -> None:
                found["residual"]]
         for name, found in results.items()
     }  # fmt: skip
-    figure = curves(lines, "noise level sigma / alpha", "residual, rms", log_x=True)
+    figure = curves(lines, "noise level sigma / alpha", "residual, root mean square", log_x=True)
     write_png(figure, PICTURE, {"images": NOISY})
 
 

@@ -1,19 +1,18 @@
-"""Restore pictures that were measured in part, with a diffusion model of such pictures.
+"""Solve inverse problems with a diffusion model of the images as the prior.
 
     python examples/inverse_problems/restore.py assets/digits --data data/mnist \\
         --output assets/pictures/restored_digits.png
     python examples/inverse_problems/restore.py assets/colour --data data/cifar10 \\
         --tasks grey,square,downsampled --output assets/pictures/restored_colour.png
 
-The pictures are test images, which the model has not seen: digits for a model of grey pictures,
-horses for one of colours. A row of the result is one picture: itself, what was measured of it, and
-several answers by each of the two methods, all to the same measurement. What is printed are root
-mean squares for each task:
+The images are test images, which the model has not seen: digits for a grey model, horses for a
+colour model. A row of the figure is one image: the original, its measurement, and several solutions
+by each of the two methods. It prints root mean squares for each task:
 
-- error: of the measurement of the answers, A x - y;
-- distance: of what was not measured, to that of the original;
-- diversity: of what was not measured, between two answers. Answers that are samples of the
-  posterior are as far from each other as from the original.
+- error: of the measurement of the solutions, A x - y;
+- distance: of the unmeasured part, to that of the original;
+- diversity: of the unmeasured part, between two solutions. Samples of the posterior are as far from
+  each other as from the original.
 """
 
 from __future__ import annotations
@@ -100,23 +99,23 @@ def main() -> None:
             rows += solve_task(checkpoint, task, chosen, arguments)
     except (OSError, ValueError, IndexError, CheckpointError) as error:
         sys.exit(f"error: {error}")
-    title = f"{SAMPLER}, {arguments.steps} steps; {VISITS} visits to each for replacement"
+    title = f"{SAMPLER}, {arguments.steps} steps, {VISITS} evaluations of each for replacement"
     columns = ["original", "measured", *(n for n in METHODS for _ in range(arguments.answers))]
-    picture = table(title, columns, rows)
+    figure = table(title, columns, rows)
     names = ("steps", "answers", "seed", "tasks", "images")
     recipe = {name: getattr(arguments, name) for name in names}
-    write_png(picture, arguments.output, {"sampler": SAMPLER, **recipe})
-    print(f"The picture is {arguments.output}.")
+    write_png(figure, arguments.output, {"sampler": SAMPLER, **recipe})
+    print(f"The figure is {arguments.output}.")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Restore pictures that were measured in part.")
+    parser = argparse.ArgumentParser(description="Solve inverse problems with a diffusion prior.")
     parser.add_argument("checkpoint", type=Path, help="diffusers folder of a network over pixels")
     parser.add_argument("--data", type=Path, required=True, help="folder of MNIST or CIFAR-10")
-    parser.add_argument("--output", type=Path, required=True, help="the picture")
+    parser.add_argument("--output", type=Path, required=True, help="the figure")
     parser.add_argument("--tasks", type=tasks, default=["lower-half", "square", "downsampled"])
     parser.add_argument("--images", type=numbers, default=[1, 4, 11], help="which test images")
-    parser.add_argument("--answers", type=int, default=4, help="to each measurement")
+    parser.add_argument("--answers", type=int, default=4, help="solutions of each problem")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

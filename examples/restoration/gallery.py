@@ -1,9 +1,9 @@
-"""Draw photographs, degraded in every way and restored, into one picture.
+"""Make one figure of photographs, degraded in every way and restored.
 
     python examples/restoration/gallery.py --photographs data/photographs
 
-It is what `samplers restore CHECKPOINT PHOTOGRAPHS --degrade NAME --sampler mr-sde-d-1 --steps 5`
-makes of each degradation.
+It shows what `samplers restore CHECKPOINT PHOTOGRAPHS --degrade NAME --sampler mr-sde-d-1
+--steps 5` makes of each degradation.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def main() -> None:
             ]
         rows += [(task, [cell(mu) for mu in given]), ("restored", [cell(x) for x in found])]
     rows.append(("original", [cell(image) for image in images]))
-    how = f"restored by {arguments.sampler} in {arguments.steps} network calls"
-    picture = table(how, [""] * len(images), rows)
+    title = f"Restored by {arguments.sampler}, NFE {arguments.steps}"
+    figure = table(title, [""] * len(images), rows)
     with replacing(arguments.output) as part:
         jpeg = {"quality": 90}
-        picture.savefig(part, format="jpeg", bbox_inches="tight", pil_kwargs=jpeg)
+        figure.savefig(part, format="jpeg", bbox_inches="tight", pil_kwargs=jpeg)
     print(arguments.output)
 
 

@@ -1,9 +1,9 @@
-"""One seed at more and more steps: along a Brownian path the images converge to one.
+"""One seed at more and more steps: along one Brownian path the samples converge.
 
     python examples/score_sde/one_path.py --output one_path.png
 
-Each row is a sampler and a kind of noise, from the same starting noise; under each image is its
-root mean square distance to the one with twice as many steps.
+Each row is a sampler and a kind of noise, from the same initial noise; under each image is its root
+mean square distance to the one with twice as many steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROWS: tuple[tuple[str, NoiseKind], ...] = (
     ("euler-maruyama", "brownian"),
 )
 SIGMA_MAX, SIGMA_MIN = 40.0, 0.03
-"""Fixed ends, in units of sigma / alpha: more steps then refine one and the same problem."""
+"""Fixed ends, in units of sigma / alpha: more steps then refine the same problem."""
 
 
 def main() -> None:
@@ -50,9 +50,9 @@ def main() -> None:
             (f"{name}, {noise}", cells(checkpoint, name, noise, arguments.labels))
             for name, noise in tqdm(ROWS)
         ]
-    title = "One seed and one start; the RMS distance is to the image with twice the steps"
-    picture = table(title, [f"{n} steps" for n in STEPS], rows)
-    write_png(picture, arguments.output, {"steps": STEPS, "labels": arguments.labels})
+    title = "One seed at more and more steps, with the RMS distance to the image at twice the steps"
+    figure = table(title, [f"{n} steps" for n in STEPS], rows)
+    write_png(figure, arguments.output, {"steps": STEPS, "labels": arguments.labels})
     print(f"-> {arguments.output}")
 
 
@@ -64,7 +64,7 @@ def cells(
         f"RMS {float((finer - image).square().mean().sqrt()):.3f}"
         for image, finer in pairwise(drawn)
     ]
-    lines = [*distances, "the finest"]
+    lines = [*distances, "finest"]
     sheets = [sheet(to_images(images), len(labels)) for images in drawn]
     return [Cell(*pair) for pair in zip(sheets, lines, strict=True)]
 

@@ -72,7 +72,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence
             _show(cell, place, width, height)
     for heading, place in zip(columns, places[0], strict=True):
         place.set_title(heading, size=_HEADING, pad=6)
-    figure.text(0, 1 + 2.2 * _LINE / down, title, size=_HEADING)
+    above = 2.2 * _LINE if any(columns) else 0.7 * _LINE
+    figure.text(0, 1 + above / down, title, size=_HEADING)
     for text in figure.findobj(matplotlib.text.Text):
         text.set_parse_math(False)  # the names of files may hold dollars
     return figure
