@@ -18,18 +18,18 @@ from tqdm import tqdm
 
 from benchmarks.digits import ROOT, Kept
 from benchmarks.report import table, write
-from text2pde.channel import Channel, Flow
-from text2pde.solver.measures import coefficients, oscillation, strouhal
-from text2pde.solver.meshing import Sizes, triangulate
+from text2pde.solver.forces import coefficients, oscillation, strouhal
+from text2pde.solver.meshing import MeshSizes, triangulate
 from text2pde.solver.navier_stokes import discretise, longest_step
+from text2pde.subject.cylinder.channel import Channel, CylinderFlow
 
 KEPT = ROOT / "docs" / "benchmarks" / "dfg.json"
-FLOW = Flow(Channel(x=0.2, y=0.2, radius=0.05, length=2.2), speed=1.0)
+FLOW = CylinderFlow(Channel(x=0.2, y=0.2, radius=0.05, length=2.2), speed=1.0)
 SECONDS, MEASURED = 8.0, 2.0
 MESHES = {
-    "coarse": Sizes(near=0.3, far=0.05, growth=0.2),
-    "fine": Sizes(0.2, 0.035, 0.15),
-    "finest": Sizes(0.15, 0.025, 0.12),
+    "coarse": MeshSizes(near=0.3, far=0.05, growth=0.2),
+    "fine": MeshSizes(0.2, 0.035, 0.15),
+    "finest": MeshSizes(0.15, 0.025, 0.12),
 }
 CASES = (("coarse", 1.0), ("coarse", 0.5), ("fine", 1.0), ("fine", 0.5), ("finest", 1.0))
 """Meshes, and shares of the step that is taken if none is named."""
@@ -49,7 +49,7 @@ class Measured:
     milliseconds: float
 
 
-def measure(sizes: Sizes, share: float) -> dict[str, Any]:
+def measure(sizes: MeshSizes, share: float) -> dict[str, Any]:
     mesh = triangulate(FLOW.channel, sizes)
     step = share * longest_step(FLOW, mesh)
     equations = discretise(FLOW, mesh, step)

@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from benchmarks.digits import ROOT, Kept
 from benchmarks.report import mean_and_error, table, write
-from text2pde.captions import flow_of
-from text2pde.flows.clip import Clip
-from text2pde.flows.simulate import Recording, simulate
-from text2pde.flows.statistics import past_cylinder, statistics
+from text2pde.data.clip import Clip
+from text2pde.data.statistics import cylinder_flow_of, wake_statistics
 from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
+from text2pde.solver.meshing import mesh_of
+from text2pde.solver.simulation import Recording, simulate
+from text2pde.subject.cylinder.captions import read_cylinder_flow
 
 CHECKPOINT = ROOT / "assets" / "cylinder"
 KEPT = ROOT / "docs" / "benchmarks" / "flows.json"
@@ -36,18 +37,18 @@ SAMPLERS = (
 COUNT, PHASES = 8, 48
 
 
-def draw(pipe: Text2PDEPipeline, sampler: str, steps: int, seeds: Sequence[int]) -> list[Clip]:
+def generate(pipe: Text2PDEPipeline, sampler: str, steps: int, seeds: Sequence[int]) -> list[Clip]:
     """Flows of the sentence, all on one mesh."""
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, sampler=sampler)
-    flow = flow_of(SENTENCE)
-    request = Request(flow, SENTENCE, pipe.subject.mesh(flow))
+    flow = read_cylinder_flow(SENTENCE)
+    request = Request(flow, SENTENCE, mesh_of(flow))
     with torch.no_grad():
-        return pipe.draw([request] * len(seeds), seeds, steps)
+        return pipe.generate([request] * len(seeds), seeds, steps)
 
 
 def moves(pipe: Text2PDEPipeline, sampler: str, steps: int) -> dict[str, Any]:
     """Frequencies and fluctuations of several flows, and the network calls of each."""
-    found = [statistics(clip) for clip in draw(pipe, sampler, steps, range(COUNT))]
+    found = [wake_statistics(clip) for clip in generate(pipe, sampler, steps, range(COUNT))]
     return {
         "calls": pipe.tableau(steps).calls,
         "frequency": [one.frequency for one in found],
@@ -56,17 +57,17 @@ def moves(pipe: Text2PDEPipeline, sampler: str, steps: int) -> dict[str, Any]:
 
 
 def phases(pipe: Text2PDEPipeline) -> list[float]:
-    """Of the velocity across, two diameters behind the cylinder, in radians."""
-    return [_phase(clip) for clip in draw(pipe, "dpmpp-2m", 20, range(PHASES))]
+    """Of the transverse velocity, two diameters behind the cylinder, in radians."""
+    return [_phase(clip) for clip in generate(pipe, "dpmpp-2m", 20, range(PHASES))]
 
 
 def _phase(clip: Clip) -> float:
-    channel = past_cylinder(clip).channel
+    channel = cylinder_flow_of(clip).channel
     probe = np.array([channel.x + 2 * channel.diameter, channel.y])
     node = int(np.hypot(*(clip.mesh.nodes - probe).T).argmin())
-    across = clip.fields[:, node, 1] - clip.fields[:, node, 1].mean()
-    turns = 2 * np.pi * statistics(clip).frequency * clip.times
-    return float(np.angle((across * np.exp(-1j * turns)).sum()))
+    transverse = clip.fields[:, node, 1] - clip.fields[:, node, 1].mean()
+    turns = 2 * np.pi * wake_statistics(clip).frequency * clip.times
+    return float(np.angle((transverse * np.exp(-1j * turns)).sum()))
 
 
 def rayleigh(angles: Sequence[float]) -> float:
@@ -77,13 +78,13 @@ def rayleigh(angles: Sequence[float]) -> float:
 
 
 def cost(pipe: Text2PDEPipeline) -> dict[str, float]:
-    """Seconds of one core for one clip, drawn and solved for, one after the other."""
-    flow = flow_of(SENTENCE)
-    draw(pipe, "dpmpp-2m", 1, [0])  # the encoder is loaded, and the mesh's package
+    """Seconds of one core for one clip, generated and simulated."""
+    flow = read_cylinder_flow(SENTENCE)
+    generate(pipe, "dpmpp-2m", 1, [0])  # the encoder is loaded, and the mesh's package
     found = {}
     for name, steps in (("dpmpp-2m", 20), ("dpmpp-2m", 10)):
         begun = time.process_time()
-        draw(pipe, name, steps, [0])
+        generate(pipe, name, steps, [0])
         found[f"generated, {steps} NFE"] = time.process_time() - begun
     for settling, what in ((60.0, "simulated from rest"), (0.0, "simulated, recorded frames only")):
         begun = time.process_time()

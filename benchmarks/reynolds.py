@@ -19,13 +19,13 @@ from tqdm import tqdm
 from benchmarks.digits import Kept
 from benchmarks.flows import CHECKPOINT, weights_digest
 from benchmarks.report import FOLDER, table, write
-from text2pde.evaluation.sentences import SWEEP, ranks, sweep_of
-from text2pde.flows.clip import Clip
-from text2pde.flows.cylinder import Family, draw_held_out
-from text2pde.flows.simulate import Recording, simulate
-from text2pde.flows.statistics import past_cylinder, statistics
+from text2pde.data.clip import Clip
+from text2pde.data.statistics import cylinder_flow_of, wake_statistics
+from text2pde.evaluation.prompts import SWEEP, sweep_ranks, sweep_requests
 from text2pde.pipeline import Text2PDEPipeline, load_text2pde
 from text2pde.solver.meshing import triangulate
+from text2pde.solver.simulation import Recording, simulate
+from text2pde.subject.cylinder.family import CylinderFamily, sample_held_out_flows
 
 STEPS = 20
 SOLVED = (60, 85, 110, 135, 155)
@@ -35,43 +35,45 @@ SHOWN = (0, 1, 2, 3, 4, 6, 8, 12, 19)
 
 def new_channel() -> Clip:
     """One that training never saw, on its mesh, with nothing in it."""
-    (flow,) = draw_held_out(Family(), 1)
+    (flow,) = sample_held_out_flows(CylinderFamily(), 1)
     mesh = triangulate(flow.channel)
     return Clip(flow, mesh, np.zeros(1), np.zeros((1, len(mesh.nodes), 3), np.float32))
 
 
 def strouhal(clip: Clip) -> float:
-    return statistics(clip).frequency * clip.flow.clock
+    return wake_statistics(clip).frequency * clip.scene.time_unit
 
 
 @torch.no_grad()
-def drawn(pipe: Text2PDEPipeline) -> dict[str, Any]:
+def generated(pipe: Text2PDEPipeline) -> dict[str, Any]:
     """The sweep that `text2pde evaluate` draws, and what was predicted on the way."""
-    requests, predicted = sweep_of(new_channel()), list[Tensor]()
-    clips = pipe.draw(
+    requests, predicted = sweep_requests(new_channel()), list[Tensor]()
+    clips = pipe.generate(
         requests, range(len(requests)), STEPS,
         callback=lambda state: predicted.append(state.predictions[0]),
     )  # fmt: skip
     on_the_way = [
         [
-            statistics(pipe.decode(latent, request)).fluctuation
+            wake_statistics(pipe.decode(latent, request)).fluctuation
             for latent, request in zip(latents.split(1), requests, strict=True)
         ]
         for latents in tqdm(predicted, "on the way")
     ]
     return {
         "strouhal": [strouhal(clip) for clip in clips],
-        "fluctuation": [statistics(clip).fluctuation for clip in clips],
+        "fluctuation": [wake_statistics(clip).fluctuation for clip in clips],
         "on the way": on_the_way,
-        "ranks": ranks(clips)._asdict(),
+        "ranks": sweep_ranks(clips)._asdict(),
     }
 
 
 def solved(reynolds: int) -> dict[str, float]:
     """The flow of a Reynolds number in the same channel."""
-    request = sweep_of(new_channel())[SWEEP.index(reynolds)]
-    clip = simulate(past_cylinder(new_channel()._replace(flow=request.flow)), Recording(frames=48))
-    return {"strouhal": strouhal(clip), "fluctuation": statistics(clip).fluctuation}
+    request = sweep_requests(new_channel())[SWEEP.index(reynolds)]
+    clip = simulate(
+        cylinder_flow_of(new_channel()._replace(scene=request.scene)), Recording(frames=48)
+    )
+    return {"strouhal": strouhal(clip), "fluctuation": wake_statistics(clip).fluctuation}
 
 
 def beside(found: dict[str, Any], truth: dict[int, dict[str, float]]) -> str:
@@ -104,7 +106,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pipe = load_text2pde(CHECKPOINT, torch.device("cpu"))
     kept = Kept(FOLDER / "reynolds.json", weights_digest())
-    found = kept.get("drawn", partial(drawn, pipe))
+    found = kept.get("generated", partial(generated, pipe))
     truth = {
         reynolds: kept.get(f"solved {reynolds}", partial(solved, reynolds))
         for reynolds in tqdm(SOLVED, "solved")

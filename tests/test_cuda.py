@@ -33,7 +33,7 @@ from samplers.training.denoising import denoising_loss
 from tests.commands import Say
 from tests.test_adjoint import SCHEDULE, Denoiser, draw, gradients, leaves, network
 from tests.tiny_flows import FRAMES, TEXT_WIDTH, autoencoder, transformer
-from text2pde.autoencoder.batch import prepare
+from text2pde.autoencoder.batch import prepare_mesh
 from text2pde.diffusion.conditions import Conditions
 from text2pde.mesh import Mesh
 
@@ -226,7 +226,7 @@ def test_flows() -> None:
     kept = []
     for device in DEVICES:
         encoder, network = autoencoder().to(device), transformer().to(device)
-        meshes = prepare(mesh, encoder.grid, encoder.config.radius).to(fields.to(device))
+        meshes = prepare_mesh(mesh, encoder.grid, encoder.config.radius).to(fields.to(device))
         latent = encoder.posterior(encoder.on_grid(fields.to(device), meshes)).mean
         output = network(latent, torch.full((1,), 500.0).to(latent), told.to(latent))
         kept.append([tensor.detach() for tensor in (latent, output)])

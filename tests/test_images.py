@@ -114,11 +114,6 @@ def test_a_table_shows_each_image_pixel_for_pixel(tmp_path: Path) -> None:
     assert not places_of(enlarged(images[3]), pixels)
 
 
-def test_a_table_may_hold_captions_alone(tmp_path: Path) -> None:
-    figure = table("", ["NFE 1"], [("heun", [Cell(caption="needs more")])])
-    assert pixels_of(figure, tmp_path / "table.png").shape[0] > 2 * 17
-
-
 def test_texts_of_a_table_are_no_formulas() -> None:
     (image,) = to_images(noise(1, 1, 8, 8))
     figure = table("5 $ for $x^{", ["$a$"], [("$b_", [Cell(image, "$$")])])

@@ -43,7 +43,11 @@ ORDER = (
     *("samplers.diffusers_scheduler", "samplers.diffusers_restoration"),
     "samplers.checkpoint",
     *("samplers.cli", "samplers.__main__"),
-    *("adjoint", "text2pde"),
+    "adjoint",
+    *("text2pde.mesh", "text2pde.subject", "text2pde.data", "text2pde.solver"),
+    *("text2pde.autoencoder", "text2pde.diffusion", "text2pde.pipeline", "text2pde.training"),
+    *("text2pde.evaluation", "text2pde.figures", "text2pde.export"),
+    *("text2pde.cli", "text2pde.__main__", "text2pde"),
 )
 # A package may name what is below it in the list to hand it on; it computes nothing.
 FACES = {"samplers", "adjoint", "text2pde"}

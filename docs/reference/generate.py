@@ -54,7 +54,12 @@ PACKAGES: dict[str, tuple[Topic, ...]] = {
         Topic("Fine-tuning", ("finetune", "learning")),
         Topic("Adjoints and their cost", ("",)),
     ),
-    "text2pde": (Topic("Flows from sentences", ("",)),),
+    "text2pde": (
+        Topic("Scenes and prompts", ("subject",)),
+        Topic("Meshes, clips and figures", ("mesh", "data", "export", "figures")),
+        Topic("Simulation", ("solver",)),
+        Topic("Models and training", ("pipeline", "autoencoder", "diffusion", "training")),
+    ),
 }
 
 FAMILIES = {

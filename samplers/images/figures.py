@@ -81,11 +81,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence
 
 def _cell_size(columns: Sequence[str], cells: Sequence[Cell]) -> tuple[int, int]:
     """Width and height in pixels of the largest image or line of text."""
-    tiles = [enlarged(cell.image) for cell in cells if cell.image is not None]
+    sizes = [enlarged(cell.image).size for cell in cells if cell.image is not None]
     texts = [_width(heading, _HEADING) for heading in columns]
     texts += [_width(line, _CAPTION) for cell in cells for line in cell.caption.splitlines()]
-    widths, heights = [tile.width for tile in tiles], [tile.height for tile in tiles]
-    return max([*texts, *widths]), max(heights, default=_LINE)
+    return max([*texts, *(width for width, _ in sizes)]), max(height for _, height in sizes)
 
 
 def _width(text: str, size: float) -> int:
