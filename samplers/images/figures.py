@@ -138,7 +138,7 @@ def curves(
         axes.set_xscale("log")
     axes.grid(color="0.9")
     if len(lines) > 1:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, fontsize=9)
     return figure
 
 
@@ -149,7 +149,7 @@ def histogram(sets: Mapping[str, Tensor], x: str, y: str = "images") -> Figure:
     bins = np.histogram_bin_edges(np.concatenate(list(values.values())), _BINS)
     for name, numbers in values.items():
         axes.hist(numbers, bins.tolist(), alpha=0.6, label=name)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=9)
     return figure
 
 

@@ -83,7 +83,7 @@ def plot_grid(grid: Grid) -> Figure:
     if grid.end.clean:
         axes.plot(grid.steps, 0, "v", transform=edges, clip_on=False, label="clean, σ = 0")
     if not finite.all():
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, fontsize=9)
     axes.set_title(repr(grid))
     axes.grid(color="0.9")
     return figure
@@ -126,5 +126,5 @@ def _paths(points: Tensor) -> Figure:
     axes.plot(x[0], y[0], "o", markersize=3, label="start")
     axes.plot(x[-1], y[-1], "o", markersize=3, label="end")
     axes.set_aspect("equal")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=9)
     return figure
