@@ -31,7 +31,7 @@ from adjoint.base import Cost
 from adjoint.calls import Recorded as RecordedCall
 from adjoint.shared import Shared
 from adjoint.whole import Kept, Way, Whole
-from samplers.prediction import door
+from samplers.prediction import to_data
 from samplers.schedule import Point
 from samplers.tableau import Tableau
 
@@ -260,7 +260,7 @@ def _slope(way: Way, x: Tensor, at: Point) -> _Slope:
 
 def _data(way: Way, x: Tensor, output: Tensor, at: Point) -> Tensor:
     """The prediction of x_0."""
-    of_x, of_output = (number.to(x) for number in door(way.solver.prediction, at))
+    of_x, of_output = (number.to(x) for number in to_data(way.solver.prediction, at))
     data = of_x * x + of_output * output.to(x.dtype)
     return data if way.solver.correct is None else way.solver.correct(data)
 

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from adjoint.base import Adjoint
 from adjoint.checkpoint import Checkpoint
 from adjoint.rewards import Reward
+from samplers.denoiser import Denoiser
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.noise import initial_noise
-from samplers.prediction import Correction, Prediction
 from samplers.sampling import build_tableau, sample
-from samplers.schedule import Schedule
 from samplers.training import Objective
 
 _SEEDS = 2**62
@@ -30,17 +29,18 @@ class Drawing:
     """How a network draws images, to be rewarded.
 
     Attributes:
+        model: whose network is replaced by the one that is trained.
         shape: of one sample, [C, H, W].
-        schedule, prediction, correct: of the network, as for :func:`samplers.sample`.
+        conditions: the names of the conditions in a batch, in order.
         sampler, steps, grid, sigma_min, sigma_max, final, options: as there.
         adjoint: how the gradient passes back.
 
     Raises ValueError if the settings are impossible, or the way back can't serve the sampler.
     """
 
+    model: Denoiser
     shape: tuple[int, ...]
-    schedule: Schedule
-    prediction: Prediction
+    conditions: tuple[str, ...] = ()
     sampler: str = "dpmpp-2m"
     steps: int = 15
     grid: Spacing = "log-snr"
@@ -48,7 +48,6 @@ class Drawing:
     sigma_max: float | None = None
     final: Final = "zero"
     options: dict[str, Any] = field(default_factory=dict)
-    correct: Correction | None = None
     adjoint: Adjoint = field(default_factory=Checkpoint)
 
     def __post_init__(self) -> None:
@@ -56,7 +55,7 @@ class Drawing:
 
     def _points(self) -> Grid:
         return make_grid(
-            self.schedule,
+            self.model.schedule,
             self.steps,
             self.grid,
             sigma_min=self.sigma_min,
@@ -76,16 +75,13 @@ class Drawing:
         noise = initial_noise(seeds, self.shape).to(device, torch.float32)
         grid = self._points()
         return sample(
-            network,
+            self.model.with_network(network),
             float(grid.start.sigma) * noise,
-            schedule=self.schedule,
-            prediction=self.prediction,
             sampler=self.sampler,
             grid=grid,
             seeds=seeds,
             options=self.options,
-            correct=self.correct,
-            conditions=conditions,
+            conditions=dict(zip(self.conditions, conditions, strict=True)),
             adjoint=self.adjoint,
         )
 

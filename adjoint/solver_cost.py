@@ -10,18 +10,17 @@ the method does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from samplers.denoiser import Denoiser
 from samplers.methods.embedded import Known, Parts, spread
-from samplers.prediction import PredictionType
 from samplers.probability_flow.adaptive import angle_of, ends, probability_flow
 from samplers.probability_flow.integration import DEFAULT
-from samplers.registry import get_pair
-from samplers.schedule import Schedule
+from samplers.registry import get_adaptive_sampler
 from samplers.training import Objective
 
 WEIGHT = 1000.0
@@ -29,11 +28,10 @@ WEIGHT = 1000.0
 
 
 def solver_cost_penalty(
-    network: Callable[..., Tensor],
-    schedule: Schedule,
-    prediction: PredictionType,
+    model: Denoiser,
     weight: float = WEIGHT,
     *,
+    conditions: Sequence[str] = (),
     method: str = DEFAULT.method,
     steps: int = 10,
     sigma_min: float | None = None,
@@ -42,9 +40,9 @@ def solver_cost_penalty(
     r"""``w E[|E|^2 / d] / h^2``, of the error of a step h towards the data, in the angle phi.
 
     Args:
-        network: ``network(model, x_t, t, *conditions)``, as for
-            :func:`samplers.training.denoising.denoising_loss`; batches are the same.
-        method: the embedded pair, a name of :func:`samplers.list_adaptive`.
+        model, conditions: as for :func:`samplers.training.denoising_loss`, whose batches these
+            are; the model is taken without its correction.
+        method: the embedded pair, a name of :func:`samplers.list_samplers`.
         steps: h is the whole way divided by so many.
         sigma_min, sigma_max: where the steps begin and end, as in
             :func:`samplers.sample_adaptive`.
@@ -55,24 +53,21 @@ def solver_cost_penalty(
         raise ValueError(f"The weight of the solver's error is {weight}; it must be 0 or more.")
     if steps < 1:
         raise ValueError(f"The way is divided in {steps} steps; it must be one at least.")
-    pair = get_pair(method)
-    clean, noisy = (angle_of(at) for at in ends(schedule, sigma_min, sigma_max))
+    sampler = get_adaptive_sampler(method)
+    clean, noisy = (angle_of(at) for at in ends(model.schedule, sigma_min, sigma_max))
     h = (noisy - clean) / steps
 
-    def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
-        x0, *conditions = batch
-
-        def ask(x: Tensor, t: Tensor, *given: Tensor) -> Tensor:
-            return network(model, x, t, *given)
-
-        field = probability_flow(ask, schedule, prediction, conditions=conditions)
+    def objective(network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+        x0, *rows = batch
+        given = dict(zip(conditions, rows, strict=True))
+        field = probability_flow(model.uncorrected.with_network(network), given)
         places = torch.arange(len(x0))
         u = torch.rand(len(x0), generator=generator, dtype=torch.float64)
         angle = clean + h + u * (noisy - clean - h)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
         x = Parts((spread(angle.cos(), x0) * x0 + spread(angle.sin(), x0) * eps,))
         known = Known(x, field(x, angle, places), angle)
-        trial = pair.step(lambda x, angle: field(x, angle, places), known, angle - h)
+        trial = sampler.method(lambda x, angle: field(x, angle, places), known, angle - h)
         (error,) = trial.error.tensors
         return weight * error.square().mean() / h**2
 

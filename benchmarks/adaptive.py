@@ -24,15 +24,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.report import table, write
+from samplers.denoiser import Denoiser
 from samplers.grid import Final, Spacing
 from samplers.noise import initial_noise
-from samplers.prediction import Prediction, door
+from samplers.prediction import to_data
 from samplers.probability_flow.adaptive import sample_adaptive
 from samplers.probability_flow.integration import Adaptive
-from samplers.registry import get_pair, list_adaptive
+from samplers.registry import get_adaptive_sampler, list_samplers
 from samplers.sampling import sample
-from samplers.schedule import Schedule, VPDiscrete, VPLinear
-from samplers.solve import Model
+from samplers.schedule import VPDiscrete, VPLinear
 from tests.mixture import PLANE, Flow, Mixture
 
 CHECKPOINT = Path(__file__).parent.parent / "assets" / "digits"
@@ -45,15 +45,13 @@ PLENTY = 10_000
 FIXED: tuple[tuple[str, Spacing], ...] = (("dpmpp-2m", "trailing"), ("unipc-2", "trailing"))
 FIXED_CALLS = (10, 15, 20, 40)
 RIVAL = "scipy's RK45 in t"
-NAMES = list_adaptive()
+NAMES = list_samplers("adaptive")
 
 
 class Problem(NamedTuple):
-    """A network, starting noise, where the error is taken and the exact samples there."""
+    """A model, starting noise, where the error is taken and the exact samples there."""
 
-    model: Model
-    schedule: Schedule
-    prediction: Prediction
+    model: Denoiser
     x: Tensor
     final: Final
     exact: Tensor
@@ -83,7 +81,7 @@ def mixture_problem(mixture: Mixture, dimension: int) -> Problem:
     x = torch.randn(STARTS, dimension, generator=generator, dtype=torch.float64)
     start, end = float(top.lam), float(bottom.lam)
     exact = bottom.alpha * Flow(mixture, x / top.alpha, start, start, end)(end)
-    return Problem(mixture.model(schedule, "epsilon"), schedule, "epsilon", x, "sigma_min", exact)
+    return Problem(mixture.model(schedule, "epsilon"), x, "sigma_min", exact)
 
 
 def ten_components() -> Mixture:
@@ -102,23 +100,20 @@ def digits_problem() -> Problem:
     network = diffusers.UNet2DModel.from_pretrained(CHECKPOINT, subfolder="unet").eval()
     x = initial_noise(range(IMAGES), (1, 28, 28)).float() * float(schedule.noisiest.sigma)
 
-    def model(x: Tensor, t: Tensor) -> Tensor:
+    def of_class(x: Tensor, t: Tensor) -> Tensor:
         output: Tensor = network(x, t, class_labels=torch.full((len(x),), CLASS)).sample
         return output
 
+    model = Denoiser(of_class, schedule, "v_prediction")
     tight = Adaptive("dormand-prince", 1e-5, 1e-5, PLENTY)
-    exact = sample_adaptive(
-        model, x, schedule=schedule, prediction="v_prediction", settings=tight
-    ).x
-    return Problem(model, schedule, "v_prediction", x, "zero", exact)
+    exact = sample_adaptive(model, x, settings=tight).x
+    return Problem(model, x, "zero", exact)
 
 
 def ours(task: Problem, method: str, tolerance: float) -> Cost:
     found = sample_adaptive(
         task.model,
         task.x,
-        schedule=task.schedule,
-        prediction=task.prediction,
         settings=Adaptive(method, tolerance, tolerance, PLENTY),
         final=task.final,
     )
@@ -127,14 +122,14 @@ def ours(task: Problem, method: str, tolerance: float) -> Cost:
 
 def rk45(task: Problem, tolerance: float) -> Cost:
     r"""``dx/dt = f x + g^2 eps / (2 sigma)`` on the flattened batch."""
-    schedule = task.schedule
+    schedule = task.model.schedule
     calls = 0
 
     def predicted(x: Tensor, t: float) -> Tensor:
         nonlocal calls
         calls += 1
         at = schedule.point(torch.tensor(t, dtype=torch.float64))
-        of_x, of_output = door(task.prediction, at)
+        of_x, of_output = to_data(task.model.prediction, at)
         output = task.model(x, at.t.to(x).expand(len(x)))
         return of_x.to(x) * x + of_output.to(x) * output
 
@@ -161,8 +156,6 @@ def fixed(task: Problem, sampler: str, spacing: Spacing, calls: int) -> Cost:
     x = sample(
         task.model,
         task.x,
-        schedule=task.schedule,
-        prediction=task.prediction,
         sampler=sampler,
         steps=calls,
         grid=spacing,
@@ -200,7 +193,7 @@ def section(
 
 def our_costs(task: Problem, name: str, tolerances: Sequence[float]) -> list[Cost]:
     # The lowest order would take thousands of steps there.
-    affordable = [t for t in tolerances if t not in TIGHTER or get_pair(name).order > 2]
+    affordable = [t for t in tolerances if t not in TIGHTER or get_adaptive_sampler(name).order > 2]
     return [ours(task, name, tolerance) for tolerance in affordable]
 
 

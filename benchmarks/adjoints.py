@@ -75,31 +75,26 @@ class Bench:
     def __init__(self, device: torch.device) -> None:
         checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions(device=device))
         assert isinstance(checkpoint, NetworkCheckpoint)
-        self.checkpoint, self.device = checkpoint, device
-        self.labels = torch.full((COUNT,), LABEL)
+        self.model, self.device = checkpoint.denoiser(), device
+        self.conditions = checkpoint.conditions([LABEL] * COUNT)
         options = {"network": str(ROOT / "assets" / "digits-classifier"), "label": LABEL}
         self.reward = build_reward("class-log-probability", options, Place(device=device))
         self.x = initial_noise(range(COUNT), SHAPE).float().to(device).requires_grad_()
         self.weights = list(checkpoint.parameters())
 
-    def model(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        return self.checkpoint.conditional()(x, t, labels)
-
     def labelled(self, x: Tensor, t: Tensor) -> Tensor:
         """The network with the labels of a whole batch."""
-        return self.model(x, t, self.labels)
+        return self.model(x, t, **self.conditions)
 
     def loss(self, case: Case, steps: int) -> Tensor:
         # Below pure noise and above the data, so that every way can serve.
         drawn = sample(
             self.model,
             self.x,
-            schedule=SCHEDULE,
-            prediction="v_prediction",
             sampler=case.sampler,
             steps=steps,
             sigma_min=0.02,
-            conditions=(self.labels,),
+            conditions=self.conditions,
             adjoint=case.adjoint,
         )
         return -self.reward(drawn).sum()

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.digits import CPU, ROOT, SCHEDULE, Kept, load_network
+from benchmarks.digits import CPU, ROOT, SCHEDULE, Kept, load_model
 from benchmarks.report import table, write
+from samplers.denoiser import Denoiser
 from samplers.images.figures import histogram
 from samplers.images.files import write_png
 from samplers.probability_flow.integration import Adaptive
@@ -56,7 +57,7 @@ def fashion(folder: Path) -> Batches:
 
 
 def measure(
-    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    model: Denoiser,
     device: torch.device,
     images: Tensor,
     labels: Tensor,
@@ -65,12 +66,10 @@ def measure(
     """Bits per dimension of a batch; the seed of an image is its place in the set."""
     seeds = range(first, first + len(images))
     found = log_likelihood(
-        network,
+        model,
         dequantised(images, seeds).float().to(device),
-        schedule=SCHEDULE,
-        prediction="v_prediction",
         seeds=seeds,
-        conditions=(labels.to(device),),
+        conditions={"class_labels": labels.to(device)},
         settings=SETTINGS,
     )
     assert bool(found.within_tolerance.all())
@@ -101,8 +100,8 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     diffusers.utils.logging.set_verbosity_error()
-    network, digest = load_network(arguments.device)
-    kept, measured = Kept(KEPT, digest), partial(measure, network, arguments.device)
+    model, digest = load_model(arguments.device)
+    kept, measured = Kept(KEPT, digest), partial(measure, model, arguments.device)
     with torch.no_grad():
         sets = {
             "digits": all_bits(kept, measured, "digits", digits(arguments.data)),

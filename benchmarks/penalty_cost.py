@@ -20,13 +20,13 @@ from adjoint.fokker_planck import potential_penalty, score_penalty
 from adjoint.solver_cost import solver_cost_penalty
 from benchmarks.digits import ROOT, SCHEDULE, SHAPE, load_unet
 from benchmarks.report import table, write
+from samplers.denoiser import Denoiser
 from samplers.training import Objective, seeded
 from samplers.training.denoising import denoising_loss
 
 sys.path.insert(0, str(ROOT))
 from examples.fokker_planck.plane import OrnsteinUhlenbeck, PotentialNetwork, score
 from examples.fokker_planck.train import PLACES, TIMES, places
-from examples.fokker_planck.train_digits import call
 
 IMAGES, ROUNDS = 8, 7
 Task = Callable[[], object]
@@ -52,19 +52,20 @@ def step(objective: Objective, model: nn.Module, batch: tuple[Tensor, ...]) -> T
 
 def digits() -> dict[str, Task]:
     """On the bundled network, from its call on a batch of images."""
-    unet = load_unet()
+    unet, names = load_unet(), ("class_labels",)
+    model = Denoiser(unet, SCHEDULE, "v_prediction")
     batch = (torch.randn(IMAGES, *SHAPE), torch.arange(IMAGES) % 10)
 
     def residual(probes: int) -> Task:
-        penalty = score_penalty(call, SCHEDULE, "v_prediction", probes=probes, estimator="stencil")
+        penalty = score_penalty(model, conditions=names, probes=probes, estimator="stencil")
         return step(penalty, unet, batch)
 
     def solver(method: str) -> Task:
-        return step(solver_cost_penalty(call, SCHEDULE, "v_prediction", method=method), unet, batch)
+        return step(solver_cost_penalty(model, conditions=names, method=method), unet, batch)
 
     return {
         "one evaluation, no gradient": forward(unet, batch[0], torch.ones(IMAGES), batch[1]),
-        "denoising loss": step(denoising_loss(SCHEDULE, "v_prediction", call), unet, batch),
+        "denoising loss": step(denoising_loss(model, names), unet, batch),
         "residual, 2 probes": residual(2),
         "residual, 4 probes": residual(4),
         "solver cost, `dpmpp-12`": solver("dpmpp-12"),
@@ -80,7 +81,7 @@ def plane() -> dict[str, Task]:
     points = x.flatten(0, 1)
     every = t.repeat_interleave(len(points) // len(t))
     penalty = potential_penalty(lambda model, x, t: model(x, t), schedule, places)
-    loss = denoising_loss(schedule, "score", score)
+    loss = denoising_loss(Denoiser(network, schedule, "score", call=score))
     return {
         "one evaluation, no gradient": forward(network, points, every),
         "denoising loss": step(loss, network, (points,)),

@@ -23,12 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from adjoint.fokker_planck import (
-    centred,
-    denoiser_of,
-    residual_profile,
-    sliced_wasserstein,
-)
+from adjoint.fokker_planck import by_level, centred, residual_profile, sliced_wasserstein
 from benchmarks.digits import ROOT, Judge, Kept, real_images
 from benchmarks.report import mean_and_error, table, write
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
@@ -106,9 +101,9 @@ def images(checkpoint: NetworkCheckpoint, sampler: str, seeds: Sequence[int]) ->
 def residuals(checkpoint: NetworkCheckpoint, x0: Tensor) -> list[tuple[float, float, float]]:
     """(rho, the mean of |R|^2 / d, its standard error), at real digits without a label."""
     checkpoint.network.double()
-    own, x0 = checkpoint.settings, x0.to(checkpoint.device).double()
-    none = torch.full((NOISY,), checkpoint.null_label or 0, device=x0.device)
-    denoiser = denoiser_of(checkpoint.conditional(), own.schedule, own.prediction, none)
+    x0 = x0.to(checkpoint.device).double()
+    none = checkpoint.conditions([checkpoint.null_label or 0] * NOISY)
+    denoiser = by_level(checkpoint.denoiser(), **none)
     levels, _ = residual_profile(denoiser, x0, LEVELS, probes=PROBES)
     checkpoint.network.float()
     return [(level.rho, level.squared, level.error) for level in levels]
@@ -116,15 +111,12 @@ def residuals(checkpoint: NetworkCheckpoint, x0: Tensor) -> list[tuple[float, fl
 
 def calls(checkpoint: NetworkCheckpoint) -> list[int]:
     """NFE of each image at the tolerance."""
-    own, seeds = checkpoint.settings, tuple(range(SOLVED))
-    x_T = initial_noise(seeds, checkpoint.shape).float() * float(own.schedule.noisiest.sigma)
-    labels = torch.arange(SOLVED, device=checkpoint.device) % 10
+    model, seeds = checkpoint.denoiser(), tuple(range(SOLVED))
+    x_T = initial_noise(seeds, checkpoint.shape).float() * float(model.schedule.noisiest.sigma)
     found = sample_adaptive(
-        checkpoint.conditional(),
+        model,
         x_T.to(checkpoint.device),
-        schedule=own.schedule,
-        prediction=own.prediction,
-        conditions=(labels,),
+        conditions=checkpoint.conditions([seed % 10 for seed in seeds]),
         settings=Adaptive(rtol=TOLERANCE, atol=TOLERANCE),
         sigma_min=0.02,
     )

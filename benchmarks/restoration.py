@@ -147,11 +147,11 @@ def legacy_subsampled(
     schedule = process.schedule
     labels = torch.full((len(mu),), list(pipe.config.tasks).index(task), device=pipe.device)
     y = initial_noise(seeds, mu.shape[1:]).to(mu)
-    model = process.in_y(pipe._network)
+    model = process.denoiser(pipe._network)
     for row, t in enumerate(torch.linspace(schedule.steps, 1, nfe).round().double()):
         b, c = (float(schedule.alpha(time)) for time in (t, t - 1))
         a = b / c
-        y0 = model(y, t.to(mu).expand(len(mu)), mu, labels)
+        y0 = model(y, t.to(mu).expand(len(mu)), mu=mu, task=labels)
         mean = a * (1 - c * c) / (1 - b * b) * y + c * (1 - a * a) / (1 - b * b) * y0
         variance = (1 - a * a) * (1 - c * c) / (1 - b * b)
         y = mean + variance**0.5 * noise(row).to(mu)

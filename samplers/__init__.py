@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from samplers.images.plots import plot_grid, plot_tableau, plot_trajectory
     from samplers.probability_flow.adaptive import sample_adaptive
     from samplers.probability_flow.integration import Adaptive
-    from samplers.registry import Sampler, get_sampler, list_adaptive, list_samplers
+    from samplers.registry import AdaptiveSampler, Sampler, get_sampler, list_samplers
     from samplers.sampling import sample
 
 _HOMES = {
+    "AdaptiveSampler": "samplers.registry",
     "Adaptive": "samplers.probability_flow.integration",
     "NotFiniteError": "samplers.errors",
     "Sampler": "samplers.registry",
     "SamplerScheduler": "samplers.diffusers_scheduler",
     "get_sampler": "samplers.registry",
-    "list_adaptive": "samplers.registry",
     "list_samplers": "samplers.registry",
     "plot_grid": "samplers.images.plots",
     "plot_tableau": "samplers.images.plots",
@@ -32,11 +32,11 @@ _HOMES = {
 
 __all__ = [
     "Adaptive",
+    "AdaptiveSampler",
     "NotFiniteError",
     "Sampler",
     "SamplerScheduler",
     "get_sampler",
-    "list_adaptive",
     "list_samplers",
     "plot_grid",
     "plot_tableau",

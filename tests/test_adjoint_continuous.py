@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adjoint import Adjoint, Backsolve, Checkpoint, Recorded
 from samplers import sample
+from samplers.denoiser import Denoiser
 from samplers.grid import make_grid
 from samplers.registry import Sampler, get_sampler, registry
 from samplers.schedule import FlowMatching, Schedule, VPLinear
@@ -51,14 +52,12 @@ class Problem:
     def draw(self, adjoint: Adjoint | None, sampler: str, steps: int, **kwargs: Any) -> Tensor:
         ends = {"sigma_min": 0.1, "sigma_max": 8.0}
         return sample(
-            self.model,
+            Denoiser(self.model, self.schedule, "v_prediction"),
             self.x,
-            schedule=self.schedule,
-            prediction="v_prediction",
             sampler=sampler,
             steps=steps,
             seeds=range(COUNT),
-            conditions=(self.condition,),
+            conditions={"condition": self.condition},
             adjoint=adjoint,
             **{**ends, **kwargs},
         )
@@ -168,7 +167,7 @@ def test_back_solving_diverges_under_strong_guidance() -> None:
 
     def of(adjoint: Adjoint | None, steps: int) -> list[Tensor]:
         settings: dict[str, Any] = {"sampler": "ddim", "steps": steps, "grid": "uniform"}
-        finished = sample(model, x, schedule=SCHEDULE, adjoint=adjoint, **settings)
+        finished = sample(Denoiser(model, SCHEDULE), x, adjoint=adjoint, **settings)
         return gradients(finished, [x])
 
     back, along = [], []

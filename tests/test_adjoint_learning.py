@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 from adjoint import Backsolve, Checkpoint, Direct, Reversible, Truncated
 from adjoint.learning import Drawing, Sampled, reward_loss
 from adjoint.rewards.reward import of_images
+from samplers.denoiser import Denoiser
 from samplers.schedule import VPLinear
 from samplers.training import TrainingConfig, seeded, train
 
@@ -39,7 +40,8 @@ def nearness(images: Tensor) -> Tensor:
     return -(images - TARGETS[0]).square().mean(dim=1)
 
 
-DRAWING = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5)
+MODEL = Denoiser(Network(), VPLinear(), "v_prediction")
+DRAWING = Drawing(MODEL, SHAPE, ("label",), steps=5)
 LOSS = reward_loss(of_images(nearness))
 
 
@@ -87,7 +89,7 @@ def test_a_network_is_asked_as_it_is_in_use() -> None:
 
 @pytest.mark.parametrize("adjoint", [Checkpoint(), Checkpoint(keep=2), Direct()], ids=str)
 def test_a_network_learns_what_is_rewarded(adjoint: Direct | Checkpoint, tmp_path: Path) -> None:
-    drawing = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5, adjoint=adjoint)
+    drawing = Drawing(MODEL, SHAPE, ("label",), steps=5, adjoint=adjoint)
     model, labels = sampled(drawing), torch.arange(64) % CLASSES
     with torch.no_grad():
         before = float(LOSS(model, [labels], seeded(1)))
@@ -101,7 +103,7 @@ def test_all_exact_ways_learn_the_same(tmp_path: Path) -> None:
     """In float64 arithmetic of rounding only; here in float32, from the same draws."""
     weights = []
     for number, adjoint in enumerate((Direct(), Checkpoint(), Checkpoint(split=2))):
-        drawing = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5, adjoint=adjoint)
+        drawing = Drawing(MODEL, SHAPE, ("label",), steps=5, adjoint=adjoint)
         model = sampled(drawing)
         short = TrainingConfig(steps=5, batch_size=8, learning_rate=1e-3, log_every=1,
                                checkpoint_every=5)  # fmt: skip
@@ -139,7 +141,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_stochastic_samplers_draw_from_the_seeds() -> None:
-    drawing = Drawing(SHAPE, VPLinear(), "v_prediction", sampler="sde-dpmpp-2m", steps=5)
+    drawing = Drawing(MODEL, SHAPE, ("label",), sampler="sde-dpmpp-2m", steps=5)
     model, labels = Network(), torch.tensor([0, 1])
     one, again, other = (
         drawing.draw(model, seeds, (labels,)) for seeds in ((1, 2), (1, 2), (2, 1))
@@ -155,4 +157,4 @@ def test_ways_back_that_can_not_serve_are_refused_at_once() -> None:
         (Truncated(9), "dpmpp-2m"),
     ):
         with pytest.raises(ValueError, match=r"way back|backwards|oldest|steps"):
-            Drawing(SHAPE, VPLinear(), "v_prediction", sampler, steps=5, adjoint=adjoint)
+            Drawing(MODEL, SHAPE, ("label",), sampler, steps=5, adjoint=adjoint)

@@ -32,7 +32,7 @@ class Sampled(nn.Module):
         self.network, self.sampler, self.adjoint = network(), sampler, adjoint
 
     def forward(self, x, condition):
-        return draw(self.adjoint, self.network, x, (condition,), self.sampler)
+        return draw(self.adjoint, self.network, x, condition, self.sampler)
 
 
 folder, alone = Path(sys.argv[1]), len(sys.argv) == 2

@@ -64,12 +64,14 @@ def fail_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseException
     """Let the network answer so many calls, and then raise."""
     original, made = NetworkCheckpoint._call, 0
 
-    def call(self: NetworkCheckpoint, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def call(
+        self: NetworkCheckpoint, network: Any, x: Tensor, t: Tensor, labels: Tensor | None
+    ) -> Tensor:
         nonlocal made
         made += 1
         if made > calls:
             raise error
-        return original(self, x, t, labels)
+        return original(self, network, x, t, labels)
 
     monkeypatch.setattr(NetworkCheckpoint, "_call", call)
 

@@ -15,23 +15,24 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import Delaunay
-from torch import Tensor, nn
+from torch import Tensor
 
 from adjoint import Adjoint, Checkpoint, Direct, Reversible
 from adjoint.fokker_planck import score_penalty
 from adjoint.solver_cost import solver_cost_penalty
 from samplers import SamplerScheduler, inversion
+from samplers.denoiser import Denoiser
 from samplers.diffusers.restoration import RestorationPipeline
 from samplers.grid import make_grid
 from samplers.probability_flow.adaptive import sample_adaptive
 from samplers.probability_flow.integration import Adaptive
 from samplers.probability_flow.likelihood import Hutchinson, log_likelihood
-from samplers.registry import Sampler, list_adaptive, registry
+from samplers.registry import Sampler, list_samplers, registry
 from samplers.schedule import VPDiscrete, VPLinear
 from samplers.training import Objective, TrainingConfig, train
 from samplers.training.denoising import denoising_loss
 from tests.commands import Say
-from tests.test_adjoint import SCHEDULE, Denoiser, draw, gradients, leaves, network
+from tests.test_adjoint import SCHEDULE, SmallNetwork, draw, gradients, leaves, network
 from tests.tiny_flows import FRAMES, TEXT_WIDTH, autoencoder, transformer
 from text2pde.autoencoder.batch import prepare_mesh
 from text2pde.diffusion.conditions import Conditions
@@ -61,7 +62,7 @@ def run(
     """What is drawn on a device, and its gradients to noise, condition and weights."""
     net = network().to(device)
     x, c = (leaf.detach().to(device).requires_grad_() for leaf in leaves())
-    finished = draw(adjoint, net, x, [c], sampler, **kwargs)
+    finished = draw(adjoint, net, x, c, sampler, **kwargs)
     return finished.detach(), gradients(finished, [x, c, *net.parameters()])
 
 
@@ -95,7 +96,7 @@ def test_a_reversible_run() -> None:
     agree([found, *others], [expected, *slopes], rtol=1e-7)
 
 
-@pytest.mark.parametrize("pair", list_adaptive())
+@pytest.mark.parametrize("pair", list_samplers("adaptive"))
 def test_adaptive_solvers(pair: str) -> None:
     found = []
     for device in DEVICES:
@@ -104,10 +105,12 @@ def test_adaptive_solvers(pair: str) -> None:
         settings = Adaptive(method=pair, rtol=1e-4, atol=1e-4)
         found.append(
             sample_adaptive(
-                net, x, schedule=VPLinear(), prediction="v_prediction", conditions=(c,),
+                Denoiser(net, VPLinear(), "v_prediction"),
+                x,
+                conditions={"condition": c},
                 settings=settings,
             )
-        )  # fmt: skip
+        )
     expected, own = found
     agree([own.x], [expected.x])
     assert own.nfe.tolist() == expected.nfe.tolist()
@@ -119,9 +122,12 @@ def test_likelihoods() -> None:
         net = network().to(device)
         x, c = (leaf.detach().to(device) for leaf in leaves())
         result = log_likelihood(
-            net, x, schedule=VPLinear(), prediction="v_prediction", conditions=(c,),
-            trace=Hutchinson(probes=2), seeds=range(len(x)),
-        )  # fmt: skip
+            Denoiser(net, VPLinear(), "v_prediction"),
+            x,
+            conditions={"condition": c},
+            trace=Hutchinson(probes=2),
+            seeds=range(len(x)),
+        )
         found.append(result.log_prob.detach())
     agree(found[1:], found[:1], rtol=1e-6)
 
@@ -150,15 +156,12 @@ def test_training(penalty: str, tmp_path: Path) -> None:
     net = network()
     before = {name: weight.clone() for name, weight in net.state_dict().items()}
 
-    def call(model: nn.Module, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        output: Tensor = model(x, t, condition)
-        return output
-
-    schedule = VPDiscrete.linear()
+    model = Denoiser(net, VPDiscrete.linear(), "v_prediction")
+    names = ("condition",)
     extra: dict[str, Objective | None] = {
         "none": None,
-        "residual": score_penalty(call, schedule, "v_prediction", 0.1),
-        "solver-cost": solver_cost_penalty(call, schedule, "v_prediction", 0.1),
+        "residual": score_penalty(model, 0.1, conditions=names),
+        "solver-cost": solver_cost_penalty(model, 0.1, conditions=names),
     }
     x, c = (leaf.detach() for leaf in leaves())
     config = TrainingConfig(steps=4, batch_size=2, learning_rate=1e-2, log_every=2,
@@ -166,12 +169,12 @@ def test_training(penalty: str, tmp_path: Path) -> None:
     average = train(
         net,
         torch.utils.data.TensorDataset(x, c),
-        denoising_loss(schedule, "v_prediction", call),
+        denoising_loss(model, names),
         config,
         tmp_path,
         penalty=extra[penalty],
     )
-    assert isinstance(average, Denoiser)
+    assert isinstance(average, SmallNetwork)
     weights = average.state_dict()
     assert all(weight.device.type == "cuda" for weight in weights.values())
     assert all(bool(weight.isfinite().all()) for weight in weights.values())

@@ -11,7 +11,7 @@ import pytest
 from sphinx.util.inventory import InventoryFile
 
 from docs.reference import generate
-from samplers import list_adaptive, list_samplers
+from samplers import list_samplers
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(generate.PACKAGES)
@@ -25,7 +25,7 @@ def test_every_public_name_has_a_topic(package: str) -> None:
 
 def test_every_sampler_has_a_section() -> None:
     pages = "".join(text for _, text in generate.sampler_pages())
-    for name in (*list_samplers(), *list_adaptive()):
+    for name in list_samplers():
         assert f"\n{name}\n~" in pages, name
 
 

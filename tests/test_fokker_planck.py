@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from adjoint.cli import main
 from adjoint.fokker_planck import (
-    Denoiser,
     Estimator,
     Instant,
     Law,
+    LevelDenoiser,
     Steps,
     binned_wasserstein,
     bound,
+    by_level,
     centred,
     choose_estimator,
-    denoiser_of,
     divergence,
     energy_distance,
     exact_wasserstein,
@@ -39,6 +39,7 @@ from adjoint.fokker_planck import (
     squared_norm,
 )
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.denoiser import Denoiser
 from samplers.prediction import PredictionType, target
 from samplers.sampling import sample
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
@@ -81,7 +82,7 @@ def points(data: Mixture, count: int = COUNT) -> tuple[Tensor, Tensor]:
     return clean + log_rho.exp()[:, None] * normal(count, d, seed=4), log_rho
 
 
-def exact(data: Mixture) -> Denoiser:
+def exact(data: Mixture) -> LevelDenoiser:
     def denoise(z: Tensor, log_rho: Tensor) -> Tensor:
         rho = log_rho.exp()[:, None, None]
         return data.denoise(z, torch.ones_like(rho), rho)
@@ -125,7 +126,7 @@ def test_the_residual_of_a_shifted_denoiser_is_its_closed_form(d: int) -> None:
     r"""D + c has R = -2 J_D c, since the shift changes the advection alone."""
     data, shift = mixture(d), 0.3 * normal(d, seed=6)
     z, log_rho = points(data)
-    shifted: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
+    shifted: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
     found = residual(shifted, z, log_rho, torch.empty(0), "exact").mean
     along = torch.func.jvp(lambda at: exact(data)(at, log_rho), (z,), (shift.expand_as(z),))[1]
     torch.testing.assert_close(found, -2 * along, rtol=1e-9, atol=1e-10)
@@ -136,7 +137,7 @@ def test_the_residual_of_a_scaled_denoiser_is_its_closed_form(d: int) -> None:
     r"""(1 + s) D has R = -2 (1 + s) s J_D D."""
     data, s = mixture(d), 0.2
     z, log_rho = points(data)
-    scaled: Denoiser = lambda z, log_rho: (1 + s) * exact(data)(z, log_rho)  # noqa: E731
+    scaled: LevelDenoiser = lambda z, log_rho: (1 + s) * exact(data)(z, log_rho)  # noqa: E731
     found = residual(scaled, z, log_rho, torch.empty(0), "exact").mean
     value = exact(data)(z, log_rho)
     along = torch.func.jvp(lambda at: exact(data)(at, log_rho), (z,), (value,))[1]
@@ -161,7 +162,7 @@ def test_one_formula_serves_all_schedules_and_predictions(
         alpha, sigma = at.alpha, at.sigma
         return target(kind, x0, (x - alpha * x0) / sigma, alpha, sigma)
 
-    denoiser = denoiser_of(network, schedule, kind)
+    denoiser = by_level(Denoiser(network, schedule, kind))
     torch.testing.assert_close(denoiser(z, log_rho), exact(data)(z, log_rho), rtol=1e-7, atol=1e-8)
     found = residual(denoiser, z, log_rho, torch.empty(0), "exact")
     assert float(found.mean.abs().max()) < 1e-6
@@ -174,7 +175,7 @@ def test_one_probe_is_biased_and_pairs_of_probes_are_not() -> None:
     data, shift = mixture(5), torch.full((5,), 0.1, dtype=torch.float64)
     z, log_rho = points(data, 1)
     z, log_rho = z.repeat(4000, 1), torch.zeros(4000, dtype=torch.float64)
-    shifted: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
+    shifted: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
     truth = float(
         residual(shifted, z[:1], log_rho[:1], torch.empty(0), "exact").mean.square().mean()
     )
@@ -197,15 +198,14 @@ def test_signs_scatter_less_than_normal_probes() -> None:
     assert spread[0] < spread[1]
 
 
-def digits_at(dtype: torch.dtype) -> tuple[Denoiser, Tensor, Tensor, Tensor]:
+def digits_at(dtype: torch.dtype) -> tuple[LevelDenoiser, Tensor, Tensor, Tensor]:
     """The network of digits at two of its images with noise, and two probes."""
     checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions())
     assert isinstance(checkpoint, NetworkCheckpoint)
     with torch.no_grad():
         clean = checkpoint.draw(checkpoint.settle(Recipe(steps=5)), (0, 1), (3, 7), lambda: None)
     checkpoint.network.to(dtype)
-    own, labels = checkpoint.settings, torch.tensor([3, 7])
-    denoiser = denoiser_of(checkpoint.conditional(), own.schedule, own.prediction, labels)
+    denoiser = by_level(checkpoint.denoiser(), labels=torch.tensor([3, 7]))
     rho = torch.tensor([0.5, 3.0], dtype=dtype)
     z = clean.to(dtype) + rho[:, None, None, None] * normal(2, 1, 28, 28).to(dtype)
     return denoiser, z, rho.log(), signs(2, 2, 1, 28, 28).to(dtype)
@@ -265,7 +265,7 @@ def test_the_choice_knows_conditions_that_belong_to_samples() -> None:
     def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         return x.tanh() * t[:, None].cos() + table[labels]
 
-    denoiser = denoiser_of(network, VPLinear(), "sample", torch.arange(COUNT) % 4)
+    denoiser = by_level(Denoiser(network, VPLinear(), "sample"), labels=torch.arange(COUNT) % 4)
     assert choose_estimator(denoiser, *points(mixture(2))) == "forward"
 
 
@@ -284,7 +284,7 @@ def test_weights_learn_from_every_estimate(estimator: Estimator) -> None:
     weight = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
 
     def value(w: Tensor) -> Tensor:
-        wrong: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + w * z.sin()  # noqa: E731
+        wrong: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + w * z.sin()  # noqa: E731
         return residual(wrong, z, log_rho, signs(2, 6, 2), estimator).each.square().mean()
 
     (slope,) = torch.autograd.grad(value(weight), weight)
@@ -343,17 +343,6 @@ def test_potentials_that_are_steady_or_linear_have_a_residual() -> None:
 # ------------------------------------------------------------------------------- regularisers
 
 
-def wrong_by(schedule: Schedule, data: Mixture) -> Callable[..., Tensor]:
-    """The exact denoiser, off by a parameter of the model."""
-
-    def network(model: Off, x: Tensor, t: Tensor) -> Tensor:
-        at = schedule.point(t.unsqueeze(-1))
-        x0 = data.denoise(x, at.alpha[:, None], at.sigma[:, None])
-        return x0 + model.weight * x.sin()
-
-    return network
-
-
 class Off(nn.Module):
     """One weight."""
 
@@ -362,9 +351,20 @@ class Off(nn.Module):
         self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
 
 
+def wrong_by(schedule: Schedule, data: Mixture) -> Denoiser:
+    """The exact denoiser, off by a parameter of the network."""
+
+    def call(network: Off, x: Tensor, t: Tensor) -> Tensor:
+        at = schedule.point(t.unsqueeze(-1))
+        x0 = data.denoise(x, at.alpha[:, None], at.sigma[:, None])
+        return x0 + network.weight * x.sin()
+
+    return Denoiser(Off(0.0), schedule, "sample", call=call)
+
+
 def test_the_penalty_of_a_score_is_least_where_it_is_exact() -> None:
     schedule, data = VPLinear(), mixture(2)
-    penalty = score_penalty(wrong_by(schedule, data), schedule, "sample")
+    penalty = score_penalty(wrong_by(schedule, data))
     x0 = points(data, 64)[0]
     values = []
     for weight in (-0.1, -0.05, 0.05, 0.1):
@@ -376,9 +376,7 @@ def test_the_penalty_of_a_score_is_least_where_it_is_exact() -> None:
         values.append(float(value.detach()))
     exact_one = abs(float(penalty(Off(0.0), (x0,), seeded(3)).detach()))
     assert exact_one < 0.2 * min(values)  # whose estimate scatters about 0
-    doubled = score_penalty(
-        wrong_by(schedule, data), schedule, "sample", 0.2, time_weight=lambda at: 0 * at.t + 0.5
-    )
+    doubled = score_penalty(wrong_by(schedule, data), 0.2, time_weight=lambda at: 0 * at.t + 0.5)
     model = Off(0.1)
     torch.testing.assert_close(doubled(model, (x0,), seeded(3)), penalty(model, (x0,), seeded(3)))
 
@@ -404,10 +402,11 @@ def test_the_penalty_of_a_potential(centred: bool) -> None:
 
 
 def test_impossible_penalties_are_refused() -> None:
+    model = Denoiser(lambda x, t: torch.zeros(1), VPLinear(), "sample")
     with pytest.raises(ValueError, match="take two or more"):
-        score_penalty(lambda *_: torch.zeros(1), VPLinear(), "sample", probes=1)
+        score_penalty(model, probes=1)
     with pytest.raises(ValueError, match="weight of the residual is -1"):
-        score_penalty(lambda *_: torch.zeros(1), VPLinear(), "sample", -1)
+        score_penalty(model, -1)
 
 
 # ------------------------------------------------------------------------ by noise level
@@ -417,7 +416,7 @@ def test_the_profile_is_zero_for_an_exact_score_and_right_for_another() -> None:
     data, shift = mixture(5), 0.3 * normal(5, seed=6)
     component = torch.arange(600) % 3
     x0 = data.means[component] + 0.3 * normal(600, 5, seed=8)
-    shifted: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
+    shifted: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
     rhos = (0.2, 1.0, 5.0)
     for level in residual_profile(exact(data), x0, rhos)[0]:
         assert abs(level.squared) < 4 * level.error
@@ -587,17 +586,17 @@ def test_the_gap_of_an_exact_score_vanishes_with_the_steps_and_that_of_another_d
     data, schedule, count = mixture(2), VPLinear(), 1500
 
     def drawn(sampler: str, weight: float) -> Callable[[int], Tensor]:
-        model = Off(weight)
-
-        def network(x: Tensor, t: Tensor) -> Tensor:
-            return wrong_by(schedule, data)(model, x, t)
+        model = wrong_by(schedule, data).with_network(Off(weight))
 
         def draw(steps: int) -> Tensor:
             with torch.no_grad():
                 return sample(
-                    network, normal(count, 2, seed=12), schedule=schedule, prediction="sample",
-                    sampler=sampler, steps=steps, seeds=range(count),
-                )  # fmt: skip
+                    model,
+                    normal(count, 2, seed=12),
+                    sampler=sampler,
+                    steps=steps,
+                    seeds=range(count),
+                )
 
         return draw
 

@@ -16,6 +16,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 
 import samplers
+from samplers.denoiser import Denoiser
 from samplers.schedule import EDM
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +100,7 @@ def test_names() -> None:
     table = README.partition("## Samplers")[2].partition("\n## ")[0]
     named = {name for line in table.splitlines() if line[:1] == "|" for name in _quoted(line)}
     assert named
-    assert named <= {*samplers.list_samplers(), *samplers.list_adaptive()}
+    assert named <= {*samplers.list_samplers(), *samplers.list_samplers("adaptive")}
 
 
 @pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "sample_dpmpp_2m", "euler_a"])
@@ -128,10 +129,8 @@ def test_worked_example() -> None:
 
     def error(steps: int) -> float:
         x = samplers.sample(
-            lambda x, t: x / (1 + t.square()[:, None]),
+            Denoiser(lambda x, t: x / (1 + t.square()[:, None]), schedule, "sample"),
             x_T,
-            schedule=schedule,
-            prediction="sample",
             sampler=method,
             steps=steps,
             final="sigma_min",

@@ -22,11 +22,12 @@ from samplers import SamplerScheduler
 from samplers.checkpoint import CheckpointError
 from samplers.checkpoint.folder import read_index
 from samplers.checkpoint.loading import loading
+from samplers.denoiser import Denoiser
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid
+from samplers.guidance import classifier_free_guidance
 from samplers.noise import initial_noise
-from samplers.prediction import classifier_free_guidance
 from samplers.sampling import Adjoint, sample
 from samplers.solve import State
 from samplers.tableau import Tableau
@@ -207,34 +208,29 @@ class Text2PDEPipeline(DiffusionPipeline):
         return sample(
             self.denoiser(conditions, guidance),
             self.noise(seeds) if noise is None else noise,
-            schedule=self._settings.schedule,
-            prediction=self._settings.prediction,
             sampler=config.sampler,
             options=config.sampler_options,
             grid=self.grid(steps),
             seeds=seeds,
             noise=config.noise,
-            correct=self._settings.correction,
+            conditions={"rows": torch.arange(len(requests), device=self.device)},
             adjoint=adjoint,
             callback=callback,
         )
 
-    def denoiser(
-        self, conditions: Conditions, guidance: float = 1.0
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """``model(x, t)``, conditioned and guided."""
-        own = torch.arange(len(conditions.has_parameters), device=self.device)
-        both = concatenated(unconditional(conditions), conditions)
-        scale = self._settings.time_scale
+    def denoiser(self, conditions: Conditions, guidance: float = 1.0) -> Denoiser:
+        """The model of latents, guided; its condition ``rows`` [b] says to which of the conditions
+        the samples belong."""
+        count = len(conditions.has_parameters)
+        both = concatenated(conditions, unconditional(conditions))
 
-        def network(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            output: Tensor = self.transformer(
-                x.to(conditions.parameters), scale * t, both.rows(rows)
-            )
+        def call(network: FlowTransformer, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            output: Tensor = network(x.to(conditions.parameters), t, both.rows(rows))
             return output.to(x)
 
-        # Conditions are several tensors, so guidance is given their rows.
-        return classifier_free_guidance(network, own + len(own), own, guidance)
+        model = self._settings.denoiser(self.transformer, call)
+        null = torch.arange(count, 2 * count, device=self.device)
+        return classifier_free_guidance(model, {"rows": null}, guidance)
 
     def conditions(self, requests: Sequence[Request]) -> Conditions:
         """What the network is conditioned on, on its device."""

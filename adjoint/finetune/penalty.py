@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -58,7 +58,9 @@ def penalty_of(
         "residual": score_penalty,
         "solver-cost": solver_cost_penalty,
     }
-    given = build[settings.what](_call(checkpoint), own.schedule, own.prediction, settings.weight)
+    model = replace(own.denoiser(checkpoint.network, _call(checkpoint)), time_scale=1.0)
+    names = ("labels",) if conditions else ()
+    given = build[settings.what](model, settings.weight, conditions=names)
 
     def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
         chosen = torch.randint(len(x0), (settings.batch,), generator=generator).to(x0.device)
@@ -68,8 +70,8 @@ def penalty_of(
 
 
 def _call(checkpoint: NetworkCheckpoint) -> Callable[..., Tensor]:
-    def call(model: nn.Module, x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+    def call(model: nn.Module, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
         network = extract_model_from_parallel(model).part.network
-        return checkpoint.with_network(network).conditional()(x, t, *conditions)
+        return checkpoint.with_network(network).denoiser()(x, t, **conditions)
 
     return call

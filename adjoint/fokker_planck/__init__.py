@@ -10,7 +10,7 @@ Networks, schedules and samplers are those of :mod:`samplers`.
 """
 
 from adjoint.fokker_planck.bound import Bound, Instant, bound, divergence, instant
-from adjoint.fokker_planck.denoiser import Denoiser, denoiser_of
+from adjoint.fokker_planck.denoiser import LevelDenoiser, by_level
 from adjoint.fokker_planck.gap import (
     Gap,
     binned_wasserstein,
@@ -40,20 +40,20 @@ from adjoint.fokker_planck.residual import (
 __all__ = [
     "ESTIMATORS",
     "Bound",
-    "Denoiser",
     "Estimator",
     "Gap",
     "Instant",
     "Law",
     "Level",
+    "LevelDenoiser",
     "Potential",
     "Residual",
     "Steps",
     "binned_wasserstein",
     "bound",
+    "by_level",
     "centred",
     "choose_estimator",
-    "denoiser_of",
     "divergence",
     "energy_distance",
     "exact_wasserstein",

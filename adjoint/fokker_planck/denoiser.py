@@ -1,4 +1,4 @@
-r"""A network as a denoiser of ``z = x / alpha`` at the noise level ``rho = sigma / alpha``.
+r"""A model as a denoiser of ``z = x / alpha`` at the noise level ``rho = sigma / alpha``.
 
 In these coordinates all schedules are one, so the residual has one form on all of them.
 """
@@ -6,33 +6,26 @@ In these coordinates all schedules are one, so the residual has one form on all 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
-from samplers.prediction import Prediction, door, per_sample
-from samplers.schedule import Schedule
+from samplers.denoiser import Denoiser
+from samplers.prediction import per_sample, to_data
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
+LevelDenoiser = Callable[[Tensor, Tensor], Tensor]
 """``D(z, log_rho)``: z [B, ...] and log(sigma / alpha) [B] in the dtype of z -> E[x_0 | z]."""
 
 
-def denoiser_of(
-    model: Callable[..., Tensor],
-    schedule: Schedule,
-    prediction: Prediction,
-    *conditions: Tensor,
-) -> Denoiser:
-    """The denoiser of a network; derivatives pass through both of its arguments.
-
-    Args:
-        model: ``model(x, t, *conditions)``, as for :func:`samplers.sample`.
-    """
+def by_level(model: Denoiser, **conditions: Any) -> LevelDenoiser:
+    """The model, without its correction, as a function of z and ln rho; derivatives pass through
+    both of its arguments."""
 
     def denoise(z: Tensor, log_rho: Tensor) -> Tensor:
-        at = schedule.at_lam(-log_rho.double())
+        at = model.schedule.at_lam(-log_rho.double())
         x = per_sample(at.alpha, z) * z
-        output = model(x, at.t.to(z), *conditions)
-        of_x, of_output = (per_sample(number, z) for number in door(prediction, at))
+        output = model(x, at.t.to(z), **conditions)
+        of_x, of_output = (per_sample(number, z) for number in to_data(model.prediction, at))
         return of_x * x + of_output * output
 
     return denoise

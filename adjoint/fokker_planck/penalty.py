@@ -7,13 +7,13 @@ Both are objectives of :mod:`samplers.training`, to be given as its ``penalty``:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adjoint.fokker_planck.denoiser import denoiser_of
+from adjoint.fokker_planck.denoiser import by_level
 from adjoint.fokker_planck.potential import potential_residual
 from adjoint.fokker_planck.residual import (
     Estimator,
@@ -21,7 +21,8 @@ from adjoint.fokker_planck.residual import (
     residual,
     squared_norms,
 )
-from samplers.prediction import Prediction, per_sample
+from samplers.denoiser import Denoiser
+from samplers.prediction import per_sample
 from samplers.schedule import Point, Schedule
 from samplers.training import Objective
 from samplers.training.denoising import perturb
@@ -34,11 +35,10 @@ TimeWeight = Callable[[Point], Tensor]
 
 
 def score_penalty(
-    network: Callable[..., Tensor],
-    schedule: Schedule,
-    prediction: Prediction,
+    model: Denoiser,
     weight: float = WEIGHT,
     *,
+    conditions: Sequence[str] = (),
     probes: int = 2,
     estimator: Estimator | None = None,
     time_weight: TimeWeight | None = None,
@@ -46,8 +46,8 @@ def score_penalty(
     r"""``w_R E[w(t) |R|^2 / d]`` of a denoiser, at noisy samples of the data.
 
     Args:
-        network: ``network(model, x_t, t, *conditions)``, as for
-            :func:`samplers.training.denoising.denoising_loss`; batches are the same.
+        model, conditions: as for :func:`samplers.training.denoising_loss`, whose batches these
+            are; the model is taken without its correction.
         probes: two or more, so that the square has no bias.
         estimator: see :func:`adjoint.fokker_planck.residual.residual`.
         time_weight: w; 1 if None. R has the unit of the data at every noise level.
@@ -59,13 +59,12 @@ def score_penalty(
         raise ValueError(f"{probes} probe gives a square that is too large; take two or more.")
     chosen = estimator
 
-    def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+    def objective(network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         nonlocal chosen
-        x0, *conditions = batch
-        x, at, _ = perturb(schedule, x0, generator)
-        denoiser = denoiser_of(
-            lambda x, t, *given: network(model, x, t, *given), schedule, prediction, *conditions
-        )
+        x0, *rows = batch
+        x, at, _ = perturb(model.schedule, x0, generator)
+        given = dict(zip(conditions, rows, strict=True))
+        denoiser = by_level(model.with_network(network), **given)
         z, log_rho = x / per_sample(at.alpha, x), -at.lam.to(x)
         if chosen is None:  # once: it depends on the layers of the network alone
             chosen = choose_estimator(denoiser, z, log_rho)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adjoint.fokker_planck.denoiser import Denoiser
+from adjoint.fokker_planck.denoiser import LevelDenoiser
 from adjoint.fokker_planck.residual import Estimator, choose_estimator, residual, squared_norm
 
 
@@ -37,7 +37,7 @@ class Level(NamedTuple):
 
 
 def residual_profile(
-    denoiser: Denoiser,
+    denoiser: LevelDenoiser,
     x0: Tensor,
     rhos: Sequence[float],
     *,

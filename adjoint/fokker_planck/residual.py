@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from adjoint.fokker_planck.denoiser import Denoiser
+from adjoint.fokker_planck.denoiser import LevelDenoiser
 from samplers.prediction import per_sample
 
 Estimator = Literal["exact", "forward", "stencil", "pullback"]
@@ -70,7 +70,7 @@ class Residual(NamedTuple):
 
 
 def residual(
-    denoiser: Denoiser,
+    denoiser: LevelDenoiser,
     z: Tensor,
     log_rho: Tensor,
     probes: Tensor,
@@ -109,7 +109,7 @@ def residual(
             return _pullback(denoiser, z, log_rho, probes, taken)
 
 
-def choose_estimator(denoiser: Denoiser, z: Tensor, log_rho: Tensor) -> Estimator:
+def choose_estimator(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Estimator:
     """``forward`` if every layer has forward derivatives (attention on a CPU has none); else
     ``stencil`` in float64 and ``pullback`` in float32, or ``stencil`` there as well where gradients
     are recorded and a layer has no second derivative (attention on a CPU has none, either).
@@ -136,7 +136,7 @@ def _works(attempt: Callable[[], object]) -> bool:
     return True
 
 
-def _second_derivative(denoiser: Denoiser, z: Tensor, log_rho: Tensor) -> Tensor:
+def _second_derivative(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Tensor:
     point = z.detach().requires_grad_()
     (slope,) = torch.autograd.grad(denoiser(point, log_rho).sum(), point, create_graph=True)
     return torch.autograd.grad(slope.sum(), point)[0]
@@ -168,14 +168,14 @@ def squared_norm(found: Residual) -> tuple[Tensor, Tensor]:
 # --------------------------------------------------------------------------------- estimators
 
 
-def _exact(denoiser: Denoiser, z: Tensor, log_rho: Tensor) -> Residual:
+def _exact(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Residual:
     axes = torch.eye(z[0].numel(), dtype=z.dtype, device=z.device)
     probes = axes.reshape(-1, 1, *z.shape[1:]).expand(-1, *z.shape)
     found = _forward(denoiser, z, log_rho, probes)
     return Residual(found.advective, found.diffusive.sum(dim=0, keepdim=True))
 
 
-def _forward(denoiser: Denoiser, z: Tensor, log_rho: Tensor, probes: Tensor) -> Residual:
+def _forward(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor) -> Residual:
     def along(direction: Tensor) -> Callable[[Tensor], Tensor]:
         def slope(point: Tensor) -> Tensor:
             found: Tensor = jvp(lambda at: denoiser(at, log_rho), (point,), (direction,))[1]
@@ -190,7 +190,7 @@ def _forward(denoiser: Denoiser, z: Tensor, log_rho: Tensor, probes: Tensor) -> 
 
 
 def _stencil(
-    denoiser: Denoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: Steps
+    denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: Steps
 ) -> Residual:
     d = denoiser(z, log_rho)
     e, h = steps.first, steps.second * per_sample(log_rho.exp(), z)
@@ -202,7 +202,7 @@ def _stencil(
 
 
 def _pullback(
-    denoiser: Denoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: Steps
+    denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: Steps
 ) -> Residual:
     wanted = torch.is_grad_enabled()
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sphinx.pycode import ModuleAnalyzer
 
-from samplers.registry import PAIRS, Pair, Sampler, registry
+from samplers.registry import AdaptiveSampler, Sampler, adaptive_registry, registry
 
 GENERATED = "generated"
 
@@ -261,10 +261,17 @@ def _adaptive_page() -> str:
         ":func:`samplers.sample_adaptive`.\n"
     )
     module = ".. automodule:: samplers.methods.embedded\n"
-    return "\n".join([_heading("Adaptive step size", "="), intro, module, *map(_pair_entry, PAIRS)])
+    return "\n".join(
+        [
+            _heading("Adaptive step size", "="),
+            intro,
+            module,
+            *map(_pair_entry, adaptive_registry().values()),
+        ]
+    )
 
 
-def _pair_entry(pair: Pair) -> str:
+def _pair_entry(pair: AdaptiveSampler) -> str:
     return _named(
         pair.name,
         f"Paper: {_linked(pair.reference)}",
@@ -286,7 +293,7 @@ def _table_page() -> str:
     ]
     adaptive = [
         (f":ref:`{pair.name} <sampler-{_slug(pair.name)}>`", str(pair.order), "–", pair.reference)
-        for pair in PAIRS
+        for pair in adaptive_registry().values()
     ]
     head = ("Name", "Order", "NFE per step", "Paper")
     pages = "\n".join(f"   family-{family}" for family in (*FAMILIES, "adaptive"))

@@ -83,17 +83,13 @@ class Audit:
         return noise[right], labels[right]
 
     def draw(self, noise: Tensor, labels: Tensor, adjoint: Adjoint | None = None) -> Tensor:
-        settings = self.checkpoint.settings
-
         return sample(
-            self.checkpoint.conditional(),
+            self.checkpoint.denoiser(),
             noise,
-            schedule=settings.schedule,
-            prediction=settings.prediction,
             sampler=SAMPLER,
             steps=self.steps,
             grid="trailing",
-            conditions=(labels,),
+            conditions={"labels": labels},
             adjoint=adjoint,
         )
 

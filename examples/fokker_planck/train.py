@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from torch.utils.data import TensorDataset
 
 from adjoint.fokker_planck import potential_penalty
+from samplers.denoiser import Denoiser
 from samplers.schedule import Point, Schedule
 from samplers.training import TrainingConfig, seeded, train
 from samplers.training.denoising import denoising_loss
@@ -76,10 +77,12 @@ def fit(arguments: argparse.Namespace) -> None:
     )
     torch.manual_seed(config.seed)
     folder = run_folder(arguments.output, arguments.data, arguments.weight, arguments.centred)
+    network = PotentialNetwork()
+    model = Denoiser(network, SCHEDULE, "score", call=score)
     train(
-        PotentialNetwork(),
+        network,
         TensorDataset(DATA[arguments.data](POINTS, seeded(config.seed))),
-        denoising_loss(SCHEDULE, "score", score, weighting=weight_of_scores),
+        denoising_loss(model, weighting=weight_of_scores),
         config,
         folder,
         penalty=penalty if arguments.weight > 0 else None,

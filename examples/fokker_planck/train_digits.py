@@ -20,7 +20,6 @@ from torch import Generator, Tensor, nn
 
 from adjoint.fokker_planck import score_penalty
 from adjoint.solver_cost import solver_cost_penalty
-from samplers.schedule import VPDiscrete
 from samplers.training import Objective, TrainingConfig, train
 from samplers.training.denoising import LabelDropout, denoising_loss
 
@@ -28,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]
 from mnist import digits  # noqa: E402  another example's
 
-from examples.unets import export  # noqa: E402
+from examples.unets import as_denoiser, export  # noqa: E402
 
 CHECKPOINT = ROOT / "assets" / "digits"
 NO_CLASS = 10
@@ -78,18 +77,17 @@ def fit(
         log_every=10,
         checkpoint_every=50,
     )
-    schedule = VPDiscrete(pipeline.scheduler.alphas_cumprod)
-    loss = denoising_loss(schedule, "v_prediction", call, LabelDropout(0.1, NO_CLASS))
+    model, names = as_denoiser(pipeline.unet, pipeline.scheduler), ("class_labels",)
     built: dict[str, Callable[[], Objective | None]] = {
         "none": lambda: None,
-        "residual": lambda: score_penalty(call, schedule, "v_prediction", weight),
-        "solver-cost": lambda: solver_cost_penalty(call, schedule, "v_prediction", weight),
+        "residual": lambda: score_penalty(model, weight, conditions=names),
+        "solver-cost": lambda: solver_cost_penalty(model, weight, conditions=names),
     }
     extra = built[penalty]()
     return train(
         pipeline.unet,
         digits(data, "train"),
-        loss,
+        denoising_loss(model, names, LabelDropout(0.1, NO_CLASS)),
         config,
         folder,
         penalty=None if extra is None else of_some(extra),
@@ -103,11 +101,6 @@ def of_some(penalty: Objective) -> Objective:
         return penalty(model, tuple(values[:SHARE] for values in batch), generator)
 
     return objective
-
-
-def call(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-    output: Tensor = model(x, t, class_labels=labels).sample
-    return output
 
 
 if __name__ == "__main__":

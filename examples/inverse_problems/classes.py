@@ -18,11 +18,12 @@ from torch import Tensor
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
 from samplers.cli.values import positive
 from samplers.grid import default_spacing
+from samplers.guidance import classifier_guidance
+from samplers.guidance.classifier import Classifier
 from samplers.images.figures import Cell, table
 from samplers.images.files import write_png
 from samplers.images.pixels import to_images
 from samplers.noise import initial_noise
-from samplers.prediction import Classifier, classifier_guidance
 from samplers.sampling import sample
 
 ROOT = Path(__file__).parents[2]
@@ -77,20 +78,16 @@ def draw(
     checkpoint: NetworkCheckpoint, guide: Classifier, labels: Tensor, scale: float, steps: int
 ) -> Tensor:
     """A digit [N, 1, 28, 28] for each label."""
-    seeds, settings = range(len(labels)), checkpoint.settings
-    unconditional = checkpoint.model([checkpoint.null_label or 0] * len(labels))
-    model = classifier_guidance(
-        unconditional, guide, labels, scale, settings.schedule, settings.prediction
-    )
+    seeds = range(len(labels))
+    model = classifier_guidance(checkpoint.denoiser(), guide, labels, scale)
     return sample(
         model,
         initial_noise(seeds, checkpoint.shape).float(),
-        schedule=settings.schedule,
-        prediction=settings.prediction,
         sampler=SAMPLER,
         steps=steps,
-        grid=default_spacing(settings.schedule),
+        grid=default_spacing(model.schedule),
         seeds=seeds,
+        conditions=checkpoint.conditions([checkpoint.null_label or 0] * len(labels)),
     )
 
 

@@ -180,15 +180,14 @@ def solve(
     seeds = range(arguments.seed, arguments.seed + arguments.answers)
     null = checkpoint.null_label
     return solve_inverse_problem(
-        checkpoint.model(None if null is None else [null] * len(seeds)),
+        checkpoint.denoiser(),
         initial_noise(seeds, checkpoint.shape).float(),
         InverseProblem(operator, y),
-        schedule=checkpoint.settings.schedule,
-        prediction=checkpoint.settings.prediction,
         method=method,
         sampler=SAMPLER,
         steps=arguments.steps,
         seeds=seeds,
+        conditions=checkpoint.conditions(None if null is None else [null] * len(seeds)),
     )
 
 

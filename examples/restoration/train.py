@@ -194,7 +194,7 @@ def draw(unet: nn.Module, images: Tensor, path: Path) -> None:
         return call(unet, x, mu, t, task)
 
     tasks = torch.arange(len(TASKS), device=device)
-    restored = restore(network, mu, PROCESS, seeds=range(len(images)), conditions=(tasks,))
+    restored = restore(network, mu, PROCESS, seeds=range(len(images)), conditions={"task": tasks})
     rows = torch.cat([mu.cpu(), restored.cpu(), images])
     write_png(sheet(to_images(rows), len(images)), path, {})
 

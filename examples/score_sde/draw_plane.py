@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from samplers.denoiser import Denoiser
 from samplers.images.figures import Cell, Figure, table
 from samplers.images.files import write_png
 from samplers.sampling import sample
@@ -105,9 +106,7 @@ def draw(output: Path, name: str, weighting: str) -> Tensor:
         )
     load_average(checkpoint, network)
     noise = torch.randn(COUNT, 2, generator=seeded(0, 3)) * float(schedule.noisiest.sigma)
-    return sample(
-        network.eval(), noise, schedule=schedule, prediction="score", sampler=SAMPLER, steps=STEPS
-    )
+    return sample(Denoiser(network.eval(), schedule, "score"), noise, sampler=SAMPLER, steps=STEPS)
 
 
 def measure(points: Tensor, fresh: Tensor) -> Measured:

@@ -74,10 +74,8 @@ def draw(
 ) -> Tensor:
     seeds = range(len(labels))
     return sample(
-        checkpoint.model(labels),
+        checkpoint.denoiser(),
         initial_noise(seeds, checkpoint.shape).float(),
-        schedule=checkpoint.settings.schedule,
-        prediction=checkpoint.settings.prediction,
         sampler=name,
         steps=steps,
         grid="log-snr",
@@ -85,6 +83,7 @@ def draw(
         sigma_min=SIGMA_MIN,
         seeds=seeds,
         noise=noise,
+        conditions=checkpoint.conditions(labels),
     )
 
 

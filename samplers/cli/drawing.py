@@ -15,7 +15,7 @@ from samplers.cli.opening import recipe_from
 from samplers.cli.text import counted
 from samplers.images.pixels import to_images
 from samplers.probability_flow.integration import Adaptive
-from samplers.registry import get_sampler, list_adaptive
+from samplers.registry import get_sampler, list_samplers
 
 STEPS = 20
 TOLERANCE = 0.01
@@ -80,7 +80,7 @@ class Drawing:
 def check_drawing(arguments: argparse.Namespace) -> None:
     """Raise ValueError for settings that the sampler can't have, before anything is loaded."""
     name = arguments.sampler
-    if name not in list_adaptive():
+    if name not in list_samplers("adaptive"):
         _refuse(arguments, _OF_ADAPTIVE, f"{name!r} takes fixed steps; set --steps instead")
         chosen_options(name, arguments.option)
         if arguments.noise is not None and not get_sampler(name).stochastic:
@@ -96,7 +96,7 @@ def choose_drawing(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Dra
     Raises ValueError if the checkpoint can't do it.
     """
     recipe = recipe_from(arguments)
-    if arguments.sampler in list_adaptive():
+    if arguments.sampler in list_samplers("adaptive"):
         return _adaptive(checkpoint, recipe, _adaptive_settings(arguments))
     fixed = replace(
         recipe,

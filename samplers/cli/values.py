@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from samplers.registry import get_pair, get_sampler, list_adaptive, list_samplers
+from samplers.registry import get_adaptive_sampler, get_sampler, list_samplers
 
 ALL = "all"
 
@@ -67,8 +67,8 @@ def any_sampler_name(text: str) -> str:
     adaptive = _adaptive_name(text)
     if adaptive is not None:
         return adaptive
-    near = difflib.get_close_matches(text, [*list_samplers(), *list_adaptive()], n=1)
-    if near and near[0] in list_adaptive():
+    near = difflib.get_close_matches(text, [*list_samplers(), *list_samplers("adaptive")], n=1)
+    if near and near[0] in list_samplers("adaptive"):
         raise argparse.ArgumentTypeError(
             f"There is no sampler named {text!r}; did you mean {near[0]!r}?"
         )
@@ -77,7 +77,7 @@ def any_sampler_name(text: str) -> str:
 
 def _adaptive_name(text: str) -> str | None:
     with contextlib.suppress(ValueError):
-        return get_pair(text).name
+        return get_adaptive_sampler(text).name
     return None
 
 

@@ -177,7 +177,7 @@ class RestorationPipeline(DiffusionPipeline):
             sampler=config.sampler,
             grid=grid_of(config, steps),
             options=config.sampler_options,
-            conditions=() if labels is None else (labels,),
+            conditions={} if labels is None else {"task": labels},
             adjoint=adjoint,
             callback=callback,
         )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from samplers.denoiser import Denoiser
 from samplers.schedule import Schedule
 from samplers.training import Objective
 from samplers.training.denoising import denoising_loss
@@ -82,9 +83,10 @@ def latent_loss(
     Each window gets one of its clip's captions at random.
 
     Args:
-        time_shift: see :func:`samplers.training.denoising.denoising_loss`.
+        time_shift: see :func:`samplers.denoising_loss`.
     """
-    loss = denoising_loss(schedule, "v_prediction", _call, time_shift=time_shift)
+    model = Denoiser(_replaced, schedule, "v_prediction", call=_call)
+    loss = denoising_loss(model, Conditions._fields, time_shift=time_shift)
 
     def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
         windows = batch.cpu()
@@ -95,9 +97,13 @@ def latent_loss(
     return objective
 
 
-def _call(model: nn.Module, x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
-    found: Tensor = model(x, t, Conditions(*conditions))
-    return found
+def _replaced(x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    raise AssertionError("the training loop gives its own network to the objective")
+
+
+def _call(network: nn.Module, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+    output: Tensor = network(x, t, Conditions(**conditions))
+    return output
 
 
 def _conditions(data: TrainingData, windows: Tensor, generator: Generator) -> Conditions:

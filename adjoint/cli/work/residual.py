@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from adjoint.fokker_planck import Level, denoiser_of, residual_profile
+from adjoint.fokker_planck import Level, by_level, residual_profile
 from samplers.checkpoint import NetworkCheckpoint, Recipe
 from samplers.cli.choices import chosen_labels, chosen_seeds, classes_or_none
 from samplers.cli.failure import named_failures
@@ -44,18 +44,17 @@ def run(arguments: argparse.Namespace) -> int:
     if not processes.main:
         return 0
     checkpoint = open_network(arguments, processes.device)
-    own = checkpoint.settings
     with torch.no_grad(), named_failures("take fewer images by --num-images"):
         x0, drawn = _clean(arguments, checkpoint)
         labels = drawn or classes_or_none(
             arguments.label, checkpoint.classes, checkpoint.null_label, len(x0)
         )
-        conditions = () if labels is None else (torch.tensor(labels, device=checkpoint.device),)
-        model = checkpoint.conditional(
+        conditions = checkpoint.conditions(labels)
+        model = checkpoint.denoiser(
             1.0 if arguments.guidance is None else arguments.guidance,
             arguments.guidance_rescale or 0.0,
         )
-        denoiser = denoiser_of(model, own.schedule, own.prediction, *conditions)
+        denoiser = by_level(model, **conditions)
         prepare_folder(arguments.output.parent)
         rhos = _levels(arguments, checkpoint)
         with tqdm(total=len(rhos), unit="level", disable=None) as bar:

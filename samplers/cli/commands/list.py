@@ -10,7 +10,7 @@ from typing import Any
 
 from samplers.cli.arguments import Commands, add_command
 from samplers.cli.text import aligned
-from samplers.registry import PAIRS, Pair, Sampler, registry
+from samplers.registry import AdaptiveSampler, Sampler, adaptive_registry, registry
 
 _NOTES = """
 order  of accuracy, on the probability-flow ODE (without its noise, if the sampler draws any)
@@ -36,11 +36,11 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the registry."""
-    print(arguments.form(list(registry().values()), PAIRS))
+    print(arguments.form(list(registry().values()), list(adaptive_registry().values())))
     return 0
 
 
-def _json(samplers: Sequence[Sampler], pairs: Sequence[Pair]) -> str:
+def _json(samplers: Sequence[Sampler], pairs: Sequence[AdaptiveSampler]) -> str:
     rows = [_sampler_as_dict(sampler) for sampler in samplers]
     return json.dumps([*rows, *map(_pair_as_dict, pairs)], indent=2)
 
@@ -52,7 +52,7 @@ def _sampler_as_dict(sampler: Sampler) -> dict[str, Any]:
     return row | {"adaptive": False}
 
 
-def _pair_as_dict(pair: Pair) -> dict[str, Any]:
+def _pair_as_dict(pair: AdaptiveSampler) -> dict[str, Any]:
     return {
         "name": pair.name,
         "order": pair.order,
@@ -63,7 +63,7 @@ def _pair_as_dict(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _table(samplers: Sequence[Sampler], pairs: Sequence[Pair]) -> str:
+def _table(samplers: Sequence[Sampler], pairs: Sequence[AdaptiveSampler]) -> str:
     head = ("name", "order", "noise", "calls", "reference")
     rows = [
         (
@@ -83,7 +83,7 @@ def _table(samplers: Sequence[Sampler], pairs: Sequence[Pair]) -> str:
     return f"{aligned([head, *rows])}\n{_NOTES}\n{second}"
 
 
-def _calls(pair: Pair) -> int:
+def _calls(pair: AdaptiveSampler) -> int:
     """Network calls of a step after the first."""
     return pair.calls - 1 if pair.keeps_last else pair.calls
 
@@ -95,7 +95,7 @@ def _noise(sampler: Sampler) -> str:
     return " / ".join("-" if order is None else f"{order:g}" for order in orders)
 
 
-def _aliases(samplers: Sequence[Sampler], pairs: Sequence[Pair]) -> str:
+def _aliases(samplers: Sequence[Sampler], pairs: Sequence[AdaptiveSampler]) -> str:
     named = [(sampler.name, sampler.aliases) for sampler in samplers]
     named += [(pair.name, pair.aliases) for pair in pairs]
     rows = [(name, ", ".join(aliases)) for name, aliases in named if aliases]

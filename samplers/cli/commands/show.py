@@ -12,7 +12,7 @@ from samplers.cli.choices import chosen_options
 from samplers.cli.failure import Failure
 from samplers.cli.values import any_sampler_name, positive
 from samplers.grid import Final, default_spacing, make_grid
-from samplers.registry import Sampler, get_sampler, list_adaptive
+from samplers.registry import Sampler, get_sampler, list_samplers
 from samplers.schedule import Schedule
 from samplers.tableau import Tableau
 
@@ -56,7 +56,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a tableau."""
-    if arguments.name in list_adaptive():
+    if arguments.name in list_samplers("adaptive"):
         raise ValueError(
             f"{arguments.name!r} chooses its own steps for every image, so it has no table; "
             f"`samplers sample CHECKPOINT --sampler {arguments.name} --tolerance 0.01` draws by it."

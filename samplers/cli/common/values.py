@@ -60,9 +60,9 @@ class SamplerName(click.ParamType[str]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from samplers.registry import list_adaptive, list_samplers
+        from samplers.registry import list_samplers
 
-        names = [*list_samplers(), *list_adaptive()]
+        names = list_samplers()
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
