@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from samplers.denoiser import Denoiser
 from samplers.prediction import PredictionName, per_sample, target, to_data
 from samplers.schedule import Point, Schedule, shifted
-from samplers.training import Objective
+from samplers.training.learner import Objective
 
 
 @dataclass(frozen=True)
