@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from samplers.cli.common.errors import is_main_process
 from samplers.cli.common.program import argument, command, option
@@ -16,6 +18,37 @@ Examples:
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureOptions:
+    """The options of a new autoencoder."""
+
+    section: ClassVar[str] = "Model"
+
+    channels: int = option("--channels", type=POSITIVE, default=24, help="At full resolution.")
+    latent: int = option("--latent", type=POSITIVE, default=8, help="Channels of the latent.")
+    columns: int | None = option(
+        "--columns", type=POSITIVE, help="Of the latent grid.", show_default="64 for a channel"
+    )
+    rows: int | None = option(
+        "--rows", type=POSITIVE, help="Of the latent grid.", show_default="16 for a channel"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderTrainingOptions(TrainingOptions):
+    """How long, how fast, and on what loss."""
+
+    frames: int = option("--frames", type=POSITIVE, default=16, help="Of a training window.")
+    kl_weight: float = option(
+        "--kl-weight",
+        type=NOT_NEGATIVE,
+        metavar="W",
+        default=1e-5,
+        help="Weight of the KL divergence in the loss.",
+    )
+    every: int = option("--every", type=POSITIVE, default=500, help="Steps between evaluations.")
+
+
 @command(_EXAMPLES, batch_size=2)
 def run(
     *,
@@ -27,41 +60,8 @@ def run(
     cases: int | None = option(
         "--cases", type=POSITIVE, help="Train on the first N clips.", show_default="all"
     ),
-    channels: int = option(
-        "--channels", section="Model", type=POSITIVE, default=24, help="At full resolution."
-    ),
-    latent: int = option(
-        "--latent", section="Model", type=POSITIVE, default=8, help="Channels of the latent."
-    ),
-    columns: int | None = option(
-        "--columns",
-        section="Model",
-        type=POSITIVE,
-        help="Of the latent grid.",
-        show_default="64 for a channel",
-    ),
-    rows: int | None = option(
-        "--rows",
-        section="Model",
-        type=POSITIVE,
-        help="Of the latent grid.",
-        show_default="16 for a channel",
-    ),
-    training: TrainingOptions,
-    frames: int = option(
-        "--frames", section="Training", type=POSITIVE, default=16, help="Of a training window."
-    ),
-    kl_weight: float = option(
-        "--kl-weight",
-        section="Training",
-        type=NOT_NEGATIVE,
-        metavar="W",
-        default=1e-5,
-        help="Weight of the KL divergence in the loss.",
-    ),
-    every: int = option(
-        "--every", section="Training", type=POSITIVE, default=500, help="Steps between evaluations."
-    ),
+    model: ArchitectureOptions,
+    training: AutoencoderTrainingOptions,
 ) -> int:
     """Train an autoencoder of fields on meshes.
 
@@ -71,12 +71,12 @@ def run(
 
     with training_failures(output, "take a smaller --batch-size or fewer --frames"):
         result = train_autoencoder(
-            AutoencoderData(clips, held_out, cases, frames),
+            AutoencoderData(clips, held_out, cases, training.frames),
             output,
-            Architecture(channels, latent, columns, rows),
+            Architecture(**vars(model)),
             training.config(),
-            kl_weight=kl_weight,
-            evaluate_every=every,
+            kl_weight=training.kl_weight,
+            evaluate_every=training.every,
         )
     if is_main_process():
         for name, errors in result.errors.items():

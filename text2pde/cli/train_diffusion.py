@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -28,6 +29,46 @@ Examples:
 _SIZES = ("tiny", "base", "small", "medium", "large")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TransformerOptions:
+    """The transformer before training, and what encodes its prompts."""
+
+    section: ClassVar[str] = "Model"
+
+    preset: str = option(
+        "--preset",
+        type=click.Choice(_SIZES),
+        default="tiny",
+        excludes=["--start"],
+        help="Size of a new transformer: tiny trains on two CPU cores; small, medium and large are "
+        "those of the paper.",
+    )
+    start: Path | None = option(
+        "--start", type=PATH, help="Pipeline whose transformer is trained further."
+    )
+    text_encoder: str | None = option(
+        "--text-encoder",
+        metavar="NAME",
+        help="Folder or hub name.",
+        show_default="that of --start, or all-MiniLM-L6-v2 of the extra text",
+    )
+
+    def initial(self) -> Size | Text2PDEPipeline:
+        """The size of a new transformer, or the pipeline to start from."""
+        import torch
+
+        from samplers.checkpoint import CheckpointError
+        from text2pde.diffusion.transformer import PRESETS
+        from text2pde.pipeline import load_text2pde
+
+        if self.start is None:
+            return PRESETS[self.preset]
+        try:
+            return load_text2pde(self.start, torch.device("cpu"))
+        except CheckpointError as error:
+            raise Failure(str(error)) from error
+
+
 @command(_EXAMPLES, batch_size=16)
 def run(
     *,
@@ -36,25 +77,7 @@ def run(
         "--autoencoder", type=PATH, required=True, help="Folder of the latents' autoencoder."
     ),
     output: Path = option("--output", type=PATH, required=True, help="Folder of the run."),
-    preset: str = option(
-        "--preset",
-        section="Model",
-        type=click.Choice(_SIZES),
-        default="tiny",
-        excludes=["--start"],
-        help="Size of a new transformer: tiny trains on two CPU cores; small, medium and large are "
-        "those of the paper.",
-    ),
-    start: Path | None = option(
-        "--start", section="Model", type=PATH, help="Pipeline whose transformer is trained further."
-    ),
-    text_encoder: str | None = option(
-        "--text-encoder",
-        section="Model",
-        metavar="NAME",
-        help="Folder or hub name.",
-        show_default="that of --start, or all-MiniLM-L6-v2 of the extra text",
-    ),
+    model: TransformerOptions,
     training: TrainingOptions,
     time_shift: float = option(
         "--time-shift",
@@ -78,26 +101,11 @@ def run(
             latents,
             autoencoder,
             output,
-            _initial(preset, start),
+            model.initial(),
             training.config(),
-            encoder=text_encoder,
+            encoder=model.text_encoder,
             time_shift=time_shift,
         )
     if is_main_process():
         print(f"a pipeline for `text2pde generate --checkpoint {path}`")
     return 0
-
-
-def _initial(preset: str, start: Path | None) -> Size | Text2PDEPipeline:
-    import torch
-
-    from samplers.checkpoint import CheckpointError
-    from text2pde.diffusion.transformer import PRESETS
-    from text2pde.pipeline import load_text2pde
-
-    if start is None:
-        return PRESETS[preset]
-    try:
-        return load_text2pde(start, torch.device("cpu"))
-    except CheckpointError as error:
-        raise Failure(str(error)) from error
