@@ -231,6 +231,6 @@ def test_flows() -> None:
         encoder, network = autoencoder().to(device), transformer().to(device)
         meshes = prepare_mesh(mesh, encoder.grid, encoder.config.radius).to(fields.to(device))
         latent = encoder.posterior(encoder.on_grid(fields.to(device), meshes)).mean
-        output = network(latent, torch.full((1,), 500.0).to(latent), told.to(latent))
+        output = network(latent, torch.full((1,), 500.0).to(latent), **told.to(latent)._asdict())
         kept.append([tensor.detach() for tensor in (latent, output)])
     agree(kept[1], kept[0], rtol=FLOAT32)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adjoint import Checkpoint
-from samplers import SamplerScheduler
+from samplers import SamplerScheduler, classifier_free_guidance
 from samplers.cli.common.options import SchedulerOptions
 from samplers.training import TrainingConfig
 from samplers.training.learner import Learner
@@ -40,7 +40,7 @@ from text2pde.cli import main
 from text2pde.cli.common import changed_scheduler
 from text2pde.data.clip import load_clip, save_clip
 from text2pde.data.mesh_files import read_mesh, write_mesh, write_vtk
-from text2pde.diffusion.conditions import Conditions, concatenated, dropped, unconditional
+from text2pde.diffusion.conditions import UNCONDITIONAL, Conditions, dropped
 from text2pde.diffusion.objective import ConditionDropout
 from text2pde.diffusion.text_encoder import TextEncoder, encode_cached
 from text2pde.diffusion.transformer import PRESETS, FlowTransformer, Size
@@ -72,6 +72,15 @@ def conditions(batch: int = 3, length: int = 5) -> Conditions:
     )
 
 
+def rows(given: Conditions, indices: Tensor) -> Conditions:
+    return Conditions(*(value[indices] for value in given))
+
+
+def output(network: FlowTransformer, x: Tensor, t: Tensor, given: Conditions) -> Tensor:
+    found: Tensor = network(x, t, **given._asdict())
+    return found
+
+
 def noise(batch: int = 3) -> Tensor:
     return torch.randn(batch, 4, 2, 2, 8, generator=torch.Generator().manual_seed(9))
 
@@ -86,10 +95,10 @@ def times(batch: int = 3) -> Tensor:
 def test_it_begins_as_nothing_and_every_weight_learns() -> None:
     torch.manual_seed(0)
     fresh = FlowTransformer(RANGES, 24, 2, 2, 4, (1, 1, 2), TEXT_WIDTH)
-    assert not bool(fresh(noise(), times(), conditions()).any())
+    assert not bool(output(fresh, noise(), times(), conditions()).any())
     network = transformer()
     given = dropped(conditions(), *(torch.tensor([i == k for i in range(3)]) for k in range(3)))
-    network(noise(), times(), given).square().mean().backward()
+    output(network, noise(), times(), given).square().mean().backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
         assert float(weight.grad.abs().max()) > 0, name
@@ -98,10 +107,10 @@ def test_it_begins_as_nothing_and_every_weight_learns() -> None:
 @torch.no_grad()
 def test_samples_of_a_batch_do_not_know_of_each_other() -> None:
     network, every = transformer(), conditions()
-    together = network(noise(), times(), every)
+    together = output(network, noise(), times(), every)
     for row in range(3):
         one = torch.tensor([row])
-        alone = network(noise()[one], times()[one], every.rows(one))
+        alone = output(network, noise()[one], times()[one], rows(every, one))
         torch.testing.assert_close(together[one], alone, rtol=1e-5, atol=1e-5)
 
 
@@ -112,8 +121,9 @@ def test_padding_of_a_sentence_changes_nothing() -> None:
         text=torch.cat([every.text, 99 * torch.ones(3, 4, TEXT_WIDTH)], dim=1),
         text_mask=torch.cat([every.text_mask, torch.zeros(3, 4, dtype=torch.bool)], dim=1),
     )
-    expected = network(noise(), times(), every)
-    torch.testing.assert_close(network(noise(), times(), longer), expected, rtol=1e-5, atol=1e-5)
+    expected = output(network, noise(), times(), every)
+    found = output(network, noise(), times(), longer)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -122,20 +132,16 @@ def test_what_is_not_told_does_not_matter_and_what_is_does(part: str) -> None:
     network, every, no = transformer(), conditions(), torch.zeros(3, dtype=torch.bool)
     other = every._replace(**{part: getattr(every, part).flip(0)})
     yes = {"text": no, "parameters": no, "frame": no, part: ~no}
-    hidden = [network(noise(), times(), dropped(c, **yes)) for c in (every, other)]
+    hidden = [output(network, noise(), times(), dropped(c, **yes)) for c in (every, other)]
     assert torch.equal(*hidden)
-    shown = [network(noise(), times(), c) for c in (every, other)]
-    assert not torch.allclose(*shown)
+    shown = [output(network, noise(), times(), c) for c in (every, other)]
+    assert not torch.allclose(shown[0], shown[1])
     assert not torch.allclose(hidden[0], shown[0])
 
 
 def test_guidance_leads_away_from_no_sentence_and_no_numbers_but_keeps_the_frame() -> None:
-    bare = unconditional(conditions())
-    assert not bool(bare.text_mask.any())
-    assert not bool(bare.has_parameters.any())
-    assert bool(bare.has_frame.all())
-    both = concatenated(bare, conditions())
-    assert torch.equal(both.rows(torch.arange(3, 6)).parameters, conditions().parameters)
+    assert set(UNCONDITIONAL) == {"text_mask", "has_parameters"}
+    assert not any(UNCONDITIONAL.values())
 
 
 @torch.no_grad()
@@ -143,13 +149,13 @@ def test_any_number_of_frames_and_places_will_do() -> None:
     network = transformer()
     x = torch.randn(2, 4, 5, 3, 4)
     given = conditions(2)._replace(frame=torch.randn(2, 4, 3, 4))
-    assert network(x, times(2), given).shape == x.shape
+    assert output(network, x, times(2), given).shape == x.shape
     for wrong, why in (
         (torch.randn(2, 4, 2, 2, 7), "can't be divided"),
         (torch.randn(2, 3, 2, 2, 8), r"must be \[B, 4, frames"),
     ):
         with pytest.raises(ValueError, match=why):
-            network(wrong, times(2), conditions(2))
+            output(network, wrong, times(2), conditions(2))
     with pytest.raises(ValueError, match="can't be divided among 5 heads"):
         FlowTransformer(RANGES, width=24, heads=5)
 
@@ -178,7 +184,7 @@ def test_numbers_go_from_minus_one_to_one_and_no_further() -> None:
 
 
 def test_conditions_are_dropped_as_often_as_they_should() -> None:
-    many = conditions(1, 2).rows(torch.zeros(20000, dtype=torch.long))
+    many = rows(conditions(1, 2), torch.zeros(20000, dtype=torch.long))
     dropout = ConditionDropout(everything=0.2, text=0.25, parameters=0.5, frame=0.6)
     found = dropout(many, torch.Generator().manual_seed(0))
     text, numbers = ~found.text_mask.any(dim=1), ~found.has_parameters
@@ -298,12 +304,16 @@ def test_guidance_of_one_is_none_exactly(folder: Path) -> None:
     pipe, asked = loaded(folder), [request(prompt=SENTENCE)]
     given = pipe.conditions(asked)
     x, t = pipe.noise([0]), torch.tensor([500.0])
-    plain = pipe.transformer(x, t, given)
-    assert torch.equal(pipe.denoiser(given)(x, t), plain)
-    bare = pipe.transformer(x, t, unconditional(given))
+    plain = pipe.transformer(x, t, **given)
+    assert torch.equal(pipe.denoiser(x, t, **given), plain)
+    none = {name: torch.zeros_like(given[name]) for name in ("text_mask", "has_parameters")}
+    bare = pipe.transformer(x, t, **(given | none))
+    guided = classifier_free_guidance(pipe.denoiser, UNCONDITIONAL, 2.5)
     torch.testing.assert_close(
-        pipe.denoiser(given, 2.5)(x, t), bare + 2.5 * (plain - bare), rtol=1e-4, atol=1e-4
+        guided(x, t, **given), bare + 2.5 * (plain - bare), rtol=1e-4, atol=1e-4
     )
+    one, other = (pipe.latents(asked, [0], steps=2, guidance=w) for w in (1.0, 2.5))
+    assert not torch.allclose(one, other)
 
 
 def test_gradients_pass_through_to_the_noise(folder: Path) -> None:
@@ -423,8 +433,8 @@ def test_latents_by_other_scales_are_the_latents_that_they_were() -> None:
         LatentScales(torch.ones(2), 2 * torch.ones(2)),
         LatentScales(torch.zeros(2), torch.ones(2) / 3),
     )
-    unconditional = torch.zeros(3, dtype=torch.int64)
-    latents = Latents(values, values[:, :, 0], one, unconditional, unconditional, (), 0.2, "")
+    first = torch.zeros(3, dtype=torch.int64)
+    latents = Latents(values, values[:, :, 0], one, first, first, (), 0.2, "")
     again = latents.rescaled(other)
     torch.testing.assert_close(again.scales.restored(again.values), one.restored(values))
     torch.testing.assert_close(again.scales.restored(again.frame), one.restored(values[:, :, 0]))

@@ -35,7 +35,7 @@ def check_format(path: Path) -> None:
 
 
 def export_clip(
-    clip: Clip, path: Path, made_by: dict[str, Any] | None = None, width: int = 640
+    clip: Clip, path: Path | str, made_by: dict[str, Any] | None = None, width: int = 640
 ) -> Path:
     """Write a clip in the format of the suffix, each file atomically.
 
@@ -46,6 +46,7 @@ def export_clip(
     Returns:
         The file to open: of VTK files, the series that lists them.
     """
+    path = Path(path)
     match path.suffix.lower():
         case suffix if suffix in FILMS:
             from text2pde.figures import film  # matplotlib takes a second to import

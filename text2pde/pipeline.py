@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -18,17 +18,12 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from samplers import SamplerScheduler
-from samplers.checkpoint import CheckpointError
+from samplers import CheckpointError, Denoiser, SamplerScheduler, classifier_free_guidance, sample
 from samplers.checkpoint.folder import read_index
 from samplers.checkpoint.loading import loading
-from samplers.denoiser import Denoiser
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
-from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid
-from samplers.guidance import classifier_free_guidance
-from samplers.noise import initial_noise
-from samplers.sampling import Adjoint, sample
+from samplers.sampling import Adjoint
 from samplers.solve import State
 from samplers.tableau import Tableau
 from text2pde.autoencoder.batch import MeshBatch, prepare_mesh
@@ -36,7 +31,7 @@ from text2pde.autoencoder.clips import prepare_clip, redimensionalise
 from text2pde.autoencoder.latents import LatentScales, encode_frame
 from text2pde.autoencoder.model import MeshAutoencoder
 from text2pde.data.clip import Clip
-from text2pde.diffusion.conditions import Conditions, concatenated, unconditional
+from text2pde.diffusion.conditions import UNCONDITIONAL, Conditions
 from text2pde.diffusion.text_encoder import EncodedText, TextEncoder
 from text2pde.diffusion.transformer import FlowTransformer
 from text2pde.mesh import Mesh
@@ -61,6 +56,14 @@ class Request(NamedTuple):
     mesh: Mesh | None = None
     first: Clip | None = None
     use_parameters: bool = True
+
+
+class SamplingKeywords(TypedDict, total=False):
+    """Keywords that are passed on to :func:`samplers.sample`, which explains them."""
+
+    adjoint: Adjoint | None
+    callback: Callable[[State], object] | None
+    progress: bool
 
 
 @dataclass
@@ -163,8 +166,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         guidance: float = 1.0,
         *,
         noise: Tensor | None = None,
-        adjoint: Adjoint | None = None,
-        callback: Callable[[State], object] | None = None,
+        **keywords: Unpack[SamplingKeywords],
     ) -> list[Clip]:
         """Generate a clip for each request; the arguments are those of :meth:`latents`.
 
@@ -172,9 +174,7 @@ class Text2PDEPipeline(DiffusionPipeline):
             ValueError: for requests that can't be followed, before anything is sampled.
         """
         requests = [self._with_mesh(request) for request in requests]
-        latents = self.latents(
-            requests, seeds, steps, guidance, noise=noise, adjoint=adjoint, callback=callback
-        )
+        latents = self.latents(requests, seeds, steps, guidance, noise=noise, **keywords)
         return [
             self.decode(latent, request)
             for latent, request in zip(latents.split(1), requests, strict=True)
@@ -188,52 +188,42 @@ class Text2PDEPipeline(DiffusionPipeline):
         guidance: float = 1.0,
         *,
         noise: Tensor | None = None,
-        adjoint: Adjoint | None = None,
-        callback: Callable[[State], object] | None = None,
+        **keywords: Unpack[SamplingKeywords],
     ) -> Tensor:
         """Sample standardised latents [B, Z, F, rows, columns]; gradients flow through.
 
         Args:
+            guidance: scale of classifier-free guidance; 1 for none.
             noise: initial noise x_T, see :meth:`noise`; that of the seeds if None.
-            adjoint, callback: see :func:`samplers.sample`.
+            keywords: of :func:`samplers.sample`.
         """
         if not requests:
             raise ValueError("There are no requests; give at least one prompt.")
         if len(seeds) != len(requests):
             raise ValueError(
-                f"{len(seeds)} seeds came for {len(requests)} requests; give one each."
+                f"{len(seeds)} seeds came for {len(requests)} requests; give one for each."
             )
-        conditions = self.conditions(requests)
         config: Any = self.scheduler.config
         return sample(
-            self.denoiser(conditions, guidance),
+            classifier_free_guidance(self.denoiser, UNCONDITIONAL, guidance),
             self.noise(seeds) if noise is None else noise,
             sampler=config.sampler,
             options=config.sampler_options,
             grid=self.grid(steps),
             seeds=seeds,
             noise=config.noise,
-            conditions={"rows": torch.arange(len(requests), device=self.device)},
-            adjoint=adjoint,
-            callback=callback,
+            conditions=self.conditions(requests),
+            **keywords,
         )
 
-    def denoiser(self, conditions: Conditions, guidance: float = 1.0) -> Denoiser:
-        """The model of latents, guided; its condition ``rows`` [b] says to which of the conditions
-        the samples belong."""
-        count = len(conditions.has_parameters)
-        both = concatenated(conditions, unconditional(conditions))
+    @property
+    def denoiser(self) -> Denoiser:
+        """The transformer with its noise schedule, a model of standardised latents."""
+        return settings_of(self.scheduler.config).denoiser(self.transformer)
 
-        def call(network: FlowTransformer, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            output: Tensor = network(x.to(conditions.parameters), t, both.rows(rows))
-            return output.to(x)
-
-        model = self._settings.denoiser(self.transformer, call)
-        null = torch.arange(count, 2 * count, device=self.device)
-        return classifier_free_guidance(model, {"rows": null}, guidance)
-
-    def conditions(self, requests: Sequence[Request]) -> Conditions:
-        """What the network is conditioned on, on its device."""
+    def conditions(self, requests: Sequence[Request]) -> dict[str, Tensor]:
+        """What the denoiser is conditioned on, by name, see
+        :class:`~text2pde.diffusion.conditions.Conditions`."""
         like = next(self.transformer.parameters())
         text = self._encode_text([request.prompt or "" for request in requests])
         absent = torch.tensor([not request.prompt for request in requests])
@@ -247,7 +237,7 @@ class Text2PDEPipeline(DiffusionPipeline):
             frames,
             torch.tensor([request.first is not None for request in requests]),
         )
-        return conditions.to(like)
+        return conditions.to(like)._asdict()
 
     def decode(self, latent: Tensor, request: Request) -> Clip:
         """The clip of a standardised latent [1, Z, F, rows, columns], in SI units."""
@@ -271,10 +261,9 @@ class Text2PDEPipeline(DiffusionPipeline):
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Initial noise x_T of latents, in single precision at least."""
         shape = self.autoencoder.latent_shape(self.config.frames)
-        like = next(self.transformer.parameters())
         # Steps are computed in the dtype of the noise, whatever that of the network.
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        return initial_noise(seeds, shape).to(like.device, dtype)
+        dtype = torch.promote_types(self.transformer.dtype, torch.float32)
+        return self.denoiser.initial(shape, seeds, dtype=dtype)
 
     def grid(self, steps: int) -> Grid:
         """The time grid of the scheduler."""
@@ -293,10 +282,6 @@ class Text2PDEPipeline(DiffusionPipeline):
     def scales(self) -> LatentScales:
         """By which latents are standardised."""
         return LatentScales(self.transformer.latent_mean, self.transformer.latent_std)
-
-    @property
-    def _settings(self) -> SchedulerSettings:
-        return settings_of(self.scheduler.config)
 
     @cached_property
     def _encoder(self) -> TextEncoder:
@@ -335,12 +320,13 @@ class Text2PDEPipeline(DiffusionPipeline):
         return request
 
 
-def load_text2pde(path: Path, device: torch.device) -> Text2PDEPipeline:
+def load_text2pde(path: Path | str, device: torch.device | str = "cpu") -> Text2PDEPipeline:
     """Load a pipeline.
 
     Raises:
         CheckpointError: if the folder holds no such pipeline, or is incomplete.
     """
+    path = Path(path)
     name = read_index(path).get("_class_name")
     if name != Text2PDEPipeline.__name__:
         raise CheckpointError(f"{path} holds a {name}; a {Text2PDEPipeline.__name__} is needed.")

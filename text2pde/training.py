@@ -93,7 +93,7 @@ def train_diffusion(
     average = train(
         network,
         Indices(len(latents.values)),
-        latent_loss(data, settings_of(scheduler.config).schedule, dropout, time_shift),
+        latent_loss(settings_of(scheduler.config).denoiser(network), data, dropout, time_shift),
         config,
         output,
     )

@@ -140,7 +140,7 @@ def _repeated(model: MeshAutoencoder, grid: Tensor) -> Tensor:
     return model.posterior(frames).mean.squeeze(2)
 
 
-def save_latents(latents: Latents, path: Path) -> None:
+def save_latents(latents: Latents, path: Path | str) -> None:
     """Write latents, atomically."""
     values, frame, scales, clip, first, scenes, interval, encoder = latents
     tensors = {"values": values, "frame": frame, "clip": clip, "first": first, **scales._asdict()}
@@ -150,13 +150,13 @@ def save_latents(latents: Latents, path: Path) -> None:
         "interval": interval,
         "encoder": encoder,
     }
-    with replacing(path) as part:
+    with replacing(Path(path)) as part:
         part.write_bytes(
             save(contiguous, {name: json.dumps(value) for name, value in about.items()})
         )
 
 
-def load_latents(path: Path) -> Latents:
+def load_latents(path: Path | str) -> Latents:
     """Read latents.
 
     Raises:

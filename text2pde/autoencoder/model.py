@@ -180,7 +180,7 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
             )
 
 
-def load_autoencoder(folder: Path) -> MeshAutoencoder:
+def load_autoencoder(folder: Path | str) -> MeshAutoencoder:
     """Load an autoencoder in evaluation mode.
 
     Raises:
@@ -192,7 +192,7 @@ def load_autoencoder(folder: Path) -> MeshAutoencoder:
             raise ValueError(f"it holds a {config['_class_name']}")
         found: MeshAutoencoder = MeshAutoencoder.from_pretrained(folder, local_files_only=True)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        inside = folder / "autoencoder"
+        inside = Path(folder) / "autoencoder"
         hint = f"; {inside} may be meant" if inside.is_dir() else ", or is incomplete"
         raise ValueError(f"{folder} holds no mesh autoencoder{hint}.") from error
     found.eval()

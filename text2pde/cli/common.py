@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -134,18 +135,12 @@ def generate_clips(
     seeds: Sequence[int],
     options: GenerationOptions,
 ) -> list[Clip]:
-    """A clip for each request, with a bar of the network evaluations."""
+    """A clip for each request, with a bar of the network evaluations in a terminal."""
     import torch
-    from tqdm.auto import tqdm
 
-    with (
-        torch.no_grad(),
-        named_failures("take --device cpu"),
-        tqdm(total=pipe.tableau(options.steps).calls, unit="NFE", disable=None, leave=False) as bar,
-    ):
-        return pipe.generate(
-            requests, seeds, options.steps, options.guidance, callback=lambda _: bar.update()
-        )
+    progress = sys.stderr.isatty()
+    with torch.no_grad(), named_failures("take --device cpu"):
+        return pipe.generate(requests, seeds, options.steps, options.guidance, progress=progress)
 
 
 def generate_one(

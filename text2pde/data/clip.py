@@ -73,7 +73,7 @@ def mirrored(clip: Clip) -> Clip:
     return clip._replace(scene=clip.scene.mirrored(), mesh=mesh, fields=fields)
 
 
-def save_clip(clip: Clip, path: Path, made_by: dict[str, Any] | None = None) -> None:
+def save_clip(clip: Clip, path: Path | str, made_by: dict[str, Any] | None = None) -> None:
     """Write a clip, atomically.
 
     Args:
@@ -82,12 +82,12 @@ def save_clip(clip: Clip, path: Path, made_by: dict[str, Any] | None = None) -> 
     tensors = {**clip.mesh._asdict(), "times": clip.times, "fields": clip.fields}
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     metadata = {"flow": asdict(clip.scene), "made_by": made_by or {}}
-    with replacing(path) as part:
+    with replacing(Path(path)) as part:
         # Not `save_file`, whose files only their owner may read.
         part.write_bytes(save(contiguous, {name: json.dumps(v) for name, v in metadata.items()}))
 
 
-def load_clip(path: Path) -> Clip:
+def load_clip(path: Path | str) -> Clip:
     """Read a clip.
 
     Raises:
@@ -105,7 +105,7 @@ def load_clip(path: Path) -> Clip:
     return clip
 
 
-def read_header(path: Path) -> tuple[Scene, dict[str, Any]]:
+def read_header(path: Path | str) -> tuple[Scene, dict[str, Any]]:
     """The scene of a clip and the settings that produced it, without the fields.
 
     Raises:
@@ -116,20 +116,20 @@ def read_header(path: Path) -> tuple[Scene, dict[str, Any]]:
         return _scene(file), made_by
 
 
-def clip_paths(folder: Path) -> list[Path]:
+def clip_paths(folder: Path | str) -> list[Path]:
     """The clips in a folder, sorted by name.
 
     Raises:
         ValueError: if there are none.
     """
-    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    paths = sorted(Path(folder).glob(f"*{SUFFIX}"))
     if not paths:
         raise ValueError(f"There are no clips in {folder}; create some with `text2pde simulate`.")
     return paths
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path | str) -> Iterator[Any]:
     try:
         with safe_open(path, "np") as file:
             yield file
@@ -146,7 +146,7 @@ def _scene(file: Any) -> Scene:
     return scene_from(json.loads(file.metadata()["flow"]))
 
 
-def _check(clip: Clip, path: Path) -> None:
+def _check(clip: Clip, path: Path | str) -> None:
     try:
         check_mesh(clip.mesh)
     except ValueError as error:

@@ -18,7 +18,7 @@ from text2pde.subject import Scene
 PVD, VTU = ".pvd", ".vtu"
 
 
-def read_mesh(path: Path, scene: Scene) -> Mesh:
+def read_mesh(path: Path | str, scene: Scene) -> Mesh:
     """The mesh of a scene from a file that meshio reads, such as ``.msh`` or ``.vtu``.
 
     The kinds of nodes follow from their coordinates.
@@ -27,21 +27,21 @@ def read_mesh(path: Path, scene: Scene) -> Mesh:
         ValueError: for a file that can't be read, one without plane triangles, and a mesh whose
             boundary is not that of the scene.
     """
-    points, triangles = _read_triangles(path)
+    points, triangles = _read_triangles(Path(path))
     try:
         return _mesh_of(points, triangles, scene)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def write_mesh(mesh: Mesh, path: Path) -> None:
+def write_mesh(mesh: Mesh, path: Path | str) -> None:
     """Write a mesh in the format of gmsh, atomically."""
     meshio = require_meshio()
-    with replacing(path) as part:
+    with replacing(Path(path)) as part:
         meshio.write(part, meshio.Mesh(*_cells(mesh)), file_format="gmsh")
 
 
-def write_vtk(clip: Clip, path: Path) -> int:
+def write_vtk(clip: Clip, path: Path | str) -> int:
     """Write each frame as a VTK file, and a ParaView series that lists them with their times.
 
     ``flow.vtu`` makes ``flow-000.vtu``, ``flow-001.vtu``, … and ``flow.pvd``.
@@ -49,7 +49,7 @@ def write_vtk(clip: Clip, path: Path) -> int:
     Returns:
         The number of frames.
     """
-    meshio = require_meshio()
+    meshio, path = require_meshio(), Path(path)
     names = [f"{path.stem}-{number:03d}{VTU}" for number in range(len(clip.times))]
     for name, frame in zip(names, clip.fields, strict=True):
         velocity = np.pad(frame[:, :2], ((0, 0), (0, 1)))

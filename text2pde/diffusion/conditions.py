@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+
+UNCONDITIONAL = {"text_mask": False, "has_parameters": False}
+"""The conditions without text and parameters, for classifier-free guidance.
+
+A first frame stays: it is an initial condition, which guidance must not extrapolate.
+"""
 
 
 class Conditions(NamedTuple):
@@ -27,10 +32,6 @@ class Conditions(NamedTuple):
     frame: Tensor
     has_frame: Tensor
 
-    def rows(self, indices: Tensor) -> Conditions:
-        """The conditions of some samples."""
-        return Conditions(*(value[indices] for value in self))
-
     def to(self, like: Tensor) -> Conditions:
         """On the device of a tensor, with its dtype for all but masks."""
         return Conditions(*(_moved(value, like) for value in self))
@@ -40,11 +41,6 @@ def _moved(value: Tensor, like: Tensor) -> Tensor:
     return value.to(like) if value.is_floating_point() else value.to(like.device)
 
 
-def concatenated(one: Conditions, other: Conditions) -> Conditions:
-    """The conditions of two batches whose prompts are padded to the same length."""
-    return Conditions(*(torch.cat(pair) for pair in zip(one, other, strict=True)))
-
-
 def dropped(conditions: Conditions, text: Tensor, parameters: Tensor, frame: Tensor) -> Conditions:
     """Conditions without the text, the parameters or the frame where these are True [B]."""
     return conditions._replace(
@@ -52,12 +48,3 @@ def dropped(conditions: Conditions, text: Tensor, parameters: Tensor, frame: Ten
         has_parameters=conditions.has_parameters & ~parameters,
         has_frame=conditions.has_frame & ~frame,
     )
-
-
-def unconditional(conditions: Conditions) -> Conditions:
-    """Conditions without text and parameters, for classifier-free guidance.
-
-    A first frame stays: it is an initial condition, which guidance must not extrapolate.
-    """
-    every = torch.ones_like(conditions.has_parameters)
-    return dropped(conditions, every, every, ~every)

@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from samplers.denoiser import Denoiser
-from samplers.schedule import Schedule
+from samplers import Denoiser, denoising_loss
 from samplers.training import Objective
-from samplers.training.denoising import denoising_loss
 from text2pde.autoencoder.latents import Latents
 from text2pde.diffusion.conditions import Conditions, dropped
 from text2pde.diffusion.text_encoder import EncodedText
@@ -73,37 +71,27 @@ class TrainingData(NamedTuple):
 
 
 def latent_loss(
+    model: Denoiser,
     data: TrainingData,
-    schedule: Schedule,
     dropout: ConditionDropout = DROPOUT,
     time_shift: float = 1.0,
 ) -> Objective:
-    r"""Regression on :math:`v = \alpha \varepsilon - \sigma x_0`, on batches of window indices.
+    """Regression of the model on its target, on batches of window indices.
 
     Each window gets one of its clip's captions at random.
 
     Args:
         time_shift: see :func:`samplers.denoising_loss`.
     """
-    model = Denoiser(_replaced, schedule, "v_prediction", call=_call)
     loss = denoising_loss(model, Conditions._fields, time_shift=time_shift)
 
-    def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
+    def objective(network: nn.Module, batch: Any, generator: Generator) -> Tensor:
         windows = batch.cpu()
         conditions = dropout(_conditions(data, windows, generator), generator)
         x0 = data.latents.values[windows].to(batch.device)
-        return loss(model, (x0, *conditions.to(x0)), generator)
+        return loss(network, (x0, *conditions.to(x0)), generator)
 
     return objective
-
-
-def _replaced(x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-    raise AssertionError("the training loop gives its own network to the objective")
-
-
-def _call(network: nn.Module, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
-    output: Tensor = network(x, t, Conditions(**conditions))
-    return output
 
 
 def _conditions(data: TrainingData, windows: Tensor, generator: Generator) -> Conditions:

@@ -46,7 +46,7 @@ PRESETS = {
 
 
 class FlowTransformer(ModelMixin, ConfigMixin):
-    """``network(x, t, conditions)``, for latents x [B, Z, F, rows, columns] and times t [B].
+    """``network(x, t, **conditions)``, for latents x [B, Z, F, rows, columns] and times t [B].
 
     Args:
         ranges: of the scene's parameters in training, by name.
@@ -95,20 +95,25 @@ class FlowTransformer(ModelMixin, ConfigMixin):
     latent_mean: Tensor
     latent_std: Tensor
 
-    def forward(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """The prediction, of the shape of x.
+    def forward(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        """The prediction, of the shape and dtype of x, computed in the dtype of the weights.
+
+        Args:
+            conditions: the fields of :class:`~text2pde.diffusion.conditions.Conditions`.
 
         Raises:
             ValueError: for a latent that the patch does not divide.
         """
-        given = conditions.to(x)
-        tokens, grid = self._tokens(x, given)
+        given = Conditions(**conditions).to(self.cut.weight)
+        tokens, grid = self._tokens(x.to(self.cut.weight), given)
         context, mask = self._context(given)
-        embedding = self._embed_time(t, x) + self._embed_parameters(given) + _mean(context, mask)
+        embedding = (
+            self._embed_time(t, tokens) + self._embed_parameters(given) + _mean(context, mask)
+        )
         for block in self.blocks:
             tokens = block(tokens, embedding, context, mask)
         shift, scale = self.last(embedding)
-        return self._latent(self.project(_modulated(tokens, shift, scale)), grid)
+        return self._latent(self.project(_modulated(tokens, shift, scale)), grid).to(x)
 
     def scaled(self, scene: Scene) -> list[float]:
         """The parameters of a scene, scaled from their ranges to [-1, 1], sorted by name.
@@ -146,8 +151,8 @@ class FlowTransformer(ModelMixin, ConfigMixin):
         present = torch.ones_like(given.text_mask[:, :1])
         return torch.cat([first, states], dim=1), torch.cat([present, given.text_mask], dim=1)
 
-    def _embed_time(self, t: Tensor, x: Tensor) -> Tensor:
-        found: Tensor = self.tell_time(get_timestep_embedding(t, self.config.width).to(x))
+    def _embed_time(self, t: Tensor, like: Tensor) -> Tensor:
+        found: Tensor = self.tell_time(get_timestep_embedding(t, self.config.width).to(like))
         return found
 
     def _embed_parameters(self, given: Conditions) -> Tensor:
