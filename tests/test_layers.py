@@ -35,6 +35,7 @@ ORDER = (
     "samplers.images",
     *("samplers.diffusers.settings", "samplers.diffusers.config", "samplers.diffusers.run"),
     *("samplers.diffusers.loop", "samplers.diffusers.scheduler", "samplers.diffusers.restoration"),
+    "samplers.diffusers.denoiser",
     *("samplers.diffusers.blocks", "samplers.diffusers"),
     *("samplers.diffusers_scheduler", "samplers.diffusers_restoration"),
     "samplers.checkpoint",

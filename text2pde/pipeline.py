@@ -20,7 +20,7 @@ from torch import Tensor
 
 from samplers import CheckpointError, Denoiser, SamplerScheduler, classifier_free_guidance, sample
 from samplers.checkpoint.folder import read_index
-from samplers.checkpoint.loading import loading
+from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
 from samplers.grid import Grid
 from samplers.sampling import Adjoint
@@ -330,7 +330,7 @@ def load_text2pde(path: Path | str, device: torch.device | str = "cpu") -> Text2
     name = read_index(path).get("_class_name")
     if name != Text2PDEPipeline.__name__:
         raise CheckpointError(f"{path} holds a {name}; a {Text2PDEPipeline.__name__} is needed.")
-    with loading(path):
+    with load_errors(path):
         found: Text2PDEPipeline = Text2PDEPipeline.from_pretrained(path, local_files_only=True)
         found.to(device)
     return found

@@ -15,7 +15,7 @@ from samplers.checkpoint.folder import Folder, is_pickle
 
 
 @contextmanager
-def loading(path: Path) -> Iterator[None]:
+def load_errors(path: Path) -> Iterator[None]:
     """Turn whatever diffusers raises at a folder that it can't load into a CheckpointError."""
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
@@ -33,7 +33,7 @@ def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.M
     """One model of a checkpoint with its weights, ready to be called and not to be trained."""
     path = folder.path / component
     pickled = any(is_pickle(file) for file in folder.files_of(component))
-    with loading(path):
+    with load_errors(path):
         model, report = getattr(diffusers, str(folder.class_of(component))).from_pretrained(
             path,
             dtype=options.dtype,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from samplers.checkpoint.base import CheckpointError, LoadOptions
 from samplers.checkpoint.folder import read_folder, read_index
-from samplers.checkpoint.loading import load_component, loading
+from samplers.checkpoint.loading import load_component, load_errors
 from samplers.diffusers.restoration import RestorationPipeline
 from samplers.diffusers.scheduler import SamplerScheduler
 
@@ -30,7 +30,7 @@ def load_restoration(path: Path, options: LoadOptions) -> RestorationPipeline:
             f"restore any; a {_NAME} is needed here."
         )
     unet = load_component(folder, "unet", options)
-    with loading(path):
+    with load_errors(path):
         scheduler = SamplerScheduler.from_pretrained(path / "scheduler", local_files_only=True)
         own = {name: folder.index[name] for name in ("lambda_inf", "predicts", "tasks")}
         return RestorationPipeline(unet, scheduler, **own)

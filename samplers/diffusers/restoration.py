@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.checks import check_one_each
+from samplers.denoiser import Denoiser
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
@@ -92,6 +93,10 @@ class RestorationPipeline(DiffusionPipeline):
             )
         config: Any = self.config
         return RestorationProcess(schedule, config.lambda_inf, config.predicts)
+
+    def denoiser(self) -> Denoiser:
+        """The network as a model of y = (x - mu) / lambda_inf, with the condition ``mu``."""
+        return self.process.denoiser(self._network)
 
     @property
     def stride(self) -> int:
