@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from samplers import plot_grid, plot_tableau, plot_trajectory
+from samplers import Denoiser, plot_grid, plot_tableau, plot_trajectory, sample
 from samplers.grid import make_grid
 from samplers.methods.edm import churn
 from samplers.registry import registry
@@ -132,11 +132,11 @@ def test_a_grid_between_finite_levels_has_no_legend() -> None:
     assert axes.get_legend() is None
 
 
-def test_a_trajectory_of_images_is_a_table_of_steps() -> None:
+def test_a_trajectory_of_images_is_a_table_of_states() -> None:
     states = torch.rand(21, 3, 1, 8, 8)
     figure = plot_trajectory(states)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:10] == [f"step {n}" for n in (0, 2, 4, 7, 9, 11, 13, 16, 18, 20)]
+    assert titles[:10] == [f"state {n}" for n in (0, 2, 4, 7, 9, 11, 13, 16, 18, 20)]
     assert len(figure.axes) == 3 * 10
 
 
@@ -144,9 +144,17 @@ def test_a_trajectory_of_points_is_a_line_for_each() -> None:
     states = [torch.randn(5, 2) for _ in range(4)]
     (axes,) = plot_trajectory(states).axes
     paths, ends = axes.lines[:5], axes.lines[5:]
-    for sample, path in enumerate(paths):
-        assert points(path) == [state.double()[sample].tolist() for state in states]
+    for number, path in enumerate(paths):
+        assert points(path) == [state.double()[number].tolist() for state in states]
     assert [line.get_label() for line in ends] == ["start", "end"]
+
+
+def test_the_trajectory_of_a_run() -> None:
+    model = Denoiser(lambda x, t: torch.zeros_like(x), VPLinear())
+    info = sample(model, torch.randn(3, 2), steps=4, return_info="trajectory")
+    (axes,) = plot_trajectory(info.trajectory).axes
+    assert [len(points(line)) for line in axes.lines] == [5, 5, 5, 3, 3]
+    assert points(axes.lines[-1]) == info.x_0.double().tolist()
 
 
 def test_other_states_are_refused() -> None:

@@ -21,7 +21,7 @@ from samplers.tableau import Line, Tableau, columns_of
 _NUMBERED = 40
 """Lines of a tableau up to which each coefficient is written into its place."""
 _STRIP = 10
-"""Steps of a trajectory of images that are shown."""
+"""States of a trajectory of images that are shown."""
 
 
 def plot_tableau(tableau: Tableau) -> Figure:
@@ -90,32 +90,32 @@ def plot_grid(grid: Grid) -> Figure:
 
 
 def plot_trajectory(states: Sequence[Tensor] | Tensor) -> Figure:
-    """The states of samples from step to step.
+    """Samples on their way from noise, such as the trajectory of a :class:`samplers.SampleInfo`.
 
     Args:
-        states: of the samples after each step, [T, B, C, H, W] or T tensors [B, C, H, W]: images of
-            values from -1 to 1, a row for each sample and a column for each of at most ten steps;
-            or points of the plane, [T, B, 2]: a line for each sample.
+        states: T states of B samples. Images [B, C, H, W] of values from -1 to 1 have a row for
+            each sample, and a column for each of at most ten states; points of the plane [B, 2]
+            have a line for each sample.
 
     Raises ValueError for states of another shape.
     """
-    steps = [state.detach().cpu() for state in states]
-    shape = steps[0].shape
+    found = [state.detach().cpu() for state in states]
+    shape = found[0].shape
     if len(shape) == 4:
-        return _strip(steps)
+        return _strip(found)
     if len(shape) == 2 and shape[1] == 2:
-        return _paths(torch.stack(steps))
+        return _paths(torch.stack(found))
     raise ValueError(
         f"The states of a trajectory came in shape {tuple(shape)}; images [B, C, H, W] and points "
         "[B, 2] can be plotted."
     )
 
 
-def _strip(steps: Sequence[Tensor]) -> Figure:
-    shown = spread_out(list(enumerate(steps)), _STRIP)
+def _strip(states: Sequence[Tensor]) -> Figure:
+    shown = spread_out(list(enumerate(states)), _STRIP)
     columns = [to_images(images) for _, images in shown]
     rows = [("", [Cell(image) for image in row]) for row in zip(*columns, strict=True)]
-    return table("", [f"step {number}" for number, _ in shown], rows)
+    return table("", [f"state {number}" for number, _ in shown], rows)
 
 
 def _paths(points: Tensor) -> Figure:
