@@ -1,4 +1,4 @@
-"""Captions state their flows, and sentences are read as they are meant."""
+"""Captions state the parameters of their flows, and prompts are read or refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_words_vary_and_are_repeatable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "numbers"),
+    ("prompt", "parameters"),
     [
         (
             "Water flows past a cylinder of radius 0.05 m at Reynolds number 120",
@@ -56,12 +56,12 @@ def test_words_vary_and_are_repeatable() -> None:
         ("In 2D, and in 2-D, where H2O flows", StatedParameters()),
     ],
 )
-def test_sentences_are_read_as_they_are_meant(sentence: str, numbers: StatedParameters) -> None:
-    for one, other in zip(read_parameters(sentence), numbers, strict=True):
+def test_prompts_are_read(prompt: str, parameters: StatedParameters) -> None:
+    for one, other in zip(read_parameters(prompt), parameters, strict=True):
         assert one == (None if other is None else pytest.approx(other))
 
 
-def test_what_a_sentence_leaves_out_has_a_default() -> None:
+def test_what_a_prompt_omits_has_a_default() -> None:
     flow = read_cylinder_flow("Water flows past a cylinder of radius 0.05 m at Reynolds number 120")
     assert flow.channel == Channel(*POSITION, radius=0.05)
     assert flow.speed == pytest.approx(1.2)
@@ -69,7 +69,7 @@ def test_what_a_sentence_leaves_out_has_a_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "why"),
+    ("prompt", "why"),
     [
         ("a vortex street", "no size of the cylinder"),
         ("radius 5 cm", "neither a Reynolds number nor a velocity"),
@@ -104,6 +104,6 @@ def test_what_a_sentence_leaves_out_has_a_default() -> None:
         ("radius 5 cm, centreline velocity 1.2 m/s", "3/2 of its mean"),
     ],
 )
-def test_sentences_without_what_is_needed_are_refused(sentence: str, why: str) -> None:
+def test_prompts_that_can_not_be_followed_are_refused(prompt: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        read_cylinder_flow(sentence)
+        read_cylinder_flow(prompt)

@@ -1,4 +1,4 @@
-"""The bundled model of flows, on channels and Reynolds numbers that it never saw.
+"""The bundled model of flows, on channels and Reynolds numbers that are not in its training data.
 
 The slow tests hold it to what a model should reach; what this one does not reach yet is expected to
 fail, with what was measured.
@@ -48,18 +48,18 @@ def pipeline() -> Text2PDEPipeline:
 
 
 @torch.no_grad()
-def drawn(requests: Sequence[Request], steps: int = 20) -> list[Clip]:
+def generated(requests: Sequence[Request], steps: int = 20) -> list[Clip]:
     return pipeline().generate(requests, range(len(requests)), steps)
 
 
-def test_a_sentence_becomes_a_vortex_street() -> None:
+def test_a_prompt_gives_a_vortex_street() -> None:
     """Published Strouhal numbers of this channel are near 0.3 at such Reynolds numbers."""
     (clip,) = pipeline()(SENTENCE, num_inference_steps=10).clips
     found = wake_statistics(clip)
     assert found.frequency * clip.scene.time_unit == pytest.approx(0.3, rel=0.15)
     assert 0.2 < found.fluctuation < 0.6
     assert found.slip == 0
-    # Fluid enters with the profile that was asked for.
+    # Fluid enters with the profile of the prompt.
     inlet = clip.mesh.kinds == 1
     profile = 6 * 1.2 * clip.mesh.nodes[inlet, 1] * (0.41 - clip.mesh.nodes[inlet, 1]) / 0.41**2
     assert np.abs(clip.fields[:, inlet, 0] - profile).mean() < 0.1 * 1.2
@@ -79,23 +79,23 @@ def training() -> list[Clip]:
 
 
 @cache
-def swept() -> list[Clip]:
-    """Flows of Reynolds numbers that rise, in the first of the held-out channels."""
+def sweep() -> list[Clip]:
+    """Flows of ascending Reynolds numbers, in the first of the held-out channels."""
     (flow,) = sample_held_out_flows(CylinderFamily(), 1)
     mesh = triangulate(flow.channel)
     nothing = np.zeros((1, len(mesh.nodes), 3), np.float32)
-    return drawn(sweep_requests(Clip(flow, mesh, np.zeros(1), nothing)))
+    return generated(sweep_requests(Clip(flow, mesh, np.zeros(1), nothing)))
 
 
 @cache
-def sentences() -> CylinderEvaluation:
-    asked, numbers = drawn(caption_requests(held_out())), pipeline().transformer.scaled
-    return evaluate_cylinder(asked, swept(), numbers, held_out(), training())
+def evaluation() -> CylinderEvaluation:
+    clips, scaled = generated(caption_requests(held_out())), pipeline().transformer.scaled
+    return evaluate_cylinder(clips, sweep(), scaled, held_out(), training())
 
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_the_autoencoder_gives_back_channels_that_it_never_saw() -> None:
+def test_the_autoencoder_reconstructs_held_out_flows() -> None:
     found = evaluate_reconstruction(pipeline().autoencoder, held_out(), 48)
     assert found.compression >= 16
     assert found.model.transverse <= 0.12
@@ -104,23 +104,23 @@ def test_the_autoencoder_gives_back_channels_that_it_never_saw() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="0.0504 over 16 flows, learned from windows of 16 frames", strict=False)
+@pytest.mark.xfail(reason="0.0504 over 16 flows, trained on windows of 16 frames", strict=False)
 @torch.no_grad()
-def test_the_autoencoder_errs_by_a_twentieth() -> None:
+def test_the_reconstruction_error_is_a_twentieth() -> None:
     found = evaluate_reconstruction(pipeline().autoencoder, held_out(), 48)
     assert found.model.overall <= 0.05
 
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_what_was_encoded_on_one_mesh_is_decoded_on_a_finer_one() -> None:
-    """One flow, solved on the finer mesh, and told at the nodes of the other."""
+def test_a_latent_of_one_mesh_is_decoded_on_a_finer_one() -> None:
+    """One flow, simulated on the finer mesh, and interpolated to the other."""
     model, flow = pipeline().autoencoder, cylinder_flow_of(held_out()[0])
     fine = simulate(flow, Recording(frames=48), FINE)
     mesh = triangulate(flow.channel)
     flat = fine.fields.transpose(1, 0, 2).reshape(len(fine.mesh.nodes), -1).astype(np.float64)
-    told = interpolate(fine.mesh.nodes, flat, mesh.nodes).reshape(len(mesh.nodes), 48, 3)
-    coarse = Clip(flow, mesh, fine.times, told.transpose(1, 0, 2).astype(np.float32))
+    at_nodes = interpolate(fine.mesh.nodes, flat, mesh.nodes).reshape(len(mesh.nodes), 48, 3)
+    coarse = Clip(flow, mesh, fine.times, at_nodes.transpose(1, 0, 2).astype(np.float32))
     one, other = (prepare_clip(c, model.grid, model.config.radius) for c in (coarse, fine))
     latent = model.encode(one.fields, one.mesh).mean
     same = relative_errors(model.decode(latent, one.mesh), one.fields, one.areas)
@@ -130,40 +130,40 @@ def test_what_was_encoded_on_one_mesh_is_decoded_on_a_finer_one() -> None:
 
 
 @pytest.mark.slow
-def test_flows_of_sentences_have_the_frequency_that_they_should() -> None:
-    found = sentences()
+def test_generated_flows_have_the_right_frequency() -> None:
+    found = evaluation()
     assert found.generated.frequency <= 0.05
     assert found.generated.frequency < found.nearest.frequency
     assert found.divergence < 1.5 * found.solved_divergence
 
 
 @pytest.mark.slow
-def test_flows_of_sentences_move_as_much_as_they_should() -> None:
-    found = sentences()
+def test_generated_flows_have_the_right_fluctuation() -> None:
+    found = evaluation()
     assert found.generated.fluctuation <= 0.10
     assert found.generated.fluctuation < found.nearest.fluctuation
 
 
 @pytest.mark.slow
-def test_vortices_leave_the_faster_the_higher_the_reynolds_number_is() -> None:
-    assert sweep_ranks(swept()).strouhal >= 0.95
+def test_the_strouhal_number_rises_with_the_reynolds_number() -> None:
+    assert sweep_ranks(sweep()).strouhal >= 0.95
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="0.50: one flow in six moves half as much as it should")
-def test_flows_move_the_more_the_higher_the_reynolds_number_is() -> None:
-    assert sweep_ranks(swept()).fluctuation >= 0.95
+@pytest.mark.xfail(reason="0.50: one flow in six has half the fluctuation")
+def test_the_fluctuation_rises_with_the_reynolds_number() -> None:
+    assert sweep_ranks(sweep()).fluctuation >= 0.95
 
 
 @pytest.mark.slow
-def test_other_sentences_do_not_do() -> None:
-    assert sentences().shuffled.frequency > 0.05
+def test_flows_of_other_prompts_are_far() -> None:
+    assert evaluation().shuffled.frequency > 0.05
 
 
 @pytest.mark.slow
-def test_what_follows_a_first_frame_is_nearer_than_the_nearest_flow() -> None:
+def test_from_a_first_frame_it_is_nearer_than_the_nearest_flow() -> None:
     found = evaluate_first_frames(
-        drawn(first_frame_requests(held_out())),
+        generated(first_frame_requests(held_out())),
         pipeline().transformer.scaled,
         held_out(),
         training(),
@@ -172,7 +172,7 @@ def test_what_follows_a_first_frame_is_nearer_than_the_nearest_flow() -> None:
 
 
 @pytest.mark.slow
-def test_a_drawn_frame_goes_on_as_the_equations_have_it() -> None:
-    clips = drawn(caption_requests(held_out()))
+def test_a_generated_flow_obeys_the_equations() -> None:
+    clips = generated(caption_requests(held_out()))
     found = evaluate_continuation(clips, pipeline().transformer.scaled, training())
     assert found.generated <= 2 * found.nearest

@@ -76,7 +76,7 @@ def test_linear_fields_are_spread_exactly_and_beyond_the_nodes_as_the_nearest() 
 
 
 def solved(requests: Sequence[Request]) -> list[Clip]:
-    """What a perfect model would draw: the waves that were asked for, higher and faster with their
+    """What a perfect model would generate: waves whose amplitude and frequency rise with their
     Reynolds number."""
     return [wave(r.scene, r.scene.parameters["reynolds"]) for r in requests]
 
@@ -91,7 +91,7 @@ def strouhal(reynolds: float) -> float:
     return 0.2 + reynolds / 1000
 
 
-def numbers(flow: Scene) -> Sequence[float]:
+def scaled(flow: Scene) -> Sequence[float]:
     return flow.parameters["reynolds"] / 100, 10 * flow.parameters["x"]
 
 
@@ -101,19 +101,19 @@ def flows(speeds: Sequence[float], x: float = 0.3) -> list[Clip]:
     )
 
 
-def test_a_perfect_model_has_no_errors_and_shuffled_sentences_have() -> None:
+def test_a_perfect_model_has_no_errors_and_shuffled_prompts_have() -> None:
     held_out, training = flows([1.0, 1.3, 1.1]), flows([0.8, 1.5])
     found = evaluate_cylinder(
         solved(caption_requests(held_out)),
         solved(sweep_requests(held_out[0])),
-        numbers,
+        scaled,
         held_out,
         training,
     )
     assert found.generated == pytest.approx((0, 0), abs=1e-6)
     assert min(found.shuffled) > 0.05
     assert min(found.nearest) > 0.1
-    # At the right speed what is left is the difference of the Strouhal numbers.
+    # After rescaling, what is left is the difference of the Strouhal numbers.
     near = [(100, 80), (130, 150), (110, 80)]
     expected = np.median([abs(strouhal(other) / strouhal(own) - 1) for own, other in near])
     assert found.rescaled.frequency == pytest.approx(expected, abs=5e-3)
@@ -124,18 +124,18 @@ def test_a_perfect_model_has_no_errors_and_shuffled_sentences_have() -> None:
     assert found.divergence == found.solved_divergence
 
 
-def test_a_model_that_hears_nothing_has_no_rank_correlation() -> None:
+def test_a_model_that_ignores_prompts_has_no_rank_correlation() -> None:
     random = 60 + 80 * np.random.default_rng(0).random(len(SWEEP))
 
-    def deaf(requests: Sequence[Request]) -> list[Clip]:
+    def unresponsive(requests: Sequence[Request]) -> list[Clip]:
         pairs = zip(requests, random, strict=False)
         return [wave(request.scene, float(number)) for request, number in pairs]
 
     held_out = flows([1.0, 1.2])
     found = evaluate_cylinder(
-        deaf(caption_requests(held_out)),
-        deaf(sweep_requests(held_out[0])),
-        numbers,
+        unresponsive(caption_requests(held_out)),
+        unresponsive(sweep_requests(held_out[0])),
+        scaled,
         held_out,
         flows([1.1]),
     )
@@ -146,18 +146,18 @@ def test_a_model_that_hears_nothing_has_no_rank_correlation() -> None:
 def test_the_nearest_flow_is_that_of_the_nearest_numbers() -> None:
     clips = flows([0.7, 1.0, 1.4])
     wanted = replace(cylinder_flow_of(clips[0]), speed=1.15)
-    assert nearest_clip(wanted, clips, numbers) is clips[1]
+    assert nearest_clip(wanted, clips, scaled) is clips[1]
 
 
 def test_first_frames_are_followed_in_phase() -> None:
     training, held_out = flows([1.0], x=0.35), flows([1.3], x=0.3)
 
-    asked = first_frame_requests(held_out)
-    assert all(r.first is not None and r.prompt is None and r.use_parameters for r in asked)
-    drawn = held_out[0]._replace(
+    requests = first_frame_requests(held_out)
+    assert all(r.first is not None and r.prompt is None and r.use_parameters for r in requests)
+    generated = held_out[0]._replace(
         times=held_out[0].times[:16], fields=1.05 * held_out[0].fields[:16]
     )
-    found = evaluate_first_frames([drawn], numbers, held_out, training)
+    found = evaluate_first_frames([generated], scaled, held_out, training)
     assert found.generated == pytest.approx(0.05, rel=1e-4)
     assert found.still > 0.5
     # The other flow is a wave of the same kind, and has a frame of nearly every phase.
@@ -167,6 +167,6 @@ def test_first_frames_are_followed_in_phase() -> None:
 @torch.no_grad()
 def test_reconstruction_is_measured_beside_interpolation() -> None:
     found = evaluate_reconstruction(autoencoder(), [waves()], 8)
-    assert found.model.overall > 0.5  # it learned nothing
+    assert found.model.overall > 0.5  # it was not trained
     assert found.interpolated.overall < 0.2
     assert found.compression == pytest.approx(8 * len(mesh().nodes) * 3 / (4 * 2 * 2 * 8))

@@ -1,4 +1,4 @@
-"""Flows as data: the family they are drawn from, clips and their files, simulations."""
+"""Flows as data: their family, simulations, clips and files, data sets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_impossible_families_are_refused() -> None:
 # ----------------------------------------------------------------------------------- simulation
 
 
-def test_the_mirror_image_of_a_flow_goes_on_as_the_flow_does() -> None:
+def test_the_mirror_image_of_a_flow_is_a_flow() -> None:
     clip = short_clip()
     image = mirrored(clip)
     check_mesh(image.mesh)
@@ -89,7 +89,7 @@ def test_the_mirror_image_of_a_flow_goes_on_as_the_flow_does() -> None:
     np.testing.assert_allclose(mirrored(image).fields, clip.fields)
 
 
-def test_a_clip_holds_what_flows() -> None:
+def test_a_clip_satisfies_its_boundary_conditions() -> None:
     clip = short_clip()
     assert clip.fields.shape == (3, len(clip.mesh.nodes), 3)
     np.testing.assert_allclose(np.diff(clip.times), 0.1 * 0.1 / 1.0)  # interval D / U
@@ -103,7 +103,7 @@ def test_a_clip_holds_what_flows() -> None:
     assert np.array_equal(again.fields, clip.fields)
 
 
-def test_a_flow_goes_on_from_any_of_its_frames() -> None:
+def test_a_flow_is_continued_from_any_of_its_frames() -> None:
     """But for what linear velocities along edges leave out of quadratic ones."""
     clip = simulate(FLOW, Recording(frames=8, interval=0.1, settling=2.0), COARSE)
     found = continued(clip, 2, 5)
@@ -118,13 +118,13 @@ def test_a_flow_goes_on_from_any_of_its_frames() -> None:
             continued(clip, first, frames)
 
 
-def test_progress_is_told_frame_by_frame() -> None:
-    told: list[int] = []
-    simulate(FLOW, SHORT, COARSE, lambda: told.append(1))
-    assert len(told) == SHORT.all_frames == 5
+def test_progress_is_reported_frame_by_frame() -> None:
+    ticks: list[int] = []
+    simulate(FLOW, SHORT, COARSE, lambda: ticks.append(1))
+    assert len(ticks) == SHORT.all_frames == 5
 
 
-def test_flows_that_are_alike_have_clips_that_are_alike() -> None:
+def test_similar_flows_have_similar_clips() -> None:
     """In units of D / U and U only the Reynolds number and the shape count."""
     twice = replace(FLOW, speed=2 * FLOW.speed, viscosity=2 * FLOW.viscosity)
     assert twice.reynolds == pytest.approx(FLOW.reynolds)
@@ -164,7 +164,7 @@ def arrays(clip: Clip) -> list[NDArray[Any]]:
     return [*clip.mesh, clip.times, clip.fields]
 
 
-def test_files_that_hold_no_clip_are_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_files_that_hold_no_clip_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.safetensors"
     with pytest.raises(ValueError, match="no file"):
         load_clip(path)
@@ -210,9 +210,9 @@ def test_cases_are_made_once(tmp_path: Path, remote: bool) -> None:
                 LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
             )
             workers = Workers(scheduler=cluster.scheduler_address)
-        told: list[int] = []
-        assert made(FLOWS[:2], tmp_path, workers, lambda: told.append(1)) == (0, 2, {})
-        assert len(told) == 2
+        ticks: list[int] = []
+        assert made(FLOWS[:2], tmp_path, workers, lambda: ticks.append(1)) == (0, 2, {})
+        assert len(ticks) == 2
         before = [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())]
         assert made(FLOWS, tmp_path, workers) == (2, 1, {})
     paths = sorted(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The autoencoder of meshes: neighbourhoods, invariances, batches, files; whatever it learned."""
+"""The mesh autoencoder: neighbourhoods, invariances, batches, training, files."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_order_of_nodes_does_not_matter() -> None:
 
 
 @torch.no_grad()
-def test_meshes_do_not_know_of_each_other_in_a_batch() -> None:
+def test_meshes_of_a_batch_do_not_interact() -> None:
     meshes = [mesh(), mesh(0.35), mesh(0.3, MeshSizes(near=0.3, far=0.06))]
     values = [fields(each, seed) for seed, each in enumerate(meshes)]
     together = join_batches([batch(each) for each in meshes], model().grid)
@@ -134,7 +134,7 @@ def test_meshes_do_not_know_of_each_other_in_a_batch() -> None:
 
 
 @torch.no_grad()
-def test_any_nodes_can_be_asked_for() -> None:
+def test_it_decodes_at_any_nodes() -> None:
     finer = mesh(0.3, MeshSizes(near=0.2, far=0.04))
     latent = model().encode(fields(mesh()), batch(mesh())).mean
     found = model().decode(latent, batch(finer))
@@ -157,7 +157,7 @@ def test_a_latent_is_much_smaller_than_a_clip() -> None:
 # ------------------------------------------------------------------------------ learning, and files
 
 
-def test_every_weight_learns() -> None:
+def test_every_weight_has_a_gradient() -> None:
     own = MeshAutoencoder(channels=8, latent=4, columns=32, rows=8)
     x, one = fields(mesh()), batch(mesh())
     law = own.encode(x, one)
@@ -179,7 +179,7 @@ def test_it_runs_in_half_precision() -> None:
     assert float((found.float() - expected).norm() / expected.norm()) < 0.05
 
 
-def test_the_divergence_is_that_of_normal_laws() -> None:
+def test_the_kl_divergence_is_that_of_gaussians() -> None:
     zero = torch.zeros(1, 2, 1, 1, 1)
     assert float(Posterior(zero, zero).kl) == 0
     law = torch.distributions.Normal(0.7, 1.3)
@@ -248,7 +248,7 @@ def test_errors_are_relative_and_by_area() -> None:
     assert errors.transverse == pytest.approx(1.0)
 
 
-def test_the_command_trains_and_goes_on(
+def test_the_command_trains_and_resumes(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
@@ -273,7 +273,7 @@ def test_the_command_trains_and_goes_on(
         assert why in capsys.readouterr().err
 
 
-def test_what_can_not_be_learned_ends_in_one_sentence(
+def test_impossible_trainings_end_in_one_sentence(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = ("--output", str(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Smoke: what its equations keep, its family, its sentences, and models by the same commands."""
+"""Smoke: what its equations conserve, its family, its prompts, and models by the same commands."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_impossible_plumes_are_refused() -> None:
         SmokeRecording(cells=2)
 
 
-# ----------------------------------------------------------------------------- family, sentences
+# ------------------------------------------------------------------------------ family, prompts
 
 
 def test_the_family_leaves_out_what_is_held_out() -> None:
@@ -142,14 +142,14 @@ def test_the_family_leaves_out_what_is_held_out() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_a_caption_says_can_be_read(seed: int) -> None:
+def test_a_caption_can_be_read(seed: int) -> None:
     for plume in sample_plumes(SmokeFamily(), 4, seed):
         found = read_plume(plume_caption(plume, seed))
         for name, value in plume.parameters.items():
             assert found.parameters[name] == pytest.approx(value, abs=0.006)
 
 
-def test_sentences_without_what_is_needed_are_refused() -> None:
+def test_prompts_that_can_not_be_followed_are_refused() -> None:
     assert read_plume("Smoke of diameter 8 m and buoyancy 40 cm/s^2") == Plume(16.0, 8.0, 4.0, 0.4)
     for sentence, why in (
         ("Smoke of buoyancy 0.4 m/s^2", "states no size"),
@@ -216,12 +216,12 @@ def test_the_same_commands_make_a_model_of_smoke(
     short = ("--text-encoder", encoder, "--batch-size", 2, "--steps", 2)
     model = (latents, "--autoencoder", own / "autoencoder", "--output", tmp_path / "run")
     assert run("train-diffusion", *model, *short) == 0
-    drawn = tmp_path / "drawn.safetensors"
-    asked = ("--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2)
-    said = "Smoke of radius 4 m and buoyancy 0.4 m/s^2"
-    assert run("generate", said, *asked, "--output", drawn) == 0
-    assert load_clip(drawn).scene == PLUME
-    assert run("evaluate", data, "--training", data, *asked) == 0
+    generated = tmp_path / "generated.safetensors"
+    options = ("--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2)
+    prompt = "Smoke of radius 4 m and buoyancy 0.4 m/s^2"
+    assert run("generate", prompt, *options, "--output", generated) == 0
+    assert load_clip(generated).scene == PLUME
+    assert run("evaluate", data, "--training", data, *options) == 0
     assert "Mean height of the smoke" in capsys.readouterr().out
-    assert run("generate", "radius 5 cm, Re = 80", *asked, "--output", drawn) == 2
+    assert run("generate", "radius 5 cm, Re = 80", *options, "--output", generated) == 2
     assert "has the number 80" in capsys.readouterr().err

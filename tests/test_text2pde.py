@@ -1,4 +1,4 @@
-"""From sentences to flows: the network and what it is told, its training, pipeline and commands."""
+"""From text to flows: the network and its conditions, training, pipeline and commands."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def times(batch: int = 3) -> Tensor:
 # ------------------------------------------------------------------------------------- network
 
 
-def test_it_begins_as_nothing_and_every_weight_learns() -> None:
+def test_its_output_is_initially_zero_and_every_weight_has_a_gradient() -> None:
     torch.manual_seed(0)
     fresh = FlowTransformer(RANGES, 24, 2, 2, 4, (1, 1, 2), TEXT_WIDTH)
     assert not bool(output(fresh, noise(), times(), conditions()).any())
@@ -105,7 +105,7 @@ def test_it_begins_as_nothing_and_every_weight_learns() -> None:
 
 
 @torch.no_grad()
-def test_samples_of_a_batch_do_not_know_of_each_other() -> None:
+def test_samples_of_a_batch_do_not_interact() -> None:
     network, every = transformer(), conditions()
     together = output(network, noise(), times(), every)
     for row in range(3):
@@ -115,7 +115,7 @@ def test_samples_of_a_batch_do_not_know_of_each_other() -> None:
 
 
 @torch.no_grad()
-def test_padding_of_a_sentence_changes_nothing() -> None:
+def test_padding_of_a_prompt_changes_nothing() -> None:
     network, every = transformer(), conditions()
     longer = every._replace(
         text=torch.cat([every.text, 99 * torch.ones(3, 4, TEXT_WIDTH)], dim=1),
@@ -128,7 +128,7 @@ def test_padding_of_a_sentence_changes_nothing() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("part", ["text", "parameters", "frame"])
-def test_what_is_not_told_does_not_matter_and_what_is_does(part: str) -> None:
+def test_a_condition_matters_unless_it_is_dropped(part: str) -> None:
     network, every, no = transformer(), conditions(), torch.zeros(3, dtype=torch.bool)
     other = every._replace(**{part: getattr(every, part).flip(0)})
     yes = {"text": no, "parameters": no, "frame": no, part: ~no}
@@ -139,13 +139,13 @@ def test_what_is_not_told_does_not_matter_and_what_is_does(part: str) -> None:
     assert not torch.allclose(hidden[0], shown[0])
 
 
-def test_guidance_leads_away_from_no_sentence_and_no_numbers_but_keeps_the_frame() -> None:
+def test_guidance_drops_text_and_parameters_but_keeps_the_frame() -> None:
     assert set(UNCONDITIONAL) == {"text_mask", "has_parameters"}
     assert not any(UNCONDITIONAL.values())
 
 
 @torch.no_grad()
-def test_any_number_of_frames_and_places_will_do() -> None:
+def test_any_latent_size_that_the_patch_divides_will_do() -> None:
     network = transformer()
     x = torch.randn(2, 4, 5, 3, 4)
     given = conditions(2)._replace(frame=torch.randn(2, 4, 3, 4))
@@ -165,12 +165,12 @@ def test_presets_can_be_built(name: str) -> None:
     with torch.device("meta"):
         network = FlowTransformer(RANGES, **PRESETS[name]._asdict())
     count = sum(weight.numel() for weight in network.parameters())
-    # Twelve width^2 of a block, six for its modulation, four to read the sentence.
+    # Of a block: 12 width^2, 6 for its modulation, 4 for cross-attention.
     width, depth, _ = PRESETS[name]
     assert count == pytest.approx(22 * width**2 * depth, rel=0.1)
 
 
-def test_numbers_go_from_minus_one_to_one_and_no_further() -> None:
+def test_parameters_are_scaled_to_their_ranges_and_refused_outside() -> None:
     network = transformer()
     assert network.scaled(CylinderFlow(Channel(0.25, 0.24, 0.05), 0.4)) == pytest.approx(
         [0, -1, -1, 1]
@@ -199,7 +199,7 @@ def test_conditions_are_dropped_as_often_as_they_should() -> None:
         ConditionDropout(text=1.5)
 
 
-# ------------------------------------------------------------------------------------ sentences
+# -------------------------------------------------------------------------------------- prompts
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @torch.no_grad()
-def test_sentences_are_encoded_alone_as_in_a_batch_and_once(encoder: str, tmp_path: Path) -> None:
+def test_prompts_are_encoded_alone_as_in_a_batch_and_once(encoder: str, tmp_path: Path) -> None:
     texts = TextEncoder.from_pretrained(encoder)
     together = texts([SENTENCE, "Re = 80"])
     assert together.states.shape[2] == texts.width == TEXT_WIDTH
@@ -217,7 +217,7 @@ def test_sentences_are_encoded_alone_as_in_a_batch_and_once(encoder: str, tmp_pa
     assert alone.mask.shape == (1, length)
     torch.testing.assert_close(alone.states[0], together.states[1, :length], rtol=1e-5, atol=1e-5)
     first = encode_cached(texts, [SENTENCE], tmp_path / "kept.safetensors")
-    texts.model = None  # it is not asked again
+    texts.model = None  # it is not evaluated again
     again = encode_cached(texts, [SENTENCE], tmp_path / "kept.safetensors")
     assert torch.equal(first.states, again.states)
     assert first.states.dtype == torch.float16
@@ -252,7 +252,7 @@ def request(**changes: Any) -> Request:
     return Request(FLOW, mesh=mesh())._replace(**changes)
 
 
-def test_it_is_saved_and_loaded_and_draws_the_same(folder: Path, encoder: str) -> None:
+def test_it_is_saved_and_loaded_and_generates_the_same(folder: Path, encoder: str) -> None:
     one, other = pipeline(encoder), loaded(folder)
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {
         ".json",
@@ -272,7 +272,7 @@ def test_it_is_saved_and_loaded_and_draws_the_same(folder: Path, encoder: str) -
 
 
 @torch.no_grad()
-def test_a_flow_does_not_depend_on_those_beside_it(folder: Path) -> None:
+def test_a_sample_does_not_depend_on_its_batch(folder: Path) -> None:
     requests = [request(prompt=SENTENCE), request(), request(first=waves(), use_parameters=False)]
     together = loaded(folder).latents(requests, [0, 1, 2], steps=3)
     for row, one in enumerate(requests):
@@ -283,7 +283,7 @@ def test_a_flow_does_not_depend_on_those_beside_it(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.01), (torch.float64, 1e-5)]
 )
-def test_a_pipeline_of_another_precision_draws_the_same_flow(
+def test_a_pipeline_of_another_precision_generates_the_same_flow(
     folder: Path, dtype: torch.dtype, tolerance: float
 ) -> None:
     """Its networks alone are of that precision; noise and steps are of single at least."""
@@ -301,8 +301,8 @@ def test_a_pipeline_of_another_precision_draws_the_same_flow(
 
 @torch.no_grad()
 def test_guidance_of_one_is_none_exactly(folder: Path) -> None:
-    pipe, asked = loaded(folder), [request(prompt=SENTENCE)]
-    given = pipe.conditions(asked)
+    pipe, requests = loaded(folder), [request(prompt=SENTENCE)]
+    given = pipe.conditions(requests)
     x, t = pipe.noise([0]), torch.tensor([500.0])
     plain = pipe.transformer(x, t, **given)
     assert torch.equal(pipe.denoiser(x, t, **given), plain)
@@ -312,7 +312,7 @@ def test_guidance_of_one_is_none_exactly(folder: Path) -> None:
     torch.testing.assert_close(
         guided(x, t, **given), bare + 2.5 * (plain - bare), rtol=1e-4, atol=1e-4
     )
-    one, other = (pipe.latents(asked, [0], steps=2, guidance=w) for w in (1.0, 2.5))
+    one, other = (pipe.latents(requests, [0], steps=2, guidance=w) for w in (1.0, 2.5))
     assert not torch.allclose(one, other)
 
 
@@ -379,22 +379,22 @@ def test_a_pipeline_is_trained_and_used(
     assert "holds a run with depth = 6" in capsys.readouterr().err
     check_further_training(words, pipe, tmp_path, capsys)
     output = tmp_path / "out" / "flow.safetensors"
-    draw = ["--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2, "--output", output]
-    assert run(["generate", SENTENCE, *draw, "--animation", tmp_path / "flow.gif"]) == 0
+    options = ["--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2, "--output", output]
+    assert run(["generate", SENTENCE, *options, "--animation", tmp_path / "flow.gif"]) == 0
     said = capsys.readouterr().out
     assert "Re 120, 1.2 m/s past a radius of 0.05 m at (0.3, 0.2) m: 8 frames" in said
     assert (tmp_path / "flow.gif").exists()
     assert load_clip(output).fields.shape[0] == FRAMES
     write_mesh(mesh(), tmp_path / "mesh.msh")
     more = ["--mesh", tmp_path / "mesh.msh", "--guidance", 2, "--sampler", "ancestral"]
-    assert run(["generate", SENTENCE, *draw, *more, "--option", "eta=0.5"]) == 0
+    assert run(["generate", SENTENCE, *options, *more, "--option", "eta=0.5"]) == 0
     assert load_clip(output).fields.shape == (FRAMES, len(mesh().nodes), 3)
-    assert run(["infer", clips / "case-1.safetensors", "--frame", 2, *draw]) == 0
+    assert run(["infer", clips / "case-1.safetensors", "--frame", 2, *options]) == 0
     assert "relative error over 8 frames" in capsys.readouterr().out
     assert np.array_equal(load_clip(output).mesh.nodes, mesh().nodes)
     slow = waves()._replace(times=1.5 * waves().times)
     save_clip(slow, tmp_path / "slow.safetensors")
-    assert run(["infer", tmp_path / "slow.safetensors", *draw]) == 0
+    assert run(["infer", tmp_path / "slow.safetensors", *options]) == 0
     assert "at other times than those of the clip" in capsys.readouterr().out
 
 
@@ -440,7 +440,7 @@ def test_latents_by_other_scales_are_the_latents_that_they_were() -> None:
     torch.testing.assert_close(again.scales.restored(again.frame), one.restored(values[:, :, 0]))
 
 
-def test_what_draws_flows_goes_on_where_it_was_stopped(
+def test_a_training_resumes_after_an_interruption(
     clips: Path, encoder: str, tmp_path: Path
 ) -> None:
     own = autoencoder()
@@ -485,7 +485,7 @@ def test_a_model_is_evaluated(
     assert run([*words, "--output", tmp_path / "table.md"]) == 0
     said = capsys.readouterr().out
     assert said == (tmp_path / "table.md").read_text()
-    assert "| nearest training clip | 0.0% | 0.0% |" in said  # it was trained on what is asked
+    assert "| nearest training clip | 0.0% | 0.0% |" in said  # it was trained on these clips
     assert "3 of them trained on" in said
     steady, short = tmp_path / "steady", tmp_path / "short"
     for number, x in enumerate((0.28, 0.3)):
@@ -521,8 +521,8 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
     np.testing.assert_allclose(again.nodes, clip.mesh.nodes, atol=1e-6)
 
 
-def test_a_sentence_finds_the_cylinder_of_its_mesh(tmp_path: Path) -> None:
-    """Whole, although the numbers of a sentence are rounded; and no other border."""
+def test_a_caption_fits_the_mesh_of_its_flow(tmp_path: Path) -> None:
+    """Completely, although a caption rounds its numbers; and no other boundary."""
     flow = sample_flows(CylinderFamily(), 1)[0]
     own = triangulate(flow.channel, MeshSizes(near=0.35, far=0.07))
     write_mesh(own, tmp_path / "mesh.msh")
@@ -557,7 +557,7 @@ def test_a_clip_has_numbers_of_its_kinds(changes: dict[str, Any], why: str, tmp_
         load_clip(tmp_path / "clip.safetensors")
 
 
-def test_a_clip_goes_on_in_time_with_kinds_of_its_own(tmp_path: Path) -> None:
+def test_the_times_of_a_clip_ascend_and_its_kinds_are_those_of_its_scene(tmp_path: Path) -> None:
     clip, path = waves(), tmp_path / "clip.safetensors"
     for wrong, why in (
         (clip._replace(times=clip.times[::-1]), "do not ascend"),
@@ -579,27 +579,27 @@ def test_wrong_requests_end_in_one_sentence(
     (tmp_path / "torn.msh").write_text("$MeshFormat\n4.1 0")
     (tmp_path / "torn.vtu").write_text("<VTKFile")
     output = tmp_path / "flow.gif"
-    draw = ["--checkpoint", folder, "--output", output]
+    options = ["--checkpoint", folder, "--output", output]
     clip = clips / "case-0.safetensors"
     for words, why in (
-        (["generate", "Water flows", *draw], "states no size of the cylinder"),
-        (["generate", "radius 5 cm", *draw], "neither a Reynolds number nor a velocity"),
-        (["generate", "radius 5 cm, Re = 900", *draw], "trained from 40 to 160"),
-        (["generate", SENTENCE, *draw[:2], "--output", "a.avi"], "it can be a clip"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "other.msh"], "leave the mesh out"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "solid.vtu"], "cells of type tetra"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "bent.vtu"], "not lie in the plane"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "torn.msh"], "holds no mesh"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "torn.vtu"], "holds no mesh"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "none.msh"], "There is no file"),
-        (["generate", SENTENCE, *draw, "--sampler", "dpmpp-2m", "--steps", "0"], "too small"),
-        (["infer", clip, *draw, "--frame", 99], "frames from 0 to 11"),
+        (["generate", "Water flows", *options], "states no size of the cylinder"),
+        (["generate", "radius 5 cm", *options], "neither a Reynolds number nor a velocity"),
+        (["generate", "radius 5 cm, Re = 900", *options], "trained from 40 to 160"),
+        (["generate", SENTENCE, *options[:2], "--output", "a.avi"], "it can be a clip"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "other.msh"], "leave the mesh out"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "solid.vtu"], "cells of type tetra"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "bent.vtu"], "not lie in the plane"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "torn.msh"], "holds no mesh"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "torn.vtu"], "holds no mesh"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "none.msh"], "There is no file"),
+        (["generate", SENTENCE, *options, "--sampler", "dpmpp-2m", "--steps", "0"], "too small"),
+        (["infer", clip, *options, "--frame", 99], "frames from 0 to 11"),
         (["show", clip, "--width", 1, "--output", output], "must be 160 pixels or more"),
         (["encode", folder, clips, "--output", tmp_path / "a.safetensors"], "autoencoder may be"),
-        (["infer", tmp_path / "none", *draw], "There is no file"),
-        (["evaluate", tmp_path / "no", "--training", clips, *draw[:2]], "no clips"),
+        (["infer", tmp_path / "none", *options], "There is no file"),
+        (["evaluate", tmp_path / "no", "--training", clips, *options[:2]], "no clips"),
         (
-            ["train-diffusion", clip, "--autoencoder", folder / "autoencoder", *draw[2:]],
+            ["train-diffusion", clip, "--autoencoder", folder / "autoencoder", *options[2:]],
             "truncated",
         ),
     ):
@@ -619,7 +619,7 @@ def test_wrong_requests_end_in_one_sentence(
     assert not output.exists()
     # A folder is not replaced by a film.
     (tmp_path / "film.gif").mkdir()
-    assert run(["generate", SENTENCE, *draw[:2], "--output", tmp_path / "film.gif"]) == 2
+    assert run(["generate", SENTENCE, *options[:2], "--output", tmp_path / "film.gif"]) == 2
     assert "is a folder" in capsys.readouterr().err
 
 
@@ -632,7 +632,7 @@ def _without_weights(folder: Path, part: Path) -> Path:
     return part
 
 
-def test_requests_for_nothing_are_refused(folder: Path) -> None:
+def test_impossible_requests_are_refused(folder: Path) -> None:
     pipe = loaded(folder)
     with pytest.raises(ValueError, match="at least one prompt"):
         pipe([])
