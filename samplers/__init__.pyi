@@ -7,6 +7,8 @@ from .checkpoint import Recipe as Recipe
 from .checkpoint import load_checkpoint as load_checkpoint
 from .denoiser import Denoiser as Denoiser
 from .denoiser import Unbatched as Unbatched
+from .diffusers.blocks import adaptive_loop as adaptive_loop
+from .diffusers.blocks import with_loop as with_loop
 from .diffusers.denoiser import pipeline_denoiser as pipeline_denoiser
 from .diffusers_restoration import RestorationPipeline as RestorationPipeline
 from .diffusers_scheduler import SamplerScheduler as SamplerScheduler

@@ -188,7 +188,7 @@ class Denoiser:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Initial noise x_T [len(seeds), *shape] at the scale of the noisiest level.
+        """Initial noise x_T ``[len(seeds), *shape]`` at the scale of the noisiest level.
 
         Args:
             shape: of one sample.

@@ -106,18 +106,18 @@ def make_grid(
 ) -> Grid:
     """A grid of ``steps`` steps.
 
-    ==============  ==============================================================================
-    spacing         points
-    ==============  ==============================================================================
-    ``uniform``     evenly spaced in the trained range of t, both ends included
-    ``quadratic``   the square root of that fraction evenly spaced
-    ``leading``     every k-th trained step from the cleanest, plus ``offset``
-    ``trailing``    every k-th trained step back from the noisiest
-    ``linspace``    as ``uniform``, rounded to the trained steps where the schedule has such
-    ``log-snr``     evenly spaced in log(alpha / sigma)
-    ``exponential`` the same under its name in k-diffusion: sigma / alpha in a geometric row
-    ``karras``      (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
-    ==============  ==============================================================================
+    ===============  ==============================================================================
+    spacing          points
+    ===============  ==============================================================================
+    ``uniform``      evenly spaced in the trained range of t, both ends included
+    ``quadratic``    the square root of that fraction evenly spaced
+    ``leading``      every k-th trained step from the cleanest, plus ``offset``
+    ``trailing``     every k-th trained step back from the noisiest
+    ``linspace``     as ``uniform``, rounded to the trained steps where the schedule has such
+    ``log-snr``      evenly spaced in log(alpha / sigma)
+    ``exponential``  the same under its name in k-diffusion: sigma / alpha in a geometric row
+    ``karras``       (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
+    ===============  ==============================================================================
 
     ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
     unknown spacing, or a range outside of what the schedule was trained for.

@@ -160,7 +160,7 @@ def clip(limit: float) -> Correction:
 
 
 def dynamic_threshold(ratio: float, max_value: float) -> Correction:
-    """Clip each sample at its own quantile ``ratio`` of |x_0| and rescale it to [-1, 1].
+    """Clip each sample at its own quantile ``ratio`` of ``|x_0|`` and rescale it to [-1, 1].
 
     The quantile is held between 1 and ``max_value`` (Saharia et al. 2022, section 2.3,
     https://arxiv.org/abs/2205.11487).

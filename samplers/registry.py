@@ -34,6 +34,7 @@ from samplers.methods.embedded import (
     dpm_solver_23,
     runge_kutta,
 )
+from samplers.methods.interval import Interval
 from samplers.schedule import VPLinear
 from samplers.tableau import Tableau
 
@@ -75,13 +76,17 @@ class Sampler:
         """What it is: order, evaluations, reference, and the equations of its method."""
         method = self.method.func if isinstance(self.method, partial) else self.method
         settings = self.method.keywords if isinstance(self.method, partial) else {}
-        chosen = "".join(f", {name}={value!r}" for name, value in settings.items())
+        chosen = "".join(f", {name}={_word(value)}" for name, value in settings.items())
+        functions = [method, *filter(inspect.isfunction, settings.values())]
+        if "{decay}" in (method.__doc__ or ""):
+            functions.append(Interval)  # which says what the symbols are
+        equations = "\n\n".join(inspect.getdoc(function) or "" for function in functions)
         return (
             f"{self.name}: order {self.order}, {self.calls} network evaluations a step"
             f"{', stochastic' if self.stochastic else ''}.\n\n"
             f"Reference: {self.reference}.\n"
             f"Method: {method.__module__}.{method.__qualname__}{chosen}.\n\n"
-            f"{inspect.getdoc(method) or ''}"
+            f"{equations}"
         ).rstrip()
 
     @property
@@ -141,6 +146,10 @@ class Sampler:
                 "ends at sigma_min."
             )
         return tableau
+
+
+def _word(value: object) -> str:
+    return value.__name__ if inspect.isfunction(value) else repr(value)
 
 
 @dataclass(frozen=True)

@@ -32,34 +32,34 @@ class Topic(NamedTuple):
 
 PACKAGES: dict[str, tuple[Topic, ...]] = {
     "samplers": (
-        Topic("Models", ("denoiser", "guidance", "prediction")),
+        Topic("Models", ("denoiser", "guidance", "prediction", "checkpoint")),
         Topic("Sampling", ("sampling", "solve", "errors", "inversion")),
         Topic("Adaptive step size", ("probability_flow.adaptive", "probability_flow.integration")),
         Topic("Likelihood and latent codes", ("probability_flow",)),
-        Topic("The registry of samplers", ("registry",)),
-        Topic("Tableaux", ("tableau", "draft", "methods", "phi")),
+        Topic("Samplers and tableaux", ("registry", "tableau", "draft", "methods", "phi")),
         Topic("Noise schedules", ("schedule",)),
         Topic("Grids of noise levels", ("grid",)),
         Topic("Noise and seeds", ("noise",)),
         Topic("Inverse problems", ("inverse_problems",)),
-        Topic("Restoration", ("restoration",)),
-        Topic("Training", ("training",)),
-        Topic("Images", ("images",)),
-        Topic("diffusers", ("diffusers", "diffusers_scheduler", "diffusers_restoration")),
-        Topic("Checkpoints", ("checkpoint", "files")),
+        Topic("Restoration", ("restoration", "diffusers.restoration")),
+        Topic("Diffusers", ("diffusers", "diffusers_scheduler", "diffusers_restoration")),
+        Topic("Training", ("training", "files")),
+        Topic("Figures", ("images",)),
     ),
-    "adjoint": (
-        Topic("Fokker-Planck residual", ("fokker_planck",)),
-        Topic("Rewards", ("rewards",)),
-        Topic("Fine-tuning", ("finetune", "learning")),
-        Topic("Adjoints and their cost", ("",)),
-    ),
-    "text2pde": (
-        Topic("Scenes and prompts", ("subject",)),
-        Topic("Meshes, clips and figures", ("mesh", "data", "export", "figures")),
-        Topic("Simulation", ("solver",)),
-        Topic("Models and training", ("pipeline", "autoencoder", "diffusion", "training")),
-    ),
+    "adjoint": (Topic("Adjoints and learning", ("",)),),
+    "text2pde": (Topic("Flows from sentences", ("",)),),
+}
+
+# Subpackages that readers may import from as well, with what is not public above already.
+SUBPACKAGES = {
+    "samplers.checkpoint": "Checkpoints",
+    "samplers.images": "Images",
+    "samplers.inverse_problems": "Inverse problems, in detail",
+    "samplers.methods": "For authors of samplers",
+    "samplers.restoration": "Restoration, in detail",
+    "samplers.schedule": "Noise schedules, in detail",
+    "samplers.training": "Training, in detail",
+    "adjoint.rewards": "Rewards",
 }
 
 FAMILIES = {
@@ -71,6 +71,7 @@ FAMILIES = {
     "reverse_sde": "Reverse SDE",
     "predictor_corrector": "Predictor-corrector",
     "edm": "EDM's stochastic sampler",
+    "embedded": "Adaptive step size",
 }
 
 
@@ -92,17 +93,36 @@ def write(folder: Path) -> None:
 
 
 def reference_pages() -> Iterator[tuple[str, str]]:
-    """The pages of the public names, and one page for each package that lists them."""
-    for package, topics in PACKAGES.items():
-        by_topic = public_names(package)
-        pages = {f"{package}-{_slug(topic.title)}": topic for topic in topics if by_topic[topic]}
-        for page, topic in pages.items():
-            yield f"{page}.rst", _topic_page(package, topic, by_topic[topic])
-        yield f"{package}.rst", _package_page(package, pages, by_topic)
+    """The pages of public names: one for each topic, subpackage and package."""
+    for package in PACKAGES:
+        pages = dict(_topics_of(package)) | dict(_subpackages_of(package))
+        for page, (title, module, names) in pages.items():
+            yield f"{page}.rst", _entries_page(title, module, names)
+        yield f"{package}.rst", _package_page(package, pages)
+
+
+Page = tuple[str, str, list[str]]
+"""A title, the module that its names are imported from, and the names."""
+
+
+def _topics_of(package: str) -> Iterator[tuple[str, Page]]:
+    for topic, names in public_names(package).items():
+        if names:
+            yield f"{package}-{_slug(topic.title)}", (topic.title, package, names)
+
+
+def _subpackages_of(package: str) -> Iterator[tuple[str, Page]]:
+    known = import_module(package).__all__
+    for name, title in SUBPACKAGES.items():
+        if name.startswith(f"{package}."):
+            own = getattr(import_module(name), "__all__", ())
+            rest = [each for each in own if each not in known]
+            if rest:
+                yield f"module-{_slug(name)}", (title, name, rest)
 
 
 def public_names(package: str) -> dict[Topic, list[str]]:
-    """The names of a package's ``__all__`` by topic.
+    """The names of a package's ``__all__`` by topic, without those of subpackages.
 
     Raises:
         ValueError: a name lives in no topic's modules.
@@ -110,19 +130,25 @@ def public_names(package: str) -> dict[Topic, list[str]]:
     module = import_module(package)
     found: dict[Topic, list[str]] = {topic: [] for topic in PACKAGES[package]}
     for name in getattr(module, "__all__", ()):
-        found[topic_of(package, name, _home(module, name))].append(name)
+        if f"{package}.{name}" not in SUBPACKAGES:
+            found[topic_of(package, name, _home(module, name))].append(name)
     return found
 
 
 def topic_of(package: str, name: str, home: str) -> Topic:
-    for topic in PACKAGES[package]:
-        inside = (f"{package}.{part}.".replace("..", ".") for part in topic.modules)
-        if any(f"{home}.".startswith(prefix) for prefix in inside):
-            return topic
-    raise ValueError(
-        f"{package}.{name} lives in {home}, which belongs to no topic of the reference; add the "
-        "module to one in docs/reference/generate.py."
-    )
+    """The topic with the longest module that the home of a name is, or lies in."""
+    inside = [
+        (len(prefix), topic)
+        for topic in PACKAGES[package]
+        for prefix in topic.modules
+        if f"{home}.".startswith(f"{package}.{prefix}.".replace("..", "."))
+    ]
+    if not inside:
+        raise ValueError(
+            f"{package}.{name} lives in {home}, which belongs to no topic of the reference; add "
+            "the module to one in docs/reference/generate.py."
+        )
+    return max(inside, key=lambda each: each[0])[1]
 
 
 def _home(package: ModuleType, name: str) -> str:
@@ -137,10 +163,10 @@ def _home(package: ModuleType, name: str) -> str:
     return package.__name__
 
 
-def _topic_page(package: str, topic: Topic, names: Iterable[str]) -> str:
+def _entries_page(title: str, package: str, names: Iterable[str]) -> str:
     module = import_module(package)
     entries = (_entry(module, name) for name in names)
-    return "\n".join([_heading(topic.title, "="), f".. py:currentmodule:: {package}\n", *entries])
+    return "\n".join([_heading(title, "="), f".. py:currentmodule:: {package}\n", *entries])
 
 
 def _entry(package: ModuleType, name: str) -> str:
@@ -159,18 +185,23 @@ def _comment(module: str, name: str) -> list[str]:
     return ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name), [])
 
 
-def _package_page(package: str, pages: dict[str, Topic], by_topic: dict[Topic, list[str]]) -> str:
-    module = import_module(package)
+def _package_page(package: str, pages: dict[str, Page]) -> str:
     tables = (
-        _heading(f":doc:`{topic.title} <{page}>`", "-") + "\n" + _summaries(module, by_topic[topic])
-        for page, topic in pages.items()
+        _heading(_page_title(page, *at[:2]), "-") + "\n" + _summaries(*at[1:])
+        for page, at in pages.items()
     )
     listed = "\n".join(f"   {page}" for page in pages)
     return "\n".join([_heading(package, "="), *tables, f".. toctree::\n   :hidden:\n\n{listed}\n"])
 
 
-def _summaries(package: ModuleType, names: Iterable[str]) -> str:
-    rows = ((f":obj:`~{package.__name__}.{name}`", _summary(package, name)) for name in names)
+def _page_title(page: str, title: str, module: str) -> str:
+    origin = f" (``{module}``)" if module in SUBPACKAGES else ""
+    return f":doc:`{title} <{page}>`{origin}"
+
+
+def _summaries(package: str, names: Iterable[str]) -> str:
+    module = import_module(package)
+    rows = ((f":obj:`~{package}.{name}`", _summary(module, name)) for name in names)
     return _table(("Name", "What it is"), rows)
 
 
@@ -186,12 +217,13 @@ def _summary(package: ModuleType, name: str) -> str:
 
 
 def sampler_pages() -> Iterator[tuple[str, str]]:
-    """One page for each family of samplers, one for adaptive methods, and the table of all."""
+    """One page for each family of samplers, and the table of all."""
+    every = [*registry().values(), *adaptive_registry().values()]
     for family, title in FAMILIES.items():
-        members = [sampler for sampler in registry().values() if _family(sampler) == family]
+        members = [sampler for sampler in every if _family(sampler) == family]
         yield f"family-{family}.rst", _family_page(family, title, members)
-    yield "family-adaptive.rst", _adaptive_page()
-    yield "samplers-by-name.rst", _table_page()
+    yield "family-interval.rst", _interval_page()
+    yield "samplers-by-name.rst", _table_page(every)
 
 
 def _method(sampler: Sampler) -> Any:
@@ -217,6 +249,11 @@ def _family_page(family: str, title: str, members: list[Sampler]) -> str:
     )
 
 
+def _interval_page() -> str:
+    title = _heading("The exact solution of a step", "=")
+    return f"{title}\n.. automodule:: samplers.methods.interval\n   :members: Interval, ddim\n"
+
+
 def _sampler_entry(sampler: Sampler) -> str:
     function = _method(sampler)
     return _named(
@@ -232,12 +269,16 @@ def _sampler_entry(sampler: Sampler) -> str:
 
 def _settings(sampler: Sampler) -> str:
     fixed = sampler.method.keywords if isinstance(sampler.method, partial) else {}
-    words = ", ".join(f"{name}={_value(value)}" for name, value in fixed.items())
+    shown = {name: _shown(value) for name, value in fixed.items()}
+    words = ", ".join(f"{name}={value}" for name, value in shown.items() if value)
     return f" with ``{words}``" if words else ""
 
 
-def _value(value: Any) -> str:
-    return value.__name__ if inspect.isroutine(value) else repr(value)
+def _shown(value: Any) -> str:
+    """A setting in a word; nothing for a table of coefficients."""
+    if inspect.isroutine(value):
+        return str(value.__name__)
+    return repr(value) if isinstance(value, str | int | float) else ""
 
 
 def _order(sampler: Sampler) -> str:
@@ -255,61 +296,31 @@ def _options(sampler: Sampler) -> str:
     return ", ".join(entry(*option) for option in sampler.options.items()) or "none"
 
 
-def _adaptive_page() -> str:
+def _table_page(every: Iterable[Sampler]) -> str:
     intro = (
-        "Methods that choose the step size of each sample by an estimate of the local error, for "
-        ":func:`samplers.sample_adaptive`.\n"
-    )
-    module = ".. automodule:: samplers.methods.embedded\n"
-    return "\n".join(
-        [
-            _heading("Adaptive step size", "="),
-            intro,
-            module,
-            *map(_pair_entry, adaptive_registry().values()),
-        ]
-    )
-
-
-def _pair_entry(pair: AdaptiveSampler) -> str:
-    return _named(
-        pair.name,
-        f"Paper: {_linked(pair.reference)}",
-        f"Order: {pair.order}",
-        f"Network evaluations per trial step: {pair.calls}",
-        f"Other names: {_literals(pair.aliases)}",
-    )
-
-
-def _table_page() -> str:
-    intro = (
-        "Every name that ``sampler=`` takes. NFE is the number of network evaluations in a step; "
-        "the order is that on the probability-flow ODE, and of stochastic samplers the weak "
-        "order. ``samplers show NAME`` prints the same with the coefficients.\n"
+        "Every name that ``sampler=`` takes; follow one to its equation. *Order* is that on the "
+        "probability-flow ODE, for stochastic samplers the weak order. NFE is the number of "
+        "network evaluations per step. ``samplers show NAME`` prints the coefficients, and "
+        "``help(get_sampler(NAME))`` the equation.\n"
     )
     rows = [
         (f":ref:`{s.name} <sampler-{_slug(s.name)}>`", _short_order(s), str(s.calls), s.reference)
-        for s in registry().values()
+        for s in every
     ]
-    adaptive = [
-        (f":ref:`{pair.name} <sampler-{_slug(pair.name)}>`", str(pair.order), "–", pair.reference)
-        for pair in adaptive_registry().values()
-    ]
-    head = ("Name", "Order", "NFE per step", "Paper")
-    pages = "\n".join(f"   family-{family}" for family in (*FAMILIES, "adaptive"))
+    pages = "\n".join(f"   family-{family}" for family in (*FAMILIES, "interval"))
     return "\n".join(
         [
             _heading("Samplers by name", "="),
             intro,
-            _table(head, rows),
-            _heading("Adaptive step size", "-"),
-            _table(head, adaptive),
+            _table(("Name", "Order", "NFE per step", "Paper"), rows),
             f".. toctree::\n   :hidden:\n\n{pages}\n",
         ]
     )
 
 
 def _short_order(sampler: Sampler) -> str:
+    if isinstance(sampler, AdaptiveSampler):
+        return f"{sampler.order}, adaptive"
     return f"{sampler.weak_order:g}, weak" if sampler.stochastic else str(sampler.order)
 
 

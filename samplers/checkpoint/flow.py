@@ -55,7 +55,7 @@ class Flow:
         return found._replace(x=self.checkpoint.finished(found.x, grid.end))
 
     def encode(self, images: Tensor, labels: Sequence[int] | None) -> AdaptiveResult:
-        """The code of each image [B, C, H, W]: [B, *shape of the network], see ``latent_codes``."""
+        """The code ``[B, *shape]`` of each image [B, C, H, W]."""
         low, high = self.ends
         return latent_codes.encode(
             self._denoiser,

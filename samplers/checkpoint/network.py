@@ -157,7 +157,7 @@ class NetworkCheckpoint(Checkpoint):
         adjoint: Adjoint | None = None,
         tick: Tick = lambda: None,
     ) -> Tensor:
-        """Draw one image for each starting noise [B, *shape]: [B, C, H, W].
+        """Draw one image for each starting noise ``[B, *shape]``: [B, C, H, W].
 
         Args:
             seeds: of the noise of stochastic samplers.
@@ -268,7 +268,7 @@ class NetworkCheckpoint(Checkpoint):
         return prediction
 
     def encode(self, images: Tensor) -> Tensor:
-        """What the network works on, [B, *shape], from images [B, C, H, W] of values from -1 to 1.
+        """The input ``[B, *shape]`` of the network from images [B, C, H, W] of values from -1 to 1.
 
         The images themselves, or their latents, scaled as the network knows them; their mean, if
         the autoencoder has a distribution of them.

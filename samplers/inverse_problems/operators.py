@@ -1,6 +1,6 @@
 r"""Linear measurements ``y = A x``: of masks, of other images, of any pair of functions.
 
-All maps take and give batches, [B, *image_shape] to [B, ...] and back, and treat samples alike.
+All maps take and give batches, ``[B, *image_shape]`` to [B, ...] and back, and treat samples alike.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LinearOperator:
     r"""A linear map A of images, with its adjoint.
 
     Attributes:
-        forward: x [B, *image_shape] to A x.
+        forward: x ``[B, *image_shape]`` to A x.
         adjoint: y to A^T y, with <A x, y> = <x, A^T y>.
         image_shape: the shape of one image.
         gram: the number c with A A^T = c on every A x, if there is one; then A^+ = A^T / c.
