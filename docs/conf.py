@@ -25,7 +25,7 @@ project = "retrograde"
 html_title = "retrograde"
 html_show_copyright = False
 root_doc = "docs/index"
-include_patterns = ["docs/**", "examples/**", "assets/**", "CONTRIBUTING.md", "CHANGELOG.md"]
+include_patterns = ["*.md", "docs/**", "examples/**", "assets/**"]
 exclude_patterns = [".*", "build", "data", "runs", "docs/README.md", "**/.ipynb_checkpoints"]
 html_extra_path = ["redirect"]
 

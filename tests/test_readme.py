@@ -63,7 +63,7 @@ def test_own_score_network() -> None:
 def test_equation_behind_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     run(blocks(README, "python")[2])
     printed = capsys.readouterr().out
-    assert "arXiv:2302.04867" in printed
+    assert "arXiv:2211.01095" in printed
     assert ".. math::" in printed
 
 
@@ -102,7 +102,7 @@ def test_command(command: str, tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    table = README.partition("## Samplers")[2].partition("\n## ")[0]
+    table = README.partition("\n| Family |")[2].partition("\n## ")[0]
     named = {name for line in table.splitlines() if line[:1] == "|" for name in _quoted(line)}
     assert named
     assert named <= {*samplers.list_samplers(), *samplers.list_samplers("adaptive")}
