@@ -289,7 +289,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         if encoder.revision != self.config.text_revision:
             raise ValueError(
                 f"The text encoder {encoder.name or 'of the extra text'} is not the one that this "
-                "model was trained with."
+                "model was trained with; install or name that one."
             )
         return encoder
 

@@ -25,10 +25,6 @@ from text2pde.subject.cylinder.channel import CylinderFlow
 from text2pde.subject.smoke.plume import Plume
 
 
-def _ignore() -> None:
-    """The default of callbacks."""
-
-
 # ------------------------------------------------------------------------ flows past a cylinder
 
 _DIVERGED = 10.0
@@ -70,7 +66,7 @@ def simulate(
     flow: CylinderFlow,
     recording: Recording = DEFAULT_RECORDING,
     sizes: MeshSizes = DEFAULT_SIZES,
-    tick: Callable[[], object] = _ignore,
+    tick: Callable[[], object] = lambda: None,
 ) -> Clip:
     """Solve the Navier-Stokes equations for a flow past a cylinder.
 
@@ -194,7 +190,7 @@ DEFAULT_SMOKE_RECORDING = SmokeRecording()
 def simulate_smoke(
     plume: Plume,
     recording: SmokeRecording = DEFAULT_SMOKE_RECORDING,
-    tick: Callable[[], object] = _ignore,
+    tick: Callable[[], object] = lambda: None,
 ) -> Clip:
     """Solve the Boussinesq equations for a plume.
 
