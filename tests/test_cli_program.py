@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,40 +11,43 @@ import pytest
 
 from samplers.cli.common.output import check_folder, is_png
 from samplers.cli.common.program import Program
-from samplers.cli.common.values import positive_number, seeds, seeds_text
+from samplers.cli.common.values import POSITIVE_NUMBER, SEEDS, WHOLE, seeds_text
 
 COMMAND = '''
-from dataclasses import dataclass
-from typing import ClassVar
-
 from samplers.cli.common.errors import Failure
-from samplers.cli.common.program import argument, command, option
-from samplers.cli.common.values import POSITIVE
+from pathlib import Path
+
+from samplers.cli.common.program import Options, argument, changed, command, option
+from samplers.cli.common.values import FINITE, PATH, POSITIVE
 
 
-@dataclass(frozen=True, kw_only=True)
-class GridOptions:
-    section: ClassVar[str] = "Time grid"
-
-    steps: int = option("--steps", type=POSITIVE, default=20, help="Steps.")
-    sigma: float | None = option("--sigma", type=float, excludes=["--steps"], help="Level.",
-                                 show_default="the lowest")
+class GridOptions(Options, section="Time grid"):
+    steps: int = option(type=POSITIVE, help="Steps.", default=20)
+    sigma: float | None = option(
+        "--sigma", type=FINITE, help="Level.", excludes=["--steps"], show_default="the lowest"
+    )
 
 
-@command("examples:\\n  tool go x --steps 3", steps=5)
-def run(*, name: str = argument("NAME"), grid: GridOptions,
-        loud: bool = option("--loud", is_flag=True)) -> int:
+class GoOptions(GridOptions, section="Output"):
+    name: Path = argument("NAME", type=PATH, help="Of the place.")
+    steps: int = changed(GridOptions, "steps", default=5)
+
+
+@command("Examples:\\n  tool go x --steps 3")
+def run(options: GoOptions, loud: bool = option(is_flag=True, section="Output")) -> int:
     """Go somewhere.
 
     More words.
     """
-    if name == "memory":
-        raise RuntimeError("can't allocate memory")
-    if name == "interrupt":
-        raise KeyboardInterrupt
-    if name == "fail":
-        raise Failure("It failed.")
-    print(name, grid, loud)
+    match str(options.name):
+        case "memory":
+            raise RuntimeError("can't allocate memory")
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "fail":
+            raise Failure("It failed.")
+        case name:
+            print(name, options.steps, options.sigma, loud)
     return 0
 '''
 
@@ -56,7 +58,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Program
     package = tmp_path / "toy_commands"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "go_on.py").write_text(textwrap.dedent(COMMAND))
+    (package / "go_on.py").write_text(COMMAND)
     (package / "broken.py").write_text("raise AssertionError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     yield Program("tool", "toy_commands", {"All": ("go-on", "broken")}, purpose="A tool.", tour="")
@@ -66,9 +68,9 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Program
 
 def test_groups_of_options(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
     assert program.run(["go-on", "there", "--loud"]) == 0
-    assert capsys.readouterr().out == "there GridOptions(steps=5, sigma=None) True\n"
+    assert capsys.readouterr().out == "there 5 None True\n"
     assert program.run(["go-on", "--steps", "3", "there"]) == 0
-    assert "steps=3" in capsys.readouterr().out
+    assert capsys.readouterr().out == "there 3 None False\n"
 
 
 def test_the_help_has_sections_defaults_and_examples(
@@ -77,20 +79,20 @@ def test_the_help_has_sections_defaults_and_examples(
     assert program.run(["go-on", "--help"]) == 0
     out = capsys.readouterr().out
     assert "Usage: tool go-on [OPTIONS] NAME" in out
-    assert "Time grid:\n  --steps N" in out
+    assert out.index("Time grid:\n  --steps N") < out.index("Output:\n  --loud")
     assert "[default: 5]" in out
-    assert "[default: (the lowest)]" in out
-    assert "\nexamples:\n  tool go x --steps 3\n" in out
+    assert "[default: the lowest]" in out
+    assert "\nExamples:\n  tool go x --steps 3\n" in out
 
 
 @pytest.mark.parametrize(
     ("words", "code", "why"),
     [
         ("", 2, "Missing command (see `tool --help`)"),
-        ("go-no x", 2, "No such command 'go-no'. Did you mean 'go-on'? (see `tool --help`)"),
-        ("go-on x --stps 3", 2, "Did you mean '--steps'? (see `tool go-on --help`)"),
+        ("go-no x", 2, "No such command 'go-no'; did you mean 'go-on'? (see `tool --help`)"),
+        ("go-on x --stps 3", 2, "; did you mean '--steps'? (see `tool go-on --help`)"),
         ("go-on", 2, "Missing argument 'NAME' (see `tool go-on --help`)"),
-        ("go-on x --steps 0", 2, "'--steps': 0 is too small; it must be at least 1 (see"),
+        ("go-on x --steps 0", 2, "'--steps': 0 is not a whole number from 1 up (see"),
         ("go-on x --steps", 2, "'--steps' requires an argument"),
         ("go-on x --steps 3 --sigma 1", 2, "--steps and --sigma exclude each other"),
         ("go-on memory", 1, "not enough memory"),
@@ -124,17 +126,21 @@ def test_completion(
 
 
 def test_seeds() -> None:
-    assert seeds("3,0-2") == (3, 0, 1, 2)
-    assert seeds_text(seeds("0-2,5,7-8")) == "0-2,5,7-8"
-    with pytest.raises(ValueError, match="backwards"):
-        seeds("3-1")
+    assert SEEDS("3,0-2") == (3, 0, 1, 2)
+    assert seeds_text(SEEDS("0-2,5,7-8")) == "0-2,5,7-8"
+    for text in ("3-1", "1,1", "0-9999999999", "-1", "x"):
+        with pytest.raises(click.BadParameter):
+            SEEDS(text)
 
 
 def test_numbers() -> None:
-    assert positive_number("1e-3") == 1e-3
+    assert POSITIVE_NUMBER("1e-3") == 1e-3
     for text in ("0", "nan", "inf", "-1", "x"):
-        with pytest.raises(ValueError, match=r"it must be|not a number"):
-            positive_number(text)
+        with pytest.raises(click.BadParameter, match="is not a finite number above 0"):
+            POSITIVE_NUMBER(text)
+    for text in ("2.5", "-1", "x", "nan"):
+        with pytest.raises(click.BadParameter, match="is not a whole number from 0 up"):
+            WHOLE(text)
 
 
 def test_a_folder_is_checked_without_being_made(tmp_path: Path) -> None:

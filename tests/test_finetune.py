@@ -33,7 +33,7 @@ from samplers.checkpoint import (
     load_checkpoint,
     load_restoration,
 )
-from samplers.cli.images import read_any
+from samplers.images.inputs import read_any
 from samplers.training import CHECKPOINT, LOG
 from tests.tiny_checkpoints import CLASSES
 

@@ -182,9 +182,9 @@ def test_parts_that_do_not_fit_are_refused(pipe: RestorationPipeline) -> None:
 
 
 def test_checkpoints_of_another_kind_are_refused(places: dict[str, Path]) -> None:
-    with pytest.raises(CheckpointError, match="restores degraded images and draws none"):
+    with pytest.raises(CheckpointError, match="restores degraded images and samples none"):
         load_checkpoint(places["restoration"], LoadOptions())
-    with pytest.raises(CheckpointError, match="draws images and does not restore any"):
+    with pytest.raises(CheckpointError, match="samples images and does not restore any"):
         load_restoration(places["plain"], LoadOptions())
 
 
@@ -280,7 +280,7 @@ def test_all_pictures_are_checked_before_the_first_is_restored(say: Say, tmp_pat
     assert not (tmp_path / "done").exists()
     many = " ".join(["{colours}"] * 21)
     said = say(f"restore {{restoration}} {many} --task noisy --output {{out}}")
-    said.check_sentence(2, "one picture shows 20 at most")
+    said.check_sentence(2, "one figure shows 20 at most")
 
 
 def test_what_is_told_no_degradation_may_be_tried_with_any(say: Say, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_what_is_told_no_degradation_may_be_tried_with_any(say: Say, tmp_path: P
             "{restoration} {colours} --degrade noisy --seed 9999999999999999999999 --output {out}",
             "Seeds must be whole numbers",
         ),
-        (2, "{restoration} {colours} --task rainy --steps 0 --output {out}", "at least 1"),
+        (2, "{restoration} {colours} --task rainy --steps 0 --output {out}", "from 1 up"),
         (2, "{restoration} {colours} --task rainy --output {tmp}/a.jpg", "name it .png"),
         (2, "{restoration} {colours} --task rainy --option a=1 --output {out}", "no option 'a'"),
     ],

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from adjoint import Checkpoint
 from samplers import SamplerScheduler, classifier_free_guidance
+from samplers.cli.common.checkpoints import changed_scheduler
 from samplers.cli.common.options import SchedulerOptions
 from samplers.training import TrainingConfig
 from samplers.training.learner import Learner
@@ -37,7 +38,6 @@ from tests.tiny_flows import (
 from text2pde.autoencoder.clips import prepare_clip
 from text2pde.autoencoder.latents import Latents, LatentScales, encode_clips, save_latents
 from text2pde.cli import main
-from text2pde.cli.common import changed_scheduler
 from text2pde.data.clip import load_clip, save_clip
 from text2pde.data.mesh_files import read_mesh, write_mesh, write_vtk
 from text2pde.diffusion.conditions import UNCONDITIONAL, Conditions, dropped

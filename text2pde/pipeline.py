@@ -19,7 +19,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from samplers import CheckpointError, Denoiser, SamplerScheduler, classifier_free_guidance, sample
-from samplers.checkpoint.folder import read_index
+from samplers.checkpoint.index import read_index
 from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
 from samplers.grid import Grid

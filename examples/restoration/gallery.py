@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from samplers import SamplerScheduler
 from samplers.checkpoint import LoadOptions, load_restoration
-from samplers.cli.images import picture_paths, read_any
 from samplers.files import replacing
 from samplers.images.figures import Cell, table
+from samplers.images.files import image_paths
+from samplers.images.inputs import read_any
 from samplers.images.pixels import to_images
 from samplers.restoration import degrade
 
@@ -36,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pipe = load_restoration(arguments.checkpoint, LoadOptions())
     pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler=arguments.sampler)
-    images = [read_any(path) for path in picture_paths([arguments.photographs])]
+    images = [read_any(path) for path in image_paths([arguments.photographs])]
     rows = []
     for task in tqdm(pipe.config.tasks, "degradations"):
         given = [degrade(image, [task], [seed]) for seed, image in enumerate(images)]

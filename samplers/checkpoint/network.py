@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
-from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
-from samplers.checkpoint.folder import INDEX, NULL_LABEL, Folder
+from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
+from samplers.checkpoint.folder import Folder
+from samplers.checkpoint.index import INDEX, NULL_LABEL, CheckpointError
 from samplers.checkpoint.loading import load_component
 from samplers.denoiser import Denoiser
 from samplers.diffusers.settings import SchedulerSettings
@@ -277,7 +277,7 @@ class NetworkCheckpoint(Checkpoint):
             return images
         pixels = images.to(self._autoencoder.dtype)
         encoded = self._autoencoder.encode(pixels, return_dict=False)[0]
-        latents = encoded.mean if isinstance(encoded, DiagonalGaussianDistribution) else encoded
+        latents = encoded if isinstance(encoded, Tensor) else encoded.mean
         scaled: Tensor = latents * self._autoencoder.config.scaling_factor
         return scaled.to(images.dtype)
 

@@ -12,8 +12,9 @@ import diffusers
 import torch
 from torch import Tensor
 
-from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
+from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import Folder, is_pickle
+from samplers.checkpoint.index import CheckpointError
 from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings

@@ -4,6 +4,7 @@ Nothing here knows a network, a sampler or the command line.
 
 - ``pixels``: tensors to 8-bit images and back;
 - ``files``: reading image files, writing PNG files with their parameters;
+- ``inputs``: images that a network is given, checked against what it takes;
 - ``sheets``: images side by side, pixel for pixel (Pillow);
 - ``films``: frames as GIF or MP4 (Pillow, PyAV);
 - ``figures``: curves, histograms, tables of labelled images (matplotlib);

@@ -6,15 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from samplers.cli.common.errors import Failure, named_failures
 from samplers.cli.common.options import SchedulerOptions
 from samplers.cli.common.output import check_places, prepare_folder
 from samplers.cli.common.processes import join
-from samplers.cli.common.program import option
+from samplers.cli.common.program import Options, option
 from samplers.cli.common.values import FINITE, PATH, POSITIVE, POSITIVE_NUMBER, WHOLE
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ def device_option() -> Any:
 # ----------------------------------------------------------------------------------- generation
 
 
-@dataclass(frozen=True, kw_only=True)
 class GenerationOptions(SchedulerOptions):
     """Which model, with which sampler, where."""
 
@@ -71,11 +69,8 @@ class GenerationOptions(SchedulerOptions):
     device: str = device_option()
 
 
-@dataclass(frozen=True, kw_only=True)
-class OutputOptions:
+class OutputOptions(Options, section="Output"):
     """The files of a clip."""
-
-    section: ClassVar[str] = "Output"
 
     output: Path = option(
         "--output", type=PATH, required=True, help=f"File, in the format of its suffix: {FORMATS}."
@@ -102,6 +97,7 @@ def open_pipeline(options: GenerationOptions, device: torch.device) -> Text2PDEP
         Failure: if it can't be loaded.
     """
     from samplers.checkpoint import CheckpointError
+    from samplers.cli.common.checkpoints import changed_scheduler
     from text2pde.pipeline import load_text2pde
 
     try:
@@ -113,20 +109,6 @@ def open_pipeline(options: GenerationOptions, device: torch.device) -> Text2PDEP
         pipe.register_to_config(text_encoder=options.text_encoder)
     pipe.scheduler = changed_scheduler(pipe.scheduler, options)
     return pipe
-
-
-def changed_scheduler(scheduler: Any, options: SchedulerOptions) -> Any:
-    """The scheduler with the sampler, options and grid of the command line.
-
-    Options of the same sampler that the scheduler has stay, unless they are named.
-    """
-    from samplers.cli.choices import chosen_options
-    from samplers.diffusers.settings import named_settings
-
-    config = scheduler.config
-    own = chosen_options(options.sampler or config.sampler, options.options)
-    named = named_settings(config, options.sampler, own, options.grid)
-    return type(scheduler).from_config(config, **named)
 
 
 def generate_clips(
@@ -225,11 +207,8 @@ def _comparison(found: Clip, truth: Clip) -> str:
 # ------------------------------------------------------------------------------------- training
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(Options, section="Training"):
     """How long and how fast."""
-
-    section: ClassVar[str] = "Training"
 
     steps: int = option("--steps", type=POSITIVE, default=4000, help="Updates of the weights.")
     batch_size: int = option("--batch-size", type=POSITIVE, default=1, help="Samples of an update.")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import click
 
 from samplers.cli.common.errors import Failure
 from samplers.cli.common.output import prepare_folder
-from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.program import Options, argument, command, option
 from samplers.cli.common.text import counted
 from samplers.cli.common.values import NOT_NEGATIVE, PATH, POSITIVE, POSITIVE_NUMBER, WHOLE
 
@@ -29,11 +28,8 @@ Examples:
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class FamilyOptions:
+class FamilyOptions(Options, section="Scenes"):
     """Which scenes are simulated, and which frames are recorded."""
-
-    section: ClassVar[str] = "Scenes"
 
     family: str = option(
         "--family",

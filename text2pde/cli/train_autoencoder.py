@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from samplers.cli.common.errors import is_main_process
-from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.program import Options, argument, changed, command, option
 from samplers.cli.common.values import NOT_NEGATIVE, PATH, POSITIVE
 from text2pde.cli.common import TrainingOptions, training_failures
 
@@ -18,11 +16,8 @@ Examples:
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArchitectureOptions:
+class ArchitectureOptions(Options, section="Model"):
     """The options of a new autoencoder."""
-
-    section: ClassVar[str] = "Model"
 
     channels: int = option("--channels", type=POSITIVE, default=24, help="At full resolution.")
     latent: int = option("--latent", type=POSITIVE, default=8, help="Channels of the latent.")
@@ -34,10 +29,10 @@ class ArchitectureOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class AutoencoderTrainingOptions(TrainingOptions):
     """How long, how fast, and on what loss."""
 
+    batch_size: int = changed(TrainingOptions, "batch_size", default=2)
     frames: int = option("--frames", type=POSITIVE, default=16, help="Of a training window.")
     kl_weight: float = option(
         "--kl-weight",
@@ -49,7 +44,7 @@ class AutoencoderTrainingOptions(TrainingOptions):
     every: int = option("--every", type=POSITIVE, default=500, help="Steps between evaluations.")
 
 
-@command(_EXAMPLES, batch_size=2)
+@command(_EXAMPLES)
 def run(
     *,
     clips: Path = argument("CLIPS", type=PATH),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import click
 
 from samplers.cli.common.errors import Failure, is_main_process
-from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.program import Options, argument, changed, command, option
 from samplers.cli.common.values import PATH, POSITIVE_NUMBER
 from text2pde.cli.common import TrainingOptions, training_failures
 
@@ -29,11 +28,8 @@ Examples:
 _SIZES = ("tiny", "base", "small", "medium", "large")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TransformerOptions:
+class TransformerOptions(Options, section="Model"):
     """The transformer before training, and what encodes its prompts."""
-
-    section: ClassVar[str] = "Model"
 
     preset: str = option(
         "--preset",
@@ -69,7 +65,21 @@ class TransformerOptions:
             raise Failure(str(error)) from error
 
 
-@command(_EXAMPLES, batch_size=16)
+class DiffusionTrainingOptions(TrainingOptions):
+    """How long, how fast, and at which noise levels."""
+
+    batch_size: int = changed(TrainingOptions, "batch_size", default=16)
+    time_shift: float = option(
+        "--time-shift",
+        type=POSITIVE_NUMBER,
+        metavar="S",
+        default=1.0,
+        help="Above 1, train more at high noise levels, which decide the amplitude of velocity "
+        "fluctuations.",
+    )
+
+
+@command(_EXAMPLES)
 def run(
     *,
     latents: Path = argument("LATENTS", type=PATH),
@@ -78,16 +88,7 @@ def run(
     ),
     output: Path = option("--output", type=PATH, required=True, help="Folder of the run."),
     model: TransformerOptions,
-    training: TrainingOptions,
-    time_shift: float = option(
-        "--time-shift",
-        section="Training",
-        type=POSITIVE_NUMBER,
-        metavar="S",
-        default=1.0,
-        help="Above 1, train more at high noise levels, which decide the amplitude of velocity "
-        "fluctuations.",
-    ),
+    training: DiffusionTrainingOptions,
 ) -> int:
     """Train a diffusion transformer over latents.
 
@@ -104,7 +105,7 @@ def run(
             model.initial(),
             training.config(),
             encoder=model.text_encoder,
-            time_shift=time_shift,
+            time_shift=training.time_shift,
         )
     if is_main_process():
         print(f"a pipeline for `text2pde generate --checkpoint {path}`")

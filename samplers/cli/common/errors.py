@@ -1,7 +1,7 @@
 """How a command ends: its exit code, and what went wrong as one sentence on stderr.
 
-Impossible settings are a ValueError, wherever they are found; what fails during the run is a
-:class:`Failure`.
+Impossible settings are a ValueError, wherever they are found. What fails during the run is a
+:class:`Failure`, or one of the library's errors that say so in a sentence.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from samplers.checkpoint.index import CheckpointError
 from samplers.errors import NotFiniteError
 
 
@@ -39,23 +40,28 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
         return _report(program, _with_hint(error), 2)
     except ValueError as error:
         return _report(program, error, 2)
-    except Failure as failure:
-        return _report(program, failure, failure.code)
     except OverflowError as error:
         return _report(program, f"A number is too large to compute with ({error}).", 2)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_of_memory(error):
-            raise
-        return _report(program, "There is not enough memory for what was asked; ask for less.", 1)
+    except Failure as failure:
+        return _report(program, failure, failure.code)
+    except (CheckpointError, NotFiniteError) as error:
+        return _report(program, error, 1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _report(program, f"{error.strerror or error}{where}.", 1)
+        return _report(program, f"{error.strerror or error}".removesuffix(".") + f"{where}.", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_memory(error):
+            raise
+        return _report(program, "There is not enough memory for what was asked; ask for less.", 1)
 
 
 def _with_hint(error: click.UsageError) -> str:
     """What click says of wrong words, and where to read of the right ones."""
-    message = error.format_message().removesuffix(".")
-    return message if error.ctx is None else f"{message} (see `{error.ctx.command_path} --help`)"
+    near = getattr(error, "possibilities", None)  # of mistyped options and commands, best first
+    message = error.message if near else error.format_message()
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    where = "" if error.ctx is None else f" (see `{error.ctx.command_path} --help`)"
+    return message.removesuffix(".") + hint + where
 
 
 def _report(program: str, message: object, code: int) -> int:
@@ -85,9 +91,18 @@ def named_failures(remedy: str) -> Iterator[None]:
     except NotFiniteError as error:
         raise Failure(str(error)) from error
     except (MemoryError, RuntimeError) as error:  # that of a CPU has no class of its own
-        if not _is_of_memory(error):
+        if not is_of_memory(error):
             raise
         raise Failure(f"The device ran out of memory; {remedy}.") from error
+
+
+@contextmanager
+def evaluating(remedy: str) -> Iterator[None]:
+    """The same, without gradients."""
+    import torch
+
+    with torch.no_grad(), named_failures(remedy):
+        yield
 
 
 @contextmanager
@@ -104,7 +119,7 @@ def smaller_batches(size: int) -> str:
     return f"take --batch-size below {size}" if size > 1 else "one image at once is too much for it"
 
 
-def _is_of_memory(error: Exception) -> bool:
+def is_of_memory(error: Exception) -> bool:
     """Whether a device has too little memory for what was asked."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

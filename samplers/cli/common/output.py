@@ -6,14 +6,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from samplers.cli.common.errors import Failure, writing
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL import Image
-
-T = TypeVar("T")
 
 _OTHER_IMAGES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -71,16 +70,9 @@ def prepare_folder(folder: Path) -> None:
         raise Failure(f"{folder} can't be written to: {error.strerror or error}.") from error
 
 
-def write(image: Image.Image, path: Path, parameters: dict[str, Any]) -> None:
+def write(image: Image.Image | Figure, path: Path, parameters: dict[str, Any]) -> None:
     """Write an image whole or not at all; Failure if the disk is full or forbids it."""
     from samplers.images.files import write_png
 
     with writing(path):
         write_png(image, path, parameters)
-
-
-def spread_out(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of the items, evenly spread, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]

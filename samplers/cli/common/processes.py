@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -51,22 +50,21 @@ def join(device: str) -> Processes:
     Raises ValueError for a device that this machine does not have.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Processes(0, 1, _device(device))
+        return Processes(0, 1, find_device(device))
     # accelerate takes a second to import, and one process needs nothing of it.
     from accelerate import PartialState
 
-    state = PartialState(cpu=_device(device).type == "cpu", timeout=_PATIENCE)
+    state = PartialState(cpu=find_device(device).type == "cpu", timeout=_PATIENCE)
     atexit.register(state.destroy_process_group)
     return Processes(state.process_index, state.num_processes, state.device)
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of a name such as cuda:0 or auto; ValueError if this machine has none such."""
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ValueError(f"The device is {name!r}; it must be auto, cpu, cuda or cuda:N.")
     device, present = torch.device(name), torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= present:
         raise ValueError(f"The device is {name!r}, but this machine has {present} CUDA devices.")

@@ -1,19 +1,20 @@
-"""A command line on click: commands with groups of options, found and imported when they are used.
+"""A command line on click: commands with groups of options, imported when they are used.
 
-A command is a function ``run`` in a module of its own, with ``@command`` above it. Each of its
-parameters is an option or an argument by its default, or a whole group of them by its type: a
-frozen dataclass whose fields are options. So a command gets few values, and groups are shared::
+A command is a module with a function ``run``. Each of its parameters is an option or an argument by
+its default, or a group of options by its type: a class with a field for each, whose bases are
+groups, too. The help shows every group as a section::
 
-    @dataclass(frozen=True, kw_only=True)
-    class GridOptions:
-        section: ClassVar = "Time grid"
-
-        grid: Spacing | None = option("--grid", type=click.Choice(SPACINGS), help="Spacing.")
-        sigma_min: float | None = option("--sigma-min", type=FINITE, help="Lowest noise level.")
+    class GridOptions(Options, section="Time grid"):
+        grid: Spacing | None = option(type=click.Choice(SPACINGS), help="Spacing of the grid.")
 
 
-    @command(examples="samplers show heun --steps 5")
-    def run(*, name: str = argument("NAME"), grid: GridOptions) -> None:
+    class ShowOptions(GridOptions, section="Tableau"):
+        name: str = argument("NAME", help="Name of a sampler.")
+        json: bool = option(is_flag=True, help="Print JSON.")
+
+
+    @command("Example:\\n  samplers show heun --grid karras")
+    def run(options: ShowOptions) -> None:
         \"\"\"Print the tableau of a sampler.\"\"\"
 """
 
@@ -22,102 +23,150 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, dataclass_transform
 
 import click
 from click.core import ParameterSource
 from click.exceptions import Exit, NoSuchCommand
 from click.shell_completion import shell_complete
 
-from samplers.cli.common.errors import exit_code
+from samplers.cli.common.errors import exit_code, is_main_process
 
-_PARAMETER = "parameter"
+_DECLARED = "declared"
 _SETTINGS = {"max_content_width": 100, "show_default": True}
+_EXIT_CODES = "Exit codes: 0 done, 1 failed during the run, 2 impossible settings, 130 interrupted."
 
-EXIT_CODES = "Exit codes: 0 done, 1 failed during the run, 2 impossible settings, 130 interrupted."
-
-
-# ------------------------------------------------------------------------ options and arguments
+# ------------------------------------------------------------------------- options and arguments
 
 
 class _Option(click.Option):
     """An option that knows its section of the help, and the options that it excludes."""
 
-    def __init__(self, *args: Any, section: str, excludes: Sequence[str], **settings: Any) -> None:
-        super().__init__(*args, **settings)
+    def __init__(
+        self, names: list[str], section: str, excludes: Sequence[str] = (), **settings: Any
+    ) -> None:
+        super().__init__(names, **settings)
         self.section, self.excludes = section, excludes
 
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default  # without the brackets of click
+        return extra
 
-def option(*names: str, section: str = "", excludes: Sequence[str] = (), **settings: Any) -> Any:
-    """An option, as the default of a command's parameter or of a field of a group.
+
+class _Declared(NamedTuple):
+    """A parameter as a field declares it: an option with its names, or an argument without."""
+
+    names: tuple[str, ...] | None
+    settings: dict[str, Any]
+
+    def field(self) -> Any:
+        several = self.settings.get("multiple") or self.settings.get("nargs", 1) != 1
+        default = self.settings.get("default", () if several else None)
+        return dataclasses.field(default=default, metadata={_DECLARED: self})
+
+    def parameter(self, field: str, section: str) -> click.Parameter:
+        if self.names is None:
+            return click.Argument([field], **self.settings)
+        names = self.names or (f"--{field.replace('_', '-')}",)
+        return _Option([*names, field], **{"section": section, **self.settings})
+
+
+def option(*names: str, **settings: Any) -> Any:
+    """A field that is an option.
 
     Args:
-        names: as ``"--steps"``; the field or the parameter has the same name.
-        section: where the help shows it; its group's section if it has one.
-        excludes: names of options that can't be given beside it, such as ``"--seed"``.
-        settings: as of :class:`click.Option`.
+        names: such as ``"--steps"``; made of the field's name if there are none.
+        settings: as of :class:`click.Option`, and ``excludes``, names of options that can't be
+            given beside it, and ``section`` of the help, if it is another than the group's. A
+            ``show_default`` in words says what happens if the option is not given.
     """
-
-    def build(own: str, default: dict[str, Any]) -> click.Parameter:
-        chosen = settings | default
-        return _Option([*names, own], section=section, excludes=excludes, **chosen)
-
-    default = settings.get("default", () if settings.get("multiple") else None)
-    return dataclasses.field(default=default, metadata={_PARAMETER: build, "section": section})
+    return _Declared(names, settings).field()
 
 
 def argument(metavar: str, **settings: Any) -> Any:
-    """A positional argument, as the default of a command's parameter or of a field of a group.
+    """A field that is a positional argument; ``settings`` are those of :class:`click.Argument`."""
+    return _Declared(None, {"metavar": metavar, **settings}).field()
+
+
+def changed(group: type[Options], field: str, **settings: Any) -> Any:
+    """A field of a group with other settings, such as another default."""
+    declared: _Declared = group.__dataclass_fields__[field].metadata[_DECLARED]
+    shown = {"show_default": True} if "default" in settings else {}
+    return declared._replace(settings=declared.settings | shown | settings).field()
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """A group of options, or all options of a command: a frozen dataclass, see the module.
 
     Args:
-        settings: as of :class:`click.Argument`.
+        section: the heading of the help that the fields declared here stand under; that of the
+            first base if there is none.
     """
 
-    def build(own: str, default: dict[str, Any]) -> click.Parameter:
-        return click.Argument([own], metavar=metavar, **settings | default)
+    section: ClassVar[str] = "Options"
 
-    return dataclasses.field(default=None, metadata={_PARAMETER: build})
+    def __init_subclass__(cls, section: str | None = None) -> None:
+        cls.section = section or cls.section
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    @classmethod
+    def sections(cls) -> dict[str, str]:
+        """The section of each field, in the order of the help: its own, then those of its bases."""
+        bases = [base for base in cls.__bases__ if issubclass(base, Options)]
+        inherited = {name: own for base in bases for name, own in base.sections().items()}
+        own = [field.name for field in dataclasses.fields(cls) if field.name not in inherited]
+        return dict.fromkeys(own, cls.section) | inherited
 
 
-def _parameters(
-    declared: Mapping[str, Any], defaults: Mapping[str, object], section: str
-) -> Iterator[click.Parameter]:
-    """The parameters of click for fields of dataclasses, by name."""
-    for name, field in declared.items():
-        default = {"default": defaults[name]} if name in defaults else {}
-        built = field.metadata[_PARAMETER](name, default)
-        if isinstance(built, _Option):
-            built.section = built.section or section
-        yield built
+def _parameters(declared: Mapping[str, Any], sections: Mapping[str, str]) -> list[click.Parameter]:
+    """The arguments in the order of the fields, then the options in that of the sections."""
+    built = {
+        name: field.metadata[_DECLARED].parameter(name, sections[name])
+        for name, field in declared.items()
+    }
+    arguments = [param for param in built.values() if isinstance(param, click.Argument)]
+    return arguments + [built[name] for name in sections if built[name] not in arguments]
 
 
 # ------------------------------------------------------------------------------------- commands
 
 
-def command(examples: str = "", **defaults: object) -> Callable[[Callable[..., Any]], Command]:
+def command(
+    examples: str = "", *, single_process: bool = False
+) -> Callable[[Callable[..., int | None]], Command]:
     """Make a command of a function; its docstring is the help.
 
     Args:
         examples: shown below the options, line by line as they stand.
-        defaults: in place of those that groups of options have, by the name of the field.
+        single_process: whether only one of the processes that ``accelerate launch`` started runs
+            it, and the others end at once.
     """
 
-    def decorate(function: Callable[..., Any]) -> Command:
-        signature = inspect.signature(function, eval_str=True)
-        groups, params = dict[str, Any](), list[click.Parameter]()
-        for name, own in signature.parameters.items():
+    def decorate(function: Callable[..., int | None]) -> Command:
+        groups, params = dict[str, type[Options]](), list[click.Parameter]()
+        for name, own in inspect.signature(function, eval_str=True).parameters.items():
             if isinstance(own.default, dataclasses.Field):
-                params += _parameters({name: own.default}, defaults, "Options")
+                params += _parameters({name: own.default}, {name: Options.section})
             else:
                 groups[name] = own.annotation
-                fields = {field.name: field for field in dataclasses.fields(own.annotation)}
-                params += _parameters(fields, defaults, own.annotation.section)
+                params += _parameters(_fields(own.annotation), own.annotation.sections())
+
+        def call(**values: Any) -> int | None:
+            if single_process and not is_main_process():
+                return 0
+            for name, group in groups.items():
+                values[name] = group(**{field: values.pop(field) for field in _fields(group)})
+            return function(**values)
+
         return Command(
             function.__name__,
-            callback=_grouping(function, groups),
+            callback=call,
             params=params,
             help=function.__doc__,
             epilog=examples,
@@ -127,16 +176,8 @@ def command(examples: str = "", **defaults: object) -> Callable[[Callable[..., A
     return decorate
 
 
-def _grouping(function: Callable[..., Any], groups: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function of single values, which builds the groups from them."""
-
-    def call(**values: Any) -> Any:
-        for name, group in groups.items():
-            fields = [field.name for field in dataclasses.fields(group)]
-            values[name] = group(**{field: values.pop(field) for field in fields})
-        return function(**values)
-
-    return call
+def _fields(group: type[Options]) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(group)}
 
 
 class Command(click.Command):
@@ -165,7 +206,7 @@ class Command(click.Command):
                 sections.setdefault(section, []).append(record)
         for section, records in sections.items():
             with formatter.section(section):
-                formatter.write_dl(records)
+                formatter.write_dl(records, col_max=26)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_lines(formatter, self.epilog)
@@ -173,8 +214,8 @@ class Command(click.Command):
 
 def _write_lines(formatter: click.HelpFormatter, text: str | None) -> None:
     """Write a text as it stands, after an empty line."""
-    if text:
-        formatter.write(f"\n{text.strip()}\n")
+    lines = (text or "").strip("\n")
+    formatter.write(f"\n{lines}\n" if lines else "")
 
 
 # -------------------------------------------------------------------------------------- programs
@@ -196,14 +237,20 @@ class Program(click.Group):
         name: str,
         package: str,
         sections: Mapping[str, Sequence[str]],
-        *,
         purpose: str,
         tour: str,
     ) -> None:
         super().__init__(name, help=purpose, epilog=tour, context_settings=_SETTINGS)
         self.package, self.sections = package, sections
         self.no_args_is_help = False  # a missing command is an error like any other
-        click.version_option(package_version(), message=f"{name} %(version)s")(self)
+        click.option(
+            "--version",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Show the version and exit.",
+        )(self)
 
     @property
     def names(self) -> list[str]:
@@ -235,7 +282,7 @@ class Program(click.Group):
                 )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        _write_lines(formatter, f"{self.epilog}\n{EXIT_CODES}")
+        _write_lines(formatter, f"{self.epilog}\n{_EXIT_CODES}")
 
     def run(self, argv: Sequence[str]) -> int:
         """Run the command that the words ask for; returns the exit code.
@@ -256,8 +303,16 @@ class Program(click.Group):
             return done.exit_code
 
 
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"{ctx.info_name} {package_version()}")
+        ctx.exit()
+
+
 def package_version() -> str:
     """The version of the package that all three programs belong to."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("retrograde")
     except PackageNotFoundError:

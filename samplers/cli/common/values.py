@@ -1,27 +1,39 @@
-"""Types of values: the words of the command line, read into the library's own types.
-
-A reader is a function from a text to a value that raises ValueError in words; :class:`Value` makes
-a type of click of it.
-"""
+"""Types of values: the words of the command line, read into the library's own types."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
-
-T = TypeVar("T")
 
 ALL = "all"
 _MOST_SEEDS = 1_000_000
 
 
+class Number(click.ParamType[Any]):
+    """A finite number that passes a test, which ``allowed`` says in words."""
+
+    def __init__(self, kind: type, allowed: str, test: Callable[[Any], bool]) -> None:
+        self.name = "N" if kind is int else "X"
+        self._kind, self._allowed, self._test = kind, allowed, test
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            number = self._kind(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and self._test(number)):
+            self.fail(f"{value} is not {self._allowed}.", param, ctx)
+        return number
+
+
 class Value(click.ParamType[Any]):
-    """A type of click from a reader; ``name`` is what the help shows in a value's place."""
+    """What a function makes of a text; it raises ValueError, in words, for a wrong one."""
 
     def __init__(self, name: str, read: Callable[[str], object]) -> None:
         self.name, self._read = name, read
@@ -29,13 +41,9 @@ class Value(click.ParamType[Any]):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return self.name
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> object:
-        if not isinstance(value, str):
-            return value  # a default
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return self._read(value)
+            return self._read(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -66,78 +74,31 @@ class SamplerName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-# ------------------------------------------------------------------------------------- readers
+# ------------------------------------------------------------------------- what texts are read as
 
 
-def whole(text: str) -> int:
-    """A whole number from 0 up."""
-    if not text.strip().removeprefix("-").isdecimal():
-        raise ValueError(f"{text!r} is not a whole number.")
-    if int(text) < 0:
-        raise ValueError(f"{text} is negative; it must be zero or more.")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 up."""
-    number = whole(text)
-    if number < 1:
-        raise ValueError(f"{text} is too small; it must be at least 1.")
-    return number
-
-
-def image_count(text: str) -> int:
-    """A whole number from 1 to a million."""
-    number = positive(text)
-    if number > _MOST_SEEDS:
-        raise ValueError(f"{text} is more than {_MOST_SEEDS:,}; split the job into several runs.")
-    return number
-
-
-def finite(text: str) -> float:
-    """A finite number."""
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number.") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is not possible; it must be a finite number.")
-    return number
-
-
-def positive_number(text: str) -> float:
-    """A finite number above 0."""
-    if not finite(text) > 0:
-        raise ValueError(f"{text} is not possible; it must be above 0.")
-    return finite(text)
-
-
-def not_negative(text: str) -> float:
-    """A finite number from 0 up."""
-    if not finite(text) >= 0:
-        raise ValueError(f"{text} is not possible; it must be 0 or above.")
-    return finite(text)
-
-
-def place(text: str) -> Path:
-    """A file or a folder; an empty name is no name for the present one."""
+def _place(text: str) -> Path:
     if not text:
         raise ValueError("the name is empty; name a file or a folder.")
     return Path(text)
 
 
-def listed(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError(f"{text!r} is no device; it must be auto, cpu, cuda or cuda:N.")
+    return text
+
+
+def listed(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     """Reads values that are separated by commas."""
-    return lambda text: tuple(read(part) for part in text.split(","))
+    return lambda text: tuple(map(kind, text.split(",")))
 
 
-def labels(text: str) -> tuple[int, ...] | str:
-    """Classes separated by commas, or the word for all of them."""
-    return ALL if text == ALL else listed(whole)(text)
+def _labels(text: str) -> tuple[int, ...] | str:
+    return ALL if text == ALL else listed(WHOLE)(text)
 
 
-def seeds(text: str) -> tuple[int, ...]:
-    """Seeds, single or in ranges, separated by commas; none twice."""
+def _seeds(text: str) -> tuple[int, ...]:
     found = tuple(seed for part in text.split(",") for seed in _seed_range(part))
     if len(set(found)) < len(found):
         raise ValueError(f"{text} names a seed twice.")
@@ -146,15 +107,12 @@ def seeds(text: str) -> tuple[int, ...]:
 
 def _seed_range(text: str) -> Sequence[int]:
     first, dash, last = text.partition("-")
-    if not dash:
-        return (whole(text),)
-    if not whole(first) <= whole(last):
+    start, end = WHOLE(first), WHOLE(last if dash else first)
+    if end < start:
         raise ValueError(f"the range {text} runs backwards.")
-    if int(last) - int(first) >= _MOST_SEEDS:
-        raise ValueError(
-            f"the range {text} is longer than {_MOST_SEEDS:,}; split the job into several runs."
-        )
-    return range(int(first), int(last) + 1)
+    if end - start >= _MOST_SEEDS:
+        raise ValueError(f"the range {text} is longer than {_MOST_SEEDS:,}; split the job.")
+    return range(start, end + 1)
 
 
 def seeds_text(numbers: Sequence[int]) -> str:
@@ -168,16 +126,33 @@ def seeds_text(numbers: Sequence[int]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-# --------------------------------------------------------------------------------------- types
+# ---------------------------------------------------------------------------------------- types
 
-WHOLE = Value("N", whole)
-POSITIVE = Value("N", positive)
-COUNTS = Value("N,N,…", listed(positive))
-IMAGE_COUNT = Value("N", image_count)
-FINITE = Value("X", finite)
-POSITIVE_NUMBER = Value("X", positive_number)
-NOT_NEGATIVE = Value("X", not_negative)
-PATH = Place("PATH", place)
-LABELS = Value("N,N,…|all", labels)
-SEEDS = Value("N,N-N,…", seeds)
+WHOLE = Number(int, "a whole number from 0 up", lambda number: number >= 0)
+POSITIVE = Number(int, "a whole number from 1 up", lambda number: number >= 1)
+IMAGE_COUNT = Number(
+    int, f"a whole number from 1 to {_MOST_SEEDS:,}", lambda number: 1 <= number <= _MOST_SEEDS
+)
+FINITE = Number(float, "a finite number", lambda number: True)
+POSITIVE_NUMBER = Number(float, "a finite number above 0", lambda number: number > 0)
+NOT_NEGATIVE = Number(float, "a finite number from 0 up", lambda number: number >= 0)
+COUNTS = Value("N,N,…", listed(POSITIVE))
+LABELS = Value("N,N,…|all", _labels)
+SEEDS = Value("N,N-N,…", _seeds)
+PATH = Place("PATH", _place)
+DEVICE = Value("NAME", _device)
 SAMPLER = SamplerName()
+SAMPLERS = Value("NAME,NAME,…", listed(str))
+
+
+def fixed_sampler(name: str) -> str:
+    """The registry's name of a sampler of fixed steps, from any of its names; imports torch."""
+    from samplers.registry import AdaptiveSampler, get_sampler
+
+    sampler = get_sampler(name)
+    if isinstance(sampler, AdaptiveSampler):
+        raise ValueError(
+            f"{name!r} has adaptive step sizes, and this command takes samplers of fixed steps "
+            "only; `samplers list` has them."
+        )
+    return sampler.name

@@ -1,4 +1,4 @@
-"""The table of measured pictures as a CSV file that a later run can go on with."""
+"""The table of measured images as a CSV file that a later run continues."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from samplers.cli.failure import Failure
+from samplers.cli.common.errors import Failure, writing
 from samplers.files import replacing
 
 
 class Record(NamedTuple):
-    """The likelihood of one picture.
+    """The likelihood of one image.
 
-    bits_per_dim: NaN for a network of latents; standard_error: of ``log_prob``, in nats, NaN for a
-    single probe. made_of: the picture and the settings, in words; with the seed it decides all.
+    Attributes:
+        bits_per_dim: NaN for a network of latents.
+        standard_error: of ``log_prob``, in nats; NaN for a single probe.
+        made_of: the image and the settings, in words; with the seed it decides all.
     """
 
     image: str
@@ -66,10 +68,11 @@ def _record(row: dict[str, Any]) -> Record:
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write the table, whole or not at all."""
-    try:
-        with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(Record._fields)
-            writer.writerows(records)
-    except OSError as error:
-        raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
+    with (
+        writing(path),
+        replacing(path) as part,
+        part.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(Record._fields)
+        writer.writerows(records)

@@ -1,4 +1,7 @@
-"""Latent codes on disk: one safetensors file, which says what its codes belong to."""
+"""Latent codes on disk: one safetensors file, which says what its codes belong to.
+
+The file has the tensor ``codes`` [N, *shape], and as metadata how they were found, in JSON.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from samplers.checkpoint import NetworkCheckpoint
-from samplers.cli.failure import Failure
+from samplers.checkpoint.network import NetworkCheckpoint
 from samplers.files import replacing
 
 _CODES = "codes"
@@ -20,10 +22,15 @@ _NEEDED = ("weights_sha256", "checkpoint", "null_label", "guidance", "guidance_r
            "sigma_min", "sigma_max")  # fmt: skip
 
 
+class CodesError(OSError):
+    """A file of codes can't be read; the message says why in a sentence."""
+
+
 class Codes(NamedTuple):
     """Codes [N, *shape], the class of each or None, and how they were found.
 
-    ``about`` holds the parameters that pictures hold, see ``output.common_parameters``.
+    Attributes:
+        about: the settings of the network and of the flow, as images of ``samplers`` hold them.
     """
 
     codes: Tensor
@@ -32,18 +39,15 @@ class Codes(NamedTuple):
 
 
 def write_codes(path: Path, found: Codes) -> None:
-    """Write the file, whole or not at all."""
-    try:
-        with replacing(path) as part:
-            save_file({_CODES: found.codes.contiguous()}, part, {_ABOUT: json.dumps(found.about)})
-    except OSError as error:
-        raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
+    """Write a file of codes; ``path`` is whole or untouched at every moment."""
+    with replacing(path) as part:
+        save_file({_CODES: found.codes.contiguous()}, part, {_ABOUT: json.dumps(found.about)})
 
 
 def read_codes(path: Path) -> Codes:
-    """The codes of a file; Failure if it can't be read, ValueError if its parts do not agree."""
+    """The codes of a file; CodesError if it can't be read, ValueError if its parts do not agree."""
     if not path.is_file():
-        raise Failure(f"There are no codes at {path}: no such file.")
+        raise CodesError(f"There are no codes at {path}: no such file.")
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[_ABOUT])
@@ -51,7 +55,9 @@ def read_codes(path: Path) -> Codes:
         labels, _ = about["labels"], [about[name] for name in _NEEDED]
         found = Codes(codes, None if labels is None else tuple(labels), about)
     except (KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
-        raise Failure(f"{path} can't be read; give a file that `samplers encode` wrote.") from error
+        raise CodesError(
+            f"{path} can't be read; give a file that `samplers encode` wrote."
+        ) from error
     count = len(codes) if codes.ndim else 0
     if not count or not bool(codes.isfinite().all()):
         raise ValueError(f"{path} holds no codes, or such that are not finite.")

@@ -1,6 +1,6 @@
 """Whether two checkouts sample the same, bit for bit: the commands of the docs, run in both.
 
-    python tools/compare_checkouts.py BEFORE AFTER
+    python benchmarks/compare_checkouts.py BEFORE AFTER
 
 Each command runs with the packages of its checkout and the interpreter of this script. Compared are
 images by their pixels, tensors and fields by their bytes, tables by their text; not figures, whose
@@ -94,7 +94,7 @@ def _difference(places: list[Path], outputs: list[str]) -> str:
         return "output differs"
     before, after = ({p.relative_to(root) for p in _files(root)} for root in places)
     if before != after:
-        return f"files differ: {sorted(before ^ after)[0]}"
+        return f"files differ: {min(before ^ after)}"
     for name in sorted(before):
         if not _same(places[0] / name, places[1] / name):
             return f"{name} differs"
