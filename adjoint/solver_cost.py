@@ -1,10 +1,10 @@
 r"""A regulariser that makes a network cheaper to sample: the local error of an adaptive solver.
 
-An adaptive solver takes as many steps as its estimate E of the error of a step of length h makes
-it take, in proportion to :math:`E^{1/q}` for a method of order q. The penalty is that estimate,
-for a trial step from a noisy sample of the data at a random angle (Pal et al. 2021, section 3,
-https://arxiv.org/abs/2105.03918, at all the steps of a solution; in the local form of Pal et al.
-2023, https://arxiv.org/abs/2303.02262, at random times). It asks the network as often as a step of
+An adaptive solver needs a number of steps proportional to :math:`E^{1/q}`, with E its estimate of
+the error of a step of length h, for a method of order q. The penalty is this estimate, for a trial
+step from a noisy sample of the data at a random angle (Pal et al. 2021, section 3,
+https://arxiv.org/abs/2105.03918, at all steps of a solution; in the local form of Pal et al. 2023,
+https://arxiv.org/abs/2303.02262, at random times). It evaluates the network as often as a step of
 the method does.
 """
 
@@ -24,7 +24,7 @@ from samplers.registry import get_adaptive_sampler
 from samplers.training import Objective
 
 WEIGHT = 1000.0
-"""Squared errors of a step are small: at 2000 the bundled digits take a quarter fewer calls."""
+"""Squared errors of a step are small: at 2000 the bundled digits need a quarter fewer NFE."""
 
 
 def solver_cost_penalty(
@@ -40,19 +40,20 @@ def solver_cost_penalty(
     r"""``w E[|E|^2 / d] / h^2``, of the error of a step h towards the data, in the angle phi.
 
     Args:
-        model, conditions: as for :func:`samplers.training.denoising_loss`, whose batches these
-            are; the model is taken without its correction.
-        method: the embedded pair, a name of :func:`samplers.list_samplers`.
-        steps: h is the whole way divided by so many.
-        sigma_min, sigma_max: where the steps begin and end, as in
-            :func:`samplers.sample_adaptive`.
+        model: what is trained, as for :func:`samplers.training.denoising.denoising_loss`; its
+            correction is ignored. Batches are the same.
+        weight: w.
+        conditions: the names of the conditions in a batch, in order.
+        method: the adaptive sampler, by name.
+        steps: h is the whole interval divided by this number.
+        sigma_min, sigma_max: where the steps end and begin, as in :func:`samplers.sample_adaptive`.
 
     Raises ValueError for a negative weight, fewer than one step, or an unknown method.
     """
     if not weight >= 0:
         raise ValueError(f"The weight of the solver's error is {weight}; it must be 0 or more.")
     if steps < 1:
-        raise ValueError(f"The way is divided in {steps} steps; it must be one at least.")
+        raise ValueError(f"The interval is divided into {steps} steps; it must be at least 1.")
     sampler = get_adaptive_sampler(method)
     clean, noisy = (angle_of(at) for at in ends(model.schedule, sigma_min, sigma_max))
     h = (noisy - clean) / steps

@@ -29,26 +29,38 @@ COMMANDS: tuple[str, ...] = (
     f"{SAMPLE} brownian.png --sampler sde-dpmpp-2m --noise brownian --grid log-snr",
     f"{SAMPLE} corrector.png --sampler reverse-diffusion+annealed-langevin",
     f"{SAMPLE} heun.png --sampler heun --final sigma_min --sigma-max 20 --grid log-snr",
-    "samplers sample assets/digits --num-images 2 --sampler dormand-prince --tolerance 0.05"
-    " --output adaptive.png",
+    (
+        "samplers sample assets/digits --num-images 2 --sampler dormand-prince --tolerance 0.05"
+        " --output adaptive.png"
+    ),
     "samplers sample assets/colour --steps 4 --num-images 2 --sampler deis-3 --output colour.png",
     "samplers sample assets/digits --steps 3 --seeds 0-2 --sampler ddim --output folder/",
     "samplers encode assets/digits folder/seed-00000000.png --label 0 --output codes.safetensors",
     "samplers decode assets/digits codes.safetensors --output decoded.png",
     "samplers interpolate assets/digits --seeds 0,1 --label 3 --output strip.png",
-    "samplers likelihood assets/digits folder/seed-00000000.png folder/seed-00000001.png"
-    " --label 0,1 --csv bits.csv",
-    "samplers restore assets/restore examples/effects/bold.png --task noisy --steps 3"
-    " --output restored/",
+    (
+        "samplers likelihood assets/digits folder/seed-00000000.png folder/seed-00000001.png"
+        " --label 0,1 --csv bits.csv"
+    ),
+    (
+        "samplers restore assets/restore examples/effects/bold.png --task noisy --steps 3"
+        " --output restored/"
+    ),
     "samplers show dpmpp-3m-corrected --steps 6 --json",
-    'text2pde generate "Water flows past a cylinder of radius 0.05 m at Reynolds number 120"'
-    " --steps 4 --output flow.safetensors",
-    "text2pde generate \"A cylinder of 10 cm in a channel, Re = 80\" --steps 3 --sampler ancestral"
-    " --seed 3 --guidance 2 --output stochastic.safetensors",
+    (
+        'text2pde generate "Water flows past a cylinder of radius 0.05 m at Reynolds number 120"'
+        " --steps 4 --output flow.safetensors"
+    ),
+    (
+        'text2pde generate "A cylinder of 10 cm in a channel, Re = 80" --steps 3 --sampler ancestral'
+        " --seed 3 --guidance 2 --output stochastic.safetensors"
+    ),
     "text2pde infer flow.safetensors --steps 3 --output later.safetensors",
-    "text2pde generate \"Water flows past a cylinder of radius 0.05 m at Reynolds number 100\""
-    " --steps 3 --sampler heun --output flow.vtu",
-)  # fmt: skip
+    (
+        'text2pde generate "Water flows past a cylinder of radius 0.05 m at Reynolds number 100"'
+        " --steps 3 --sampler heun --output flow.vtu"
+    ),
+)
 
 
 def main() -> int:

@@ -23,14 +23,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adjoint.fokker_planck import (
-    Bound,
-    Law,
-    bound,
-    divergence,
-    grid,
-    instant,
-    of_samples,
-    on_cells,
+    Distribution,
+    GapBound,
+    binned,
+    bound_terms,
+    empirical,
+    gap_bound,
+    kl_divergence,
+    regular_grid,
     wasserstein,
 )
 from benchmarks.digits import ROOT, Kept
@@ -68,7 +68,7 @@ ODE, SDE = "dpmpp-2m", "sde-dpmpp-2m"
 Seen = Callable[[Tensor, Tensor], object]
 CELL = 2 * EDGE / 64
 """Of the cells, as in the paper; ours go on beyond its square."""
-PLACES = grid(4.5, 64)
+POINTS = regular_grid(4.5, 64)
 PIXELS, SHOWN, INK = 160, 3.6, 0.11
 """Of a picture of points, half its side, and the density that is drawn as ink."""
 TRAINED = f"of {STEPS_TRAINED} steps, seed 0"
@@ -120,8 +120,8 @@ RUNS = [
 # ----------------------------------------------------------------------------------- measuring
 
 
-def samples(network: PotentialNetwork, sampler: str, steps: int, seed: int) -> Law:
-    return on_cells(points(network, sampler, steps, seed).double(), CELL)
+def samples(network: PotentialNetwork, sampler: str, steps: int, seed: int) -> Distribution:
+    return binned(points(network, sampler, steps, seed).double(), CELL)
 
 
 @torch.no_grad()
@@ -137,29 +137,29 @@ def points(
 
 def measure(run: Run, runs: Path) -> dict[str, Any]:
     network = run.network(runs)
-    laws = {
+    sets = {
         kind: [samples(network, sampler, STEPS, seed) for seed in range(REPEATS)]
         for kind, sampler in (("ode", ODE), ("sde", SDE))
     }
-    laws["data"] = [data_law(run.data)]
-    chance = {kind: among(found) for kind, found in laws.items()}
+    sets["data"] = [data_distribution(run.data)]
+    chance = {kind: among(found) for kind, found in sets.items()}
     found: dict[str, Any] = {"chance": chance}
     for name in DISTANCES:
         one, other = name.split("_")
-        pairs = zip(laws[one], cycle(laws[other]))
+        pairs = zip(sets[one], cycle(sets[other]))
         values = [wasserstein(*pair) - (chance[one] + chance[other]) / 2 for pair in pairs]
         found[name] = mean_and_error(values)
     found["by_steps"] = {steps: gap(network, steps, chance) for steps in FEWER_STEPS}
     return found
 
 
-def data_law(name: str) -> Law:
-    return on_cells(DATA[name](MANY, seeded(2)).double(), CELL)
+def data_distribution(name: str) -> Distribution:
+    return binned(DATA[name](MANY, seeded(2)).double(), CELL)
 
 
-def among(laws: Sequence[Law]) -> float:
-    """The distance of two sets of one law, which is what chance makes of it."""
-    pairs = list(combinations(laws, 2))
+def among(sets: Sequence[Distribution]) -> float:
+    """The mean distance of two sets of one distribution, due to their finite size."""
+    pairs = list(combinations(sets, 2))
     return sum(wasserstein(*pair) for pair in pairs) / len(pairs) if pairs else 0.0
 
 
@@ -169,19 +169,20 @@ def gap(network: PotentialNetwork, steps: int, chance: dict[str, float]) -> floa
     return wasserstein(ode, sde) - (chance["ode"] + chance["sde"]) / 2
 
 
-def measure_bound(run: Run, runs: Path) -> Bound:
+def measure_bound(run: Run, runs: Path) -> GapBound:
     """At the times of the SDE's own steps, in float64."""
     network = run.network(runs)
     visited: list[tuple[Tensor, Tensor]] = []
     points(network, SDE, STEPS, 0, lambda x, t: visited.append((x[::4], t)))
     network.double()
-    instants = [
-        instant(network, SCHEDULE, t.double(), of_samples(x.double()), PLACES)
+    terms = [
+        bound_terms(network, SCHEDULE, t.double(), empirical(x.double()), POINTS)
         for x, t in visited[::-1]
     ]
     noisiest = SCHEDULE.noisiest
-    prior = (-PLACES.square().sum(dim=1) / (2 * noisiest.sigma**2)).softmax(dim=0)
-    return bound(instants, divergence(Law(PLACES, prior), network, noisiest.t))
+    prior = (-POINTS.square().sum(dim=1) / (2 * noisiest.sigma**2)).softmax(dim=0)
+    initial_kl = kl_divergence(Distribution(POINTS, prior), network, noisiest.t)
+    return gap_bound(terms, initial_kl)
 
 
 # ------------------------------------------------------------------------------------ the report
@@ -268,9 +269,9 @@ def main() -> None:
             distances(results),
             "## Distance between ODE and SDE by number of steps, and its bound by the residual",
             "W2² between ODE and SDE samples, one set of each; then, from "
-            "`adjoint.fokker_planck.bound`, the mean square deviation of the potential's gradient "
-            "from the score of the SDE's marginals with an upper bound of its standard error, and "
-            "the bound of W2² that follows.",
+            "`adjoint.fokker_planck.gap_bound`, the mean square deviation of the potential's "
+            "gradient from the score of the SDE's marginals with an upper bound of its standard "
+            "error, and the bound of W2² that follows.",
             bounds(results),
             "Written by `python -m benchmarks.fokker_planck`.",
         )

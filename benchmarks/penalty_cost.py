@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from adjoint.fokker_planck import potential_penalty, score_penalty
-from adjoint.solver_cost import solver_cost_penalty
+from adjoint import potential_penalty, score_penalty, solver_cost_penalty
 from benchmarks.digits import ROOT, SCHEDULE, SHAPE, load_unet
 from benchmarks.report import table, write
 from samplers.denoiser import Denoiser
@@ -26,7 +25,7 @@ from samplers.training.denoising import denoising_loss
 
 sys.path.insert(0, str(ROOT))
 from examples.fokker_planck.plane import OrnsteinUhlenbeck, PotentialNetwork, score
-from examples.fokker_planck.train import PLACES, TIMES, places
+from examples.fokker_planck.train import POINTS_EACH, TIMES, residual_points
 
 IMAGES, ROUNDS = 8, 7
 Task = Callable[[], object]
@@ -51,7 +50,7 @@ def step(objective: Objective, model: nn.Module, batch: tuple[Tensor, ...]) -> T
 
 
 def digits() -> dict[str, Task]:
-    """On the bundled network, from its call on a batch of images."""
+    """On the bundled network, with an evaluation of a batch of images."""
     unet, names = load_unet(), ("class_labels",)
     model = Denoiser(unet, SCHEDULE, "v_prediction")
     batch = (torch.randn(IMAGES, *SHAPE), torch.arange(IMAGES) % 10)
@@ -75,12 +74,12 @@ def digits() -> dict[str, Task]:
 
 
 def plane() -> dict[str, Task]:
-    """On a potential in the plane, from its value at as many points."""
+    """On a potential in the plane, with its value at as many points."""
     network, schedule = PotentialNetwork(), OrnsteinUhlenbeck()
-    x, t = places(seeded(0))
+    x, t = residual_points(seeded(0))
     points = x.flatten(0, 1)
     every = t.repeat_interleave(len(points) // len(t))
-    penalty = potential_penalty(lambda model, x, t: model(x, t), schedule, places)
+    penalty = potential_penalty(lambda model, x, t: model(x, t), schedule, residual_points)
     loss = denoising_loss(Denoiser(network, schedule, "score", call=score))
     return {
         "one evaluation, no gradient": forward(network, points, every),
@@ -117,7 +116,7 @@ def main() -> None:
         f"{ROUNDS} rounds in which all run in turn, in float32.",
         f"## Digit model, {IMAGES} images",
         ratios(digits()),
-        f"## Potential in the plane, {TIMES * PLACES} points",
+        f"## Potential in the plane, {TIMES * POINTS_EACH} points",
         ratios(plane()),
         "Written by `python -m benchmarks.penalty_cost`.",
     )

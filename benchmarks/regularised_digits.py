@@ -1,4 +1,4 @@
-"""What penalties make of the network of digits: residual, gap, quality, calls of a solver.
+"""The effect of penalties on the digits network: residual, gap, quality, NFE of a solver.
 
     python -m benchmarks.regularised_digits --data data/mnist [--runs runs/regularised]
         [--device cuda]
@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from adjoint.fokker_planck import by_level, centred, residual_profile, sliced_wasserstein
+from adjoint import residual_profile
+from adjoint.fokker_planck import debiased, sliced_wasserstein
 from benchmarks.digits import ROOT, Judge, Kept, real_images
 from benchmarks.report import mean_and_error, table, write
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
@@ -41,7 +42,7 @@ from examples.fokker_planck.train_digits import CHECKPOINT, run_folder  # noqa: 
 KEPT = ROOT / "docs" / "benchmarks" / "regularised_digits.json"
 PICTURE = ROOT / "assets" / "pictures" / "regularised-residual.png"
 COUNT, BATCH, PARTS = 1000, 100, 5
-"""Images of either sampler, those drawn at once, and the sets in which they are compared."""
+"""Images of either sampler, those sampled at once, and the sets that are compared."""
 STEPS = 25
 ODE, SDE = "dpmpp-2m", "sde-dpmpp-2m"
 LEVELS = np.geomspace(0.03, 40, 9).tolist()
@@ -77,7 +78,7 @@ def measure(path: Path, data: Path, device: torch.device) -> dict[str, Any]:
     ode = images(checkpoint, ODE, range(COUNT))
     sde = images(checkpoint, SDE, range(COUNT, 2 * COUNT))
     pairs = zip(ode.chunk(PARTS), sde.chunk(PARTS), strict=True)
-    gaps = [centred(a, b, sliced_wasserstein) for a, b in pairs]
+    gaps = [debiased(a, b, sliced_wasserstein) for a, b in pairs]
     return {
         "gap": mean_and_error(gaps),
         "frechet_ode": judge.law(ode, labels)["frechet"],
@@ -103,8 +104,8 @@ def residuals(checkpoint: NetworkCheckpoint, x0: Tensor) -> list[tuple[float, fl
     checkpoint.network.double()
     x0 = x0.to(checkpoint.device).double()
     none = checkpoint.conditions([checkpoint.null_label or 0] * NOISY)
-    denoiser = by_level(checkpoint.denoiser(), **none)
-    levels, _ = residual_profile(denoiser, x0, LEVELS, probes=PROBES)
+    model = checkpoint.denoiser()
+    levels, _ = residual_profile(model, x0, LEVELS, conditions=none, probes=PROBES)
     checkpoint.network.float()
     return [(level.rho, level.squared, level.error) for level in levels]
 

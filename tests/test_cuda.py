@@ -17,7 +17,7 @@ import torch
 from scipy.spatial import Delaunay
 from torch import Tensor
 
-from adjoint import Adjoint, Checkpoint, Direct, Reversible
+from adjoint import AbstractAdjoint, CheckpointAdjoint, DirectAdjoint, ReversibleAdjoint
 from adjoint.fokker_planck import score_penalty
 from adjoint.solver_cost import solver_cost_penalty
 from samplers import SamplerScheduler, inversion
@@ -57,7 +57,7 @@ def agree(found: Sequence[Tensor], expected: Sequence[Tensor], rtol: float = 1e-
 
 
 def run(
-    device: torch.device, adjoint: Adjoint | None, sampler: str, **kwargs: Any
+    device: torch.device, adjoint: AbstractAdjoint | None, sampler: str, **kwargs: Any
 ) -> tuple[Tensor, list[Tensor]]:
     """What is drawn on a device, and its gradients to noise, condition and weights."""
     net = network().to(device)
@@ -79,9 +79,16 @@ def test_noise_is_that_of_the_cpu(noise: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "adjoint", [Checkpoint(), Checkpoint(offload="cpu"), Checkpoint(split=2), Direct()], ids=str
+    "adjoint",
+    [
+        CheckpointAdjoint(),
+        CheckpointAdjoint(offload="cpu"),
+        CheckpointAdjoint(split=2),
+        DirectAdjoint(),
+    ],
+    ids=str,
 )
-def test_ways_back(adjoint: Adjoint) -> None:
+def test_ways_back(adjoint: AbstractAdjoint) -> None:
     (expected, slopes), (found, others) = (run(at, adjoint, "dpmpp-2m") for at in DEVICES)
     agree([found, *others], [expected, *slopes])
 
@@ -92,7 +99,7 @@ def test_a_reversible_run() -> None:
         for s in registry().values()
         if inversion.refusal(s.tableau(make_grid(SCHEDULE, 4))) is None
     )
-    (expected, slopes), (found, others) = (run(at, Reversible(), name) for at in DEVICES)
+    (expected, slopes), (found, others) = (run(at, ReversibleAdjoint(), name) for at in DEVICES)
     agree([found, *others], [expected, *slopes], rtol=1e-7)
 
 

@@ -13,31 +13,30 @@ from torch import Tensor, nn
 
 from adjoint.cli import main
 from adjoint.fokker_planck import (
+    BoundTerms,
+    DifferenceSteps,
+    Distribution,
     Estimator,
-    Instant,
-    Law,
-    LevelDenoiser,
-    Steps,
     binned_wasserstein,
-    bound,
-    by_level,
-    centred,
-    choose_estimator,
-    divergence,
+    bound_terms,
+    debiased,
     energy_distance,
     exact_wasserstein,
-    floor,
-    grid,
-    instant,
+    gap_bound,
+    kl_divergence,
     ode_sde_gap,
     potential_penalty,
     potential_residual,
-    residual,
+    regular_grid,
     residual_profile,
     score_penalty,
+    score_residual,
     sliced_wasserstein,
+    split_half_distance,
     squared_norm,
 )
+from adjoint.fokker_planck.coordinates import LevelDenoiser, level_denoiser
+from adjoint.fokker_planck.estimators import choose_estimator, estimate_residual
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
 from samplers.denoiser import Denoiser
 from samplers.prediction import PredictionType, target
@@ -90,6 +89,11 @@ def exact(data: Mixture) -> LevelDenoiser:
     return denoise
 
 
+def as_model(denoise: LevelDenoiser) -> Denoiser:
+    """A function of z and ln rho as a model, in whose coordinates x = z and t = rho."""
+    return Denoiser(lambda x, t: denoise(x, t.log()), EDM(), "sample")
+
+
 # ------------------------------------------------------------------------------- exact scores
 
 
@@ -97,7 +101,7 @@ def exact(data: Mixture) -> LevelDenoiser:
 def test_the_residual_of_an_exact_score_is_zero(d: int) -> None:
     data = mixture(d)
     z, log_rho = points(data)
-    found = residual(exact(data), z, log_rho, torch.empty(0), "exact")
+    found = estimate_residual(exact(data), z, log_rho, torch.empty(0), "exact")
     assert float(found.advective.abs().max()) > 0.01
     assert float(found.mean.abs().max()) < 1e-10
 
@@ -110,12 +114,12 @@ def test_estimates_of_it_are_zero_in_the_mean(d: int, estimator: Estimator) -> N
     z, log_rho = points(data)
     if d <= 5:
         every = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * d).reshape(-1, 1, d)
-        found = residual(exact(data), z, log_rho, every.expand(-1, COUNT, -1), estimator)
+        found = estimate_residual(exact(data), z, log_rho, every.expand(-1, COUNT, -1), estimator)
         tolerance = {"forward": 1e-10, "stencil": 2e-3, "pullback": 2e-3}[estimator]
         assert float(found.mean.detach().abs().max()) < tolerance
     else:
         with torch.no_grad():
-            found = residual(exact(data), z, log_rho, signs(64, COUNT, d), estimator)
+            found = estimate_residual(exact(data), z, log_rho, signs(64, COUNT, d), estimator)
         assert not found.mean.requires_grad
         error = found.each.std(dim=0) / 8
         assert float((found.mean.abs() / (error + 1e-3)).max()) < 6
@@ -127,7 +131,7 @@ def test_the_residual_of_a_shifted_denoiser_is_its_closed_form(d: int) -> None:
     data, shift = mixture(d), 0.3 * normal(d, seed=6)
     z, log_rho = points(data)
     shifted: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
-    found = residual(shifted, z, log_rho, torch.empty(0), "exact").mean
+    found = estimate_residual(shifted, z, log_rho, torch.empty(0), "exact").mean
     along = torch.func.jvp(lambda at: exact(data)(at, log_rho), (z,), (shift.expand_as(z),))[1]
     torch.testing.assert_close(found, -2 * along, rtol=1e-9, atol=1e-10)
 
@@ -138,7 +142,7 @@ def test_the_residual_of_a_scaled_denoiser_is_its_closed_form(d: int) -> None:
     data, s = mixture(d), 0.2
     z, log_rho = points(data)
     scaled: LevelDenoiser = lambda z, log_rho: (1 + s) * exact(data)(z, log_rho)  # noqa: E731
-    found = residual(scaled, z, log_rho, torch.empty(0), "exact").mean
+    found = estimate_residual(scaled, z, log_rho, torch.empty(0), "exact").mean
     value = exact(data)(z, log_rho)
     along = torch.func.jvp(lambda at: exact(data)(at, log_rho), (z,), (value,))[1]
     torch.testing.assert_close(found, -2 * (1 + s) * s * along, rtol=1e-9, atol=1e-10)
@@ -162,10 +166,22 @@ def test_one_formula_serves_all_schedules_and_predictions(
         alpha, sigma = at.alpha, at.sigma
         return target(kind, x0, (x - alpha * x0) / sigma, alpha, sigma)
 
-    denoiser = by_level(Denoiser(network, schedule, kind))
+    denoiser = level_denoiser(Denoiser(network, schedule, kind))
     torch.testing.assert_close(denoiser(z, log_rho), exact(data)(z, log_rho), rtol=1e-7, atol=1e-8)
-    found = residual(denoiser, z, log_rho, torch.empty(0), "exact")
+    found = estimate_residual(denoiser, z, log_rho, torch.empty(0), "exact")
     assert float(found.mean.abs().max()) < 1e-6
+
+
+def test_the_residual_of_a_model_is_that_of_its_denoiser_in_z() -> None:
+    data, schedule = mixture(2), VPLinear()
+    z, log_rho = points(data)
+    at = schedule.at_lam(-log_rho)
+    model = data.model(schedule, "v_prediction")
+    shifted = Denoiser(lambda x, t: model(x, t) + 0.1, schedule, "v_prediction")
+    found = score_residual(shifted, at.alpha[:, None] * z, at.t, torch.empty(0), estimator="exact")
+    expected = estimate_residual(level_denoiser(shifted), z, log_rho, torch.empty(0), "exact")
+    assert float(expected.mean.abs().max()) > 0.01
+    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-6, atol=1e-9)
 
 
 # --------------------------------------------------------------------------------- estimates
@@ -177,22 +193,22 @@ def test_one_probe_is_biased_and_pairs_of_probes_are_not() -> None:
     z, log_rho = z.repeat(4000, 1), torch.zeros(4000, dtype=torch.float64)
     shifted: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
     truth = float(
-        residual(shifted, z[:1], log_rho[:1], torch.empty(0), "exact").mean.square().mean()
+        estimate_residual(shifted, z[:1], log_rho[:1], torch.empty(0), "exact").mean.square().mean()
     )
-    found = residual(shifted, z, log_rho, signs(2, 4000, 5), "forward")
+    found = estimate_residual(shifted, z, log_rho, signs(2, 4000, 5), "forward")
     mean, error = (float(number) for number in squared_norm(found))
     assert abs(mean - truth) < 4 * error
     single = found.each[0].square().mean(dim=1)
     assert float(single.mean()) - truth > 10 * float(single.std()) / math.sqrt(4000)
-    with pytest.raises(ValueError, match="take two or more"):
-        squared_norm(residual(shifted, z[:2], log_rho[:2], signs(1, 2, 5), "forward"))
+    with pytest.raises(ValueError, match="pass two or more"):
+        squared_norm(estimate_residual(shifted, z[:2], log_rho[:2], signs(1, 2, 5), "forward"))
 
 
 def test_signs_scatter_less_than_normal_probes() -> None:
     data = mixture(5)
     z, log_rho = points(data)
     spread = [
-        float(residual(exact(data), z, log_rho, probes, "forward").each.var(dim=0).mean())
+        float(estimate_residual(exact(data), z, log_rho, probes, "forward").each.var(dim=0).mean())
         for probes in (signs(400, COUNT, 5), normal(400, COUNT, 5, seed=0))
     ]
     assert spread[0] < spread[1]
@@ -205,7 +221,7 @@ def digits_at(dtype: torch.dtype) -> tuple[LevelDenoiser, Tensor, Tensor, Tensor
     with torch.no_grad():
         clean = checkpoint.draw(checkpoint.settle(Recipe(steps=5)), (0, 1), (3, 7), lambda: None)
     checkpoint.network.to(dtype)
-    denoiser = by_level(checkpoint.denoiser(), labels=torch.tensor([3, 7]))
+    denoiser = level_denoiser(checkpoint.denoiser(), {"labels": torch.tensor([3, 7])})
     rho = torch.tensor([0.5, 3.0], dtype=dtype)
     z = clean.to(dtype) + rho[:, None, None, None] * normal(2, 1, 28, 28).to(dtype)
     return denoiser, z, rho.log(), signs(2, 2, 1, 28, 28).to(dtype)
@@ -218,8 +234,8 @@ def test_differences_are_as_exact_as_they_say_on_the_network_of_digits(
     """Against shorter steps in float64."""
     with torch.no_grad():
         double, single = digits_at(torch.float64), digits_at(torch.float32)
-        truth = residual(*double, estimator, Steps(2e-5, 3e-4))
-        for found in (residual(*double, estimator), residual(*single, estimator)):
+        truth = estimate_residual(*double, estimator, DifferenceSteps(2e-5, 3e-4))
+        for found in (estimate_residual(*double, estimator), estimate_residual(*single, estimator)):
             for value, expected, most in zip(found, truth, (3e-3, 1e-2), strict=True):
                 assert float((value - expected).norm() / expected.norm()) < most
 
@@ -232,7 +248,8 @@ def test_estimators_agree_on_the_network_of_digits(dtype: torch.dtype) -> None:
         denoiser, z, log_rho, probes = digits_at(dtype)
         way = 2 * (z - denoiser(z, log_rho))
         one, other = (
-            residual(denoiser, z, log_rho, probes, name) for name in ("stencil", "pullback")
+            estimate_residual(denoiser, z, log_rho, probes, name)
+            for name in ("stencil", "pullback")
         )
     for a, b, u, most in zip(one, other, (way, probes), (6e-3, 2e-2), strict=True):
         first, second = ((u * part).flatten(-3).sum(dim=-1) for part in (a, b))
@@ -247,13 +264,13 @@ def test_attention_has_no_forward_derivative_on_a_cpu() -> None:
             denoiser, z, log_rho, probes = digits_at(dtype)
             assert choose_estimator(denoiser, z, log_rho) == expected
             with pytest.raises(NotImplementedError, match="flash_attention_for_cpu"):
-                residual(denoiser, z, log_rho, probes, "forward")
+                estimate_residual(denoiser, z, log_rho, probes, "forward")
 
 
 def test_attention_has_no_second_derivative_on_a_cpu_so_it_is_trained_by_differences() -> None:
     denoiser, z, log_rho, probes = digits_at(torch.float32)
     assert choose_estimator(denoiser, z, log_rho) == "stencil"
-    squared_norm(residual(denoiser, z.requires_grad_(), log_rho, probes))[0].backward()
+    squared_norm(estimate_residual(denoiser, z.requires_grad_(), log_rho, probes))[0].backward()
     assert z.grad is not None
     assert bool(z.grad.isfinite().all())
 
@@ -265,7 +282,9 @@ def test_the_choice_knows_conditions_that_belong_to_samples() -> None:
     def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         return x.tanh() * t[:, None].cos() + table[labels]
 
-    denoiser = by_level(Denoiser(network, VPLinear(), "sample"), labels=torch.arange(COUNT) % 4)
+    denoiser = level_denoiser(
+        Denoiser(network, VPLinear(), "sample"), {"labels": torch.arange(COUNT) % 4}
+    )
     assert choose_estimator(denoiser, *points(mixture(2))) == "forward"
 
 
@@ -273,7 +292,7 @@ def test_the_estimator_is_forward_where_layers_allow_it() -> None:
     data = mixture(2)
     assert choose_estimator(exact(data), *points(data)) == "forward"
     with pytest.raises(ValueError, match="must be one of exact, forward, stencil, pullback"):
-        residual(exact(data), *points(data), signs(1, COUNT, 2), "guess")  # type: ignore[arg-type]
+        estimate_residual(exact(data), *points(data), signs(1, COUNT, 2), "guess")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("estimator", ["exact", "forward", "stencil", "pullback"])
@@ -285,7 +304,7 @@ def test_weights_learn_from_every_estimate(estimator: Estimator) -> None:
 
     def value(w: Tensor) -> Tensor:
         wrong: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + w * z.sin()  # noqa: E731
-        return residual(wrong, z, log_rho, signs(2, 6, 2), estimator).each.square().mean()
+        return estimate_residual(wrong, z, log_rho, signs(2, 6, 2), estimator).each.square().mean()
 
     (slope,) = torch.autograd.grad(value(weight), weight)
     h = 1e-5
@@ -403,7 +422,7 @@ def test_the_penalty_of_a_potential(centred: bool) -> None:
 
 def test_impossible_penalties_are_refused() -> None:
     model = Denoiser(lambda x, t: torch.zeros(1), VPLinear(), "sample")
-    with pytest.raises(ValueError, match="take two or more"):
+    with pytest.raises(ValueError, match="pass two or more"):
         score_penalty(model, probes=1)
     with pytest.raises(ValueError, match="weight of the residual is -1"):
         score_penalty(model, -1)
@@ -418,15 +437,17 @@ def test_the_profile_is_zero_for_an_exact_score_and_right_for_another() -> None:
     x0 = data.means[component] + 0.3 * normal(600, 5, seed=8)
     shifted: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
     rhos = (0.2, 1.0, 5.0)
-    for level in residual_profile(exact(data), x0, rhos)[0]:
+    for level in residual_profile(as_model(exact(data)), x0, rhos)[0]:
         assert abs(level.squared) < 4 * level.error
         assert level.advective > 0
-    levels, estimator = residual_profile(shifted, x0, rhos)
+    levels, estimator = residual_profile(as_model(shifted), x0, rhos)
     assert estimator == "forward"
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for level in levels:
         log_rho = torch.full((600,), math.log(level.rho), dtype=torch.float64)
-        truth = residual(shifted, x0 + level.rho * eps, log_rho, torch.empty(0), "exact").mean
+        truth = estimate_residual(
+            shifted, x0 + level.rho * eps, log_rho, torch.empty(0), "exact"
+        ).mean
         assert abs(level.squared - float(truth.square().mean())) < 4 * level.error + 1e-12
 
 
@@ -457,10 +478,14 @@ def test_bad_input_ends_in_one_sentence(
 ) -> None:
     output = ("--output", str(tmp_path / "residual.png"))
     cases = [
-        (2, (str(places["digits"]), "--output", str(tmp_path / "folder")), "it is one picture"),
+        (
+            2,
+            (str(places["digits"]), "--output", str(tmp_path / "folder")),
+            "the figure is one image",
+        ),
         (2, (str(places["digits"]), "--probes", "1", *output), "take --probes 2 or more"),
         (2, (str(places["digits"]), "--levels", "1", *output), "take --levels 2 or more"),
-        (2, (str(places["digits"]), "--dtype", "float16", *output), "would be rounding"),
+        (2, (str(places["digits"]), "--dtype", "float16", *output), "are rounding errors"),
         (2, (str(places["digits"]), "--sigma-max", "1e9", *output), "must rise and lie between"),
         (2, (str(places["digits"]), str(places["wide"]), *output), "are needed here"),
         (2, (str(places["prompts"]), *output), "a network without"),
@@ -509,10 +534,10 @@ def test_gaps_that_can_not_be_measured_end_in_one_sentence(
     output = ("--output", str(tmp_path / "gap.png"))
     digits = str(places["digits"])
     cases = [
-        ((digits, "--output", str(tmp_path / "folder")), "it is one picture"),
+        ((digits, "--output", str(tmp_path / "folder")), "the figure is one image"),
         ((digits, "--steps", "5", *output), "take two or more"),
-        ((digits, "--ode", "sde-dpmpp-2m", *output), "take one without"),
-        ((digits, "--sde", "ddim", *output), "take one with"),
+        ((digits, "--ode", "sde-dpmpp-2m", *output), "is stochastic; take another"),
+        ((digits, "--sde", "ddim", *output), "is deterministic; take another"),
         ((digits, "--num-images", "3", *output), "take 4 images or more"),
         ((digits, str(places["grey"]), *output), "take --num-images 1"),
         ((str(places["prompts"]), *output), "a network without"),
@@ -549,7 +574,7 @@ def test_the_centred_distance_is_that_of_the_laws() -> None:
     for shift in (0.0, 0.5):
         found = torch.tensor(
             [
-                centred(normal(200, 2, seed=i), normal(200, 2, seed=100 + i) + shift)
+                debiased(normal(200, 2, seed=i), normal(200, 2, seed=100 + i) + shift)
                 for i in range(40)
             ]
         )
@@ -562,8 +587,8 @@ def test_the_centred_distance_is_that_of_the_laws() -> None:
 
 def test_the_distance_of_a_law_from_itself_is_that_of_chance() -> None:
     x, y = normal(2000, 4), normal(2000, 4, seed=1)
-    assert sliced_wasserstein(x, y) < 1.5 * floor(x)
-    assert sliced_wasserstein(x, y + 0.3) > 5 * floor(x)
+    assert sliced_wasserstein(x, y) < 1.5 * split_half_distance(x)
+    assert sliced_wasserstein(x, y + 0.3) > 5 * split_half_distance(x)
     assert abs(energy_distance(x, y)) < 0.01
 
 
@@ -576,8 +601,8 @@ def test_halves_have_as_many_of_each_group_as_the_sets_have() -> None:
 
     seeds = range(100, 130)
     found = [sliced_wasserstein(drawn(seed), drawn(seed + 50)) for seed in seeds]
-    chance = [floor(drawn(seed), groups=groups) / 2 for seed in seeds]
-    mixed = [floor(drawn(seed)) / 2 for seed in seeds]
+    chance = [split_half_distance(drawn(seed), groups=groups) / 2 for seed in seeds]
+    mixed = [split_half_distance(drawn(seed)) / 2 for seed in seeds]
     assert sum(chance) == pytest.approx(sum(found), rel=0.1)
     assert sum(mixed) > 2 * sum(found)
 
@@ -606,7 +631,7 @@ def test_the_gap_of_an_exact_score_vanishes_with_the_steps_and_that_of_another_d
     real = data.means[kind] + torch.einsum("bij,bj->bi", roots, normal(count, 2, seed=13))
     own = ode_sde_gap(drawn("dpmpp-2m", 0), drawn("sde-dpmpp-2m", 0), (8, 40), data=real)
     other = ode_sde_gap(drawn("dpmpp-2m", 0.4), drawn("sde-dpmpp-2m", 0.4), (40,))
-    chance = floor(real)
+    chance = split_half_distance(real)
     assert own[1].ode_sde < 2 * chance
     assert own[1].ode_data < 2 * chance
     assert own[1].sde_data < 2 * chance
@@ -615,7 +640,7 @@ def test_the_gap_of_an_exact_score_vanishes_with_the_steps_and_that_of_another_d
 
 
 def test_sets_that_can_not_be_compared_are_refused() -> None:
-    with pytest.raises(ValueError, match="make them equally large"):
+    with pytest.raises(ValueError, match="pass sets of one size"):
         sliced_wasserstein(normal(3, 2), normal(4, 2))
     for wrong in (normal(4, 3), normal(1, 2)):
         with pytest.raises(ValueError, match="samples must have one shape"):
@@ -640,31 +665,31 @@ def test_the_residual_says_how_far_a_score_is_from_that_of_its_own_samples(amoun
     # Back from the noise: dP/dt = 2 (f + g^2 a) P - g^2 of the SDE, and (2 f + g^2 a) P of the ODE.
     sde = backwards(t, 2 * (f + g2 * a), g2, schedule)
     ode = backwards(t, 2 * f + g2 * a, torch.zeros_like(g2), schedule)
-    places = grid(8.0, 81)
+    points = regular_grid(8.0, 81)
     rows = [
-        instant(phi, schedule, t[i], normal_law(places, sde[i]), places)
+        bound_terms(phi, schedule, t[i], normal_distribution(points, sde[i]), points)
         for i in range(0, len(t), 20)
     ]
     steps = t[::20]
-    start = divergence(normal_law(places, sde[-1]), phi, t[-1])
-    found = bound(rows, start)
+    start = kl_divergence(normal_distribution(points, sde[-1]), phi, t[-1])
+    found = gap_bound(rows, start)
     error = torch.trapezoid(g2 * (1 / sde - a) ** 2 * sde, t)  # 1/2 g^2 E |s - grad log q|^2
-    end = divergence(normal_law(places, sde[0]), phi, t[0])
+    end = kl_divergence(normal_distribution(points, sde[0]), phi, t[0])
     # Both sides by the trapezoidal rule: refine the coarse one by Richardson's.
-    coarse = bound(rows[::2], start)
+    coarse = gap_bound(rows[::2], start)
     refined = (4 * found.score_error - coarse.score_error) / 3
     assert refined == pytest.approx(float(error) + end, abs=1e-6)
     assert [row.t for row in rows] == steps.tolist()
-    steepest = torch.tensor([row.steepness for row in rows], dtype=torch.float64)
+    steepest = torch.tensor([row.lipschitz for row in rows], dtype=torch.float64)
     torch.testing.assert_close(steepest, (-g2 / 2 * a - f)[::20])
     gap = 2 * float((sde[0].sqrt() - ode[0].sqrt()) ** 2)
     assert 1e-4 < gap < found.distance_squared
 
 
 def test_a_bound_beyond_all_numbers_is_infinite() -> None:
-    rows = [Instant(t, 1.0, 0.0, 0.0, 1e4) for t in (0.0, 0.5, 1.0)]
-    assert bound(rows, 0.0).distance_squared == math.inf
-    assert bound([row._replace(steepness=0.0) for row in rows], 0.5) == (0.5, 0.0, 0.25)
+    rows = [BoundTerms(t, 1.0, 0.0, 0.0, 1e4) for t in (0.0, 0.5, 1.0)]
+    assert gap_bound(rows, 0.0).distance_squared == math.inf
+    assert gap_bound([row._replace(lipschitz=0.0) for row in rows], 0.5) == (0.5, 0.0, 0.25)
 
 
 def backwards(t: Tensor, rate: Tensor, source: Tensor, schedule: Schedule) -> Tensor:
@@ -678,5 +703,5 @@ def backwards(t: Tensor, rate: Tensor, source: Tensor, schedule: Schedule) -> Te
     return grown.exp() * (constant - summed)
 
 
-def normal_law(places: Tensor, variance: Tensor) -> Law:
-    return Law(places, (-places.square().sum(dim=1) / (2 * variance)).softmax(dim=0))
+def normal_distribution(points: Tensor, variance: Tensor) -> Distribution:
+    return Distribution(points, (-points.square().sum(dim=1) / (2 * variance)).softmax(dim=0))

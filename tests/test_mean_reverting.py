@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adjoint import Checkpoint, Direct
+from adjoint import CheckpointAdjoint, DirectAdjoint
 from samplers.grid import SPACINGS, Grid, Spacing, grid_from_times, make_grid
 from samplers.noise import RowNoise, initial_noise
 from samplers.probability_flow.integration import Adaptive
@@ -263,7 +263,7 @@ def test_the_gradient_to_the_degraded_image_is_exact(sampler: str) -> None:
         return torch.einsum("ij,bjhw->bihw", weights, torch.tanh(x + 0.5 * mu))
 
     found = []
-    for way in (Direct(), Checkpoint()):
+    for way in (DirectAdjoint(), CheckpointAdjoint()):
         mu = MU.clone().requires_grad_()
         x0 = restore(network, mu, process(MeanReverting(), "residual"), seeds=SEEDS,
                      sampler=sampler, steps=6, adjoint=way)  # fmt: skip

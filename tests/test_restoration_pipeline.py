@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adjoint import Checkpoint, Direct
+from adjoint import CheckpointAdjoint, DirectAdjoint
 from samplers import SamplerScheduler
 from samplers.checkpoint import CheckpointError, LoadOptions, load_checkpoint, load_restoration
 from samplers.diffusers.restoration import RestorationPipeline
@@ -108,7 +108,7 @@ def test_any_sampler_restores(pipe: RestorationPipeline, sampler: str) -> None:
 def test_gradients_reach_the_degraded_image_and_the_weights(pipe: RestorationPipeline) -> None:
     found: list[tuple[Tensor, ...]] = []
     pipe.unet.double().requires_grad_()
-    for way in (Direct(), Checkpoint()):
+    for way in (DirectAdjoint(), CheckpointAdjoint()):
         mu = images(1, height=7).double().requires_grad_()
         x0 = pipe.restore(mu, ["rainy"], (2,), steps=4, adjoint=way)
         found.append(torch.autograd.grad(x0.square().sum(), [mu, pipe.unet.conv_in.weight]))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adjoint.solver_cost import solver_cost_penalty
+from adjoint import solver_cost_penalty
 from samplers.denoiser import Denoiser
 from samplers.methods.embedded import BOGACKI_SHAMPINE, DORMAND_PRINCE, Embedded
 from samplers.probability_flow.adaptive import sample_adaptive
@@ -126,7 +126,7 @@ def test_impossible_settings_are_refused() -> None:
     model = Denoiser(Normal(VPLinear(), 1.0), VPLinear(), "sample")
     with pytest.raises(ValueError, match="must be 0 or more"):
         solver_cost_penalty(model, -1.0)
-    with pytest.raises(ValueError, match="must be one at least"):
+    with pytest.raises(ValueError, match="must be at least 1"):
         solver_cost_penalty(model, steps=0)
     with pytest.raises(ValueError, match="bogacki"):
         solver_cost_penalty(model, method="bogaki-shampine")

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adjoint import Checkpoint
+from adjoint import CheckpointAdjoint
 from samplers import SamplerScheduler, classifier_free_guidance
 from samplers.cli.common.checkpoints import changed_scheduler
 from samplers.cli.common.options import SchedulerOptions
@@ -318,7 +318,7 @@ def test_guidance_of_one_is_none_exactly(folder: Path) -> None:
 
 def test_gradients_pass_through_to_the_noise(folder: Path) -> None:
     pipe, found = loaded(folder), []
-    for adjoint in (None, Checkpoint()):
+    for adjoint in (None, CheckpointAdjoint()):
         start = pipe.noise([0]).requires_grad_()
         latent = pipe.latents([request()], [0], steps=3, noise=start, adjoint=adjoint)
         pipe.fields(latent, pipe.prepared(mesh())).square().mean().backward()

@@ -1,9 +1,9 @@
-"""Train the bundled network of digits further, with or without a penalty.
+"""Continue training the bundled digits network, with or without a penalty.
 
     accelerate launch examples/fokker_planck/train_digits.py --data data/mnist --penalty residual
 
-Run it again to go on where it stopped. The result is a diffusers pipeline in the folder of the run.
-``--penalty none`` is the same training without one, to compare with.
+Run it again to resume it. The result is a diffusers pipeline in the folder of the run.
+``--penalty none`` is the same training without one, for comparison.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from accelerate import PartialState
 from diffusers import DDPMPipeline
 from torch import Generator, Tensor, nn
 
-from adjoint.fokker_planck import score_penalty
-from adjoint.solver_cost import solver_cost_penalty
+from adjoint import score_penalty, solver_cost_penalty
 from samplers.training import Objective, TrainingConfig, train
 from samplers.training.denoising import LabelDropout, denoising_loss
 
@@ -33,9 +32,9 @@ CHECKPOINT = ROOT / "assets" / "digits"
 NO_CLASS = 10
 STEPS, BATCH = 400, 32
 SHARE = 8
-"""Images of a batch at which the penalty is taken, which costs several calls for each."""
+"""Images of a batch at which the penalty is evaluated; each costs several evaluations."""
 WEIGHTS = {"none": 0.0, "residual": 1.0, "solver-cost": 2000.0}
-"""Of each penalty, if no other is asked for."""
+"""Default weight of each penalty."""
 
 
 def main() -> None:

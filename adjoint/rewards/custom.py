@@ -1,4 +1,4 @@
-"""A function of the user as a reward."""
+"""A custom function as a reward."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from adjoint.rewards.networks import load_function
 from adjoint.rewards.reward import Reward, of_images
 
 
-def own_reward(place: str) -> Reward:
-    """The function ``package.module:name``, of the images, or of the images and what was asked."""
-    function = load_function(place)
+def custom_reward(name: str) -> Reward:
+    """The function ``package.module:name``, of the images, or of the images and their condition."""
+    function = load_function(name)
     parameters = inspect.signature(function).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) > 1:

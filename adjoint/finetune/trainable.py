@@ -1,7 +1,7 @@
 r"""What is optimised, and the module that holds it.
 
-Whatever it is, it ends up as parameters of one module, of which those that require a gradient are
-learned and all others stay.
+Whatever it is, it becomes parameters of one module, of which those that require a gradient are
+trained and all others are frozen.
 """
 
 from __future__ import annotations
@@ -15,74 +15,76 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Weights:
-    """The weights of the network.
+class OptimiseWeights:
+    """Train the weights of the network.
 
     Attributes:
-        only: of these modules alone, named from the network's top; all if empty.
+        modules: only those of these modules, named from the network's root; all if empty.
     """
 
-    only: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class LoRA:
-    r"""An adapter of low rank beside the weights of some layers, ``W + B A`` (Hu et al. 2022,
-    https://arxiv.org/abs/2106.09685); it needs the package peft.
+class OptimiseLoRA:
+    r"""Train a LoRA adapter of some layers, ``W + B A`` (Hu et al. 2022,
+    https://arxiv.org/abs/2106.09685); needs the package peft.
 
     Attributes:
-        rank: of B A; it is not scaled.
-        modules: the last names of the layers that get one.
+        rank: of B A, which is not scaled.
+        target_modules: the last names of the layers that get an adapter, as in peft.
     """
 
     rank: int = 4
-    modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"The rank is {self.rank}; it must be at least 1.")
-        if not self.modules:
-            raise ValueError("The list of modules is empty; name layers that get an adapter.")
+        if not self.target_modules:
+            raise ValueError("The list of target_modules is empty; name layers for the adapter.")
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """The embedding of what is asked for: of classes, or of prompts.
+class OptimiseEmbedding:
+    """Train the embedding of the condition: of classes, or of prompts.
 
     Attributes:
-        shared: one change for all classes that are asked for, such as an effect that any of them
-            may have, instead of one for each.
+        shared: one change for all classes that are sampled, such as an effect that any of them may
+            have, instead of one for each.
     """
 
     shared: bool = False
 
 
 @dataclass(frozen=True)
-class Noise:
-    r"""The starting noise of a number of images. It moves on the sphere on which it began.
+class OptimiseNoise:
+    r"""Optimise the initial noise of a number of images, on the sphere of its own norm.
 
     Attributes:
-        count: how many images.
-        reach: how far it may go from where it began, as an angle in radians.
+        num_images: how many.
+        max_angle: how far it may move from where it started, in radians.
         seed: of the first image; the others follow.
     """
 
-    count: int = 8
-    reach: float = math.pi
+    num_images: int = 8
+    max_angle: float = math.pi
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"The count is {self.count}; it must be at least 1.")
-        if not 0 < self.reach <= math.pi:
-            raise ValueError(f"The reach is {self.reach}; it is an angle above 0, and pi at most.")
+        if self.num_images < 1:
+            raise ValueError(f"num_images is {self.num_images}; it must be at least 1.")
+        if not 0 < self.max_angle <= math.pi:
+            raise ValueError(
+                f"max_angle is {self.max_angle}; it must be an angle above 0 and at most pi."
+            )
 
 
-Optimised = Weights | LoRA | Embedding | Noise
+Optimised = OptimiseWeights | OptimiseLoRA | OptimiseEmbedding | OptimiseNoise
 
 
-class Part(nn.Module):
-    """A network, with starting noise or an embedding of prompts beside it if these are learned."""
+class Trainable(nn.Module):
+    """A network, with the initial noise or prompt embeddings beside it if these are optimised."""
 
     def __init__(
         self,
@@ -97,39 +99,39 @@ class Part(nn.Module):
 # ------------------------------------------------------------------------------------- weights
 
 
-def train_weights(network: nn.Module, settings: Weights) -> None:
-    """Have the weights learned, all or those of some modules; ValueError for an unknown module."""
+def train_weights(network: nn.Module, settings: OptimiseWeights) -> None:
+    """Unfreeze the weights, all or those of some modules; ValueError for an unknown module."""
     network.requires_grad_(False)
-    for name in settings.only or ("",):
+    for name in settings.modules or ("",):
         try:
             module = network.get_submodule(name)
         except AttributeError as error:
             known = ", ".join(child for child, _ in network.named_children())
             raise ValueError(f"The network has no module {name!r}; it has {known}.") from error
         module.requires_grad_()
-    if settings.only:
+    if settings.modules:
         for module in network.modules():
             if isinstance(module, nn.GroupNorm):
                 module.register_forward_pre_hook(_contiguous)
 
 
-def _contiguous(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
-    """Keeps PyTorch 2.13 alive: on a CPU the gradient of a group norm's weights crashes if its
-    input needs none and has its channels last."""
-    return (given[0].contiguous(),)
+def _contiguous(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Works around a crash of PyTorch 2.13 on a CPU: the gradient of a group norm's weights, if its
+    input needs no gradient and is in channels-last format."""
+    return (inputs[0].contiguous(),)
 
 
 # ------------------------------------------------------------------------------------- adapters
 
 
-def add_adapter(network: nn.Module, settings: LoRA, seed: int) -> None:
-    """Put an adapter into the network, whose weights stay; ValueError if no layer is named so."""
+def add_adapter(network: nn.Module, settings: OptimiseLoRA, seed: int) -> None:
+    """Add an adapter to the network and freeze its weights; ValueError if no layer is named so."""
     peft = _peft()
     network.requires_grad_(False)
     config = peft.LoraConfig(
-        r=settings.rank, lora_alpha=settings.rank, target_modules=list(settings.modules)
+        r=settings.rank, lora_alpha=settings.rank, target_modules=list(settings.target_modules)
     )
-    # Its first numbers are drawn from the global generator.
+    # peft initialises from the global generator.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
@@ -138,19 +140,19 @@ def add_adapter(network: nn.Module, settings: LoRA, seed: int) -> None:
             kinds = (nn.Linear, nn.Conv2d)
             found = [name for name, m in network.named_modules() if isinstance(m, kinds)]
             raise ValueError(
-                f"No layer of the network is named {' or '.join(settings.modules)}; it has "
-                f"{', '.join(found[:8])} and more."
+                f"No layer of the network is named {' or '.join(settings.target_modules)}; it "
+                f"has {', '.join(found[:8])} and more."
             ) from error
 
 
 def adapter_state(network: nn.Module) -> dict[str, Tensor]:
-    """The numbers of the adapter, by peft's names."""
+    """The weights of the adapter, by peft's names."""
     state: dict[str, Tensor] = _peft().get_peft_model_state_dict(network)
     return state
 
 
 def merge_adapter(network: nn.Module) -> None:
-    """Add the adapter to the weights, and take it away."""
+    """Merge the adapter into the weights, and remove it."""
     layers = _peft().tuners.lora.LoraLayer
     for name, layer in list(network.named_modules()):
         if isinstance(layer, layers):
@@ -172,7 +174,7 @@ def _peft() -> Any:
 
 
 class LearnedClasses(nn.Module):
-    """An embedding of classes that stays, and a change of it for some classes that is learned."""
+    """A frozen embedding of classes, and a trained change of it for some classes."""
 
     rows: Tensor
 
@@ -182,7 +184,7 @@ class LearnedClasses(nn.Module):
         self.change = nn.Parameter(
             table.weight.new_zeros(1 if shared else len(classes), table.embedding_dim)
         )
-        # The row of the change for each class; the last is that of classes without one.
+        # The row of each class in the change; the last is for classes without one.
         rows = torch.full((table.num_embeddings,), len(self.change), device=table.weight.device)
         rows[list(classes)] = 0 if shared else torch.arange(len(classes), device=rows.device)
         self.register_buffer("rows", rows)
@@ -197,25 +199,27 @@ class LearnedClasses(nn.Module):
         return nn.functional.embedding(labels, self.weight)
 
     def folded(self) -> nn.Embedding:
-        """A plain embedding that is the same."""
+        """The equivalent plain embedding."""
         table: nn.Embedding = nn.Embedding.from_pretrained(self.weight.detach())
         return table
 
 
-def learn_classes(network: nn.Module, classes: tuple[int, ...], settings: Embedding) -> None:
-    """Have a change of the embedding of classes learned; ValueError if the network has none."""
+def learn_classes(
+    network: nn.Module, classes: tuple[int, ...], settings: OptimiseEmbedding
+) -> None:
+    """Train a change of the embedding of classes alone; ValueError if the network has none."""
     network.requires_grad_(False)
     table = getattr(network, "class_embedding", None)
     if not isinstance(table, nn.Embedding):
         raise ValueError(
-            f"This network, {type(network).__name__}, has no table of class embeddings to learn; "
-            "optimise its weights, an adapter or the noise."
+            f"This network, {type(network).__name__}, has no embedding table of classes; optimise "
+            "its weights, an adapter or the noise."
         )
     network.class_embedding = LearnedClasses(table, classes, settings.shared)
 
 
 def fold_classes(network: nn.Module) -> None:
-    """Put a plain embedding in the place of one that was learned."""
+    """Replace a trained embedding by the equivalent plain one."""
     for name, module in list(network.named_modules()):
         if isinstance(module, LearnedClasses):
             _replace(network, name, module.folded())
@@ -230,30 +234,30 @@ def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
 
 
 class LearnedNoise(nn.Module):
-    r"""Starting noise [N, ...] that is learned.
+    r"""Trained initial noise [N, ...].
 
-    Each is ``|n_0| (cos(a) n_0 / |n_0| + sin(a) u)``, where n_0 is where it began, u a unit vector
-    at right angles to it, and the angle a at most ``reach``.
+    Each is ``|n_0| (cos(a) n_0 / |n_0| + sin(a) u)``, where n_0 is where it started, u a unit
+    vector orthogonal to it, and the angle a at most ``max_angle``.
     """
 
     start: Tensor
 
-    def __init__(self, start: Tensor, reach: float) -> None:
+    def __init__(self, start: Tensor, max_angle: float) -> None:
         super().__init__()
         self.register_buffer("start", start)
         self.value = nn.Parameter(start.clone())
-        self.reach = reach
+        self.max_angle = max_angle
 
     def forward(self, index: Tensor) -> Tensor:
         """The noise of these images."""
-        return on_cap(self.value[index], self.start[index], self.reach)
+        return on_cap(self.value[index], self.start[index], self.max_angle)
 
 
-def on_cap(x: Tensor, centre: Tensor, reach: float) -> Tensor:
-    """Where the rays to x [N, ...] meet a sphere about 0, or the nearest points within reach.
+def on_cap(x: Tensor, centre: Tensor, max_angle: float) -> Tensor:
+    """Project x [N, ...] radially onto the spherical cap about ``centre``.
 
-    The sphere of each is that of its ``centre``, and within reach is what is seen at no more than
-    this angle from there.
+    Each sample has its own sphere, of the norm of its centre. Points at a larger angle than
+    ``max_angle`` are mapped to the nearest point of the cap's border.
     """
     flat, middle = x.flatten(1), centre.flatten(1)
     radius = middle.norm(dim=1, keepdim=True)
@@ -261,9 +265,9 @@ def on_cap(x: Tensor, centre: Tensor, reach: float) -> Tensor:
     along = (flat * towards).sum(dim=1, keepdim=True)
     across = flat - along * towards
     length = across.norm(dim=1, keepdim=True)
-    inside = torch.atan2(length.detach(), along.detach()) <= reach
+    inside = torch.atan2(length.detach(), along.detach()) <= max_angle
     ray = flat / flat.norm(dim=1, keepdim=True)
     # Where the length is 0 the point is the centre, which is inside.
-    border = math.cos(reach) * towards + math.sin(reach) * across / length.clamp(min=1e-30)
+    border = math.cos(max_angle) * towards + math.sin(max_angle) * across / length.clamp(min=1e-30)
     found: Tensor = radius * torch.where(inside, ray, border)
     return found.reshape(x.shape)

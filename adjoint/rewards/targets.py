@@ -1,4 +1,4 @@
-"""Target pictures, read from disk."""
+"""Target images, read from disk."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from samplers.images.files import ImageError, open_image
 from samplers.images.pixels import levels_of, values_of
 
 
-def read_picture(path: str) -> Tensor:
-    """A grey or coloured PNG or JPEG as values from -1 to 1: [1, C, H, W], float64.
+def read_target(path: str) -> Tensor:
+    """A grey or RGB image file as values in [-1, 1]: [1, C, H, W], float64.
 
-    Raises ValueError if it can't be read, or has opacity.
+    Raises ValueError if it cannot be read, or has an alpha channel.
     """
     try:
         image = open_image(Path(path))
@@ -21,7 +21,7 @@ def read_picture(path: str) -> Tensor:
         raise ValueError(str(error)) from error
     if image.mode not in ("L", "RGB"):
         raise ValueError(
-            f"{path} is of mode {image.mode}, but a target is grey (L) or coloured (RGB); convert "
-            "it (with Pillow: image.convert('RGB'))."
+            f"{path} is of mode {image.mode}, but a target is grey (L) or RGB; convert it (with "
+            "Pillow: image.convert('RGB'))."
         )
     return values_of(levels_of(image))

@@ -7,9 +7,9 @@ For a denoiser D(z, ln rho) of z = x / alpha at rho = sigma / alpha the score is
 
 is zero (the Laplacian for each component; :math:`R = \rho^3` times the residual of the score,
 Lai et al. 2023, https://arxiv.org/abs/2210.04296, where D is a gradient). It has the unit of the
-data at every noise level. The first two terms are one derivative along ``(2 (z - D), 1)``, the
-advective part; the third is the mean of second derivatives along random signs v, the diffusive
-part, ``E[v^T (d^2 D) v]``.
+data at every noise level. The first two terms, the advective part, are one directional derivative
+along ``(2 (z - D), 1)``; the third, the diffusive part, is the mean of second derivatives along
+Rademacher probes v, ``E[v^T (d^2 D) v]`` (Hutchinson's estimator).
 """
 
 from __future__ import annotations
@@ -22,28 +22,34 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from adjoint.fokker_planck.denoiser import LevelDenoiser
+from adjoint.fokker_planck.coordinates import LevelDenoiser
 from samplers.prediction import per_sample
 
 Estimator = Literal["exact", "forward", "stencil", "pullback"]
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
 
-class Steps(NamedTuple):
-    """Of differences: of the first derivative, in units of ln rho, and of the second, of rho.
+class DifferenceSteps(NamedTuple):
+    """Step sizes of finite differences.
 
-    Those taken by default were measured on the network of digits: first derivatives err by less
-    than 0.3 % there, since its embedding of the time wants short steps, and second ones by less
-    than 1 %.
+    The defaults were measured on the bundled digits network: first derivatives err by less than
+    0.3 % there, since its time embedding needs short steps, and second ones by less than 1 %.
+
+    Attributes:
+        first: of the first derivative, in units of ln rho.
+        second: of the second derivative, in units of rho.
     """
 
     first: float
     second: float
 
 
-_FINE = Steps(1e-4, 1e-3)
-_STEPS: dict[str, Steps] = {"stencil": Steps(5e-4, 2e-2), "pullback": Steps(5e-4, 5e-3)}
-"""In float32, where rounding is divided by the step, and for the stencil by its square."""
+_FINE = DifferenceSteps(1e-4, 1e-3)
+_SINGLE: dict[str, DifferenceSteps] = {
+    "stencil": DifferenceSteps(5e-4, 2e-2),
+    "pullback": DifferenceSteps(5e-4, 5e-3),
+}
+"""In float32, where rounding is divided by the step, and by its square for the stencil."""
 
 
 class Residual(NamedTuple):
@@ -51,8 +57,8 @@ class Residual(NamedTuple):
 
     Attributes:
         advective: ``d_lnrho D + 2 J (z - D)`` [B, ...].
-        diffusive: ``rho^2 v^T (d^2 D) v`` for each probe [K, B, ...]; their mean is the
-            Laplacian's.
+        diffusive: ``rho^2 v^T (d^2 D) v`` for each probe [K, B, ...]; their mean estimates the
+            Laplacian.
     """
 
     advective: Tensor
@@ -69,35 +75,39 @@ class Residual(NamedTuple):
         return self.each.mean(dim=0)
 
 
-def residual(
+def estimate_residual(
     denoiser: LevelDenoiser,
     z: Tensor,
     log_rho: Tensor,
     probes: Tensor,
     estimator: Estimator | None = None,
-    steps: Steps | None = None,
+    steps: DifferenceSteps | None = None,
 ) -> Residual:
-    """Estimate the residual; gradients pass through it to whatever the denoiser holds.
+    """Estimate the residual; gradients reach whatever the denoiser holds.
 
     Args:
-        z: [B, ...]; log_rho: [B], of the dtype of z.
-        probes: random signs [K, B, ...]; ``exact`` does not read them.
-        estimator: :func:`choose_estimator` if None.
+        denoiser: D(z, ln rho).
+        z: points [B, ...].
+        log_rho: their noise levels [B], in the dtype of z.
+        probes: Rademacher probes, random signs [K, B, ...]; ``exact`` ignores them.
+        estimator: chosen by :func:`choose_estimator` if None.
 
-        ``exact``     forward derivatives along every axis; for few dimensions
-        ``forward``   forward derivatives along the probes
-        ``stencil``   central differences of D itself, for any function
-        ``pullback``  central differences of products with the transposed Jacobian, more exact in
-                      float32; R of the gradient's form, which is R if D is the gradient of a
-                      function
-    steps: of the differences.
+            ============  ==================================================================
+            ``exact``     forward-mode derivatives along every axis; for few dimensions
+            ``forward``   forward-mode derivatives along the probes
+            ``stencil``   central differences of D itself, for any function
+            ``pullback``  central differences of vector-Jacobian products, more accurate in
+                          float32; R of the gradient's form, which is R if D is the gradient
+                          of a function
+            ============  ==================================================================
+        steps: step sizes of the differences.
 
     Raises ValueError for an unknown estimator.
     """
     chosen = choose_estimator(denoiser, z, log_rho) if estimator is None else estimator
     if chosen not in ESTIMATORS:
         raise ValueError(f"The estimator is {chosen!r}; it must be one of {', '.join(ESTIMATORS)}.")
-    taken = steps or (_FINE if z.dtype == torch.float64 else _STEPS.get(chosen, _FINE))
+    taken = steps or (_FINE if z.dtype == torch.float64 else _SINGLE.get(chosen, _FINE))
     match chosen:
         case "exact":
             return _exact(denoiser, z, log_rho)
@@ -110,12 +120,14 @@ def residual(
 
 
 def choose_estimator(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Estimator:
-    """``forward`` if every layer has forward derivatives (attention on a CPU has none); else
-    ``stencil`` in float64 and ``pullback`` in float32, or ``stencil`` there as well where gradients
-    are recorded and a layer has no second derivative (attention on a CPU has none, either).
+    """The best estimator that all layers of the network support.
 
-    It tries on this very batch, for conditions may belong to its samples, and does nothing else
-    with the result: choose once, and pass the name on.
+    ``forward`` if every layer has forward-mode derivatives; else ``stencil`` in float64 and
+    ``pullback`` in float32, or ``stencil`` there as well if gradients are recorded and a layer has
+    no second derivative. Attention on a CPU has neither.
+
+    It tries them on this batch, since conditions may belong to its samples, and discards the
+    results: choose once, and pass the name on.
     """
     if _works(lambda: _forward(denoiser, z, log_rho, torch.ones_like(z[None]))):
         return "forward"
@@ -143,7 +155,7 @@ def _second_derivative(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> T
 
 
 def squared_norms(found: Residual) -> Tensor:
-    r"""``|R|^2 / d`` of each sample, [B], without a bias.
+    r"""``|R|^2 / d`` of each sample, [B], without bias.
 
     With K >= 2 probes it is the mean of :math:`\langle R_i, R_j \rangle` over pairs of different
     probes; the square of one estimate is too large by the variance of the probe. Raises ValueError
@@ -152,7 +164,7 @@ def squared_norms(found: Residual) -> Tensor:
     each = found.each.flatten(2)
     count = len(each)
     if count < 2:
-        raise ValueError("One probe gives a squared norm that is too large; take two or more.")
+        raise ValueError("One probe gives a squared norm that is too large; pass two or more.")
     pairs = each.sum(dim=0).square() - each.square().sum(dim=0)
     return pairs.mean(dim=1) / (count * (count - 1))
 
@@ -190,35 +202,37 @@ def _forward(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor
 
 
 def _stencil(
-    denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: Steps
+    denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: DifferenceSteps
 ) -> Residual:
     d = denoiser(z, log_rho)
     e, h = steps.first, steps.second * per_sample(log_rho.exp(), z)
-    # The way is of the size of rho, so these are steps of its fraction, too.
-    way = 2 * (z - d)
-    ahead, behind = (denoiser(z + sign * e * way, log_rho + sign * e) for sign in (1.0, -1.0))
+    # The direction is of the size of rho, so these steps are relative to it, too.
+    direction = 2 * (z - d)
+    ahead, behind = (denoiser(z + sign * e * direction, log_rho + sign * e) for sign in (1.0, -1.0))
     second = [denoiser(z + h * v, log_rho) - 2 * d + denoiser(z - h * v, log_rho) for v in probes]
     return Residual((ahead - behind) / (2 * e), torch.stack(second) / steps.second**2)
 
 
 def _pullback(
-    denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: Steps
+    denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: DifferenceSteps
 ) -> Residual:
-    wanted = torch.is_grad_enabled()
+    create_graph = torch.is_grad_enabled()
 
-    def pulled(point: Tensor, v: Tensor) -> Tensor:
-        """The transposed Jacobian of D, times v."""
+    def vjp(point: Tensor, v: Tensor) -> Tensor:
+        """``v^T J_D``."""
         point = point if point.requires_grad else point.detach().requires_grad_()
         with torch.enable_grad():
-            found = torch.autograd.grad(denoiser(point, log_rho), point, v, create_graph=wanted)
+            found = torch.autograd.grad(
+                denoiser(point, log_rho), point, v, create_graph=create_graph
+            )
         return found[0]
 
     d, e, rho = denoiser(z, log_rho), steps.first, per_sample(log_rho.exp(), z)
     h = steps.second * rho
     slope = (denoiser(z, log_rho + e) - denoiser(z, log_rho - e)) / (2 * e)
-    second = [pulled(z + h * v, v) - pulled(z - h * v, v) for v in probes]
+    second = [vjp(z + h * v, v) - vjp(z - h * v, v) for v in probes]
     diffusive = rho * torch.stack(second) / (2 * steps.second)
-    return Residual(slope + pulled(z, 2 * (z - d)), diffusive)
+    return Residual(slope + vjp(z, 2 * (z - d)), diffusive)
 
 
 def _variance(z: Tensor, log_rho: Tensor) -> Tensor:
