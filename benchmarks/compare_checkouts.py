@@ -52,8 +52,8 @@ COMMANDS: tuple[str, ...] = (
         " --steps 4 --output flow.safetensors"
     ),
     (
-        'text2pde generate "A cylinder of 10 cm in a channel, Re = 80" --steps 3 --sampler ancestral'
-        " --seed 3 --guidance 2 --output stochastic.safetensors"
+        'text2pde generate "A cylinder of 10 cm in a channel, Re = 80" --steps 3'
+        " --sampler ancestral --seed 3 --guidance 2 --output stochastic.safetensors"
     ),
     "text2pde infer flow.safetensors --steps 3 --output later.safetensors",
     (

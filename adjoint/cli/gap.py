@@ -170,11 +170,12 @@ def _plan(
     count: ImageOptions,
     options: GapOptions,
 ) -> Measurement:
-    from adjoint.cli.opening import labels_in_turn, open_network
+    from adjoint.cli.opening import labels_in_turn
     from samplers.checkpoint import Recipe
+    from samplers.cli.common.checkpoints import open_network
 
     checkpoint = open_network(model)
-    seeds = count.chosen(NUM_IMAGES)
+    seeds = count.chosen_seeds(NUM_IMAGES)
     data = _data(images, checkpoint, len(seeds))
     labels = labels_in_turn(conditions, checkpoint, len(seeds))
     recipe = checkpoint.settle(

@@ -12,7 +12,7 @@ from samplers.cli.common.errors import named_failures
 from samplers.cli.common.options import ImageOptions, ModelOptions, NoClassOptions
 from samplers.cli.common.output import check_png, prepare_folder, write
 from samplers.cli.common.processes import join
-from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import aligned
 from samplers.cli.common.values import PATH, POSITIVE, POSITIVE_NUMBER
 
@@ -71,10 +71,16 @@ class ResidualOptions:
             raise ValueError("--probes is 1, which biases the residual; take --probes 2 or more.")
 
 
-@command(_EXAMPLES, dtype="float64")
+class PreciseModelOptions(ModelOptions, section="Computation"):
+    """A checkpoint of which derivatives are taken."""
+
+    dtype: str = changed(ModelOptions, "dtype", default="float64")
+
+
+@command(_EXAMPLES)
 def run(
     *,
-    model: ModelOptions,
+    model: PreciseModelOptions,
     images: tuple[Path, ...] = argument("[IMAGES]...", type=PATH, nargs=-1),
     conditions: NoClassOptions,
     count: ImageOptions,
@@ -140,13 +146,13 @@ def _plan(
 ) -> Measurement:
     import torch
 
-    from adjoint.cli.opening import labels_or_none, open_network
+    from samplers.cli.common.checkpoints import labels_of, open_network
 
     checkpoint = open_network(model)
     rhos = _noise_levels(options, checkpoint)
     with torch.no_grad():
         clean, sampled = _clean(images, conditions, count, checkpoint)
-        labels = sampled or labels_or_none(conditions, checkpoint, len(clean))
+        labels = sampled or labels_of(conditions, checkpoint, len(clean))
         x0 = checkpoint.encode(clean)
     guidance = 1.0 if conditions.guidance is None else conditions.guidance
     denoiser = checkpoint.denoiser(guidance, conditions.guidance_rescale or 0.0)
@@ -170,7 +176,7 @@ def _clean(
     if images:
         levels = torch.cat(read_levels(images, checkpoint.image_shape))
         return values_of(levels).to(checkpoint.device, checkpoint.dtype), None
-    seeds = count.chosen(NUM_IMAGES)
+    seeds = count.chosen_seeds(NUM_IMAGES)
     labels = labels_in_turn(conditions, checkpoint, len(seeds))
     recipe = checkpoint.settle(Recipe(steps=20))
     return checkpoint.draw(recipe, seeds, labels, lambda: None).clamp(-1, 1), labels

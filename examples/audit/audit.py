@@ -31,7 +31,6 @@ from tqdm import tqdm
 from adjoint import AbstractAdjoint, CheckpointAdjoint, ContinuousAdjoint, build_reward
 from samplers import sample
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
-from samplers.cli.values import positive
 from samplers.images.figures import Cell, Figure, table
 from samplers.images.files import write_png
 from samplers.images.pixels import to_images
@@ -171,9 +170,9 @@ def interval(successes: int, count: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fool the classifier of digits.")
-    parser.add_argument("--count", type=positive, default=50, help="digits")
-    parser.add_argument("--steps", type=positive, default=10, help="of the sampler")
-    parser.add_argument("--iterations", type=positive, default=15, help="of the gradient searches")
+    parser.add_argument("--count", type=int, default=50, help="digits")
+    parser.add_argument("--steps", type=int, default=10, help="of the sampler")
+    parser.add_argument("--iterations", type=int, default=15, help="of the gradient searches")
     parser.add_argument("--output", type=Path, default=Path("audit.png"), help="the picture")
     arguments = parser.parse_args()
     try:

@@ -17,7 +17,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from adjoint.fokker_planck import by_level
+from adjoint.fokker_planck.coordinates import level_denoiser
 from samplers.denoiser import Denoiser
 from samplers.training import seeded
 
@@ -67,7 +67,7 @@ def denoising_table(network: Guess, linear: Guess, seen: Tensor, test: Tensor) -
 
 def network_guess(model: Denoiser) -> Guess:
     """E[x_0 | y] by the network."""
-    denoise = by_level(model)
+    denoise = level_denoiser(model)
     return lambda y, rho: denoise(y, torch.full((len(y),), math.log(rho), dtype=torch.float64))
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
-from samplers.cli.values import positive
 from samplers.grid import default_spacing
 from samplers.guidance import classifier_guidance
 from samplers.guidance.classifier import Classifier
@@ -68,8 +67,8 @@ def parse_arguments() -> argparse.Namespace:
     folder = ROOT / "assets" / "digits-noisy-classifier"
     parser.add_argument("--classifier", type=Path, default=folder, help="of noisy digits")
     parser.add_argument("--output", type=Path, required=True, help="the figure")
-    parser.add_argument("--each", type=positive, default=20, help="digits of each class")
-    parser.add_argument("--steps", type=positive, default=30)
+    parser.add_argument("--each", type=int, default=20, help="digits of each class")
+    parser.add_argument("--steps", type=int, default=30)
     return parser.parse_args()
 
 
