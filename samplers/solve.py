@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from samplers import choices
 from samplers.noise import BrownianNoise, Noise, RowNoise
-from samplers.prediction import Conversion, Correction, Prediction, to_data
+from samplers.prediction import Correction, Prediction, door
 from samplers.tableau import Row, Tableau
 
-NoiseKind = choices.NoiseKind
+NoiseKind = Literal["independent", "brownian"]
 
 Model = Callable[[Tensor, Tensor], Tensor]
 """A network: (x of shape [B, ...], t of shape [B]) -> its output, shaped like x."""
@@ -80,7 +79,7 @@ def step(
     z: Tensor | None,
     correct: Correction | None,
 ) -> tuple[Tensors, Tensors]:
-    """The arithmetic of one row: x_0, a few fused multiply-adds, a shift of the memory.
+    """The arithmetic of one row: a door, a few fused multiply-adds, a shift of what is remembered.
 
     It draws nothing, reads no tensor's value and never branches on one, so it compiles whole.
     """
@@ -139,9 +138,9 @@ class Solver:
     )
 
     @cached_property
-    def conversions(self) -> tuple[Conversion, ...]:
+    def doors(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """The two numbers that turn each row's network output into x_0."""
-        return tuple(to_data(self.prediction, row.at) for row in self.tableau.rows)
+        return tuple(door(self.prediction, row.at) for row in self.tableau.rows)
 
     def init(self, x: Tensor) -> State:
         """The state before the first network call, from the starting noise x_T.
@@ -241,7 +240,7 @@ class Solver:
         key = (dtype, device)
         if key not in self._prepared:
             tableau = self.tableau
-            pairs = zip(tableau.rows, self.conversions, strict=True)
+            pairs = zip(tableau.rows, self.doors, strict=True)
             kept = (tableau.points_kept, tableau.predictions_kept)
             rows = tuple(_cast(row, *numbers, kept[0], *key) for row, numbers in pairs)
             self._prepared[key] = Prepared(rows, *kept, tableau.stochastic)

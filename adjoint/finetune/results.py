@@ -1,4 +1,4 @@
-"""The images of a run, before and after, and the curve of its reward."""
+"""The pictures of a run: what it draws, before and after, and how its reward rose."""
 
 from __future__ import annotations
 
@@ -8,34 +8,32 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from samplers.images.figures import Cell, curves, table
-from samplers.images.files import write_png
-from samplers.images.pixels import to_images
-from samplers.images.sheets import columns_for, sheet
+from samplers.files import replacing
+from samplers.images.pixels import Cell, columns_for, curve, sheet, table, to_images, write_png
 
 _COMPARED = 10
 
 
-class Preview(NamedTuple):
-    """Images [B, C, H, W], and what each was conditioned on [B]."""
+class Drawn(NamedTuple):
+    """Images [B, C, H, W], and what each was asked to show."""
 
     images: Tensor
-    condition: Tensor | None
+    asked: Tensor | None
 
 
-def write_sheet(preview: Preview, path: Path) -> Path:
-    """Write all images on one sheet."""
-    images = to_images(preview.images)
-    classes = 0 if preview.condition is None else len(set(preview.condition.tolist()))
+def write_sheet(drawn: Drawn, path: Path) -> Path:
+    """All images on one picture."""
+    images = to_images(drawn.images)
+    classes = 0 if drawn.asked is None else len(set(drawn.asked.tolist()))
     write_png(sheet(images, columns_for(len(images), classes)), path, {})
     return path
 
 
-def write_comparison(before: Preview, after: Preview, path: Path) -> Path:
-    """Write the first images from the same noise, before and after, one below the other."""
+def write_comparison(before: Drawn, after: Drawn, path: Path) -> Path:
+    """The first images from the same noise, before and after, one below the other."""
     rows = [
-        (name, [Cell(image) for image in to_images(preview.images[:_COMPARED])])
-        for name, preview in (("before", before), ("after", after))
+        (name, [Cell((image,), ()) for image in to_images(drawn.images[:_COMPARED])])
+        for name, drawn in (("before", before), ("after", after))
     ]
     columns = [""] * len(rows[0][1])
     write_png(table("images from the same noise", columns, rows), path, {})
@@ -43,8 +41,9 @@ def write_comparison(before: Preview, after: Preview, path: Path) -> Path:
 
 
 def write_curve(log: Path, path: Path) -> Path:
-    """Plot the mean reward of each logged step."""
+    """The mean reward of each logged step."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     points = [(line["step"], -line["loss"]) for line in lines]
-    write_png(curves({"reward": points}, "training step", "mean reward"), path, {})
+    with replacing(path) as part:
+        curve({"reward": points}, "step").save(part, format="PNG")
     return path

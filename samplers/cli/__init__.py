@@ -1,17 +1,10 @@
-"""Layer 7. The command line: one file a command; no mathematics.
+"""Layer 7. The command line: parse, build, call; no mathematics.
 
-Each command parses its options, checks what can be checked at once, and only then imports torch
-and diffusers, which takes seconds. What commands share, also those of the other packages, stands
-in ``common/``. Exit codes: 0 done, 1 failed during the run, 2 impossible settings, 130 interrupted.
+``commands/`` holds the arguments of each command, ``work/`` what it does with them, in a file of
+the same name; beside these folders stands what they share. Exit codes: 0 done, 1 something failed
+on the way, 2 the command asks for something impossible, 130 interrupted.
 """
 
-from __future__ import annotations
+from samplers.cli.main import main
 
-from collections.abc import Sequence
-
-from samplers.cli.common import start
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Errors are one sentence on stderr."""
-    return start("samplers.cli.program", argv)
+__all__ = ["main"]

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from samplers.checks import check_whole
-from samplers.denoiser import Denoiser
 from samplers.inverse_problems.operators import (
     Map,
     conjugate_gradients,
@@ -30,9 +28,16 @@ from samplers.inverse_problems.operators import (
     within_range,
 )
 from samplers.inverse_problems.problem import InverseProblem, check_count
-from samplers.prediction import points_at, score_gain, to_data
-from samplers.pullback import recorded, value_and_pullback
-from samplers.schedule import Point
+from samplers.prediction import (
+    Prediction,
+    door,
+    points_at,
+    recorded,
+    score_gain,
+    value_and_pullback,
+)
+from samplers.schedule import Point, Schedule
+from samplers.solve import Model
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,13 @@ class Guidance:
             )
 
 
-def guiding(model: Denoiser, problem: InverseProblem, settings: Guidance | None = None) -> Denoiser:
+def guiding(
+    model: Model,
+    problem: InverseProblem,
+    schedule: Schedule,
+    prediction: Prediction,
+    settings: Guidance | None = None,
+) -> Model:
     """The model of the posterior given the measurement, for any sampler.
 
     The adaptive ones need one measurement for all samples, because they call the model with some.
@@ -111,14 +122,14 @@ def guiding(model: Denoiser, problem: InverseProblem, settings: Guidance | None 
     chosen = settings or Guidance()
     measurement = within_range(problem.operator, problem.measurement)
 
-    network = recorded(model)
+    asked = recorded(model)
 
-    def guided(x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
+    def guided(x: Tensor, t: Tensor) -> Tensor:
         check_count(problem, len(x))
-        at = points_at(model.schedule, t, x)
-        gain = score_gain(model.prediction, at)
-        of_x, of_output = (number.to(x) for number in to_data(model.prediction, at))
-        output, pull = value_and_pullback(lambda x: network(x, t, **conditions), x)
+        at = points_at(schedule, t, x)
+        gain = score_gain(prediction, at)
+        of_x, of_output = (number.to(x) for number in door(prediction, at))
+        output, pull = value_and_pullback(lambda x: asked(x, t), x)
 
         def pull_data(cotangent: Tensor) -> Tensor:
             """J^T times a cotangent, for D = of_x x + of_output output."""
@@ -128,7 +139,7 @@ def guiding(model: Denoiser, problem: InverseProblem, settings: Guidance | None 
         weighted = _weighted(chosen.covariance, problem, residual, at, pull_data)
         return output + (chosen.scale * gain).to(x) * pull_data(weighted)
 
-    return model.wrapped(guided)
+    return guided
 
 
 def _weighted(

@@ -1,4 +1,4 @@
-"""A diffusers pipeline that is conditioned on prompts."""
+"""A pipeline of diffusers that is asked by prompts."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adjoint.checkpoint import CheckpointAdjoint
-from adjoint.direct import DirectAdjoint
+from adjoint.checkpoint import Checkpoint
+from adjoint.direct import Direct
 from adjoint.finetune.config import FinetuneConfig
-from adjoint.finetune.models.base import ImageModel
-from adjoint.finetune.trainable import OptimiseEmbedding, Trainable
+from adjoint.finetune.models.base import Model
+from adjoint.finetune.parts import Embedding, Part
 from adjoint.pipelines import NETWORKS, differentiable
 from samplers.checkpoint import PipelineCheckpoint
 
 
-class _PromptArguments(NamedTuple):
-    """How a kind of pipeline takes prompt embeddings.
+class _Prompted(NamedTuple):
+    """How a kind of pipeline takes a prompt's embedding: what its ``encode_prompt`` returns.
 
     Attributes:
-        encoded: for each tensor that its ``encode_prompt`` returns, the argument of its call; None
-            for one that it does not take.
-        noise: whether its ``latents`` have the shape of the network's input.
+        returned: the names by which its call takes these tensors; None for one that it does not
+            take.
+        noise: whether its starting noise has the shape of what the network takes.
     """
 
-    encoded: tuple[str | None, ...]
+    returned: tuple[str | None, ...]
     noise: bool
 
 
@@ -35,35 +35,32 @@ _POOLED = (
     *("pooled_prompt_embeds", "negative_pooled_prompt_embeds"),
 )
 _KINDS = {
-    "StableDiffusionPipeline": _PromptArguments(
-        ("prompt_embeds", "negative_prompt_embeds"), noise=True
-    ),
-    "StableDiffusionXLPipeline": _PromptArguments(_POOLED, noise=True),
-    "StableDiffusion3Pipeline": _PromptArguments(_POOLED, noise=True),
-    "FluxPipeline": _PromptArguments(("prompt_embeds", "pooled_prompt_embeds", None), noise=False),
+    "StableDiffusionPipeline": _Prompted(("prompt_embeds", "negative_prompt_embeds"), noise=True),
+    "StableDiffusionXLPipeline": _Prompted(_POOLED, noise=True),
+    "StableDiffusion3Pipeline": _Prompted(_POOLED, noise=True),
+    "FluxPipeline": _Prompted(("prompt_embeds", "pooled_prompt_embeds", None), noise=False),
 }
 
 
-class PipelineModel(ImageModel):
-    """A diffusers pipeline, made differentiable."""
+class PipelineModel(Model):
+    """A pipeline of diffusers, whose call gradients pass through."""
 
     def __init__(self, config: FinetuneConfig, checkpoint: PipelineCheckpoint) -> None:
         super().__init__(config.checkpoint)
-        settings, self.adjoint = config.sampling, config.adjoint
-        if settings.labels is not None:
+        drawing, self.adjoint = config.drawing, config.adjoint
+        if drawing.labels is not None:
             raise ValueError(
-                "This checkpoint is conditioned on prompts; set 'prompts', not 'labels', in "
-                "[sampling]."
+                "This checkpoint is asked by prompts; give it 'prompts', not 'labels'."
             )
-        if not isinstance(self.adjoint, CheckpointAdjoint | DirectAdjoint):
+        if not isinstance(self.adjoint, Checkpoint | Direct):
             raise ValueError(
-                f"{type(self.adjoint).__name__} cannot differentiate a pipeline, which owns its "
-                "loop; take the adjoint 'checkpoint' or 'direct'."
+                f"A pipeline owns its loop, so {type(self.adjoint).__name__} can't serve it; take "
+                "the way 'checkpoint' or 'direct'."
             )
         self.checkpoint, self.pipeline = checkpoint, checkpoint.pipeline
-        self.prompts, self.negative = settings.prompts, settings.negative_prompt
-        self.conditions = tuple(range(len(self.prompts)))
-        self.recipe = checkpoint.settle(settings.recipe())
+        self.prompts, self.negative = drawing.prompts, drawing.negative_prompt
+        self.asked = tuple(range(len(self.prompts)))
+        self.recipe = checkpoint.settle(drawing.recipe())
         self.component = next(name for name in NETWORKS if name in self.pipeline.components)
         self.network = self.pipeline.components[self.component]
         self._fixed: dict[str, Tensor] = {}
@@ -71,30 +68,25 @@ class PipelineModel(ImageModel):
             if isinstance(module, nn.Module):
                 module.requires_grad_(False)
 
-    def initial_noise(self, seeds: Sequence[int]) -> Tensor:
+    def start(self, seeds: Sequence[int]) -> Tensor:
         if not self._kind("noise").noise:
-            raise ValueError(
-                f"The noise of a {self._name} cannot be optimised; optimise its weights, an "
-                "adapter or an embedding."
-            )
+            raise ValueError(f"The noise of a {self._name} can't be optimised here.")
         config: Any = self.network.config
         shape = (1, config.in_channels, config.sample_size, config.sample_size)
-        each = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return torch.cat(each).to(self.pipeline.device)
+        drawn = [
+            torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+        ]
+        return torch.cat(drawn).to(self.pipeline.device)
 
-    def sample(
-        self,
-        trained: Trainable,
-        seeds: Sequence[int],
-        condition: Tensor | None,
-        noise: Tensor | None,
+    def draw(
+        self, part: Part, seeds: Sequence[int], asked: Tensor | None, noise: Tensor | None
     ) -> Tensor:
-        assert condition is not None  # a pipeline always has prompts
+        assert asked is not None  # a pipeline always has prompts
         self.pipeline.register_modules(
-            **{self.component: trained.network, "scheduler": self.checkpoint.scheduler(self.recipe)}
+            **{self.component: part.network, "scheduler": self.checkpoint.scheduler(self.recipe)}
         )
         arguments = self.checkpoint.arguments(self.recipe, seeds)
-        arguments |= self._prompt_arguments(trained, condition)
+        arguments |= self._prompted(part, asked)
         arguments |= {} if noise is None else {"latents": noise}
         if not torch.is_grad_enabled():
             return self._images(self.pipeline(**arguments).images)
@@ -104,19 +96,17 @@ class PipelineModel(ImageModel):
     def _images(self, levels: Tensor) -> Tensor:
         return levels.float() * 2 - 1
 
-    def _prompt_arguments(self, trained: Trainable, condition: Tensor) -> dict[str, Any]:
-        """The prompts of a call, or their embeddings where these are optimised."""
-        if trained.embedding is None:
-            return {"prompt": [self.prompts[number] for number in condition.tolist()]}
-        fixed = {name: tensor[condition] for name, tensor in self._fixed.items()}
+    def _prompted(self, part: Part, asked: Tensor) -> dict[str, Any]:
+        """How the call is told what to show."""
+        if part.embedding is None:
+            return {"prompt": [self.prompts[number] for number in asked.tolist()]}
+        fixed = {name: tensor[asked] for name, tensor in self._fixed.items()}
         nothing = {"prompt": None, "negative_prompt": None}
-        return nothing | fixed | {"prompt_embeds": trained.embedding[condition]}
+        return nothing | fixed | {"prompt_embeds": part.embedding[asked]}
 
-    def with_embedding(self, settings: OptimiseEmbedding) -> Trainable:
+    def with_embedding(self, settings: Embedding) -> Part:
         if settings.shared:
-            raise ValueError(
-                "Prompts have embeddings of their own and share none; omit 'shared' in [optimise]."
-            )
+            raise ValueError("A change of embeddings is shared by classes; prompts have their own.")
         kind = self._kind("embedding of prompts")
         arguments = {
             "prompt": list(self.prompts),
@@ -129,15 +119,15 @@ class PipelineModel(ImageModel):
         encode = self.pipeline.encode_prompt
         taken = encode.__code__.co_varnames[: encode.__code__.co_argcount]
         with torch.no_grad():
-            encoded = encode(**{name: v for name, v in arguments.items() if name in taken})
-        named = dict(zip(kind.encoded, encoded, strict=True))
+            found = encode(**{name: v for name, v in arguments.items() if name in taken})
+        named = dict(zip(kind.returned, found, strict=True))
         self._fixed = {name: tensor for name, tensor in named.items() if name is not None}
-        return Trainable(self.network, embedding=nn.Parameter(self._fixed.pop("prompt_embeds")))
+        return Part(self.network, embedding=nn.Parameter(self._fixed.pop("prompt_embeds")))
 
-    def _kind(self, what: str) -> _PromptArguments:
+    def _kind(self, what: str) -> _Prompted:
         if self._name not in _KINDS:
             raise ValueError(
-                f"The {what} of a {self._name} cannot be optimised, only that of "
+                f"The {what} of a {self._name} can't be optimised here, only that of "
                 f"{', '.join(_KINDS)}; optimise its weights or an adapter."
             )
         return _KINDS[self._name]

@@ -1,0 +1,1 @@
+"""What the commands of ``adjoint`` do, where that takes heavy imports."""

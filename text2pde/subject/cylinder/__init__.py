@@ -1,1 +1,0 @@
-"""Flows past a cylinder in a channel."""

@@ -1,1 +1,0 @@
-"""Smoke that rises in a closed box."""
