@@ -9,7 +9,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 # One thread to a test process: JOBS of them run at once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
 
-.PHONY: help digits flow test lint fast slow cuda clean
+.PHONY: help digits flow test lint docs fast slow cuda clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -22,12 +22,16 @@ flow: $(VENV)/.installed-flow ## install, and draw a flow from a sentence into s
 	$(BIN)/text2pde generate "Water flows past a cylinder of radius 0.05 m at Reynolds number 120" --output street.gif
 	@echo "The film is $(CURDIR)/street.gif"
 
-test: lint fast ## install, then check style and types, and run the tests but for the slow ones
+test: lint docs fast ## install, check style, types and documentation, run all but the slow tests
 
 lint: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev ## the documentation as a site, strictly: a warning or a dead link fails
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -b html . build/site
+	@echo "The site is $(CURDIR)/build/site/index.html"
 
 fast: $(VENV)/.installed-dev ## the tests but for the slow ones
 	$(PYTEST) -m "not slow"
@@ -39,7 +43,7 @@ cuda: $(VENV)/.installed-dev ## the tests that compare a GPU with the CPU
 	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(PYTEST) tests/test_cuda.py
 
 clean: ## remove what these commands made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache digits.png street.gif
+	rm -rf $(VENV) build dist *.egg-info docs/reference/generated .mypy_cache .pytest_cache .ruff_cache digits.png street.gif
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

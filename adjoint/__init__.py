@@ -1,32 +1,19 @@
-"""Gradients through sampling: how one passes back through a tableau, and what it is used for.
+"""Gradients through sampling: adjoints of every sampler, rewards, and what is learned from them.
 
-Here live the ways back (``direct``, ``checkpoint``, ``truncated``, ``reversible``,
-``continuous``), what they cost, gradients through pipelines, rewards, and what is made with them.
-Samplers, schedules and networks'
-predictions belong to :mod:`samplers`, which this package imports; meshes and equations belong to
-``text2pde``, which it does not.
+An adjoint is the argument ``adjoint`` of :func:`samplers.sample`; it says how the gradient of the
+finished sample is backpropagated to the initial noise, the conditions and the weights::
+
+    from adjoint import CheckpointAdjoint
+
+    x_0 = sample(model, x_T, adjoint=CheckpointAdjoint())
+    loss(x_0).backward()
+
+The public names are listed in ``__init__.pyi`` and imported on first use (PEP 562), so that
+``import adjoint`` is quick; further ones are in :mod:`adjoint.rewards` (metrics of images),
+:mod:`adjoint.finetune` (training by a reward) and :mod:`adjoint.fokker_planck` (the residual of a
+score, regularisers, distances of distributions).
 """
 
-from adjoint.base import Adjoint, Cost
-from adjoint.checkpoint import Checkpoint
-from adjoint.continuous import Backsolve, Recorded
-from adjoint.direct import Direct
-from adjoint.measure import Estimate, estimate, verify
-from adjoint.pipelines import differentiable
-from adjoint.reversible import Reversible
-from adjoint.truncated import Truncated
+import lazy_loader
 
-__all__ = [
-    "Adjoint",
-    "Backsolve",
-    "Checkpoint",
-    "Cost",
-    "Direct",
-    "Estimate",
-    "Recorded",
-    "Reversible",
-    "Truncated",
-    "differentiable",
-    "estimate",
-    "verify",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What every way of passing a gradient back says of itself."""
+"""What all adjoints have in common: the cost they state, the samplers they serve, and a run."""
 
 from __future__ import annotations
 
@@ -13,63 +13,66 @@ from samplers.sampling import checked
 from samplers.solve import Model, Solver, State
 from samplers.tableau import Tableau
 
-Network = Callable[..., Tensor]
-"""``network(x, t, *conditions)`` -> its output, shaped like x [B, ...]."""
 
-
-class Cost(NamedTuple):
-    """What a run with its gradient takes, in network calls and in tensors that are held for it.
+class AdjointCost(NamedTuple):
+    """What a run with its gradient takes, in network evaluations and in saved tensors.
 
     Attributes:
-        forward: calls of the run itself.
-        again: calls that are made once more on the way back.
-        products: vector-Jacobian products, each about as dear as a call, or as two if weights are
-            trained.
-        samples: how many tensors of the size of the sample are kept.
-        activations: how many calls' activations are held at once, at most.
+        forward: evaluations of the run itself.
+        recomputed: evaluations that are repeated in the backward pass.
+        vjps: vector-Jacobian products, each about as expensive as an evaluation, or as two if
+            weights are trained.
+        samples: tensors of the size of the sample that are saved for backward.
+        activations: evaluations whose activations are held at once, at most.
     """
 
     forward: int
-    again: int
-    products: int
+    recomputed: int
+    vjps: int
     samples: int
     activations: float
 
 
-class Adjoint(abc.ABC):
-    """How a gradient passes back through a run."""
+class AbstractAdjoint(abc.ABC):
+    """How the gradient of a finished sample is computed: the argument ``adjoint`` of sampling."""
 
     exact: ClassVar[bool]
-    """Whether it is the gradient of the very sample that was drawn, up to rounding."""
+    """Whether it is the gradient of the computed sample itself, up to rounding."""
 
     @abc.abstractmethod
-    def cost(self, tableau: Tableau) -> Cost:
-        """What a run of this table takes."""
+    def cost(self, tableau: Tableau) -> AdjointCost:
+        """The cost of a run of this tableau."""
 
     def refusal(self, tableau: Tableau) -> str | None:
-        """Why it can't serve this sampler, as a sentence; None if it can. Most serve all."""
+        """Why it cannot differentiate this sampler, as a sentence; None if it can."""
         return None
 
     def check(self, tableau: Tableau) -> None:
-        """Raise ValueError, with the reason, if it can't serve this sampler."""
+        """Raise ValueError, with the reason, if it cannot differentiate this sampler."""
         reason = self.refusal(tableau)
         if reason is not None:
             raise ValueError(reason)
 
     @abc.abstractmethod
     def run(
-        self, solver: Solver, model: Network, state: State, conditions: Sequence[Tensor]
+        self,
+        solver: Solver,
+        model: Callable[..., Tensor],
+        state: State,
+        conditions: Sequence[Tensor],
     ) -> Iterator[State]:
-        """The states after each network call; gradients reach the last."""
+        """The states after each network evaluation; the last one carries the gradient."""
 
 
-def given(model: Network, conditions: Sequence[Tensor], solver: Solver) -> Model:
-    """The model with its conditions, and an error where it returns NaN, infinity, another shape."""
+def conditioned(
+    model: Callable[..., Tensor], conditions: Sequence[Tensor], solver: Solver
+) -> Model:
+    """The model with its conditions; NaN, infinity or another shape is an error."""
     return checked(lambda x, t: model(x, t, *conditions), solver)
 
 
 def without_graph(states: Iterator[State]) -> Iterator[State]:
-    """The states of a run that no gradient passes back through."""
+    """The states of a run for which no graph is recorded."""
     while True:
         with torch.no_grad():
             state = next(states, None)

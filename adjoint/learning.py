@@ -1,4 +1,4 @@
-r"""What is learned from a metric of finished images: an objective of the training loop.
+r"""Learning from a reward of finished images: an objective of the training loop.
 
 :func:`samplers.training.train` does the rest: processes, precision, averages, exact resume.
 """
@@ -12,35 +12,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjoint.base import Adjoint
-from adjoint.checkpoint import Checkpoint
+from adjoint.base import AbstractAdjoint
+from adjoint.checkpoint import CheckpointAdjoint
 from adjoint.rewards import Reward
+from samplers.denoiser import Denoiser
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.noise import initial_noise
-from samplers.prediction import Correction, Prediction
 from samplers.sampling import build_tableau, sample
-from samplers.schedule import Schedule
 from samplers.training import Objective
 
 _SEEDS = 2**62
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How a network draws images, to be rewarded.
+class ImageSampler:
+    """How a model samples images, differentiably.
 
     Attributes:
+        model: its network is replaced by the one that is trained.
         shape: of one sample, [C, H, W].
-        schedule, prediction, correct: of the network, as for :func:`samplers.sample`.
-        sampler, steps, grid, sigma_min, sigma_max, final, options: as there.
-        adjoint: how the gradient passes back.
+        conditions: the names of the conditions in a batch, in order.
+        sampler, steps, grid, sigma_min, sigma_max, final, options: as of :func:`samplers.sample`.
+        adjoint: how gradients are backpropagated.
 
-    Raises ValueError if the settings are impossible, or the way back can't serve the sampler.
+    Raises ValueError if the settings are impossible, or the adjoint cannot differentiate the
+    sampler.
     """
 
+    model: Denoiser
     shape: tuple[int, ...]
-    schedule: Schedule
-    prediction: Prediction
+    conditions: tuple[str, ...] = ()
     sampler: str = "dpmpp-2m"
     steps: int = 15
     grid: Spacing = "log-snr"
@@ -48,15 +49,14 @@ class Drawing:
     sigma_max: float | None = None
     final: Final = "zero"
     options: dict[str, Any] = field(default_factory=dict)
-    correct: Correction | None = None
-    adjoint: Adjoint = field(default_factory=Checkpoint)
+    adjoint: AbstractAdjoint = field(default_factory=CheckpointAdjoint)
 
     def __post_init__(self) -> None:
-        self.adjoint.check(build_tableau(self.sampler, self._points(), self.options))
+        self.adjoint.check(build_tableau(self.sampler, self._grid(), self.options))
 
-    def _points(self) -> Grid:
+    def _grid(self) -> Grid:
         return make_grid(
-            self.schedule,
+            self.model.schedule,
             self.steps,
             self.grid,
             sigma_min=self.sigma_min,
@@ -64,71 +64,70 @@ class Drawing:
             final=self.final,
         )
 
-    def draw(
+    def sample(
         self, network: Callable[..., Tensor], seeds: Sequence[int], conditions: Sequence[Tensor]
     ) -> Tensor:
-        """One image for each seed, on the device of the conditions, through which gradients pass.
+        """One image for each seed, on the device of the conditions; gradients pass through.
 
-        network: ``network(x, t, *conditions)``. The starting noise has deviation sigma, as the
-        schedule says.
+        Args:
+            network: in place of the model's.
+            seeds: of the initial noise, and of the noise of stochastic samplers.
+            conditions: in the order of their names.
         """
         device = conditions[0].device if conditions else torch.device("cpu")
         noise = initial_noise(seeds, self.shape).to(device, torch.float32)
-        grid = self._points()
+        grid = self._grid()
         return sample(
-            network,
+            self.model.with_network(network),
             float(grid.start.sigma) * noise,
-            schedule=self.schedule,
-            prediction=self.prediction,
             sampler=self.sampler,
             grid=grid,
             seeds=seeds,
             options=self.options,
-            correct=self.correct,
-            conditions=conditions,
+            conditions=dict(zip(self.conditions, conditions, strict=True)),
             adjoint=self.adjoint,
         )
 
 
-Draw = Callable[..., Tensor]
-"""``draw(part, seeds, *conditions)``: finished images [B, C, H, W], one for each seed [B]."""
+SampleImages = Callable[..., Tensor]
+"""``sample_images(trained, seeds, *conditions)``: images [B, C, H, W], one for each seed [B]."""
 
 
-class Sampled(nn.Module):
-    """A network within the sampler that it is used by: one call draws finished images.
+class SamplingModule(nn.Module):
+    """A network inside its sampler: one forward pass samples finished images.
 
-    So a run has one call of the module and one gradient for each weight, however many calls of the
-    network there are, which is what processes that share a training count on. The network is asked
-    as it is in use, without dropout, in training as well.
+    A run is one call of the module and gives one gradient for each weight, however many evaluations
+    of the network it has; distributed training relies on this. The network is always in evaluation
+    mode, without dropout, also during training.
 
     Args:
-        part: the network, or what holds it.
-        draw: how it draws; a plain function, so that copies of the module share it.
+        trained: the network, or a module that holds it.
+        sample_images: how it samples; a plain function, so that copies of the module share it.
     """
 
-    def __init__(self, part: nn.Module, draw: Draw) -> None:
+    def __init__(self, trained: nn.Module, sample_images: SampleImages) -> None:
         super().__init__()
-        self.part, self.draw = part, draw
+        self.trained, self.sample_images = trained, sample_images
 
     def forward(self, seeds: Tensor, *conditions: Tensor) -> Tensor:
-        return self.draw(self.part, seeds, *conditions)
+        return self.sample_images(self.trained, seeds, *conditions)
 
-    def train(self, mode: bool = True) -> Sampled:
+    def train(self, mode: bool = True) -> SamplingModule:
         return super().train(False)
 
 
 def reward_loss(reward: Reward) -> Objective:
-    r"""Minus the mean reward of images that a :class:`Sampled` draws, ``-E r(x_0, c)``.
+    r"""Minus the mean reward of images that a :class:`SamplingModule` samples, ``-E r(x_0, c)``.
 
-    The gradient passes back through the whole sampler. Every batch draws new noise.
+    It is differentiated through the whole sampler. Every batch has new noise.
 
     Returns an objective on batches ``(condition, ...)``, each with the batch as its first
-    dimension. The first is what the images are asked to show, of which the reward is told.
+    dimension. The first is what the images are conditioned on, which the reward receives.
     """
 
     def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
-        asked, *rest = batch
-        seeds = torch.randint(_SEEDS, (len(asked),), generator=generator)
-        return -reward(model(seeds, asked, *rest), asked).mean()
+        condition, *rest = batch
+        seeds = torch.randint(_SEEDS, (len(condition),), generator=generator)
+        return -reward(model(seeds, condition, *rest), condition).mean()
 
     return objective

@@ -1,123 +1,80 @@
-"""Settings that come as tables of plain values: known by name, of the right type, or one sentence.
+"""Options that come from files and command lines: typed by a signature, validated by pydantic.
 
-What a table may hold is read from the type hints of what it is for, a function or a dataclass.
+What may be set is read from the type hints of a function or a dataclass. Types are strict, as in
+JSON: a whole number is a number and a list may become a tuple, but no text becomes a number.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, TypeVar
 
-REQUIRED = inspect.Parameter.empty
-"""The default of an option that has none."""
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
-
-class Option(NamedTuple):
-    """The type of an option, such as ``float`` or ``list[int] | None``, and its default."""
-
-    type: Any
-    default: Any
+Built = TypeVar("Built")
 
 
-def options_of(build: Callable[..., Any], skip: int = 0) -> dict[str, Option]:
-    """What a function or a dataclass takes, but for its first so many parameters."""
-    parameters = list(inspect.signature(build, eval_str=True).parameters.values())[skip:]
-    return {p.name: Option(p.annotation, p.default) for p in parameters}
+def options_of(build: Callable[..., Any], skip: int = 0) -> dict[str, FieldInfo]:
+    """The options of a function or a dataclass by name, without its first ``skip`` parameters."""
+    return _model_of(build, skip).model_fields
 
 
-def chosen_options(
-    subject: str, known: Mapping[str, Option], chosen: Mapping[str, Any]
+def construct(subject: str, build: Callable[..., Built], values: Mapping[str, Any]) -> Built:
+    """``build(**values)`` with validated values; ValueError as of :func:`validated`."""
+    return build(**validated(subject, build, values))
+
+
+def validated(
+    subject: str, build: Callable[..., Any], values: Mapping[str, Any], skip: int = 0
 ) -> dict[str, Any]:
-    """The options as they are written, each as its type wants it.
+    """The values, each converted to the type that ``build`` declares.
 
     Args:
-        subject: what the errors call the owner of the options.
+        subject: what an error calls the owner of the options, such as ``[training]``.
+        skip: this many first parameters of ``build`` are no options.
 
-    Raises ValueError for an option that is not known, of a wrong type, or missing.
+    Raises ValueError, in one sentence, for an option that is unknown, missing or of a wrong type.
     """
-    has = ", ".join(known) or "none"
-    for name, value in chosen.items():
-        if name not in known:
-            hint = near(name, known, f"it has {has}.")
-            raise ValueError(f"{subject} has no option {name!r}; {hint}")
-        if not fits(value, known[name].type):
-            raise ValueError(
-                f"The option {name!r} of {lowered(subject)} is {value!r}; it must be "
-                f"{in_words(known[name].type)}."
-            )
-    missing = [n for n, option in known.items() if option.default is REQUIRED and n not in chosen]
-    if missing:
-        kind = in_words(known[missing[0]].type)
-        raise ValueError(f"{subject} needs the option {missing[0]!r}, {kind}; it has {has}.")
-    return {name: converted(value, known[name].type) for name, value in chosen.items()}
+    model = _model_of(build, skip)
+    try:
+        found = model.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise ValueError(_sentence(subject, error, model)) from None
+    return {name: getattr(found, name) for name in found.model_fields_set}
 
 
-def near(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Did you mean the nearest of what is known?"""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {found[0]!r}?" if found else otherwise
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """A suggestion of the nearest known name, or ``otherwise`` if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
-def lowered(subject: str) -> str:
-    """The subject in the middle of a sentence."""
-    return f"{subject[0].lower()}{subject[1:]}"
+def _model_of(build: Callable[..., Any], skip: int) -> type[BaseModel]:
+    parameters = list(inspect.signature(build, eval_str=True).parameters.values())[skip:]
+    fields: dict[str, Any] = {
+        p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in parameters
+    }
+    config = ConfigDict(extra="forbid", strict=True)
+    return create_model(build.__name__, __config__=config, **fields)
 
 
-# ------------------------------------------------------------------------------------- types
-
-
-def fits(value: object, kind: Any) -> bool:
-    """Whether a plain value is of a type: a whole number is a number, a bool is neither."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return any(fits(value, one) for one in inner)
-    if origin is Literal:
-        return value in inner
-    if origin is tuple and Ellipsis not in inner:
-        return isinstance(value, list) and len(value) == len(inner) and all(map(fits, value, inner))
-    if origin in (list, tuple):
-        return isinstance(value, list) and all(fits(item, inner[0]) for item in value)
-    if kind is float:
-        return isinstance(value, (int, float)) and type(value) is not bool and value == value
-    if kind is Path:
-        return isinstance(value, str)
-    return type(value) is (origin or kind)
-
-
-def converted(value: Any, kind: Any) -> Any:
-    """A value that fits, as the type itself: texts become paths, lists become tuples."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return converted(value, next(one for one in inner if fits(value, one)))
-    if origin is tuple:
-        return tuple(converted(item, inner[0]) for item in value)
-    return Path(value) if kind is Path else value
-
-
-_WORDS = {
-    str: "a text",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    Path: "a path",
-    list[int]: "a list of whole numbers",
-    list[float]: "a list of numbers",
-    list[str]: "a list of texts",
-    tuple[int, ...]: "a list of whole numbers",
-    tuple[str, ...]: "a list of texts",
-    tuple[float, float]: "a list of two numbers",
-    tuple[int, int]: "a list of two whole numbers",
-}
-
-
-def in_words(kind: Any) -> str:
-    """What a value of the type looks like, for people who write a table."""
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(in_words(one) for one in get_args(kind) if one is not NoneType)
-    if get_origin(kind) is Literal:
-        return " or ".join(repr(value) for value in get_args(kind))
-    return _WORDS.get(kind, "a table")
+def _sentence(subject: str, error: ValidationError, model: type[BaseModel]) -> str:
+    """The first error as a sentence: what came, what is allowed, what to do."""
+    errors = error.errors(include_url=False)
+    first, known = errors[0], model.model_fields
+    name = str(first["loc"][0])
+    has = f"it has {', '.join(known) or 'none'}"
+    if first["type"] == "extra_forbidden":
+        return f"{subject} has no option {name!r}; {did_you_mean(name, known, f'{has}.')}"
+    if first["type"] == "missing":
+        kind = inspect.formatannotation(known[name].annotation)
+        return f"{subject} lacks the option {name!r}; set it to a value of type {kind} ({has})."
+    items = "".join(f"[{part}]" for part in first["loc"][1:] if isinstance(part, int))
+    # A union has an error for each of its types.
+    reasons = [e["msg"] for e in errors if e["loc"][0] == name]
+    allowed = " or ".join(dict.fromkeys(r.removeprefix("Input should be ") for r in reasons))
+    return f"{subject} has {name}{items} = {first['input']!r}; it must be {allowed}."

@@ -1,4 +1,4 @@
-"""Gradients through diffusers pipelines, as they are."""
+"""Gradients through unmodified diffusers pipelines."""
 
 from __future__ import annotations
 
@@ -9,68 +9,71 @@ from typing import Any
 
 from torch import nn
 
-from adjoint.base import Adjoint
-from adjoint.checkpoint import Checkpoint
-from adjoint.direct import Direct
-from adjoint.replay import Replayed
+from adjoint.autograd.recompute import Recomputed
+from adjoint.base import AbstractAdjoint
+from adjoint.checkpoint import CheckpointAdjoint
+from adjoint.direct import DirectAdjoint
 
 NETWORKS = ("unet", "transformer", "transformer_2")
-"""The components of a pipeline that are called once a step."""
+"""The components of a pipeline that are evaluated at every step."""
 
 
 @contextmanager
-def differentiable(pipe: Any, adjoint: Adjoint | None = None) -> Iterator[Callable[..., Any]]:
-    """The pipeline as a function through which gradients pass, within a ``with`` block.
+def differentiable(
+    pipe: Any, adjoint: AbstractAdjoint | None = None
+) -> Iterator[Callable[..., Any]]:
+    """The pipeline as a differentiable function, within a ``with`` block::
 
-        with differentiable(pipe) as draw:
-            image = draw(prompt_embeds=e, latents=z, output_type="pt").images
+        with differentiable(pipe) as generate:
+            image = generate(prompt_embeds=e, latents=z, output_type="pt").images
         loss(image).backward()
 
-    It takes the arguments of the pipeline, and draws the same images. Gradients reach latents,
-    embeddings and the weights of the network. Ask for ``output_type`` "pt" or "latent": arrays and
-    pictures have no gradient, and neither has a pixel that was clipped.
+    It takes the arguments of the pipeline and returns the same images. Gradients reach latents,
+    embeddings and the weights of the network. Pass ``output_type`` "pt" or "latent": NumPy arrays
+    and PIL images have no gradient, and neither have clipped pixels.
 
     Args:
-        adjoint: ``Checkpoint()`` (the default), which also decodes by a call that is made again
-            backwards, or ``Direct()``.
+        adjoint: ``CheckpointAdjoint()`` (the default), which also recomputes the VAE's decoding, or
+            ``DirectAdjoint()``.
 
-    The pipeline is what it was after the block; gradients may pass back later. Raises ValueError
-    for other ways back, since the pipeline owns the loop, and for a pipeline without a network
-    that is known here.
+    The pipeline is unchanged after the block, and the backward pass may come later. Raises
+    ValueError for other adjoints, since the pipeline owns its loop, and for a pipeline without a
+    known network.
     """
-    chosen = Checkpoint() if adjoint is None else adjoint
+    chosen = CheckpointAdjoint() if adjoint is None else adjoint
     networks = [name for name in NETWORKS if isinstance(pipe.components.get(name), nn.Module)]
     if not networks:
         raise ValueError(
-            f"{type(pipe).__name__} has none of the components {', '.join(NETWORKS)}; its network "
-            "is not known here."
+            f"{type(pipe).__name__} has none of the components {', '.join(NETWORKS)}, so its "
+            "network is not known; pass a pipeline with one of them."
         )
-    # diffusers wraps the call of a pipeline in torch.no_grad, which keeps what it wraps.
+    # diffusers decorates the call of a pipeline with torch.no_grad.
     call = inspect.unwrap(type(pipe).__call__)
     with ExitStack() as stack:
-        if not isinstance(chosen, Direct):
-            split = _settings(chosen)
+        if not isinstance(chosen, DirectAdjoint):
+            settings = _checkpointing(chosen)
             for name in networks:
-                replayed = Replayed(pipe.components[name].forward, split.offload, split.split)
-                stack.enter_context(_replaced(pipe.components[name], "forward", replayed))
+                network = pipe.components[name]
+                recomputed = Recomputed(network.forward, settings.offload, settings.split)
+                stack.enter_context(_replaced(network, "forward", recomputed))
             vae = pipe.components.get("vae")
             if vae is not None:
-                stack.enter_context(_replaced(vae, "decode", Replayed(vae.decode)))
+                stack.enter_context(_replaced(vae, "decode", Recomputed(vae.decode)))
         yield lambda *args, **kwargs: call(pipe, *args, **kwargs)
 
 
-def _settings(adjoint: Adjoint) -> Checkpoint:
-    if not isinstance(adjoint, Checkpoint) or adjoint.keep:
+def _checkpointing(adjoint: AbstractAdjoint) -> CheckpointAdjoint:
+    if not isinstance(adjoint, CheckpointAdjoint) or adjoint.keep:
         raise ValueError(
-            f"A pipeline owns its loop, so only its network calls can be replayed: {adjoint} can't "
-            "serve it; take Checkpoint() without keep, or Direct()."
+            f"{adjoint} cannot differentiate a pipeline, which owns its loop; take "
+            "CheckpointAdjoint() without keep, or DirectAdjoint()."
         )
     return adjoint
 
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    """Set an attribute of this object, and take it away again."""
+    """Set an attribute of this object within the block."""
     own = vars(owner)
     before = own.get(name)
     setattr(owner, name, value)

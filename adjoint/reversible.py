@@ -1,8 +1,8 @@
-r"""The exact gradient of samplers that can be solved for their oldest point.
+r"""The exact gradient of algebraically reversible samplers, at constant memory.
 
-On the way back every row is solved for the point before it (:mod:`samplers.inversion`). The network
-call that this takes is made again for the gradient anyway, so nothing is kept but two points. What
-the solving rounds, the gradient inherits.
+The backward pass solves every row for the point before it (:mod:`samplers.inversion`). The network
+evaluation that this takes is recomputed for the gradient anyway, so only two points are saved. The
+gradient inherits the rounding errors of the inversion.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adjoint.base import Cost
-from adjoint.shared import Shared
-from adjoint.whole import Kept, Way, Whole
+from adjoint.autograd.accumulate import SharedGradients
+from adjoint.autograd.trajectory import SampledRun, SavedPoints, TrajectoryAdjoint
+from adjoint.base import AdjointCost
 from samplers import inversion
 from samplers.solve import Solver, State
 from samplers.tableau import Tableau
 
 
 @dataclass(frozen=True)
-class Reversible(Whole):
-    """Keep the last two points only, and find the others on the way back.
+class ReversibleAdjoint(TrajectoryAdjoint):
+    """Save the last two points only, and reconstruct the others in the backward pass.
 
-    For O-BELM and BDIA, from below pure noise; ValueError for other samplers.
+    For O-BELM and BDIA with sigma_max below pure noise; ValueError for other samplers.
     """
 
     exact: ClassVar[bool] = True
@@ -33,38 +33,43 @@ class Reversible(Whole):
     def refusal(self, tableau: Tableau) -> str | None:
         return inversion.refusal(tableau)
 
-    def cost(self, tableau: Tableau) -> Cost:
-        calls = tableau.calls
-        return Cost(calls, calls, calls, samples=2, activations=1)
+    def cost(self, tableau: Tableau) -> AdjointCost:
+        count = tableau.calls
+        return AdjointCost(count, count, count, samples=2, activations=1)
 
-    def keeps(self, tableau: Tableau) -> set[int]:
+    def saved_rows(self, tableau: Tableau) -> set[int]:
         return {tableau.calls - 1, tableau.calls}
 
-    def back(self, way: Way, kept: Kept, gradient: Tensor, shared: Shared) -> Tensor:
-        row = way.solver.tableau.calls
-        state = State(row, (kept[row], kept[row - 1]), ())
+    def backward(
+        self, run: SampledRun, saved: SavedPoints, gradient: Tensor, shared: SharedGradients
+    ) -> Tensor:
+        row = run.solver.tableau.calls
+        state = State(row, (saved[row], saved[row - 1]), ())
         gradients = (gradient, torch.zeros_like(gradient))
         while state.row > 0:
-            state, gradients = _back(way, shared, state, gradients)
+            state, gradients = _backward_row(run, shared, state, gradients)
         return gradients[0]
 
 
-Pair = tuple[Tensor, Tensor]
+_Gradients = tuple[Tensor, Tensor]
+"""Of the two points of a state, the newest first."""
 
 
-def _back(way: Way, shared: Shared, state: State, gradients: Pair) -> tuple[State, Pair]:
-    """The state before, and the gradients of its two points from those of the given one."""
+def _backward_row(
+    run: SampledRun, shared: SharedGradients, state: State, gradients: _Gradients
+) -> tuple[State, _Gradients]:
+    """The state before ``state``, and the gradients of its two points."""
     x = inversion.came_from(state)
-    recorded = way.record(x, way.solver.tableau.rows[state.row - 1].at)
+    recorded = run.record(x, run.solver.tableau.rows[state.row - 1].at)
     output = recorded.outputs[0].detach()
-    before = inversion.retreat(way.solver, state, output)
-    of_x, of_older, of_output = _transposed(way.solver, before, output, gradients)
-    product = recorded.product((of_output,), shared)
+    before = inversion.retreat(run.solver, state, output)
+    of_x, of_older, of_output = _transposed(run.solver, before, output, gradients)
+    product = recorded.accumulate_vjp((of_output,), shared)
     return before, (of_x if product is None else of_x + product, of_older)
 
 
 def _transposed(
-    solver: Solver, state: State, output: Tensor, gradients: Pair
+    solver: Solver, state: State, output: Tensor, gradients: _Gradients
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of a row's two points and of the network's output."""
     leaves = [t.detach().requires_grad_() for t in (*state.points, output)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar
@@ -10,32 +10,32 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adjoint.base import Adjoint, Cost, Network, given, without_graph
-from adjoint.checkpoint import Checkpoint
+from adjoint.base import AbstractAdjoint, AdjointCost, conditioned, without_graph
+from adjoint.checkpoint import CheckpointAdjoint
 from samplers.solve import Solver, State
 from samplers.tableau import Tableau
 
 
 @dataclass(frozen=True)
-class Truncated(Adjoint):
-    """Pass back through the last steps only (DRaFT-K, Clark et al. 2024,
+class TruncatedAdjoint(AbstractAdjoint):
+    """Backpropagate through the last steps only (DRaFT-K, Clark et al. 2024,
     https://arxiv.org/abs/2309.17400).
 
     Attributes:
-        last: how many steps of the grid; or a range (low, high), both included, of which each run
-            draws one number, as AlignProp does (Prabhudesai et al. 2023,
+        last: number of steps of the grid; or a range (low, high), both included, from which each
+            run draws a number, as AlignProp does (Prabhudesai et al. 2023,
             https://arxiv.org/abs/2310.03739).
-        seed: of the draw. Runs with the same seed draw the same number, so a training changes it
-            with every step.
-        inner: how the gradient passes back through these steps.
+        seed: of that random number. Runs with one seed draw the same, so change it every training
+            step.
+        inner: the adjoint of these last steps.
 
-    The starting noise gets no gradient, unless all steps are passed through. Raises ValueError for
-    an impossible range, and for a sampler with fewer steps than ``last``.
+    The gradient is biased, and the initial noise gets none unless all steps are included. Raises
+    ValueError for an impossible range, and for a sampler with fewer steps than ``last``.
     """
 
     last: int | tuple[int, int]
     seed: int = 0
-    inner: Checkpoint = field(default_factory=Checkpoint)
+    inner: CheckpointAdjoint = field(default_factory=CheckpointAdjoint)
 
     exact: ClassVar[bool] = False
 
@@ -52,26 +52,38 @@ class Truncated(Adjoint):
 
     def refusal(self, tableau: Tableau) -> str | None:
         steps, (_, high) = tableau.rows[-1].step + 1, self._range
-        return f"last is {self.last}, but this run has {steps} steps." if high > steps else None
+        if high <= steps:
+            return None
+        return f"last is {self.last}, but this run has {steps} steps; take {steps} or fewer."
 
-    def cost(self, tableau: Tableau) -> Cost:
-        kept = tableau.calls - _first_row(tableau, self._range[1])
+    def cost(self, tableau: Tableau) -> AdjointCost:
+        differentiated = tableau.calls - _first_row(tableau, self._range[1])
         whole = self.inner.cost(tableau)
-        again = max(0, kept - min(self.inner.keep, kept))
-        return Cost(tableau.calls, again, kept, samples=kept, activations=whole.activations)
+        recomputed = max(0, differentiated - min(self.inner.keep, differentiated))
+        return AdjointCost(
+            tableau.calls,
+            recomputed,
+            differentiated,
+            samples=differentiated,
+            activations=whole.activations,
+        )
 
     def run(
-        self, solver: Solver, model: Network, state: State, conditions: Sequence[Tensor]
+        self,
+        solver: Solver,
+        model: Callable[..., Tensor],
+        state: State,
+        conditions: Sequence[Tensor],
     ) -> Iterator[State]:
         self.check(solver.tableau)
-        begin = _first_row(solver.tableau, self._drawn())
-        early = solver.run(given(model, conditions, solver), state)
+        begin = _first_row(solver.tableau, self._random_length())
+        early = solver.run(conditioned(model, conditions, solver), state)
         for state in islice(without_graph(early), begin - state.row):
             yield state
         yield from self.inner.run(solver, model, state, conditions)
 
-    def _drawn(self) -> int:
-        """The number of steps of this run."""
+    def _random_length(self) -> int:
+        """The number of steps that this run differentiates."""
         low, high = self._range
         generator = torch.Generator().manual_seed(self.seed)
         return int(torch.randint(low, high + 1, (), generator=generator))

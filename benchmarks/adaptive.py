@@ -1,10 +1,10 @@
-"""Network calls against error of the adaptive solvers, and of RK45 as score-based models use it.
+"""NFE against error of the adaptive solvers, and of RK45 as score-based models use it.
 
     python -m benchmarks.adaptive
 
 The rival is scipy's RK45 on the probability-flow ODE in t with one step size for the flattened
-batch (Song et al. 2021, section 4.3). Every solver has rtol = atol. Calls are counted for each
-sample; RK45 makes as many for all.
+batch (Song et al. 2021, section 4.3). Every solver has rtol = atol. NFE is counted per sample; for
+RK45 it is the same for all samples.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.report import table, write
+from samplers.denoiser import Denoiser
 from samplers.grid import Final, Spacing
 from samplers.noise import initial_noise
-from samplers.prediction import Prediction, door
+from samplers.prediction import to_data
 from samplers.probability_flow.adaptive import sample_adaptive
 from samplers.probability_flow.integration import Adaptive
-from samplers.registry import get_pair, list_adaptive
+from samplers.registry import get_adaptive_sampler, list_samplers
 from samplers.sampling import sample
-from samplers.schedule import Schedule, VPDiscrete, VPLinear
-from samplers.solve import Model
+from samplers.schedule import VPDiscrete, VPLinear
 from tests.mixture import PLANE, Flow, Mixture
 
 CHECKPOINT = Path(__file__).parent.parent / "assets" / "digits"
@@ -45,15 +45,13 @@ PLENTY = 10_000
 FIXED: tuple[tuple[str, Spacing], ...] = (("dpmpp-2m", "trailing"), ("unipc-2", "trailing"))
 FIXED_CALLS = (10, 15, 20, 40)
 RIVAL = "scipy's RK45 in t"
-NAMES = list_adaptive()
+NAMES = list_samplers("adaptive")
 
 
 class Problem(NamedTuple):
-    """A network, starting noise, where the error is taken and the exact samples there."""
+    """A model, starting noise, where the error is taken and the exact samples there."""
 
-    model: Model
-    schedule: Schedule
-    prediction: Prediction
+    model: Denoiser
     x: Tensor
     final: Final
     exact: Tensor
@@ -83,7 +81,7 @@ def mixture_problem(mixture: Mixture, dimension: int) -> Problem:
     x = torch.randn(STARTS, dimension, generator=generator, dtype=torch.float64)
     start, end = float(top.lam), float(bottom.lam)
     exact = bottom.alpha * Flow(mixture, x / top.alpha, start, start, end)(end)
-    return Problem(mixture.model(schedule, "epsilon"), schedule, "epsilon", x, "sigma_min", exact)
+    return Problem(mixture.model(schedule, "epsilon"), x, "sigma_min", exact)
 
 
 def ten_components() -> Mixture:
@@ -102,23 +100,20 @@ def digits_problem() -> Problem:
     network = diffusers.UNet2DModel.from_pretrained(CHECKPOINT, subfolder="unet").eval()
     x = initial_noise(range(IMAGES), (1, 28, 28)).float() * float(schedule.noisiest.sigma)
 
-    def model(x: Tensor, t: Tensor) -> Tensor:
+    def of_class(x: Tensor, t: Tensor) -> Tensor:
         output: Tensor = network(x, t, class_labels=torch.full((len(x),), CLASS)).sample
         return output
 
+    model = Denoiser(of_class, schedule, "v_prediction")
     tight = Adaptive("dormand-prince", 1e-5, 1e-5, PLENTY)
-    exact = sample_adaptive(
-        model, x, schedule=schedule, prediction="v_prediction", settings=tight
-    ).x
-    return Problem(model, schedule, "v_prediction", x, "zero", exact)
+    exact = sample_adaptive(model, x, settings=tight).x
+    return Problem(model, x, "zero", exact)
 
 
 def ours(task: Problem, method: str, tolerance: float) -> Cost:
     found = sample_adaptive(
         task.model,
         task.x,
-        schedule=task.schedule,
-        prediction=task.prediction,
         settings=Adaptive(method, tolerance, tolerance, PLENTY),
         final=task.final,
     )
@@ -127,14 +122,14 @@ def ours(task: Problem, method: str, tolerance: float) -> Cost:
 
 def rk45(task: Problem, tolerance: float) -> Cost:
     r"""``dx/dt = f x + g^2 eps / (2 sigma)`` on the flattened batch."""
-    schedule = task.schedule
+    schedule = task.model.schedule
     calls = 0
 
     def predicted(x: Tensor, t: float) -> Tensor:
         nonlocal calls
         calls += 1
         at = schedule.point(torch.tensor(t, dtype=torch.float64))
-        of_x, of_output = door(task.prediction, at)
+        of_x, of_output = to_data(task.model.prediction, at)
         output = task.model(x, at.t.to(x).expand(len(x)))
         return of_x.to(x) * x + of_output.to(x) * output
 
@@ -161,8 +156,6 @@ def fixed(task: Problem, sampler: str, spacing: Spacing, calls: int) -> Cost:
     x = sample(
         task.model,
         task.x,
-        schedule=task.schedule,
-        prediction=task.prediction,
         sampler=sampler,
         steps=calls,
         grid=spacing,
@@ -191,16 +184,16 @@ def section(
     costs = {name: our_costs(task, name, (*tolerances, *tighter)) for name in tqdm(NAMES, title)}
     return [
         f"## {title}",
-        "Calls · median error · largest error:",
+        "In each cell: NFE · median error · largest error.",
         cost_table((*tolerances, *tighter), {**costs, RIVAL: rivals}),
-        f"Calls for the median error that {RIVAL} has at each tolerance:",
+        f"NFE for the median error that {RIVAL} reaches at each tolerance:",
         equal_error_table(costs, rivals),
     ]
 
 
 def our_costs(task: Problem, name: str, tolerances: Sequence[float]) -> list[Cost]:
     # The lowest order would take thousands of steps there.
-    affordable = [t for t in tolerances if t not in TIGHTER or get_pair(name).order > 2]
+    affordable = [t for t in tolerances if t not in TIGHTER or get_adaptive_sampler(name).order > 2]
     return [ours(task, name, tolerance) for tolerance in affordable]
 
 
@@ -221,7 +214,7 @@ def equal_error_table(costs: Mapping[str, Sequence[Cost]], rivals: Sequence[Cost
     rows = [
         *([_code(name), *map(_calls, row)] for name, row in equal.items()),
         [RIVAL, *(_calls(cost.calls) for cost in rivals)],
-        ["RK45 ÷ our best", *(f"{ratio:.1f}" for ratio in ratios)],
+        ["RK45 ÷ best of this package", *(f"{ratio:.1f}" for ratio in ratios)],
     ]
     return table(["median error", *(f"{cost.median:.1e}" for cost in rivals)], rows)
 
@@ -242,7 +235,7 @@ def fixed_section(task: Problem) -> list[str]:
     ]
     return [
         "The same images on fixed grids, for comparison:",
-        table(["calls", *map(str, FIXED_CALLS)], rows),
+        table(["NFE", *map(str, FIXED_CALLS)], rows),
     ]
 
 
@@ -260,14 +253,14 @@ def main() -> None:
         ]
     path = write(
         "adaptive",
-        "Network calls against error of the adaptive solvers",
-        f"On the mixtures: {STARTS} samples from the noisiest level of the VP SDE to its cleanest, "
-        "exact score, float64; the error of a sample is the root mean square distance to the exact "
-        "solution. On the digits: "
-        f"{IMAGES} threes drawn by the bundled network in float32 without guidance; the error is "
-        "the distance to the images of `dormand-prince` at a tolerance of 1e-5. Ours choose the "
-        "steps of each sample by itself, and calls are the mean over the samples; "
-        f"{RIVAL} chooses one step for the flattened batch, on the ODE as Song et al. (2021) "
+        "NFE against error of adaptive solvers",
+        f"**Mixtures:** {STARTS} samples from the noisiest level of the VP SDE to its cleanest, "
+        "exact score, float64; the error is the root mean square distance of a sample to the exact "
+        f"solution. **Digits:** {IMAGES} threes sampled from the bundled network in float32 "
+        "without guidance; the error is the distance to the images of `dormand-prince` at a "
+        "tolerance of 1e-5. The solvers of this package choose the step size of each sample "
+        "separately, and NFE is the mean over the samples; "
+        f"{RIVAL} chooses one step size for the flattened batch, on the ODE as Song et al. (2021) "
         "write it.",
         *paragraphs,
         "Written by `python -m benchmarks.adaptive`.",

@@ -1,10 +1,10 @@
-"""Ways back through a run on the bundled digits: error, memory, network calls, time.
+"""Adjoints on the bundled digits: error, memory, network evaluations, time.
 
     python -m benchmarks.adjoints [--device cuda]
 
-The gradient is that of the log-probability of a class under the bundled classifier. All ways are
-timed in turn, round after round; of each the fastest round counts. On a CPU time is that of the
-process, so that other work on the machine does not enter.
+The gradient is that of the log-probability of a class under the bundled classifier. All adjoints
+are timed in turn, round after round; of each the fastest round counts. On a CPU, time is that of
+the process, so that other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adjoint import (
-    Adjoint,
-    Backsolve,
-    Checkpoint,
-    Direct,
-    Recorded,
-    Reversible,
-    Truncated,
-    estimate,
+    AbstractAdjoint,
+    BacksolveAdjoint,
+    CheckpointAdjoint,
+    ContinuousAdjoint,
+    DirectAdjoint,
+    ReversibleAdjoint,
+    TruncatedAdjoint,
+    estimate_cost,
 )
-from adjoint.rewards import Place, build_reward
+from adjoint.rewards import Placement, build_reward
 from benchmarks.digits import ROOT, SCHEDULE, SHAPE
 from benchmarks.report import table, write
 from samplers import sample
@@ -43,66 +43,59 @@ MIB = 2**20
 
 
 class Case(NamedTuple):
-    """A way back, on a sampler."""
+    """An adjoint of a sampler."""
 
-    adjoint: Adjoint
+    adjoint: AbstractAdjoint
+    name: str
     sampler: str = "dpmpp-2m"
-    name: str = ""
 
     def __str__(self) -> str:
-        return f"`{self.name or self.adjoint}`, `{self.sampler}`"
+        return f"`{self.name}`, `{self.sampler}`"
 
 
 def cases(steps: int) -> list[Case]:
     return [
-        Case(Direct(), name="Direct()"),
-        Case(Checkpoint(), name="Checkpoint()"),
-        Case(Checkpoint(keep=steps // 5), name=f"Checkpoint(keep={steps // 5})"),
-        Case(Checkpoint(split=2), name="Checkpoint(split=2)"),
-        Case(Truncated(steps // 5), name=f"Truncated({steps // 5})"),
-        Case(Recorded(order=1), name="Recorded(order=1)"),
-        Case(Recorded(order=2), name="Recorded(order=2)"),
-        Case(Recorded(order=1, steps=steps // 2), name=f"Recorded(steps={steps // 2})"),
-        Case(Backsolve(order=1), name="Backsolve(order=1)"),
-        Case(Direct(), "o-belm", "Direct()"),
-        Case(Reversible(), "o-belm", "Reversible()"),
+        Case(DirectAdjoint(), "DirectAdjoint()"),
+        Case(CheckpointAdjoint(), "CheckpointAdjoint()"),
+        Case(CheckpointAdjoint(keep=steps // 5), f"CheckpointAdjoint(keep={steps // 5})"),
+        Case(CheckpointAdjoint(split=2), "CheckpointAdjoint(split=2)"),
+        Case(TruncatedAdjoint(steps // 5), f"TruncatedAdjoint({steps // 5})"),
+        Case(ContinuousAdjoint(order=1), "ContinuousAdjoint(order=1)"),
+        Case(ContinuousAdjoint(order=2), "ContinuousAdjoint(order=2)"),
+        Case(
+            ContinuousAdjoint(order=1, steps=steps // 2), f"ContinuousAdjoint(steps={steps // 2})"
+        ),
+        Case(BacksolveAdjoint(order=1), "BacksolveAdjoint(order=1)"),
+        Case(DirectAdjoint(), "DirectAdjoint()", "o-belm"),
+        Case(ReversibleAdjoint(), "ReversibleAdjoint()", "o-belm"),
     ]
 
 
 class Bench:
-    """The network, its noise and labels, and the reward."""
+    """The model, its noise and labels, and the reward."""
 
     def __init__(self, device: torch.device) -> None:
         checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions(device=device))
         assert isinstance(checkpoint, NetworkCheckpoint)
-        self.checkpoint, self.device = checkpoint, device
-        self.labels = torch.full((COUNT,), LABEL)
+        self.model, self.device = checkpoint.denoiser(), device
+        self.conditions = {"labels": torch.full((COUNT,), LABEL, device=device)}
         options = {"network": str(ROOT / "assets" / "digits-classifier"), "label": LABEL}
-        self.reward = build_reward("class-log-probability", options, Place(device=device))
+        self.reward = build_reward("class-log-probability", options, Placement(device=device))
         self.x = initial_noise(range(COUNT), SHAPE).float().to(device).requires_grad_()
         self.weights = list(checkpoint.parameters())
 
-    def model(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        return self.checkpoint.conditional()(x, t, labels)
-
-    def labelled(self, x: Tensor, t: Tensor) -> Tensor:
-        """The network with the labels of a whole batch."""
-        return self.model(x, t, self.labels)
-
     def loss(self, case: Case, steps: int) -> Tensor:
-        # Below pure noise and above the data, so that every way can serve.
-        drawn = sample(
+        # Below pure noise and above the data, so that every adjoint applies.
+        images = sample(
             self.model,
             self.x,
-            schedule=SCHEDULE,
-            prediction="v_prediction",
             sampler=case.sampler,
             steps=steps,
             sigma_min=0.02,
-            conditions=(self.labels,),
+            conditions=self.conditions,
             adjoint=case.adjoint,
         )
-        return -self.reward(drawn).sum()
+        return -self.reward(images).sum()
 
     def gradients(self, case: Case, steps: int, wanted: Sequence[Tensor]) -> list[Tensor]:
         found = torch.autograd.grad(self.loss(case, steps), list(wanted), allow_unused=True)
@@ -110,7 +103,7 @@ class Bench:
         return [torch.zeros_like(w) if g is None else g for g, w in pairs]
 
     def timed(self, case: Case, steps: int, of_weights: bool) -> float:
-        """Seconds of a run and its way back."""
+        """Seconds of a run and its backward pass."""
         wanted = self.weights if of_weights else [self.x]
         for weight in self.weights:
             weight.requires_grad_(of_weights)
@@ -127,8 +120,8 @@ class Bench:
         torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def kept(self, case: Case, steps: int) -> int:
-        """Bytes that wait for the way back when the run is done, those of weights left out."""
+    def saved(self, case: Case, steps: int) -> int:
+        """Bytes that are saved for backward at the end of the run, without those of weights."""
         own = {weight.untyped_storage().data_ptr() for weight in self.weights}
         storages: dict[int, int] = {}
 
@@ -156,8 +149,8 @@ def seconds(bench: Bench, steps: int, of_weights: bool) -> dict[str, float]:
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
         for case in tqdm(cases(steps), f"{steps} steps", leave=False):
-            if isinstance(case.adjoint, Truncated) and not of_weights:
-                continue  # the noise gets no gradient
+            if isinstance(case.adjoint, TruncatedAdjoint) and not of_weights:
+                continue  # it has no gradient of the noise
             taken = bench.timed(case, steps, of_weights)
             best[str(case)] = min(best.get(str(case), taken), taken)
     return best
@@ -175,17 +168,19 @@ def rows(bench: Bench, steps: int) -> list[list[str]]:
         tableau = get_sampler(case.sampler).tableau(make_grid(SCHEDULE, steps, sigma_min=0.02))
         found = [bench.gradients(case, steps, wanted) for wanted in ([bench.x], bench.weights)]
         known = exact.setdefault(case.sampler, found)
-        direct = str(Case(Direct(), case.sampler, "Direct()"))
+        direct = str(Case(DirectAdjoint(), "DirectAdjoint()", case.sampler))
         cost = case.adjoint.cost(tableau)
-        held = estimate(case.adjoint, tableau, bench.labelled, bench.x).activations
+        estimate = estimate_cost(
+            bench.model, bench.x, case.adjoint, tableau, conditions=bench.conditions
+        )
         lines.append(
             [
                 str(case),
                 *(f"{deviation(a, b):.0e}" for a, b in zip(found, known, strict=True)),
-                f"{bench.kept(case, steps) / MIB:.2f}",
-                f"{held / MIB:.1f}",
-                f"{cost.forward} + {cost.again}",
-                str(cost.products),
+                f"{bench.saved(case, steps) / MIB:.2f}",
+                f"{estimate.activations / MIB:.1f}",
+                f"{cost.forward} + {cost.recomputed}",
+                str(cost.vjps),
                 *(ratio(own, str(case), direct) for own in (of_noise, of_weights)),
             ]
         )
@@ -197,20 +192,21 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     bench = Bench(parser.parse_args().device)
     head = [
-        *("way back, sampler", "error, noise", "error, weights", "kept, MiB", "activations, MiB"),
-        *("calls", "products", "time, noise", "time, weights"),
+        *("adjoint, sampler", "error, noise", "error, weights", "saved, MiB", "activations, MiB"),
+        *("NFE", "VJPs", "time, noise", "time, weights"),
     ]
     parts = [(f"## {steps} steps", table(head, rows(bench, steps))) for steps in STEPS]
     path = write(
         "adjoints",
-        "Ways back through a run",
-        f"The gradient of the classifier's log-probability of a {LABEL} on {COUNT} images of "
-        "`assets/digits`, no guidance, float32, to the starting noise and to the weights. Errors "
-        "are relative to the norm of the exact gradient, that of `Direct()` with the same sampler. "
-        "Kept is what waits for the way back when the run is done; activations, of how many bytes "
-        "are held at once on the way. Calls are those of the run and those that are made again. "
-        "Times are ratios to `Direct()` with the same sampler, forwards and backwards, within this "
-        f"run: the fastest of {ROUNDS} rounds in which all take turns.",
+        "Cost and error of adjoints",
+        f"Gradients of the log-probability of a {LABEL} under a classifier, for {COUNT} images of "
+        "`assets/digits` without guidance, in float32, with respect to the initial noise and to "
+        "the weights. Errors are relative to the norm of the gradient of `DirectAdjoint()` with "
+        "the same sampler. *Saved* are the bytes that are saved for backward at the end of the "
+        "run, *activations* those that are held at once. NFE are evaluations of the run + "
+        "recomputed evaluations; VJPs are vector-Jacobian products. Times, forward and backward, "
+        "are relative to `DirectAdjoint()` with the same sampler: the fastest of "
+        f"{ROUNDS} rounds in which all take turns.",
         *(line for part in parts for line in part),
         "Written by `python -m benchmarks.adjoints`.",
     )

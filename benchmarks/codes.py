@@ -1,8 +1,9 @@
-"""How far the first test digits come back from their codes, by method and tolerance.
+"""Reconstruction error of test digits that are encoded and decoded, by method and tolerance.
 
     python -m benchmarks.codes --data data/mnist
 
-Each digit is encoded and decoded with its own class. Codes of exact data would be standard normal.
+Each digit is encoded and decoded conditionally on its class. Codes of exact data would be standard
+normal.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.digits import ROOT, SCHEDULE, load_network
+from benchmarks.digits import ROOT, load_model
 from benchmarks.report import table, write
-from samplers.probability_flow.adaptive import AdaptiveResult, Network
+from samplers.denoiser import Denoiser
+from samplers.probability_flow.adaptive import AdaptiveResult
 from samplers.probability_flow.codes import decode, encode
 from samplers.probability_flow.integration import Adaptive
 
@@ -43,18 +45,11 @@ class RoundTrip(NamedTuple):
     deviation: float
 
 
-def round_trip(network: Network, x_0: Tensor, labels: Tensor, settings: Adaptive) -> RoundTrip:
+def round_trip(model: Denoiser, x_0: Tensor, labels: Tensor, settings: Adaptive) -> RoundTrip:
     """Of images [B, ...] with their classes [B]."""
 
     def went(way: Callable[..., AdaptiveResult], x: Tensor) -> AdaptiveResult:
-        found = way(
-            network,
-            x,
-            schedule=SCHEDULE,
-            prediction="v_prediction",
-            conditions=(labels,),
-            settings=settings,
-        )
+        found = way(model, x, conditions={"class_labels": labels}, settings=settings)
         assert bool(found.within_tolerance.all())
         return found
 
@@ -75,23 +70,24 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     diffusers.utils.logging.set_verbosity_error()
-    network, digest = load_network()
+    model, digest = load_model()
     images, labels = digits(arguments.data, "test").tensors
     rows = []
     every = [(method, tolerance) for method in METHODS for tolerance in TOLERANCES]
     for method, tolerance in tqdm(every, "codes"):
         settings = Adaptive(method, rtol=tolerance, atol=tolerance, max_nfe=20_000)
         with torch.no_grad():
-            found = round_trip(network, images[:IMAGES], labels[:IMAGES], settings)
+            found = round_trip(model, images[:IMAGES], labels[:IMAGES], settings)
         figures = (f"{found.error:.1e}", f"{found.worst:.1e}", f"{found.calls:.0f}")
         rows.append([method, f"{tolerance:g}", *figures, f"{found.deviation:.3f}"])
-    head = ["method", "tolerance", "root mean square", "worst pixel", "calls, both ways",
-            "deviation of codes"]  # fmt: skip
+    head = ["method", "tolerance", "RMS error", "largest error of a pixel",
+            "NFE, encoding and decoding", "standard deviation of codes"]  # fmt: skip
     path = write(
         "codes",
-        "Codes of digits, there and back",
-        f"The first {IMAGES} test digits through their codes and back, each with its own class, by "
-        f"`assets/digits` (weights `{digest[:12]}…`) in float32; errors of images in [-1, 1].",
+        "Reconstruction from latent codes",
+        f"The first {IMAGES} test digits, encoded by the probability-flow ODE and decoded again, "
+        f"each conditioned on its class, by `assets/digits` (weights `{digest[:12]}…`) in float32; "
+        "pixels lie in [-1, 1].",
         table(head, rows),
         "Written by `python -m benchmarks.codes`.",
     )

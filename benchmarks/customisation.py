@@ -1,14 +1,16 @@
-"""What a metric teaches a network: an effect as an embedding, and a style as weights.
+"""Fine-tuning by a reward: an effect as an embedding, and a style as weights.
 
     python -m benchmarks.customisation
 
 The runs of ``examples/effects/bold.toml`` and ``examples/style/glow.toml``, and their alternatives
-at equal numbers of network calls, a vector-Jacobian product counted as one, or as two if weights
-are learned. Each is a run of ``adjoint finetune`` in ``runs/``, and goes on if it was interrupted.
+at equal numbers of network evaluations, a vector-Jacobian product counted as one, or as two if
+weights are trained. Each is a run of ``adjoint finetune`` in ``runs/``, and is resumed if it was
+interrupted.
 
-A drawn digit is a success if it has what was wanted, more than 95 of 100 digits of its class had
-before, and is still read as its class by a second classifier, which no run has asked. What was
-wanted is measured by other means than the reward: as ink, and as grey levels between ink and paper.
+A sampled digit is a success if it has more of the effect than 95 of 100 digits of its class had
+before, and is still classified as its class by a second classifier, which no run has used. The
+effect is measured by other means than the reward: as ink, and as grey levels between ink and
+paper.
 """
 
 from __future__ import annotations
@@ -24,7 +26,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from adjoint.finetune import FinetuneConfig, Weights, finetune, read_config
+from adjoint.finetune import (
+    FinetuneConfig,
+    OptimiseWeights,
+    read_finetune_config,
+    run_finetuning,
+)
 from adjoint.finetune.models import NetworkModel, load_model
 from adjoint.rewards import build_reward
 from benchmarks.report import table, write
@@ -37,7 +44,7 @@ from noisy_classifier import load_noisy_classifier  # noqa: E402  of an example
 from examples.audit.audit import interval  # noqa: E402  of an example
 
 SHOWN, FIRST, QUANTILE = 500, 100_000, 0.95
-"""Digits that are measured, the seed of the first, and how far those before must be exceeded."""
+"""Digits that are measured, the seed of the first, and the quantile to exceed."""
 
 
 def ink(images: Tensor) -> Tensor:
@@ -53,41 +60,47 @@ def halo(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """A config, what is wanted of its digits, and the ways that may be taken to it."""
+    """A config, the measure of its effect, and the adjoints that are compared."""
 
     name: str
     config: str
-    wanted: Callable[[Tensor], Tensor]
-    ways: tuple[tuple[str, dict[str, Any]], ...]
+    effect: Callable[[Tensor], Tensor]
+    adjoints: tuple[tuple[str, dict[str, Any]], ...]
 
 
-EXACT: tuple[str, dict[str, Any]] = ("exact gradient, `Checkpoint()`", {})
-ADJOINT_DPM = ("AdjointDPM, `Recorded(order=1)`", {"adjoint": {"way": "recorded", "order": 1}})
-LAST = ("the last step alone, `Truncated(1)`", {"adjoint": {"way": "truncated", "last": 1}})
+EXACT: tuple[str, dict[str, Any]] = ("exact gradient, `CheckpointAdjoint()`", {})
+ADJOINT_DPM = (
+    "AdjointDPM, `ContinuousAdjoint()`",
+    {"adjoint": {"name": "continuous", "order": 1}},
+)
+LAST = (
+    "the last step alone, `TruncatedAdjoint(1)`",
+    {"adjoint": {"name": "truncated", "last": 1}},
+)
 TASKS = (
     Task("effect", "examples/effects/bold.toml", ink, (EXACT, ADJOINT_DPM, LAST)),
     Task("style", "examples/style/glow.toml", halo, (EXACT, ADJOINT_DPM, LAST)),
 )
 
 
-# ---------------------------------------------------------------------------------------- calls
+# --------------------------------------------------------------------------------- evaluations
 
 
-def calls(config: FinetuneConfig) -> int:
-    """Network calls of one image and its gradient."""
+def evaluations(config: FinetuneConfig) -> int:
+    """Network evaluations of one image and its gradient."""
     model = load_model(config, torch.device("cpu"))
-    assert isinstance(model, NetworkModel)  # digits are drawn without a prompt
+    assert isinstance(model, NetworkModel)  # digits are sampled without a prompt
     cost = config.adjoint.cost(model.tableau)
-    product = 2 if isinstance(config.optimised, Weights) else 1
-    return cost.forward + cost.again + product * cost.products
+    product = 2 if isinstance(config.optimised, OptimiseWeights) else 1
+    return cost.forward + cost.recomputed + product * cost.vjps
 
 
 def equal(task: Task, changes: dict[str, Any]) -> FinetuneConfig:
-    """The config of a way, with as many steps as make as many calls as the exact gradient's."""
-    first = read_config(ROOT / task.config)
+    """The config with changes, and as many steps as need as many evaluations as the original."""
+    first = read_finetune_config(ROOT / task.config)
     folder = "-".join([first.output.name, *(str(v) for v in changes.get("adjoint", {}).values())])
-    config = read_config(ROOT / task.config, {**changes, "output": f"runs/{folder}"})
-    steps = first.training.steps * calls(first) // calls(config)
+    config = read_finetune_config(ROOT / task.config, {**changes, "output": f"runs/{folder}"})
+    steps = first.training.steps * evaluations(first) // evaluations(config)
     return replace(config, training=replace(config.training, steps=steps))
 
 
@@ -96,29 +109,29 @@ def equal(task: Task, changes: dict[str, Any]) -> FinetuneConfig:
 
 @dataclass(frozen=True)
 class Judge:
-    """What digits were before, and who reads them."""
+    """The effect of digits before training, and the classifier that judges them."""
 
     network: Callable[[Tensor, Tensor], Tensor]
-    wanted: Callable[[Tensor], Tensor]
+    effect: Callable[[Tensor], Tensor]
     bar: Tensor
 
     @classmethod
-    def of(cls, wanted: Callable[[Tensor], Tensor]) -> Judge:
-        before = wanted(drawn(ROOT / "assets" / "digits", FIRST + SHOWN))
+    def of(cls, effect: Callable[[Tensor], Tensor]) -> Judge:
+        before = effect(sampled(ROOT / "assets" / "digits", FIRST + SHOWN))
         bars = [before[c::10].quantile(QUANTILE) for c in range(10)]
         network = load_noisy_classifier(ROOT / "assets" / "digits-noisy-classifier")
-        return cls(network, wanted, torch.stack(bars))
+        return cls(network, effect, torch.stack(bars))
 
     def rows(self, images: Tensor) -> list[str]:
-        """Shares of digits that have what was wanted, are read as theirs, and both."""
+        """Shares of digits that have the effect, are classified as their class, and both."""
         labels = torch.arange(len(images)) % 10
-        has = self.wanted(images) > self.bar[labels]
+        has = self.effect(images) > self.bar[labels]
         seen = self.network(images.clamp(-1, 1), torch.zeros(len(images))).argmax(dim=1)
         read = seen == labels
         return [share(has), share(read), f"{share(has & read)} ({within(has & read)})"]
 
 
-def drawn(folder: Path, first: int) -> Tensor:
+def sampled(folder: Path, first: int) -> Tensor:
     """Digits of a checkpoint, the classes in turn."""
     checkpoint = load_checkpoint(folder, LoadOptions())
     assert isinstance(checkpoint, NetworkCheckpoint)
@@ -142,25 +155,30 @@ def within(hits: Tensor) -> str:
 
 
 def random_search(config: FinetuneConfig, budget: int, folder: Path) -> Path:
-    """Climb by random changes of what is learned, each kept if it is better on the same noise.
+    """Hill climbing by random changes, each accepted if it is better on the same noise.
 
-    budget: network calls. Two runs on one batch are compared for each change. Returns the
-    checkpoint that was found.
+    Two runs on one batch are compared for each change. Returns the checkpoint that was found.
+
+    Args:
+        config: the run to compare with.
+        budget: network evaluations.
+        folder: of the checkpoint.
     """
     saved = folder / "checkpoint"
     if saved.exists():
         return saved
     model = load_model(config, torch.device("cpu"))
-    part = model.part(config.optimised, config.training.seed)
-    learned = [weight for weight in part.parameters() if weight.requires_grad]
+    trained = model.trainable(config.optimised, config.training.seed)
+    learned = [weight for weight in trained.parameters() if weight.requires_grad]
     terms = [(t.weight, build_reward(t.name, t.options)) for t in config.rewards]
     generator = torch.Generator().manual_seed(config.training.seed)
-    size, per_image = config.training.batch_size, config.drawing.steps
-    asked = torch.tensor([model.asked[i % len(model.asked)] for i in range(size)])
+    size, per_image = config.training.batch_size, config.sampling.steps
+    turn = model.conditions
+    condition = torch.tensor([turn[i % len(turn)] for i in range(size)])
 
     def value(seeds: list[int]) -> float:
-        images = model.draw(part, seeds, asked, None)
-        return float(sum(w * reward(images, asked).mean() for w, reward in terms))
+        images = model.sample(trained, seeds, condition, None)
+        return float(sum(w * reward(images, condition).mean() for w, reward in terms))
 
     scale = config.training.learning_rate
     for _ in tqdm(range(budget // (2 * size * per_image)), "random search", leave=False):
@@ -176,7 +194,7 @@ def random_search(config: FinetuneConfig, budget: int, folder: Path) -> Path:
             for weight, change in zip(learned, changes, strict=True):
                 weight.data -= change
     folder.mkdir(parents=True, exist_ok=True)
-    model.save(part, config.optimised, folder)
+    model.save(trained, config.optimised, folder)
     return saved
 
 
@@ -185,21 +203,21 @@ def random_search(config: FinetuneConfig, budget: int, folder: Path) -> Path:
 
 def measure(task: Task) -> tuple[str, str]:
     """The table of a task, and a line on what it cost."""
-    judge = Judge.of(task.wanted)
+    judge = Judge.of(task.effect)
     first = equal(task, {})
-    budget = first.training.steps * first.training.batch_size * calls(first)
-    rows = [["before", "-", *judge.rows(drawn(ROOT / "assets" / "digits", FIRST))]]
-    for name, changes in task.ways:
+    budget = first.training.steps * first.training.batch_size * evaluations(first)
+    rows = [["before", "-", *judge.rows(sampled(ROOT / "assets" / "digits", FIRST))]]
+    for name, changes in task.adjoints:
         config = equal(task, changes)
         with torch.enable_grad():
-            finetune(config)
-        found = judge.rows(drawn(config.output / "checkpoint", FIRST))
+            run_finetuning(config)
+        found = judge.rows(sampled(config.output / "checkpoint", FIRST))
         rows.append([name, f"{config.training.steps}", *found])
     folder = first.output.with_name(f"{first.output.name}-random")
-    searched = random_search(read_config(ROOT / task.config), budget, folder)
-    rows.append(["random search", "-", *judge.rows(drawn(searched, FIRST))])
-    head = ["", "steps", "has it", "read as its class", "both (95 %)"]
-    return table(head, rows), f"{budget:,} network calls for each."
+    searched = random_search(read_finetune_config(ROOT / task.config), budget, folder)
+    rows.append(["random search", "-", *judge.rows(sampled(searched, FIRST))])
+    head = ["gradient", "training steps", "has the effect", "correct class", "both (95 % interval)"]
+    return table(head, rows), f"{budget:,} network evaluations for each row."
 
 
 TITLES = {
@@ -218,11 +236,12 @@ def main() -> None:
             paragraphs += [TITLES[task.name], cost, found]
     path = write(
         "customisation",
-        "What a metric teaches a network of digits",
-        f"{SHOWN} digits of new noise each, `dpmpp-2m` in 10 steps. *Has it*: more ink, or more "
-        f"levels between ink and paper, than {QUANTILE:.0%} of digits of its class had before. "
-        "*Read*: by a second classifier, which no run has asked. A vector-Jacobian product counts "
-        "as one call, and as two where weights are learned.",
+        "Fine-tuning the digits by a reward",
+        f"{SHOWN} digits from new noise for each row, `dpmpp-2m` in 10 steps. *Has the effect*: "
+        "more ink, or more grey levels between ink and paper, than "
+        f"{QUANTILE:.0%} of the digits of its class before training. *Correct class*: by a second "
+        "classifier, which took no part in training. All rows have the same number of network "
+        "evaluations; a vector-Jacobian product counts as one, or as two if weights are trained.",
         *paragraphs,
         "Written by `python -m benchmarks.customisation`.",
     )

@@ -1,13 +1,13 @@
-"""Quality by NFE on the bundled digits, six samplers of ours and six of diffusers.
+"""Quality by NFE on the bundled digits, six samplers of this package and six of diffusers.
 
     python -m benchmarks.digits --data data/mnist
 
 Three measurements, all without guidance but the last:
 
-- error: root mean square distance of 128 images to a 200-call solution from the same noise;
+- error: root mean square distance of 128 images to a 200-NFE solution from the same noise;
 - Fréchet distance between 2,000 images and the 10,000 real test images, in the penultimate
   features of the digit classifier, and how often the classifier sees the class asked for;
-- the same at 15 calls with classifier-free guidance.
+- the same at 15 NFE with classifier-free guidance.
 
 A setting is measured once and kept in ``docs/benchmarks/digits.json``, so a run that was
 interrupted goes on; the file belongs to the weights whose hash it names.
@@ -33,10 +33,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.report import table, write
+from samplers.denoiser import Denoiser
 from samplers.files import replacing
 from samplers.grid import Spacing, make_grid
+from samplers.guidance import classifier_free_guidance
 from samplers.noise import RowNoise, initial_noise
-from samplers.prediction import classifier_free_guidance
 from samplers.registry import get_sampler
 from samplers.schedule import VPDiscrete
 from samplers.solve import Model, Solver
@@ -164,28 +165,20 @@ def load_unet() -> diffusers.UNet2DModel:
     return diffusers.UNet2DModel.from_pretrained(CHECKPOINT, subfolder="unet").eval()
 
 
-def load_network(
-    device: torch.device = CPU,
-) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]:
-    network = load_unet().to(device)
+def load_model(device: torch.device = CPU) -> tuple[Denoiser, str]:
+    """The bundled network, with the condition ``class_labels``, and the hash of its weights."""
     weights = CHECKPOINT / "unet" / "diffusion_pytorch_model.safetensors"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-
-    def call(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        output: Tensor = network(x, t, class_labels=labels).sample
-        return output
-
-    return call, digest
+    return Denoiser(load_unet().to(device), SCHEDULE, "v_prediction"), digest
 
 
-def guided(
-    network: Callable[[Tensor, Tensor, Tensor], Tensor], labels: Tensor, scale: float
-) -> Model:
-    return classifier_free_guidance(network, labels, torch.full_like(labels, NULL), scale)
+def guided(model: Denoiser, labels: Tensor, scale: float) -> Model:
+    towards = classifier_free_guidance(model, {"class_labels": NULL}, scale)
+    return lambda x, t: towards(x, t, class_labels=labels)
 
 
 def images(
-    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    model: Denoiser,
     setting: Setting,
     nfe: int,
     count: int,
@@ -205,8 +198,8 @@ def images(
             continue
         x = initial_noise(batch, SHAPE).float() * float(SCHEDULE.noisiest.sigma)
         labels = (torch.tensor(batch) % 10).to(device)
-        model = guided(network, labels, scale)
-        drawn.append(setting.draw(model, x.to(device), tuple(batch), nfe).cpu())
+        towards = guided(model, labels, scale)
+        drawn.append(setting.draw(towards, x.to(device), tuple(batch), nfe).cpu())
         if path is not None:
             with replacing(path) as part:
                 torch.save(drawn[-1], part)
@@ -243,7 +236,7 @@ class Bench:
     """The network, the judge, and every measurement that a report needs."""
 
     def __init__(self, data: Path, kept: Path = KEPT, device: torch.device = CPU) -> None:
-        self.network, self.digest = load_network(device)
+        self.model, self.digest = load_model(device)
         self.data, self.kept, self.device = data, Kept(kept, self.digest), device
         self.labels = torch.arange(IMAGES) % 10
         torch.backends.cudnn.allow_tf32 = False  # a GPU rounds as the CPU does
@@ -255,12 +248,12 @@ class Bench:
 
     @cached_property
     def solution(self) -> Tensor:
-        return images(self.network, BEST, REFERENCE, PAIRED, 1.0, self.device)
+        return images(self.model, BEST, REFERENCE, PAIRED, 1.0, self.device)
 
     def law(self, setting: Setting, nfe: int, scale: float = 1.0) -> dict[str, Any]:
         def measure() -> dict[str, Any]:
             parts = PARTS_KEPT / self.digest[:12]
-            drawn = images(self.network, setting, nfe, IMAGES, scale, self.device, parts)
+            drawn = images(self.model, setting, nfe, IMAGES, scale, self.device, parts)
             return {**self.judge.law(drawn, self.labels), **_measured_by(self.device)}
 
         found: dict[str, Any] = self.kept.get(f"law {setting} {nfe} {scale}", measure)
@@ -268,7 +261,7 @@ class Bench:
 
     def error(self, setting: Setting, nfe: int) -> float:
         def measure() -> float:
-            found = images(self.network, setting, nfe, PAIRED, 1.0, self.device)
+            found = images(self.model, setting, nfe, PAIRED, 1.0, self.device)
             return float((found - self.solution).square().mean().sqrt())
 
         value: float = self.kept.get(f"error {setting} {nfe}", measure)
@@ -350,22 +343,25 @@ def report(bench: Bench) -> Path:
     return write(
         "digits",
         "Quality by NFE on `assets/digits`",
-        f"Weights `{bench.digest[:12]}…`. Images of the ten classes in turn, the same starting "
-        "noise for all. NFE counts network calls; a singlestep method takes as many steps as fit.",
-        f"## Error to a {REFERENCE}-call solution",
+        f"Weights `{bench.digest[:12]}…`. The classes are sampled in turn, all settings from the "
+        "same initial noise. The columns are NFE; a singlestep method takes as many steps as fit. "
+        "Names in code are samplers of this package with their grid, the others schedulers of "
+        "diffusers.",
+        f"## Error to a {REFERENCE}-NFE solution",
         f"Root mean square over {PAIRED} images in [-1, 1]; no guidance. The solution is "
-        f"{BEST}. `sde` samplers draw other images and have no error of this kind.",
-        table(["setting", *map(str, ERROR_NFE)], errors),
+        f"{BEST}. Stochastic samplers give other images and have no error of this kind.",
+        table(["sampler", *map(str, ERROR_NFE)], errors),
         "## Fréchet distance to the real test images",
         f"In the classifier's penultimate features, {IMAGES} images; no guidance. "
-        f"{floor}; {BEST} with {REFERENCE} calls has {reference['frechet']:.2f}.",
-        table(["setting", *map(str, LAW_NFE)], frechet),
-        "## How often the classifier sees the class asked for",
-        f"Without guidance; {reference['agreement']:.1%} with {REFERENCE} calls.",
-        table(["setting", *map(str, LAW_NFE)], agreement),
+        f"{floor}; {BEST} with {REFERENCE} NFE has {reference['frechet']:.2f}.",
+        table(["sampler", *map(str, LAW_NFE)], frechet),
+        "## Class agreement",
+        "The share of images that the classifier assigns to the class that they were conditioned "
+        f"on. No guidance; {reference['agreement']:.1%} with {REFERENCE} NFE.",
+        table(["sampler", *map(str, LAW_NFE)], agreement),
         f"## With guidance {GUIDANCE} at 15 steps",
-        "Each step asks the network with and without the class, in one call.",
-        table(["setting", "agreement", "Fréchet distance"], guided),
+        "Each step evaluates the network with and without the class, in one batch.",
+        table(["sampler", "class agreement", "Fréchet distance"], guided),
         "Written by `python -m benchmarks.digits`.",
     )
 

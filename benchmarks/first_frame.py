@@ -1,9 +1,10 @@
-"""First frame to flow: `assets/cylinder` beside a U-net that was trained on the same clips.
+"""Flows from a first frame: `assets/cylinder` beside a U-Net trained on the same clips.
 
     python -m benchmarks.first_frame --training data/cylinder --held-out data/held-out
 
-The U-net sees the first frame and the numbers of the flow on a grid of 128 x 32, and predicts all
-frames at once. It is trained under ``runs/first_frame``, and goes on there if it was interrupted.
+The U-Net is given the first frame and the parameters of the flow on a grid of 128 x 32, and
+predicts all frames at once. It is trained under ``runs/first_frame``, where an interrupted training
+continues.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from tqdm import tqdm
 from benchmarks.digits import ROOT
 from benchmarks.report import mean_and_error, table, write
 from samplers.training import Objective, TrainingConfig, claim_folder, train
-from text2pde.autoencoder.clips import clip_paths, with_units, without_units
-from text2pde.autoencoder.learning import CaseIndices
-from text2pde.evaluation.frames import evaluate_frames, first_frames_of
-from text2pde.evaluation.reconstruction import spread
-from text2pde.flows.clip import Clip, load_clip
-from text2pde.flows.statistics import relative_error
+from text2pde.autoencoder.clips import nondimensionalise, redimensionalise
+from text2pde.autoencoder.objective import Indices
+from text2pde.data.clip import Clip, clip_paths, load_clip
+from text2pde.data.statistics import relative_error
+from text2pde.evaluation.first_frames import evaluate_first_frames, first_frame_requests
+from text2pde.evaluation.reconstruction import interpolate
 from text2pde.pipeline import load_text2pde
 
 COLUMNS, ROWS = 128, 32
@@ -40,22 +41,22 @@ CONFIG = TrainingConfig(
 
 def axes(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     """The places of the columns and of the rows."""
-    length, height = clip.flow.size
+    length, height = clip.scene.size
     return np.linspace(0, length, COLUMNS), np.linspace(0, height, ROWS)
 
 
 def on_grid(clip: Clip) -> Tensor:
     """Fields without units on the grid, 0 in the cylinder, [F, 3, ROWS, COLUMNS]."""
-    values = without_units(clip.fields, clip.flow).permute(1, 0, 2).flatten(1).numpy()
+    values = nondimensionalise(clip.fields, clip.scene).permute(1, 0, 2).flatten(1).numpy()
     places = np.stack(np.meshgrid(*axes(clip)), axis=-1).reshape(-1, 2)
-    found = spread(clip.mesh.nodes, values.astype(np.float64), places)
+    found = interpolate(clip.mesh.nodes, values.astype(np.float64), places)
     found[inside(clip, places)] = 0
     shaped = torch.from_numpy(found).float().reshape(ROWS, COLUMNS, len(clip.fields), 3)
     return shaped.permute(2, 3, 0, 1).contiguous()
 
 
 def inside(clip: Clip, places: np.ndarray) -> np.ndarray:
-    numbers = clip.flow.numbers
+    numbers = clip.scene.parameters
     away = np.hypot(places[:, 0] - numbers["x"], places[:, 1] - numbers["y"])
     return away < numbers["radius"]
 
@@ -64,8 +65,8 @@ def given(frame: Tensor, clip: Clip, numbers: Sequence[float]) -> Tensor:
     """What the network sees: a frame [3, ROWS, COLUMNS], where the cylinder is, the numbers."""
     places = np.stack(np.meshgrid(*axes(clip)), axis=-1).reshape(-1, 2)
     solid = torch.from_numpy(inside(clip, places)).float().reshape(1, ROWS, COLUMNS)
-    told = torch.tensor(numbers)[:, None, None].expand(-1, ROWS, COLUMNS)
-    return torch.cat([frame, solid, told])
+    scaled = torch.tensor(numbers)[:, None, None].expand(-1, ROWS, COLUMNS)
+    return torch.cat([frame, solid, scaled])
 
 
 def network(frames: int) -> UNet2DModel:
@@ -110,8 +111,9 @@ def predicted(model: nn.Module, clip: Clip, numbers: Sequence[float], frames: in
     x, y = axes(clip)
     lines = change.permute(2, 3, 0, 1).reshape(ROWS, COLUMNS, -1).numpy()
     at_nodes = RegularGridInterpolator((y, x), lines)(clip.mesh.nodes[:, ::-1])
-    moved = with_units(
-        torch.from_numpy(at_nodes).float().reshape(len(at_nodes), -1, 3).permute(1, 0, 2), clip.flow
+    moved = redimensionalise(
+        torch.from_numpy(at_nodes).float().reshape(len(at_nodes), -1, 3).permute(1, 0, 2),
+        clip.scene,
     )
     return np.concatenate([clip.fields[:1], clip.fields[:1] + moved])
 
@@ -129,13 +131,13 @@ def main() -> None:
     )
     grids = [on_grid(clip) for clip in tqdm(training, "grids")]
     folder = ROOT / "runs" / "first_frame"
-    flows = hashlib.sha256(str([clip.flow for clip in training]).encode()).hexdigest()
+    flows = hashlib.sha256(str([clip.scene for clip in training]).encode()).hexdigest()
     claim_folder(folder, {"clips": flows, "frames": frames})
     torch.manual_seed(0)
-    numbers = [scaled(clip.flow) for clip in training]
+    numbers = [scaled(clip.scene) for clip in training]
     model = train(
         network(frames),
-        CaseIndices(len(training)),
+        Indices(len(training)),
         objective(grids, training, numbers, frames),
         CONFIG,
         folder,
@@ -143,26 +145,27 @@ def main() -> None:
     truths = [clip._replace(times=clip.times[:frames], fields=clip.fields[:frames])
               for clip in held_out]  # fmt: skip
     with torch.no_grad():
-        drawn = pipe.draw(first_frames_of(held_out), range(len(held_out)), 20)
-    found = evaluate_frames(drawn, scaled, held_out, training)
+        generated = pipe.generate(first_frame_requests(held_out), range(len(held_out)), 20)
+    found = evaluate_first_frames(generated, scaled, held_out, training)
     errors = [
-        relative_error(predicted(model, clip, scaled(clip.flow), frames), clip) for clip in truths
+        relative_error(predicted(model, clip, scaled(clip.scene), frames), clip) for clip in truths
     ]
     mean, error = mean_and_error(errors)
     path = write(
         "first_frame",
-        "From a first frame",
-        f"Relative error over {frames} frames, in the mean over {len(held_out)} flows of Reynolds "
-        f"numbers that were held out; learned from {len(training)} others. The U-net is of "
-        f"diffusers, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights, "
-        f"{CONFIG.steps} steps of {CONFIG.batch_size}.",
+        "Flows from a first frame",
+        f"Mean relative error over {frames} frames of {len(held_out)} flows with held-out Reynolds "
+        f"numbers; trained on {len(training)} others. The U-Net is diffusers' `UNet2DModel` with "
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, trained for "
+        f"{CONFIG.steps} steps with batch size {CONFIG.batch_size}; it predicts all frames at "
+        "once.",
         table(
             ["", "relative error"],
             [
-                ["`assets/cylinder`, 20 steps", f"{found.drawn:.3f}"],
-                ["U-net", f"{mean:.3f} ± {error:.3f}"],
-                ["nearest flow of training, in phase", f"{found.nearest:.3f}"],
-                ["the frame, as if it stayed", f"{found.still:.3f}"],
+                ["`assets/cylinder`, 20 steps", f"{found.generated:.3f}"],
+                ["U-Net", f"{mean:.3f} ± {error:.3f}"],
+                ["nearest training flow, in phase", f"{found.nearest:.3f}"],
+                ["first frame, held constant", f"{found.still:.3f}"],
             ],
         ),
         "Written by `python -m benchmarks.first_frame`.",

@@ -1,8 +1,8 @@
-"""Flows of `assets/cylinder` from one sentence: samplers, the phases of vortices, and the cost.
+"""Flows that `assets/cylinder` generates from one sentence: by sampler, their phases, the cost.
 
     python -m benchmarks.flows
 
-Every measurement is kept in ``docs/benchmarks/flows.json``, so that an interrupted run goes on.
+Every measurement is stored in ``docs/benchmarks/flows.json``; an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from benchmarks.digits import ROOT, Kept
 from benchmarks.report import mean_and_error, table, write
-from text2pde.captions import flow_of
-from text2pde.flows.clip import Clip
-from text2pde.flows.simulate import Recording, simulate
-from text2pde.flows.statistics import past_cylinder, statistics
+from text2pde.data.clip import Clip
+from text2pde.data.statistics import cylinder_flow_of, wake_statistics
 from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
+from text2pde.solver.meshing import mesh_of
+from text2pde.solver.simulation import Recording, simulate
+from text2pde.subject.cylinder.captions import read_cylinder_flow
 
 CHECKPOINT = ROOT / "assets" / "cylinder"
 KEPT = ROOT / "docs" / "benchmarks" / "flows.json"
@@ -36,18 +37,18 @@ SAMPLERS = (
 COUNT, PHASES = 8, 48
 
 
-def draw(pipe: Text2PDEPipeline, sampler: str, steps: int, seeds: Sequence[int]) -> list[Clip]:
+def generate(pipe: Text2PDEPipeline, sampler: str, steps: int, seeds: Sequence[int]) -> list[Clip]:
     """Flows of the sentence, all on one mesh."""
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, sampler=sampler)
-    flow = flow_of(SENTENCE)
-    request = Request(flow, SENTENCE, pipe.subject.mesh(flow))
+    flow = read_cylinder_flow(SENTENCE)
+    request = Request(flow, SENTENCE, mesh_of(flow))
     with torch.no_grad():
-        return pipe.draw([request] * len(seeds), seeds, steps)
+        return pipe.generate([request] * len(seeds), seeds, steps)
 
 
 def moves(pipe: Text2PDEPipeline, sampler: str, steps: int) -> dict[str, Any]:
     """Frequencies and fluctuations of several flows, and the network calls of each."""
-    found = [statistics(clip) for clip in draw(pipe, sampler, steps, range(COUNT))]
+    found = [wake_statistics(clip) for clip in generate(pipe, sampler, steps, range(COUNT))]
     return {
         "calls": pipe.tableau(steps).calls,
         "frequency": [one.frequency for one in found],
@@ -56,17 +57,17 @@ def moves(pipe: Text2PDEPipeline, sampler: str, steps: int) -> dict[str, Any]:
 
 
 def phases(pipe: Text2PDEPipeline) -> list[float]:
-    """Of the velocity across, two diameters behind the cylinder, in radians."""
-    return [_phase(clip) for clip in draw(pipe, "dpmpp-2m", 20, range(PHASES))]
+    """Of the transverse velocity, two diameters behind the cylinder, in radians."""
+    return [_phase(clip) for clip in generate(pipe, "dpmpp-2m", 20, range(PHASES))]
 
 
 def _phase(clip: Clip) -> float:
-    channel = past_cylinder(clip).channel
+    channel = cylinder_flow_of(clip).channel
     probe = np.array([channel.x + 2 * channel.diameter, channel.y])
     node = int(np.hypot(*(clip.mesh.nodes - probe).T).argmin())
-    across = clip.fields[:, node, 1] - clip.fields[:, node, 1].mean()
-    turns = 2 * np.pi * statistics(clip).frequency * clip.times
-    return float(np.angle((across * np.exp(-1j * turns)).sum()))
+    transverse = clip.fields[:, node, 1] - clip.fields[:, node, 1].mean()
+    turns = 2 * np.pi * wake_statistics(clip).frequency * clip.times
+    return float(np.angle((transverse * np.exp(-1j * turns)).sum()))
 
 
 def rayleigh(angles: Sequence[float]) -> float:
@@ -77,15 +78,15 @@ def rayleigh(angles: Sequence[float]) -> float:
 
 
 def cost(pipe: Text2PDEPipeline) -> dict[str, float]:
-    """Seconds of one core for one clip, drawn and solved for, one after the other."""
-    flow = flow_of(SENTENCE)
-    draw(pipe, "dpmpp-2m", 1, [0])  # the encoder is loaded, and the mesh's package
+    """Seconds of one core for one clip, generated and simulated."""
+    flow = read_cylinder_flow(SENTENCE)
+    generate(pipe, "dpmpp-2m", 1, [0])  # the encoder is loaded, and the mesh's package
     found = {}
     for name, steps in (("dpmpp-2m", 20), ("dpmpp-2m", 10)):
         begun = time.process_time()
-        draw(pipe, name, steps, [0])
-        found[f"drawn, {steps} calls"] = time.process_time() - begun
-    for settling, what in ((60.0, "solved from rest"), (0.0, "solved, its frames alone")):
+        generate(pipe, name, steps, [0])
+        found[f"generated, {steps} NFE"] = time.process_time() - begun
+    for settling, what in ((60.0, "simulated from rest"), (0.0, "simulated, recorded frames only")):
         begun = time.process_time()
         simulate(flow, Recording(frames=pipe.config.frames, settling=settling))
         found[what] = time.process_time() - begun
@@ -116,15 +117,14 @@ def main() -> None:
     path = write(
         "flows",
         "Flows from a sentence",
-        f"`assets/cylinder`, “{SENTENCE}”, {COUNT} flows a row: the frequency of the vortices in "
-        "Hz and the root mean square of the velocity across in the wake, in units of the inlet's, "
-        "with standard errors. The first row has as many calls as there are noise levels.",
-        table(["sampler", "network calls", "frequency", "fluctuation"], rows),
-        f"**Phases.** The sentence does not say where the vortices are. Of {PHASES} flows, phases "
-        f"would be as uneven as they are with a probability of {rayleigh(angles):.2f} if all were "
-        "equally likely (Rayleigh's test).",
-        f"**Cost** of one clip of {pipe.config.frames} frames, in seconds of one core; the mesh is "
-        "made in both:",
+        f"`assets/cylinder`, “{SENTENCE}”, {COUNT} flows per row: vortex shedding frequency in Hz "
+        "and rms transverse velocity in the wake, in units of the mean inlet velocity, each with "
+        "its standard error over the flows. The first row takes one step per trained noise level.",
+        table(["sampler", "NFE", "frequency, Hz", "velocity fluctuation"], rows),
+        "**Phases.** The sentence does not determine the phase of the vortices. Rayleigh's test of "
+        f"uniformity on {PHASES} flows gives p = {rayleigh(angles):.2f}.",
+        f"**Cost** of one clip of {pipe.config.frames} frames, in CPU seconds of one core, meshing "
+        "included:",
         table(["", "seconds"], [[name, f"{value:.1f}"] for name, value in spent.items()]),
         "Written by `python -m benchmarks.flows`.",
     )

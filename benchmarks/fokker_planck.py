@@ -19,27 +19,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from adjoint.fokker_planck import (
-    Bound,
-    Law,
-    bound,
-    divergence,
-    grid,
-    instant,
-    of_samples,
-    on_cells,
+    Distribution,
+    GapBound,
+    binned,
+    bound_terms,
+    empirical,
+    gap_bound,
+    kl_divergence,
+    regular_grid,
     wasserstein,
 )
 from benchmarks.digits import ROOT, Kept
 from benchmarks.report import mean_and_error, table, write
 from benchmarks.stratified import draw
 from samplers.grid import make_grid
-from samplers.images.pixels import Cell, write_png
-from samplers.images.pixels import table as picture_table
+from samplers.images.figures import Cell, Figure
+from samplers.images.figures import table as picture_table
+from samplers.images.files import write_png
 from samplers.sampling import build_tableau
 from samplers.training import CHECKPOINT, load_average, seeded
 
@@ -68,7 +68,7 @@ ODE, SDE = "dpmpp-2m", "sde-dpmpp-2m"
 Seen = Callable[[Tensor, Tensor], object]
 CELL = 2 * EDGE / 64
 """Of the cells, as in the paper; ours go on beyond its square."""
-PLACES = grid(4.5, 64)
+POINTS = regular_grid(4.5, 64)
 PIXELS, SHOWN, INK = 160, 3.6, 0.11
 """Of a picture of points, half its side, and the density that is drawn as ink."""
 TRAINED = f"of {STEPS_TRAINED} steps, seed 0"
@@ -120,8 +120,8 @@ RUNS = [
 # ----------------------------------------------------------------------------------- measuring
 
 
-def samples(network: PotentialNetwork, sampler: str, steps: int, seed: int) -> Law:
-    return on_cells(points(network, sampler, steps, seed).double(), CELL)
+def samples(network: PotentialNetwork, sampler: str, steps: int, seed: int) -> Distribution:
+    return binned(points(network, sampler, steps, seed).double(), CELL)
 
 
 @torch.no_grad()
@@ -137,29 +137,29 @@ def points(
 
 def measure(run: Run, runs: Path) -> dict[str, Any]:
     network = run.network(runs)
-    laws = {
+    sets = {
         kind: [samples(network, sampler, STEPS, seed) for seed in range(REPEATS)]
         for kind, sampler in (("ode", ODE), ("sde", SDE))
     }
-    laws["data"] = [data_law(run.data)]
-    chance = {kind: among(found) for kind, found in laws.items()}
+    sets["data"] = [data_distribution(run.data)]
+    chance = {kind: among(found) for kind, found in sets.items()}
     found: dict[str, Any] = {"chance": chance}
     for name in DISTANCES:
         one, other = name.split("_")
-        pairs = zip(laws[one], cycle(laws[other]))
+        pairs = zip(sets[one], cycle(sets[other]))
         values = [wasserstein(*pair) - (chance[one] + chance[other]) / 2 for pair in pairs]
         found[name] = mean_and_error(values)
     found["by_steps"] = {steps: gap(network, steps, chance) for steps in FEWER_STEPS}
     return found
 
 
-def data_law(name: str) -> Law:
-    return on_cells(DATA[name](MANY, seeded(2)).double(), CELL)
+def data_distribution(name: str) -> Distribution:
+    return binned(DATA[name](MANY, seeded(2)).double(), CELL)
 
 
-def among(laws: Sequence[Law]) -> float:
-    """The distance of two sets of one law, which is what chance makes of it."""
-    pairs = list(combinations(laws, 2))
+def among(sets: Sequence[Distribution]) -> float:
+    """The mean distance of two sets of one distribution, due to their finite size."""
+    pairs = list(combinations(sets, 2))
     return sum(wasserstein(*pair) for pair in pairs) / len(pairs) if pairs else 0.0
 
 
@@ -169,19 +169,20 @@ def gap(network: PotentialNetwork, steps: int, chance: dict[str, float]) -> floa
     return wasserstein(ode, sde) - (chance["ode"] + chance["sde"]) / 2
 
 
-def measure_bound(run: Run, runs: Path) -> Bound:
+def measure_bound(run: Run, runs: Path) -> GapBound:
     """At the times of the SDE's own steps, in float64."""
     network = run.network(runs)
     visited: list[tuple[Tensor, Tensor]] = []
     points(network, SDE, STEPS, 0, lambda x, t: visited.append((x[::4], t)))
     network.double()
-    instants = [
-        instant(network, SCHEDULE, t.double(), of_samples(x.double()), PLACES)
+    terms = [
+        bound_terms(network, SCHEDULE, t.double(), empirical(x.double()), POINTS)
         for x, t in visited[::-1]
     ]
     noisiest = SCHEDULE.noisiest
-    prior = (-PLACES.square().sum(dim=1) / (2 * noisiest.sigma**2)).softmax(dim=0)
-    return bound(instants, divergence(Law(PLACES, prior), network, noisiest.t))
+    prior = (-POINTS.square().sum(dim=1) / (2 * noisiest.sigma**2)).softmax(dim=0)
+    initial_kl = kl_divergence(Distribution(POINTS, prior), network, noisiest.t)
+    return gap_bound(terms, initial_kl)
 
 
 # ------------------------------------------------------------------------------------ the report
@@ -212,11 +213,11 @@ def bounds(results: Results) -> str:
         error = "{:.2e} ± {:.0e}".format(*limit[:2])
         by_steps = [f"{found['by_steps'][str(steps)]:.4f}" for steps in FEWER_STEPS]
         rows.append([run.data, run.kind, *by_steps, error, f"{limit[2]:.3g}"])
-    steps = [f"gap, {count} steps" for count in FEWER_STEPS]
-    return table(["data", "w_R", *steps, "error of the score", "gap at most"], rows)
+    steps = [f"W2², {count} steps" for count in FEWER_STEPS]
+    return table(["data", "w_R", *steps, "deviation of the score", "bound of W2²"], rows)
 
 
-def picture(runs: Path) -> Image.Image:
+def picture(runs: Path) -> Figure:
     """A row for each data set and sampler, a column for each weight."""
     rows = []
     for name, data in DATA.items():
@@ -229,7 +230,7 @@ def picture(runs: Path) -> Image.Image:
 
 
 def cell(points: Tensor) -> Cell:
-    return Cell((density(points, SHOWN, INK, PIXELS),), ())
+    return Cell(density(points, SHOWN, INK, PIXELS))
 
 
 def main() -> None:
@@ -253,20 +254,24 @@ def main() -> None:
     print(
         write(
             "fokker_planck",
-            "The residual as a penalty, in the plane",
-            f"Squared Wasserstein distances W2 of {REPEATS} sets of {COUNT:,} samples of "
-            f"`{ODE}` and of `{SDE}` in {STEPS} steps, which are drawn by array-RQMC so that they "
-            f"scatter little, and of {MANY:,} points of the data; points on cells of {CELL:.3f}. "
-            "Standard errors are from the scatter of the sets. What sets of one law have by chance "
-            "is taken off (Papp and Sherlock 2022), some 0.001 to 0.002. The potentials were "
-            f"trained by `examples/fokker_planck/train.py` in {STEPS_TRAINED:,} steps from seed 0, "
-            "those of the paper in 100,000 steps on up to a hundred times as many points; its "
-            "distances were computed anew from the histograms that its authors published.",
+            "Fokker-Planck penalty in the plane",
+            "Squared Wasserstein distances W2 between samples of the probability-flow ODE "
+            f"(`{ODE}`), of the reverse SDE (`{SDE}`), both in {STEPS} steps, and the data, for "
+            "potentials trained with a penalty of weight w_R on their Fokker-Planck residual. "
+            f"There are {REPEATS} sets of {COUNT:,} samples each, by array-RQMC to reduce their "
+            f"variance, and {MANY:,} points of the data, all binned in cells of {CELL:.3f}; "
+            "standard errors are over the sets. The distance that two finite sets of one "
+            "distribution have, 0.001 to 0.002, is subtracted (Papp and Sherlock 2022). The "
+            f"potentials were trained by `examples/fokker_planck/train.py` for {STEPS_TRAINED:,} "
+            "steps from seed 0. The columns *paper* are from the networks of Deveney et al. 2023, "
+            "trained for 100,000 steps on up to a hundred times as many points; the distances were "
+            "recomputed from the histograms that the authors published.",
             distances(results),
-            "## The gap by steps, and its bound by the residual",
-            "Gaps of one set of each; then, by `adjoint.fokker_planck.bound`, how far the "
-            "potential's gradient is from the score of the SDE's samples, with the most that its "
-            "standard error can be, and the squared gap that this allows.",
+            "## Distance between ODE and SDE by number of steps, and its bound by the residual",
+            "W2² between ODE and SDE samples, one set of each; then, from "
+            "`adjoint.fokker_planck.gap_bound`, the mean square deviation of the potential's "
+            "gradient from the score of the SDE's marginals with an upper bound of its standard "
+            "error, and the bound of W2² that follows.",
             bounds(results),
             "Written by `python -m benchmarks.fokker_planck`.",
         )

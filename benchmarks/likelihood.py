@@ -1,10 +1,10 @@
-"""Bits per dimension of the bundled digits, on real digits and on clothes that it has never seen.
+"""Bits per dimension under the bundled digit model, of digits and of Fashion-MNIST.
 
     python -m benchmarks.likelihood --data data/mnist --fashion data/fashion
 
-The first 500 test digits, each with its own class, and 500 images of Fashion-MNIST, with the class
-that their number gives. Fifty at a time are kept in ``docs/benchmarks/likelihood.json``, so a run
-that was interrupted goes on.
+The first 500 test digits, each conditioned on its class, and 500 images of Fashion-MNIST, each
+conditioned on the digit with the number of its class. Results are stored in
+``docs/benchmarks/likelihood.json`` in batches of fifty; an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.digits import CPU, ROOT, SCHEDULE, Kept, load_network
+from benchmarks.digits import CPU, ROOT, SCHEDULE, Kept, load_model
 from benchmarks.report import table, write
-from samplers.images.pixels import histogram, write_png
+from samplers.denoiser import Denoiser
+from samplers.images.figures import histogram
+from samplers.images.files import write_png
 from samplers.probability_flow.integration import Adaptive
 from samplers.probability_flow.likelihood import bits_per_dim, dequantised, log_likelihood
 
@@ -55,7 +57,7 @@ def fashion(folder: Path) -> Batches:
 
 
 def measure(
-    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    model: Denoiser,
     device: torch.device,
     images: Tensor,
     labels: Tensor,
@@ -64,12 +66,10 @@ def measure(
     """Bits per dimension of a batch; the seed of an image is its place in the set."""
     seeds = range(first, first + len(images))
     found = log_likelihood(
-        network,
+        model,
         dequantised(images, seeds).float().to(device),
-        schedule=SCHEDULE,
-        prediction="v_prediction",
         seeds=seeds,
-        conditions=(labels.to(device),),
+        conditions={"class_labels": labels.to(device)},
         settings=SETTINGS,
     )
     assert bool(found.within_tolerance.all())
@@ -100,24 +100,24 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     diffusers.utils.logging.set_verbosity_error()
-    network, digest = load_network(arguments.device)
-    kept, measured = Kept(KEPT, digest), partial(measure, network, arguments.device)
+    model, digest = load_model(arguments.device)
+    kept, measured = Kept(KEPT, digest), partial(measure, model, arguments.device)
     with torch.no_grad():
         sets = {
             "digits": all_bits(kept, measured, "digits", digits(arguments.data)),
             "clothes": all_bits(kept, measured, "clothes", fashion(arguments.fashion)),
         }
     write_png(histogram(sets, "bits per dimension"), PICTURE, {"images": IMAGES})
-    head = ["images", "number", "bits/dim, mean", "5 %", "median", "95 %"]
+    head = ["images", "number", "bits/dim, mean", "5 % quantile", "median", "95 % quantile"]
     path = write(
         "likelihood",
         "Likelihood under `assets/digits`",
-        "An upper bound on the bits that a byte of an image takes, by the probability-flow ODE: "
-        "images dequantised by uniform noise, lifted to the cleanest trained level "
-        f"(sigma / alpha = {float(SCHEDULE.cleanest.rho):.3f}); {SETTINGS.method} at rtol = atol = "
-        f"{SETTINGS.rtol:g} in float32; one Rademacher probe for each image. The error is that of "
-        "the mean over the images. Each digit has its own class, each piece of clothing the class "
-        "of its number.",
+        "Upper bounds of the negative log-likelihood in bits per dimension, by the "
+        "probability-flow ODE: images are dequantised by uniform noise and noised to the cleanest "
+        f"trained level (sigma / alpha = {float(SCHEDULE.cleanest.rho):.3f}); `{SETTINGS.method}` "
+        f"at rtol = atol = {SETTINGS.rtol:g} in float32, one Rademacher probe per image. The "
+        "standard error is that of the mean over the images. Each digit is conditioned on its "
+        "class, each image of clothes (Fashion-MNIST) on the digit with the number of its class.",
         table(head, [row(name, bits) for name, bits in sets.items()]),
         "![Bits per dimension of digits and of clothes](../../assets/pictures/likelihood.png)",
         "Written by `python -m benchmarks.likelihood`.",

@@ -1,4 +1,4 @@
-"""The observed orders of every sampler in the registry, beside what it claims.
+"""The observed orders of every sampler in the registry, beside the claimed ones.
 
     python -m benchmarks.orders
 
@@ -24,29 +24,33 @@ PAGE = Path(__file__).parent.parent / "docs" / "orders.md"
 STEPS = (64, 128)
 
 FIRST = f"""Slopes of the error between {STEPS[0]} and {STEPS[1]} steps, in float64, on a mixture of
-three Gaussians in one dimension with exact score, from sigma/alpha = 4 to 1/4 on a grid even in the
-log-SNR; the exact solution is SciPy's DOP853 at a relative tolerance of 1e-12. The error is the
+three Gaussians in one dimension with exact score, from sigma/alpha = 4 to 1/4 on a grid uniform in
+the log-SNR; the exact solution is SciPy's DOP853 at a relative tolerance of 1e-12. The error is the
 root mean square over nine trajectories. Written by `python -m benchmarks.orders`;
 `tests/test_order.py` asserts that every slope of the columns VP, VE and flow lies within 0.2 of
 the claim, for predictions of eps, x_0 and v.
 
-- **VP, VE, flow**: the order of the method, from exact starting values and without lowering the
-  order of the last steps.
-- **with ramp**: a run as it is used, from one point: the first steps of a multistep method have
-  lower order. One step of order p errs by order p + 1, so however high the order of the method, the
-  slope falls to 2 (to 3 for UniPC, whose first step is of second order), slowly where that one
-  error is small.
-- **ramp, lowered end**: the last steps are lowered as well (`lower_order_final`)."""
+- **VP, VE, flow**: the order of the method on this schedule, from exact starting values and without
+  lowering the order of the last steps.
+- **self-starting**: a run as it is used. It starts from one point, so the first steps of a
+  multistep method have lower order. The local error of one first-order step is of second order, so
+  the slope falls to 2, whatever the order of the method (to 3 for UniPC, whose first step is of
+  second order), slowly where that one error is small.
+- **self-starting, lowered end**: the order of the last steps is lowered as well
+  (`lower_order_final`)."""
 
-SECOND = """The skeleton is the method without its noise; it solves `dy/drho = 2 eps` (for EDM's
-churn the probability-flow ODE itself). The weak order is that of the law from a given start on
-correlated Gaussian data in the plane, propagated exactly through the tableau. For EDM's churn and
-for predictor-corrector samplers it is that of the marginal: churn with `s_churn` = 4 (above its
-cap, `s_churn` > 0.41 n, it has no limit), correctors with an `snr` whose square shrinks with the
-step. A weak order of 0 says that a bias remains: of steps that follow the norms of the batch, or of
-a corrector that has no predictor to follow. The skeleton of a predictor-corrector sampler is its
-predictor. The strong order is measured on a mixture along one Brownian path in the method's own
-clock; a dash says that the noise belongs to no path."""
+SECOND = """Three orders, each as claimed and as measured.
+
+- **without noise**: the deterministic part of the method, which solves `dy/drho = 2 eps` (for EDM's
+  churn the probability-flow ODE itself; for a predictor-corrector sampler its predictor).
+- **weak**: the convergence of the distribution, from a given start on correlated Gaussian data in
+  the plane, propagated exactly through the tableau. For EDM's churn and for predictor-corrector
+  samplers it is that of the marginal: churn with `s_churn` = 4 (above its cap, `s_churn` > 0.41 n,
+  it does not converge), correctors with an `snr` whose square shrinks with the step. An order of 0
+  says that a bias remains: steps scaled by the norms of the batch, or a corrector without a
+  predictor.
+- **strong**: the convergence along one Brownian path in the method's time variable, on a mixture; a
+  dash says that the noise is not a function of a path."""
 
 
 def deterministic(sampler: Sampler) -> list[str]:
@@ -93,8 +97,14 @@ def main() -> None:
     samplers = registry().values()
     own = [deterministic(s) for s in tqdm([s for s in samplers if not s.stochastic])]
     noisy = [stochastic(s) for s in tqdm([s for s in samplers if s.stochastic])]
-    first = ("sampler", "claim", "VP", "VE", "flow", "with ramp", "ramp, lowered end")
-    second = ("sampler", "order", "skeleton", "weak order", "law", "strong order", "path")
+    first = (
+        *("sampler", "claimed order", "VP", "VE", "flow"),
+        *("self-starting", "self-starting, lowered end"),
+    )
+    second = (
+        *("sampler", "order without noise", "measured", "weak order", "measured"),
+        *("strong order", "measured"),
+    )
     parts = (
         "# Observed orders",
         "## Deterministic samplers",

@@ -1,4 +1,4 @@
-"""What a penalty adds to a training step, in calls of the network.
+"""What a penalty adds to the time of a training step.
 
     python -m benchmarks.penalty_cost
 
@@ -16,17 +16,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from adjoint.fokker_planck import potential_penalty, score_penalty
-from adjoint.solver_cost import solver_cost_penalty
+from adjoint import potential_penalty, score_penalty, solver_cost_penalty
 from benchmarks.digits import ROOT, SCHEDULE, SHAPE, load_unet
 from benchmarks.report import table, write
+from samplers.denoiser import Denoiser
 from samplers.training import Objective, seeded
 from samplers.training.denoising import denoising_loss
 
 sys.path.insert(0, str(ROOT))
 from examples.fokker_planck.plane import OrnsteinUhlenbeck, PotentialNetwork, score
-from examples.fokker_planck.train import PLACES, TIMES, places
-from examples.fokker_planck.train_digits import call
+from examples.fokker_planck.train import POINTS_EACH, TIMES, residual_points
 
 IMAGES, ROUNDS = 8, 7
 Task = Callable[[], object]
@@ -51,20 +50,21 @@ def step(objective: Objective, model: nn.Module, batch: tuple[Tensor, ...]) -> T
 
 
 def digits() -> dict[str, Task]:
-    """On the bundled network, from its call on a batch of images."""
-    unet = load_unet()
+    """On the bundled network, with an evaluation of a batch of images."""
+    unet, names = load_unet(), ("class_labels",)
+    model = Denoiser(unet, SCHEDULE, "v_prediction")
     batch = (torch.randn(IMAGES, *SHAPE), torch.arange(IMAGES) % 10)
 
     def residual(probes: int) -> Task:
-        penalty = score_penalty(call, SCHEDULE, "v_prediction", probes=probes, estimator="stencil")
+        penalty = score_penalty(model, conditions=names, probes=probes, estimator="stencil")
         return step(penalty, unet, batch)
 
     def solver(method: str) -> Task:
-        return step(solver_cost_penalty(call, SCHEDULE, "v_prediction", method=method), unet, batch)
+        return step(solver_cost_penalty(model, conditions=names, method=method), unet, batch)
 
     return {
-        "a call": forward(unet, batch[0], torch.ones(IMAGES), batch[1]),
-        "denoising loss": step(denoising_loss(SCHEDULE, "v_prediction", call), unet, batch),
+        "one evaluation, no gradient": forward(unet, batch[0], torch.ones(IMAGES), batch[1]),
+        "denoising loss": step(denoising_loss(model, names), unet, batch),
         "residual, 2 probes": residual(2),
         "residual, 4 probes": residual(4),
         "solver cost, `dpmpp-12`": solver("dpmpp-12"),
@@ -74,15 +74,15 @@ def digits() -> dict[str, Task]:
 
 
 def plane() -> dict[str, Task]:
-    """On a potential in the plane, from its value at as many points."""
+    """On a potential in the plane, with its value at as many points."""
     network, schedule = PotentialNetwork(), OrnsteinUhlenbeck()
-    x, t = places(seeded(0))
+    x, t = residual_points(seeded(0))
     points = x.flatten(0, 1)
     every = t.repeat_interleave(len(points) // len(t))
-    penalty = potential_penalty(lambda model, x, t: model(x, t), schedule, places)
-    loss = denoising_loss(schedule, "score", score)
+    penalty = potential_penalty(lambda model, x, t: model(x, t), schedule, residual_points)
+    loss = denoising_loss(Denoiser(network, schedule, "score", call=score))
     return {
-        "a call": forward(network, points, every),
+        "one evaluation, no gradient": forward(network, points, every),
         "denoising loss": step(loss, network, (points,)),
         "residual of the potential": step(penalty, network, ()),
     }
@@ -100,21 +100,23 @@ def fastest(tasks: dict[str, Task]) -> dict[str, float]:
 
 def ratios(tasks: dict[str, Task]) -> str:
     found = fastest(tasks)
-    call, loss = found["a call"], found["denoising loss"]
+    call, loss = found["one evaluation, no gradient"], found["denoising loss"]
     rows = [[name, f"{t / call:.1f}", f"{t / loss:.1f}"] for name, t in found.items()]
-    return table(["with its gradient", "in calls", "in denoising losses"], rows)
+    head = ["loss and its gradient", "÷ one evaluation", "÷ denoising loss"]
+    return table(head, rows)
 
 
 def main() -> None:
     torch.set_num_threads(1)
     path = write(
         "penalty_cost",
-        "The cost of a penalty in a training step",
-        "The time of a penalty and its gradient, beside that of the denoising loss on as many "
-        f"samples; the fastest of {ROUNDS} rounds in which all run in turn, in float32.",
-        f"## The network of digits, {IMAGES} images",
+        "Cost of a penalty in a training step",
+        "Time of each penalty and its gradient with respect to the weights, relative to one "
+        "evaluation of the network and to the denoising loss on as many samples; the fastest of "
+        f"{ROUNDS} rounds in which all run in turn, in float32.",
+        f"## Digit model, {IMAGES} images",
         ratios(digits()),
-        f"## A potential in the plane, {TIMES * PLACES} points",
+        f"## Potential in the plane, {TIMES * POINTS_EACH} points",
         ratios(plane()),
         "Written by `python -m benchmarks.penalty_cost`.",
     )

@@ -4,9 +4,9 @@
         [--correctors none,annealed-langevin]
 
 The Fréchet distance of 2,000 images to the 10,000 real test images in the features of the digit
-classifier, at equal numbers of network calls, without guidance. A cell is measured once and kept
-in ``docs/benchmarks/predictor_corrector.json``, so a run that was interrupted goes on. The second
-table is the bias of the corrector whose steps follow the norms of the batch, on white noise.
+classifier, at equal NFE, without guidance. A cell is measured once and stored in
+``docs/benchmarks/predictor_corrector.json``; an interrupted run continues. The last table is the
+bias of the corrector whose steps are scaled by the norms of the batch, on white noise.
 """
 
 from __future__ import annotations
@@ -137,23 +137,26 @@ def biases(bench: Bench) -> str:
             for batch in BATCHES
         ]
         rows.append([f"{snr:g}", f"{1 / (1 - snr**2):.3f}", *(f"{v:.3f}" for v in own)])
-    return table(["snr", "annealed (exact)", *(f"batch of {b}" for b in BATCHES)], rows)
+    head = ["snr", "annealed-langevin (exact)", *(f"langevin, batch of {b}" for b in BATCHES)]
+    return table(head, rows)
 
 
 def report(bench: Bench) -> Path:
     return write(
         "predictor_corrector",
         "Predictors and correctors on `assets/digits`",
-        f"Fréchet distance of {IMAGES} images, by network calls; classes in turn, no guidance, "
+        f"Fréchet distance of {IMAGES} images by NFE (the columns); classes in turn, no guidance, "
         f"weights `{bench.digest[:12]}…`, trailing grid, one corrector step of snr {SNR} after "
-        f"each predictor step. {bench.floor()}. A cell with … was not measured. {marked(bench)}.",
+        "each predictor step. Predictor and corrector evaluate the network once each. "
+        f"{bench.floor()}. A cell with … was not measured. {marked(bench)}.",
         distances(bench),
-        f"## The size of the corrector's step, ancestral predictor, {NFE[0]} calls",
+        f"## Step size of the corrector, ancestral predictor, {NFE[0]} NFE",
         by_snr(bench),
-        f"## What the corrector makes of the variance of N(0, I_{DIMENSION})",
-        "It should be 1. With a step from the schedule alone it is 1 / (1 - snr²), whatever the "
-        "batch; with steps that follow the norms of the batch it depends on their number. Time "
-        f"averages over the second halves of chains of {CHAIN} steps, 64 or more chains in all.",
+        f"## Bias of the corrector: stationary variance on N(0, I_{DIMENSION})",
+        "The exact variance is 1. Annealed Langevin, whose step size depends on the schedule "
+        "alone, has 1 / (1 - snr²) for every batch size; Langevin with steps scaled by the norms "
+        "of the batch has a bias that depends on the batch size. Time averages over the second "
+        f"halves of chains of {CHAIN} steps, 64 or more chains in all.",
         biases(bench),
         "Written by `python -m benchmarks.predictor_corrector`.",
     )
@@ -163,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/mnist"))
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--nfe", default="", help="calls to measure now, of 25,50,100,250,1000")
+    parser.add_argument("--nfe", default="", help="NFE to measure now, of 25,50,100,250,1000")
     parser.add_argument(
         "--correctors",
         default=",".join(CORRECTOR_NAMES),

@@ -114,7 +114,7 @@ class Bench:
         return degrade(self.clean, [task], self.seeds)
 
     def cell(self, task: str, method: str, nfe: int) -> dict[str, float]:
-        """What a method makes of a degradation in so many network calls."""
+        """The metrics of a method on a degradation at some NFE."""
 
         def measure() -> dict[str, float]:
             mu = self.degraded(task)
@@ -138,20 +138,20 @@ class Bench:
 def legacy_subsampled(
     pipe: RestorationPipeline, mu: Tensor, task: str, seeds: tuple[int, ...], nfe: int
 ) -> Tensor:
-    """The published baseline at fewer than T calls, which stops on its way.
+    """The published baseline at fewer than T steps, which does not reach x_0.
 
-    It asks the network at n of the T times, but moves by one of the T trained steps after each, so
-    that x travels n / T of the way while the network is told that it travelled all of it.
+    It evaluates the network at n of the T times, but takes one of the T trained steps after each:
+    x covers n / T of the process while the network is conditioned on the times of all of it.
     """
     mu, process, noise = mu.to(pipe.device), pipe.process, RowNoise(seeds, tuple(mu.shape[1:]))
     schedule = process.schedule
     labels = torch.full((len(mu),), list(pipe.config.tasks).index(task), device=pipe.device)
     y = initial_noise(seeds, mu.shape[1:]).to(mu)
-    model = process.in_y(pipe._network)
+    model = process.denoiser(pipe._network)
     for row, t in enumerate(torch.linspace(schedule.steps, 1, nfe).round().double()):
         b, c = (float(schedule.alpha(time)) for time in (t, t - 1))
         a = b / c
-        y0 = model(y, t.to(mu).expand(len(mu)), mu, labels)
+        y0 = model(y, t.to(mu).expand(len(mu)), mu=mu, task=labels)
         mean = a * (1 - c * c) / (1 - b * b) * y + c * (1 - a * a) / (1 - b * b) * y0
         variance = (1 - a * a) * (1 - c * c) / (1 - b * b)
         y = mean + variance**0.5 * noise(row).to(mu)
@@ -171,7 +171,7 @@ def rows_of(bench: Bench, metric: str, task: str) -> list[list[str]]:
 
 
 def summary(bench: Bench) -> str:
-    """Ten calls beside the best of a hundred in decibels, by degradation."""
+    """10 NFE beside the highest PSNR at 100 NFE, by degradation."""
     rows = []
     for task in bench.pipe.config.tasks:
         tens = {f"`{method}`": bench.cell(task, method, 10) for method in METHODS.values()}
@@ -188,13 +188,13 @@ def summary(bench: Bench) -> str:
                 ", ".join(f"{name} ({both(tens[name])})" for name in reached) or "none",
             ]
         )
-    head = ["degradation", "before", "`mr-ode-d-2`, 10 calls", "best of 100 calls",
-            "10 calls that keep up"]  # fmt: skip
+    head = ["degradation", "degraded image", "`mr-ode-d-2`, 10 NFE", "best sampler, 100 NFE",
+            "samplers as good at 10 NFE"]  # fmt: skip
     return table(head, rows)
 
 
 def keeps_up(ours: dict[str, float], best: dict[str, float]) -> bool:
-    """Whether it is within 2 % in decibels, and within 10 % in patches, or better."""
+    """Whether it is within 2 % in PSNR and 10 % in patch distance, or better."""
     return ours["psnr"] >= 0.98 * best["psnr"] and ours["patches"] <= 1.1 * best["patches"]
 
 
@@ -209,17 +209,18 @@ def report(bench: Bench) -> Path:
         before = bench.before(task)
         parts.append(f"## {task}")
         for metric, name in names.items():
-            parts.append(f"{name}, before {before[metric]:.3g}:")
-            parts.append(table(["calls", *map(str, NFE)], rows_of(bench, metric, task)))
+            parts.append(f"{name}; the degraded images have {before[metric]:.3g}:")
+            parts.append(table([f"{name} by NFE", *map(str, NFE)], rows_of(bench, metric, task)))
     return write(
         "restoration",
-        "Restoring photographs",
-        f"{COUNT} test images of CIFAR-10, degraded in ten ways; weights "
-        f"`{bench.digest[:12]}…`. PSNR in decibels and SSIM are higher, the patch distance (sliced "
-        "Wasserstein distance of 7 x 7 patches, in levels of 255) is lower where images are "
-        "better. One call is the network's own guess, whatever the sampler but the legacy one.",
-        "PSNR / patch distance. Ten calls keep up if they are within 2 % in decibels and within "
-        "10 % in patches of the best of 100 calls in decibels:",
+        "Restoration by sampler and NFE",
+        f"{COUNT} test images of CIFAR-10 with ten degradations; weights "
+        f"`{bench.digest[:12]}…`. Higher is better for PSNR (in dB) and SSIM, lower for the patch "
+        "distance (sliced Wasserstein distance of 7 x 7 patches, in grey levels of 255). At one "
+        "NFE the result is the network's prediction of x_0 for every sampler but the legacy one.",
+        "Each cell is PSNR / patch distance. The best sampler at 100 NFE is that of the highest "
+        "PSNR; a sampler is as good at 10 NFE if it is within 2 % in PSNR and 10 % in patch "
+        "distance of it, or better:",
         summary(bench),
         *parts,
         "Written by `python -m benchmarks.restoration`.",

@@ -1,4 +1,4 @@
-"""What a step costs outside of the network, ours and diffusers' side by side.
+"""What a step costs outside of the network, beside the schedulers of diffusers.
 
     python -m benchmarks.step_cost [--device cuda]
 
@@ -123,7 +123,7 @@ def main() -> None:
     runs |= {f"diffusers {name}": scheduler(make, latents, output) for name, make in theirs.items()}
     with torch.no_grad():
         cost = microseconds(runs, torch.cuda.synchronize if cuda else lambda: None)
-    head = ["step", "µs a call", *(f"÷ {name}" for name in theirs)]
+    head = ["sampler", "µs per evaluation", *(f"÷ {name}" for name in theirs)]
     rows = [
         [name, f"{value:.0f}", *(f"{value / cost[f'diffusers {other}']:.3f}" for other in theirs)]
         for name, value in cost.items()
@@ -131,12 +131,13 @@ def main() -> None:
     shape = "×".join(map(str, SHAPE))
     path = write(
         "step_cost_cuda" if cuda else "step_cost",
-        "Cost of a step outside of the network" + (", on a GPU" if cuda else ""),
+        "Cost of a step outside the network" + (", on a GPU" if cuda else ""),
         f"{torch.cuda.get_device_name(device) + '. ' if cuda else ''}"
         f"Latents of {shape} in float32, {STEPS} steps, the fastest of {ROUNDS} rounds in which "
-        "all run in turn. The columns on the right are ratios within this run. "
-        "`sde-dpmpp-2m` draws its noise sample by sample, on the CPU and in float64, "
-        "which is most of its cost.",
+        "all run in turn. The columns on the right are the time divided by that of a scheduler of "
+        "diffusers in the same run. The arithmetic floor is the bare multiply-adds of "
+        "`dpmpp-2m`. `sde-dpmpp-2m` generates its noise sample by sample, on the CPU and in "
+        "float64, which is most of its cost.",
         table(head, rows),
         f"Written by `python -m benchmarks.step_cost{' --device cuda' if cuda else ''}`.",
     )

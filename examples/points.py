@@ -1,4 +1,4 @@
-"""Pictures of points in the plane."""
+"""Images of point sets in the plane."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ INK = (24, 60, 120)
 
 
 def density(points: Tensor, edge: float, full: float, pixels: int) -> Image.Image:
-    """How many points [N, 2] fall on each pixel: paper for none, ink where they are dense.
+    """The density of points [N, 2]: white where there are none, blue where they are dense.
 
-    edge: half the side of the picture, which is centred on 0.
-    full: the share of all points in a square of side 1 that is drawn as ink.
+    edge: half the side of the image, which is centred on 0.
+    full: the density of full blue, as the share of all points in a square of side 1.
     pixels: of the side.
     """
     x, y = points.double().numpy().T

@@ -15,11 +15,13 @@ from accelerate import PartialState
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import Tensor, nn
 
+from samplers.denoiser import Denoiser
 from samplers.files import replacing
-from samplers.images.pixels import sheet, to_images, write_png
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
+from samplers.images.sheets import sheet
 from samplers.sampling import sample
 from samplers.schedule import VPDiscrete
-from samplers.solve import Model
 from samplers.training import CHECKPOINT, load_average
 
 
@@ -62,19 +64,22 @@ def train_or_export(
         sys.exit(f"error: {error}")
 
 
+def as_denoiser(unet: nn.Module, scheduler: DDPMScheduler) -> Denoiser:
+    """A U-net with the noise schedule of its scheduler."""
+    return Denoiser(unet, VPDiscrete(scheduler.alphas_cumprod), scheduler.config.prediction_type)
+
+
 @torch.no_grad()
 def draw(
-    model: Model, noise: Tensor, scheduler: DDPMScheduler, steps: int, columns: int, path: Path
+    model: Denoiser,
+    noise: Tensor,
+    steps: int,
+    columns: int,
+    path: Path,
+    conditions: dict[str, Tensor] | None = None,
 ) -> None:
     """Write a picture of what the model makes of ``noise`` in so many steps of DPM-Solver++(2M)."""
-    images = sample(
-        model,
-        noise,
-        schedule=VPDiscrete(scheduler.alphas_cumprod),
-        prediction=scheduler.config.prediction_type,
-        sampler="dpmpp-2m",
-        steps=steps,
-    )
+    images = sample(model, noise, sampler="dpmpp-2m", steps=steps, conditions=conditions)
     write_png(sheet(to_images(images), columns), path, {"sampler": "dpmpp-2m", "steps": steps})
 
 

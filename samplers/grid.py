@@ -12,27 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 
+from samplers import choices
 from samplers.checks import check_whole
+from samplers.notebook import html_table
 from samplers.schedule import FlowMatching, Point, Schedule, VPDiscrete
 
-Spacing = Literal[
-    "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras", "exponential"
-]
-SPACINGS: tuple[str, ...] = get_args(Spacing)
-_OF_NOISE = ("log-snr", "exponential", "karras")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-Final = Literal["zero", "sigma_min"]
+Spacing = choices.Spacing
+Final = choices.Final
+SPACINGS = choices.SPACINGS
+_OF_NOISE = ("log-snr", "exponential", "karras")
 
 # Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
 _ALMOST_PURE_NOISE = 0.999
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Grid:
     """The points of a sampler's steps, and the schedule for those that lie between.
 
@@ -71,6 +73,22 @@ class Grid:
     def __getitem__(self, index: int) -> Point:
         return Point(*(values[index] for values in self.points))
 
+    def __repr__(self) -> str:
+        ends = f"sigma/alpha from {float(self.start.rho):.4g} to {float(self.end.rho):.4g}"
+        return f"Grid({type(self.schedule).__name__}, {self.steps} steps, {ends})"
+
+    def _repr_html_(self) -> str:
+        columns = (*self.points, self.points.rho, self.points.lam)
+        numbers = zip(*(column.tolist() for column in columns), strict=True)
+        rows = [[str(step), *(f"{n:.6g}" for n in row)] for step, row in enumerate(numbers)]
+        return html_table(repr(self), ["step", "t", "α", "σ", "σ/α", "log(α/σ)"], rows)
+
+    def plot(self) -> Figure:
+        """The noise level of each point, see :func:`samplers.plot_grid`."""
+        from samplers.images.plots import plot_grid
+
+        return plot_grid(self)
+
     def at_lam(self, lam: Tensor) -> Point:
         """The point of the schedule at half log-SNR ``lam``, for the stages inside a step."""
         return self.schedule.at_lam(lam)
@@ -88,18 +106,18 @@ def make_grid(
 ) -> Grid:
     """A grid of ``steps`` steps.
 
-    ==============  ==============================================================================
-    spacing         points
-    ==============  ==============================================================================
-    ``uniform``     evenly spaced in the trained range of t, both ends included
-    ``quadratic``   the square root of that fraction evenly spaced
-    ``leading``     every k-th trained step from the cleanest, plus ``offset``
-    ``trailing``    every k-th trained step back from the noisiest
-    ``linspace``    as ``uniform``, rounded to the trained steps where the schedule has such
-    ``log-snr``     evenly spaced in log(alpha / sigma)
-    ``exponential`` the same under its name in k-diffusion: sigma / alpha in a geometric row
-    ``karras``      (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
-    ==============  ==============================================================================
+    ===============  ==============================================================================
+    spacing          points
+    ===============  ==============================================================================
+    ``uniform``      evenly spaced in the trained range of t, both ends included
+    ``quadratic``    the square root of that fraction evenly spaced
+    ``leading``      every k-th trained step from the cleanest, plus ``offset``
+    ``trailing``     every k-th trained step back from the noisiest
+    ``linspace``     as ``uniform``, rounded to the trained steps where the schedule has such
+    ``log-snr``      evenly spaced in log(alpha / sigma)
+    ``exponential``  the same under its name in k-diffusion: sigma / alpha in a geometric row
+    ``karras``       (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
+    ===============  ==============================================================================
 
     ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
     unknown spacing, or a range outside of what the schedule was trained for.

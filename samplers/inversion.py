@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from samplers.prediction import door
+from samplers.prediction import to_data
 from samplers.solve import Model, Solver, State
 from samplers.tableau import Row, Tableau
 
@@ -54,7 +54,7 @@ def retreat(solver: Solver, state: State, output: Tensor) -> State:
     newest, x = state.points[:2]
     older = torch.zeros_like(x)
     if state.row > 1:
-        of_x, of_output = (number.to(x) for number in door(solver.prediction, row.at))
+        of_x, of_output = (number.to(x) for number in to_data(solver.prediction, row.at))
         data = of_x * x + of_output * output.to(x.dtype)
         data = data if solver.correct is None else solver.correct(data)
         known = _coefficient(row, 0).to(x) * x + row.predictions[0, 0].to(x) * data

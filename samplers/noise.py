@@ -13,12 +13,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchsde import BrownianInterval
+
+if TYPE_CHECKING:
+    from torchsde import BrownianInterval
 
 _INITIAL = 0
 _FIRST_ROW = 2
@@ -99,6 +101,8 @@ class BrownianNoise:
 
 def _path(seed: int, shape: Sequence[int]) -> BrownianInterval:
     """A path for any clock, halved until a query is met, so that it ignores the queries' order."""
+    from torchsde import BrownianInterval  # brings scipy, which takes a second to import
+
     return BrownianInterval(
         t0=-_PATH_END,
         t1=_PATH_END,

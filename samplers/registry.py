@@ -13,9 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import entry_points
-from typing import Any, Literal, NamedTuple, get_args, get_origin
-
-from torch import Tensor
+from typing import Any, Literal, get_args, get_origin
 
 from samplers.grid import Grid, make_grid
 from samplers.methods import (
@@ -31,13 +29,12 @@ from samplers.methods import (
 from samplers.methods.embedded import (
     BOGACKI_SHAMPINE,
     DORMAND_PRINCE,
-    Known,
-    Slope,
     Trial,
     dpm_solver_12,
     dpm_solver_23,
     runge_kutta,
 )
+from samplers.methods.interval import Interval
 from samplers.schedule import VPLinear
 from samplers.tableau import Tableau
 
@@ -70,6 +67,27 @@ class Sampler:
     weak_order: float | None = None
     strong_order: float | None = None
     aliases: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.description)
+
+    @property
+    def description(self) -> str:
+        """What it is: order, evaluations, reference, and the equations of its method."""
+        method = self.method.func if isinstance(self.method, partial) else self.method
+        settings = self.method.keywords if isinstance(self.method, partial) else {}
+        chosen = "".join(f", {name}={_word(value)}" for name, value in settings.items())
+        functions = [method, *filter(inspect.isfunction, settings.values())]
+        if "{decay}" in (method.__doc__ or ""):
+            functions.append(Interval)  # which says what the symbols are
+        equations = "\n\n".join(inspect.getdoc(function) or "" for function in functions)
+        return (
+            f"{self.name}: order {self.order}, {self.calls} network evaluations a step"
+            f"{', stochastic' if self.stochastic else ''}.\n\n"
+            f"Reference: {self.reference}.\n"
+            f"Method: {method.__module__}.{method.__qualname__}{chosen}.\n\n"
+            f"{equations}"
+        ).rstrip()
 
     @property
     def stochastic(self) -> bool:
@@ -130,6 +148,47 @@ class Sampler:
         return tableau
 
 
+def _word(value: object) -> str:
+    return value.__name__ if inspect.isfunction(value) else repr(value)
+
+
+@dataclass(frozen=True)
+class AdaptiveSampler(Sampler):
+    """A row of the registry: an embedded pair of methods, with adaptive step sizes.
+
+    The lower order serves to estimate the error. ``method(slope, known, angle)`` tries a step to
+    the angles [b], see :mod:`samplers.methods.embedded`.
+
+    Attributes:
+        order: q; the error estimate falls with the q-th power of the step.
+        calls: network evaluations of a trial step, the one at its beginning included.
+        keeps_last: whether a step ends with the slope that the next one begins with.
+        in_log_snr: whether the method expands in the log-SNR, which is infinite at both ends.
+    """
+
+    method: Callable[..., Trial]  # type: ignore[assignment]
+    keeps_last: bool = False
+    in_log_snr: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """None: the tolerances are settings of :class:`samplers.Adaptive`."""
+        return {}
+
+    @property
+    def least_nfe(self) -> int:
+        """The evaluations of a sample that takes one trial step; a DDIM step may stand on each
+        side."""
+        return self.calls if self.keeps_last else self.calls + 2
+
+    def tableau(self, grid: Grid, options: Mapping[str, Any] | None = None) -> Tableau:
+        raise ValueError(
+            f"The sampler {self.name!r} has adaptive step sizes, so it has no tableau on a fixed "
+            "grid and can't be a diffusers scheduler; use samplers.sample_adaptive, or `samplers "
+            "sample`."
+        )
+
+
 # Options that say which member of a family a row is; changing them would belie its name.
 _IDENTITY = {
     *("order", "predicting", "variant", "second_order", "third_order"),
@@ -173,6 +232,10 @@ _langevin, _annealed = (
 )
 _PC = f"{_SONG}, algorithm 1"
 _ALD = "Song, Ermon 2019, arXiv:1907.05600, algorithm 1"
+
+_LU = "Lu et al. 2022, arXiv:2206.00927, adaptive step size"
+_BS = "Bogacki, Shampine 1989, A 3(2) pair of Runge-Kutta formulas"
+_DP = "Dormand, Prince 1980, A family of embedded Runge-Kutta formulae"
 
 # fmt: off
 _TABLE: tuple[Sampler, ...] = (
@@ -272,17 +335,45 @@ _TABLE: tuple[Sampler, ...] = (
     Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 2,
             aliases=("edm-stochastic",)),
 )
+_ADAPTIVE_TABLE: tuple[AdaptiveSampler, ...] = (
+    # Runge-Kutta pairs in the angle.
+    AdaptiveSampler("bogacki-shampine", partial(runge_kutta, pair=BOGACKI_SHAMPINE), order=3, calls=4,
+         keeps_last=True, in_log_snr=False, reference=_BS, aliases=("rk23", "bosh3", "ode23")),
+    AdaptiveSampler("dormand-prince", partial(runge_kutta, pair=DORMAND_PRINCE), order=5, calls=7,
+         keeps_last=True, in_log_snr=False, reference=_DP, aliases=("rk45", "dopri5", "ode45")),
+    # DPM-Solver: noise prediction, as published.
+    AdaptiveSampler("dpm-solver-12", partial(dpm_solver_12, predicting="noise"), order=2, calls=2,
+         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-12",)),
+    AdaptiveSampler("dpm-solver-23", partial(dpm_solver_23, predicting="noise"), order=3, calls=3,
+         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-23", "dpm-adaptive")),
+    # The same formulas on the prediction of x_0.
+    AdaptiveSampler("dpmpp-12", partial(dpm_solver_12, predicting="data"), order=2, calls=2,
+         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-solver++-12",)),
+    AdaptiveSampler("dpmpp-23", partial(dpm_solver_23, predicting="data"), order=3, calls=3,
+         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-solver++-23",)),
+)
 # fmt: on
 
 
-def list_samplers() -> list[str]:
-    """The name of every sampler in the registry, those of third parties included."""
-    return list(registry())
+Kind = Literal["all", "fixed-grid", "adaptive"]
+
+
+def list_samplers(kind: Kind = "all") -> list[str]:
+    """The names of the samplers, those of third parties included.
+
+    Args:
+        kind: ``fixed-grid`` for those that are a tableau on any grid, ``adaptive`` for those with
+            adaptive step sizes.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"The kind is {kind!r}; it must be one of {', '.join(get_args(Kind))}.")
+    fixed = [] if kind == "adaptive" else list(registry())
+    return fixed if kind == "fixed-grid" else [*fixed, *adaptive_registry()]
 
 
 @cache
 def registry() -> dict[str, Sampler]:
-    """Every sampler by name, in the order of the table; third parties' last."""
+    """Every fixed-grid sampler by name, in the order of the table; third parties' last."""
     table = {sampler.name: sampler for sampler in _TABLE}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         sampler = entry.load()
@@ -298,112 +389,47 @@ def registry() -> dict[str, Sampler]:
 
 
 @cache
-def _names() -> dict[str, str]:
-    names = {alias: s.name for s in registry().values() for alias in s.aliases}
-    return names | {name: name for name in registry()}
+def adaptive_registry() -> dict[str, AdaptiveSampler]:
+    """Every sampler with adaptive step sizes by name, in the order of the table."""
+    return {sampler.name: sampler for sampler in _ADAPTIVE_TABLE}
+
+
+@cache
+def _names() -> dict[str, Sampler]:
+    """Every name and alias; an alias never hides a name."""
+    samplers = [*registry().values(), *adaptive_registry().values()]
+    names = {alias: sampler for sampler in samplers for alias in sampler.aliases}
+    return names | {sampler.name: sampler for sampler in samplers}
 
 
 def get_sampler(name: str) -> Sampler:
     """The sampler of this name or alias; case, ``_`` and the words around it do not matter.
 
-    ``DPMSolverMultistepScheduler`` and ``sample_dpmpp_2m`` both give ``dpmpp-2m``. Raises
-    ValueError for an unknown name, with the nearest known one.
+    ``DPMSolverMultistepScheduler`` and ``sample_dpmpp_2m`` both give ``dpmpp-2m``. A sampler with
+    adaptive step sizes is an :class:`AdaptiveSampler`. Raises ValueError for an unknown name, with
+    the nearest known one.
     """
-    names = _names()
-    for candidate in (name, _plain(name)):
-        if candidate in names:
-            return registry()[names[candidate]]
-    squeezed = {known.replace("-", ""): target for known, target in names.items()}
-    found = squeezed.get(_plain(name).replace("-", ""))
-    if found is not None:
-        return registry()[found]
-    if _plain(name) in _pair_names():
+    names, plain = _names(), _plain(name)
+    squeezed = {known.replace("-", ""): sampler for known, sampler in names.items()}
+    found = names.get(name) or names.get(plain) or squeezed.get(plain.replace("-", ""))
+    if found is None:
+        near = difflib.get_close_matches(plain, names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else "see `samplers list`."
+        raise ValueError(f"There is no sampler named {name!r}; {hint}")
+    return found
+
+
+def get_adaptive_sampler(name: str) -> AdaptiveSampler:
+    """The sampler with adaptive step sizes of this name or alias; ValueError if it is none."""
+    sampler = get_sampler(name)
+    if not isinstance(sampler, AdaptiveSampler):
         raise ValueError(
-            f"{name!r} chooses its own steps, so it is no sampler of a fixed grid, and can't be a "
-            "diffusers scheduler; use samplers.sample_adaptive, or `samplers sample`."
+            f"The sampler {sampler.name!r} runs on a fixed grid; a sampler with adaptive step "
+            f"sizes is needed here: {', '.join(adaptive_registry())}."
         )
-    near = difflib.get_close_matches(_plain(name), names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else "see `samplers list`."
-    raise ValueError(f"There is no sampler named {name!r}; {hint}")
+    return sampler
 
 
 def _plain(name: str) -> str:
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
     return plain.removeprefix("sample-").removesuffix("scheduler")
-
-
-# ---------------------------------------------------------------- methods that choose their steps
-
-
-class Pair(NamedTuple):
-    """A method of two orders, of which the lower serves the estimate of the error.
-
-    Attributes:
-        step: ``step(slope, known, angle)`` tries a step to the angles [b].
-        order: q; the estimate falls with the q-th power of the step.
-        calls: network calls of a trial step, the one at its beginning included.
-        keeps_last: whether a step ends with the slope that the next one begins with.
-        in_log_snr: whether the method expands in the log-SNR, and so can't touch pure noise.
-    """
-
-    name: str
-    step: Callable[[Slope, Known, Tensor], Trial]
-    order: int
-    calls: int
-    keeps_last: bool
-    in_log_snr: bool
-    reference: str
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def least_nfe(self) -> int:
-        """The calls of a sample that takes one trial step: a DDIM step may stand on each side."""
-        return self.calls if self.keeps_last else self.calls + 2
-
-
-_LU = "Lu et al. 2022, arXiv:2206.00927, adaptive step size"
-_BS = "Bogacki, Shampine 1989, A 3(2) pair of Runge-Kutta formulas"
-_DP = "Dormand, Prince 1980, A family of embedded Runge-Kutta formulae"
-
-# fmt: off
-PAIRS: tuple[Pair, ...] = (
-    # Runge-Kutta pairs in the angle.
-    Pair("bogacki-shampine", partial(runge_kutta, pair=BOGACKI_SHAMPINE), order=3, calls=4,
-         keeps_last=True, in_log_snr=False, reference=_BS, aliases=("rk23", "bosh3", "ode23")),
-    Pair("dormand-prince", partial(runge_kutta, pair=DORMAND_PRINCE), order=5, calls=7,
-         keeps_last=True, in_log_snr=False, reference=_DP, aliases=("rk45", "dopri5", "ode45")),
-    # DPM-Solver: noise prediction, as published.
-    Pair("dpm-solver-12", partial(dpm_solver_12, predicting="noise"), order=2, calls=2,
-         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-12",)),
-    Pair("dpm-solver-23", partial(dpm_solver_23, predicting="noise"), order=3, calls=3,
-         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-23", "dpm-adaptive")),
-    # The same formulas on the prediction of x_0.
-    Pair("dpmpp-12", partial(dpm_solver_12, predicting="data"), order=2, calls=2,
-         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-solver++-12",)),
-    Pair("dpmpp-23", partial(dpm_solver_23, predicting="data"), order=3, calls=3,
-         keeps_last=False, in_log_snr=True, reference=_LU, aliases=("dpm-solver++-23",)),
-)
-# fmt: on
-
-
-def get_pair(name: str) -> Pair:
-    """The adaptive method of this name or alias; ValueError with the nearest name if there is none.
-
-    Case, ``_`` and a leading ``sample_`` do not matter.
-    """
-    names = _pair_names()
-    plain = name.strip().lower().replace("_", "-").removeprefix("sample-")
-    if plain in names:
-        return names[plain]
-    near = difflib.get_close_matches(plain, names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"take one of {', '.join(list_adaptive())}."
-    raise ValueError(f"There is no adaptive method named {name!r}; {hint}")
-
-
-def list_adaptive() -> list[str]:
-    """The names of the adaptive methods."""
-    return [pair.name for pair in PAIRS]
-
-
-def _pair_names() -> dict[str, Pair]:
-    return {known: pair for pair in PAIRS for known in (pair.name, *pair.aliases)}

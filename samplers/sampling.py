@@ -1,24 +1,24 @@
-"""Layer 5. The front door: name, schedule and grid in, image out."""
+"""Layer 5. ``sample``: a denoiser and initial noise in, samples out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Unpack, overload
 
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from samplers.checks import check_numbers, check_one_each
+from samplers.denoiser import Denoiser, check_conditions
 from samplers.errors import NotFiniteError
 from samplers.grid import Final, Grid, Spacing, make_grid
-from samplers.prediction import Correction, Prediction
 from samplers.registry import Method, get_sampler
-from samplers.schedule import Schedule
 from samplers.solve import NoiseKind, Solver, State, make_noise
 from samplers.tableau import Tableau
 
 
 class Adjoint(Protocol):
-    """How a run is made, so that gradients can pass back through it; see the package `adjoint`."""
+    """How a run is made, so that gradients can be backpropagated; see the package `adjoint`."""
 
     def run(
         self,
@@ -27,8 +27,27 @@ class Adjoint(Protocol):
         state: State,
         conditions: Sequence[Tensor],
     ) -> Iterator[State]:
-        """The states after each network call ``model(x, t, *conditions)``, as a solver's run."""
+        """The states after each evaluation ``model(x, t, *conditions)``, as a solver's run."""
         ...
+
+
+class SampleInfo(NamedTuple):
+    """Samples, and what they cost.
+
+    Attributes:
+        x_0: the samples [B, ...], in the dtype of ``x_T``.
+        nfe: evaluations of the network, each of the whole batch.
+        rejected: steps that were tried and rejected; 0 on a fixed grid.
+        trajectory: x before each evaluation and at the end, [B, ...] each; empty unless asked for.
+    """
+
+    x_0: Tensor
+    nfe: int
+    rejected: int
+    trajectory: tuple[Tensor, ...]
+
+
+ReturnInfo = bool | Literal["trajectory"]
 
 
 def build_tableau(
@@ -40,82 +59,142 @@ def build_tableau(
     return get_sampler(sampler).tableau(grid, options)
 
 
+class RunSettings(TypedDict, total=False):
+    """The keywords of :func:`sample` that decide the run; explained there."""
+
+    sampler: str | Method
+    steps: int
+    grid: Spacing | Grid
+    sigma_min: float | None
+    sigma_max: float | None
+    final: Final
+    options: Mapping[str, Any] | None
+    seeds: Sequence[int] | None
+    noise: NoiseKind
+    conditions: Mapping[str, Any] | None
+    callback: Callable[[State], object] | None
+    adjoint: Adjoint | None
+    progress: bool
+
+
+@overload
 def sample(
-    model: Callable[..., Tensor],
+    model: Denoiser, x_T: Tensor, *, return_info: Literal[False] = ..., **run: Unpack[RunSettings]
+) -> Tensor: ...
+
+
+@overload
+def sample(
+    model: Denoiser,
     x_T: Tensor,
     *,
-    schedule: Schedule,
-    prediction: Prediction = "epsilon",
+    return_info: Literal[True, "trajectory"],
+    **run: Unpack[RunSettings],
+) -> SampleInfo: ...
+
+
+def sample(
+    model: Denoiser,
+    x_T: Tensor,
+    *,
     sampler: str | Method = "dpmpp-2m",
     steps: int = 20,
     grid: Spacing | Grid = "log-snr",
-    seeds: Sequence[int] | None = None,
-    noise: NoiseKind = "independent",
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     final: Final = "zero",
     options: Mapping[str, Any] | None = None,
-    correct: Correction | None = None,
+    seeds: Sequence[int] | None = None,
+    noise: NoiseKind = "independent",
+    conditions: Mapping[str, Any] | None = None,
     callback: Callable[[State], object] | None = None,
-    conditions: Sequence[Tensor] = (),
     adjoint: Adjoint | None = None,
-) -> Tensor:
-    """Draw one sample for each starting noise in ``x_T``.
+    progress: bool = False,
+    return_info: ReturnInfo = False,
+) -> Tensor | SampleInfo:
+    """Sample x_0 from each initial noise in ``x_T``.
 
     Args:
-        model: ``model(x, t, *conditions)`` with x [B, ...] and t [B], the schedule's own time.
-        x_T: starting noise [B, ...], at the noise level where the grid starts; its dtype decides
-            the arithmetic (float64 stays float64; half precision is accumulated in float32, in
-            which the model is given x and t).
-        prediction: what the model returns; see :mod:`samplers.prediction`.
-        sampler: a name from :func:`samplers.list_samplers`, or a function from a grid to a tableau.
-        grid: a spacing (see :func:`samplers.grid.make_grid`) or a grid of one's own, for which
-            ``schedule``, ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are not read.
-        seeds: one whole number for each sample; stochastic samplers need them.
-        noise: of stochastic samplers, ``independent`` from call to call, or along a ``brownian``
-            path for each seed, on which more steps converge to one image.
+        model: the network with its schedule and prediction type, see :class:`samplers.Denoiser`.
+        x_T: initial noise [B, ...] at the noise level where the grid starts, such as that of
+            :meth:`Denoiser.initial`; its dtype decides the arithmetic (float64 stays float64; half
+            precision is accumulated in float32, in which the network is given x and t).
+        sampler: a name from ``list_samplers("fixed-grid")``, or a function from a grid to a
+            tableau.
+        steps: of the grid; the evaluations are as many for a sampler of one evaluation a step.
+        grid: a spacing (see :func:`samplers.make_grid`), or a grid, for which ``steps``,
+            ``sigma_min``, ``sigma_max`` and ``final`` are not read.
+        sigma_min, sigma_max: the last positive and the first noise level, as sigma / alpha; those
+            of the trained range if None.
+        final: the grid ends at sigma = 0 (``zero``) or at ``sigma_min``.
         options: settings of the sampler, such as ``{"eta": 0.5}``.
-        correct: a change of every predicted x_0, such as :func:`samplers.prediction.clip`.
-        callback: called with the state after every network call.
-        conditions: what the model is given in every call, such as labels or embeddings.
-        adjoint: how gradients pass back, such as ``adjoint.Checkpoint()``; recorded by autograd,
-            with all activations of all calls, if not given.
+        seeds: one whole number for each sample; stochastic samplers need them.
+        noise: of stochastic samplers, ``independent`` from row to row, or along a ``brownian`` path
+            for each seed, on which more steps converge to one sample.
+        conditions: given to the network by name in every evaluation, such as labels or embeddings.
+        callback: called with the state after every evaluation.
+        adjoint: how gradients are backpropagated, such as ``adjoint.CheckpointAdjoint()``; through
+            the graph of autograd, with all activations of all evaluations, if None.
+        progress: show a progress bar of the evaluations.
+        return_info: return a :class:`SampleInfo`, which counts the evaluations; ``"trajectory"``
+            also keeps every x in it.
 
-    Returns x_0 in the dtype of ``x_T``. Gradients flow through everything: call it under
-    ``torch.no_grad()`` if none are wanted. Raises ValueError for impossible settings, and
-    NotFiniteError if the network returns NaN or infinity.
+    Returns:
+        x_0 in the dtype of ``x_T``, or a :class:`SampleInfo`.
+
+    Gradients flow through everything: call it under ``torch.no_grad()`` if none are wanted. Raises
+    ValueError for impossible settings, and NotFiniteError if the network returns NaN or infinity.
     """
     check_numbers("x_T", x_T)
+    check_conditions(conditions or {}, len(x_T))
     if isinstance(grid, str):
         grid = make_grid(
-            schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final
+            model.schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final
         )
     if seeds is not None:
         check_one_each("seeds", seeds, "samples", len(x_T))
     tableau = build_tableau(sampler, grid, options)
-    drawn = None if seeds is None else make_noise(tableau, seeds, x_T.shape[1:], noise)
-    solver = Solver(tableau, prediction, drawn, correct)
+    source = None if seeds is None else make_noise(tableau, seeds, x_T.shape[1:], noise)
+    solver = Solver(tableau, model.prediction, source, model.correction)
     state = solver.init(x_T)
-    for state in _states(solver, model, state, conditions, adjoint):
+    trajectory = [state.x]
+    states = _states(solver, model, state, conditions or {}, adjoint)
+    for state in tqdm(states, total=tableau.calls, unit="NFE", disable=not progress):
         if callback is not None:
             callback(state)
-    return state.x.to(x_T.dtype)
+        if return_info == "trajectory":
+            trajectory.append(state.x)
+    x_0 = state.x.to(x_T.dtype)
+    if not return_info:
+        return x_0
+    kept = tuple(trajectory) if return_info == "trajectory" else ()
+    return SampleInfo(x_0, tableau.calls, 0, kept)
 
 
 def _states(
     solver: Solver,
-    model: Callable[..., Tensor],
+    model: Denoiser,
     state: State,
-    conditions: Sequence[Tensor],
+    conditions: Mapping[str, Any],
     adjoint: Adjoint | None,
 ) -> Iterator[State]:
-    if adjoint is not None:
-        return adjoint.run(solver, model, state, conditions)
-    return solver.run(checked(lambda x, t: model(x, t, *conditions), solver), state)
+    if adjoint is None:
+        return solver.run(checked(lambda x, t: model(x, t, **conditions), solver), state)
+    # An adjoint is given the tensors by place: it needs their gradients, not their names.
+    return adjoint.run(solver, by_place(model, tuple(conditions)), state, [*conditions.values()])
+
+
+def by_place(model: Denoiser, names: Sequence[str]) -> Callable[..., Tensor]:
+    """The model as ``call(x, t, *conditions)``, with the conditions of these names in order."""
+
+    def call(x: Tensor, t: Tensor, *values: Any) -> Tensor:
+        return model(x, t, **dict(zip(names, values, strict=True)))
+
+    return call
 
 
 def checked(model: Callable[..., Tensor], solver: Solver) -> Callable[..., Tensor]:
-    """The model, with an error at the first call that returns NaN, infinity or another shape."""
+    """The model, with an error at the first output that is NaN, infinite or of another shape."""
     calls = 0
 
     def call(x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from samplers import choices
 from samplers.noise import BrownianNoise, Noise, RowNoise
-from samplers.prediction import Correction, Prediction, door
+from samplers.prediction import Conversion, Correction, Prediction, to_data
 from samplers.tableau import Row, Tableau
 
-NoiseKind = Literal["independent", "brownian"]
+NoiseKind = choices.NoiseKind
 
 Model = Callable[[Tensor, Tensor], Tensor]
 """A network: (x of shape [B, ...], t of shape [B]) -> its output, shaped like x."""
@@ -79,7 +80,7 @@ def step(
     z: Tensor | None,
     correct: Correction | None,
 ) -> tuple[Tensors, Tensors]:
-    """The arithmetic of one row: a door, a few fused multiply-adds, a shift of what is remembered.
+    """The arithmetic of one row: x_0, a few fused multiply-adds, a shift of the memory.
 
     It draws nothing, reads no tensor's value and never branches on one, so it compiles whole.
     """
@@ -138,9 +139,9 @@ class Solver:
     )
 
     @cached_property
-    def doors(self) -> tuple[tuple[Tensor, Tensor], ...]:
+    def conversions(self) -> tuple[Conversion, ...]:
         """The two numbers that turn each row's network output into x_0."""
-        return tuple(door(self.prediction, row.at) for row in self.tableau.rows)
+        return tuple(to_data(self.prediction, row.at) for row in self.tableau.rows)
 
     def init(self, x: Tensor) -> State:
         """The state before the first network call, from the starting noise x_T.
@@ -240,7 +241,7 @@ class Solver:
         key = (dtype, device)
         if key not in self._prepared:
             tableau = self.tableau
-            pairs = zip(tableau.rows, self.doors, strict=True)
+            pairs = zip(tableau.rows, self.conversions, strict=True)
             kept = (tableau.points_kept, tableau.predictions_kept)
             rows = tuple(_cast(row, *numbers, kept[0], *key) for row, numbers in pairs)
             self._prepared[key] = Prepared(rows, *kept, tableau.stochastic)

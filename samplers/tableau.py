@@ -25,14 +25,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from samplers.notebook import html_table
 from samplers.schedule import Point
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _EXACT = 1e-9
 
@@ -75,7 +80,22 @@ class Row(NamedTuple):
         return bool((self.noise != 0).any())
 
 
-@dataclass(frozen=True, eq=False)
+class Line(NamedTuple):
+    """A point of a run, as tables and plots show it.
+
+    Attributes:
+        row: the number of the row that appends the point; None for the first point of all.
+        at, reached: where that row evaluates, and where the point lies.
+        coefficients: of points x[lag], predictions D[lag] and noise z.
+    """
+
+    row: int | None
+    at: Point
+    reached: Point
+    coefficients: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Tableau:
     """A sampler on one grid: its rows, and how the starting noise enters.
 
@@ -128,6 +148,16 @@ class Tableau:
         return max(Counter(row.step for row in self.rows).values())
 
     @property
+    def lines(self) -> list[Line]:
+        """A line for each appended point, before them the first point if noise is added to it."""
+        first = {"x[0]": float(self.start_scale), "z": float(self.start_noise)}
+        lines = [Line(None, self.start, self.start, first)] if first["z"] else []
+        for number, row in enumerate(self.rows):
+            for reached, coefficients in zip(_reached(row), _coefficients(row), strict=True):
+                lines.append(Line(number, row.at, reached, coefficients))
+        return lines
+
+    @property
     def batch_invariant(self) -> bool:
         """Whether no sample depends on the others of its batch."""
         return all(row.scaling == "none" for row in self.rows)
@@ -157,6 +187,20 @@ class Tableau:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+    def __repr__(self) -> str:
+        kind = "stochastic" if self.stochastic else "deterministic"
+        ends = f"sigma/alpha from {float(self.start.rho):.4g} to {float(self.end.rho):.4g}"
+        return f"Tableau({kind}, NFE {self.calls}, {ends})"
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
+    def plot(self) -> Figure:
+        """A heat map of the coefficients, see :func:`samplers.plot_tableau`."""
+        from samplers.images.plots import plot_tableau
+
+        return plot_tableau(self)
 
 
 def _plain(value: Any) -> Any:
@@ -272,7 +316,7 @@ def _lines(tableau: Tableau) -> list[str]:
     lines = [f"{tableau.calls} network calls from {_where(tableau.start)} to {_where(tableau.end)}"]
     if bool(tableau.start_noise != 0):
         scale, noise = float(tableau.start_scale), float(tableau.start_noise)
-        lines.append(f"start  x = {_sum([(scale, 'x_T'), (noise, 'z')])}")
+        lines.append(f"start  x = {_sum({'x_T': scale, 'z': noise})}")
     for number, row in enumerate(tableau.rows):
         lines.append(f"row {number:<3} step {row.step:<3} evaluate at {_where(row.at)}")
         lines.extend(_row_lines(row))
@@ -280,24 +324,55 @@ def _lines(tableau: Tableau) -> list[str]:
 
 
 def _row_lines(row: Row) -> list[str]:
-    names = [f"x[{lag}]" for lag in row.point_lags]
-    names += [f"D[{lag}]" for lag in row.prediction_lags]
-    numbers = torch.cat([row.points, row.predictions, row.noise[:, None]], dim=1).tolist()
     lines = []
-    for a, line in enumerate(numbers):
-        reached = Point(*(values[a] for values in row.reached))
-        terms = list(zip(line, [*names, "z"], strict=True))
+    for reached, coefficients in zip(_reached(row), _coefficients(row), strict=True):
         scaled = "" if row.scaling == "none" else f"   scaled by {row.scaling}"
-        lines.append(f"        x = {_sum(terms)}   at {_where(reached)}{scaled}")
+        lines.append(f"        x = {_sum(coefficients)}   at {_where(reached)}{scaled}")
     return lines
 
 
-def _sum(terms: list[tuple[float, str]]) -> str:
+def _reached(row: Row) -> list[Point]:
+    return [Point(*values) for values in zip(*row.reached, strict=True)]
+
+
+def _coefficients(row: Row) -> list[dict[str, float]]:
+    """Of each appended point, by name."""
+    names = [f"x[{lag}]" for lag in row.point_lags]
+    names += [*(f"D[{lag}]" for lag in row.prediction_lags), "z"]
+    numbers = torch.cat([row.points, row.predictions, row.noise[:, None]], dim=1)
+    return [dict(zip(names, line, strict=True)) for line in numbers.tolist()]
+
+
+def columns_of(lines: Sequence[Line]) -> list[str]:
+    """The names with a coefficient that is not 0 in any line: points, predictions, noise."""
+    used = {name for line in lines for name, value in line.coefficients.items() if value}
+    return sorted(used, key=lambda name: ("xDz".index(name[0]), len(name), name))
+
+
+def _sum(coefficients: dict[str, float]) -> str:
     parts = [
-        f"{'-' if value < 0 else '+'} {abs(value):.6g} {name}" for value, name in terms if value
+        f"{'-' if value < 0 else '+'} {abs(value):.6g} {name}"
+        for name, value in coefficients.items()
+        if value
     ]
     text = " ".join(parts) or "0"
     return text.removeprefix("+ ")
+
+
+def _html(tableau: Tableau) -> str:
+    lines = tableau.lines
+    names = columns_of(lines)
+    head = ["evaluation", "t", "σ/α", "new point at σ/α", *names]
+    rows = []
+    for row, at, reached, coefficients in lines:
+        where = ["start" if row is None else str(row), f"{float(at.t):.6g}", f"{float(at.rho):.4g}"]
+        numbers = [_number(coefficients.get(name, 0.0)) for name in names]
+        rows.append([*where, f"{float(reached.rho):.4g}", *numbers])
+    return html_table(repr(tableau), head, rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if value else ""
 
 
 def _where(point: Point) -> str:

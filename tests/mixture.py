@@ -22,9 +22,9 @@ import torch
 from scipy.integrate import OdeSolution, solve_ivp
 from torch import Tensor
 
+from samplers.denoiser import Denoiser
 from samplers.prediction import PredictionType, target
 from samplers.schedule import Schedule
-from samplers.solve import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,8 @@ class Mixture:
         along = torch.einsum("bkd,kde->bke", x[:, None] - alpha * self.means, axes)
         return along, alpha.square() * variances + sigma.square()
 
-    def model(self, schedule: Schedule, prediction: PredictionType) -> Model:
-        """The perfect network of this data, computed in float64 whatever the dtype of x."""
+    def model(self, schedule: Schedule, prediction: PredictionType) -> Denoiser:
+        """The exact denoiser of this data, computed in float64 whatever the dtype of x."""
 
         def network(x: Tensor, t: Tensor) -> Tensor:
             # One row for each sample, or one for all.
@@ -82,7 +82,7 @@ class Mixture:
             eps = (wide - at.alpha * x0) / at.sigma
             return target(prediction, x0, eps, at.alpha, at.sigma).to(x.dtype)
 
-        return network
+        return Denoiser(network, schedule, prediction)
 
     def affine(self, scale: float, shift: Tensor) -> Mixture:
         """The law of ``scale * x_0 + shift``."""

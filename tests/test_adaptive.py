@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from samplers.denoiser import Denoiser
 from samplers.errors import NotFiniteError
 from samplers.methods.embedded import BOGACKI_SHAMPINE, DORMAND_PRINCE, Embedded, Parts
 from samplers.prediction import PREDICTION_TYPES, PredictionType, clip
@@ -28,7 +29,12 @@ from samplers.probability_flow.adaptive import (
     sample_adaptive,
 )
 from samplers.probability_flow.integration import Adaptive, Field, integrate
-from samplers.registry import PAIRS, Pair, get_pair, list_adaptive
+from samplers.registry import (
+    AdaptiveSampler,
+    adaptive_registry,
+    get_adaptive_sampler,
+    list_samplers,
+)
 from samplers.schedule import (
     EDM,
     VE,
@@ -42,7 +48,7 @@ from samplers.schedule import (
 from tests.mixture import PLANE, Flow, gaussian
 from tests.test_schedule import zero_terminal
 
-EACH = pytest.mark.parametrize("pair", PAIRS, ids=list_adaptive())
+EACH = pytest.mark.parametrize("pair", adaptive_registry().values(), ids=list_samplers("adaptive"))
 SCHEDULE = VPLinear()
 SCHEDULES: dict[str, Schedule] = {
     "vp": SCHEDULE,
@@ -57,7 +63,7 @@ TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 PLENTY = 5000
 
 
-def settings(pair: Pair, tolerance: float = 1e-3, max_nfe: int = PLENTY) -> Adaptive:
+def settings(pair: AdaptiveSampler, tolerance: float = 1e-3, max_nfe: int = PLENTY) -> Adaptive:
     return Adaptive(pair.name, tolerance, tolerance, max_nfe)
 
 
@@ -101,24 +107,18 @@ def median_error(found: Tensor, exact: Tensor) -> float:
     return float((found - exact).square().mean(dim=1).sqrt().median())
 
 
-def decoded(pair: Pair, tolerance: float) -> AdaptiveResult:
+def decoded(pair: AdaptiveSampler, tolerance: float) -> AdaptiveResult:
     return sample_adaptive(
         PLANE.model(SCHEDULE, "v_prediction"),
         decoding().x,
-        schedule=SCHEDULE,
-        prediction="v_prediction",
         settings=settings(pair, tolerance),
         final="sigma_min",
     )
 
 
-def encoded(pair: Pair, x: Tensor, tolerance: float) -> AdaptiveResult:
+def encoded(pair: AdaptiveSampler, x: Tensor, tolerance: float) -> AdaptiveResult:
     return encode_adaptive(
-        PLANE.model(SCHEDULE, "v_prediction"),
-        x,
-        schedule=SCHEDULE,
-        prediction="v_prediction",
-        settings=settings(pair, tolerance),
+        PLANE.model(SCHEDULE, "v_prediction"), x, settings=settings(pair, tolerance)
     )
 
 
@@ -136,7 +136,7 @@ def check_proportional(errors: list[float]) -> None:
 
 
 @EACH
-def test_the_error_follows_the_tolerance(pair: Pair) -> None:
+def test_the_error_follows_the_tolerance(pair: AdaptiveSampler) -> None:
     # Thousands of steps of the lowest order are for the slow test.
     tolerances = TOLERANCES[:-2] if pair.order == 2 else TOLERANCES
     results = [decoded(pair, tolerance) for tolerance in tolerances]
@@ -145,14 +145,16 @@ def test_the_error_follows_the_tolerance(pair: Pair) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.order == 2], ids=lambda p: p.name)
-def test_the_error_follows_the_tolerance_of_the_lowest_order(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    "pair", [pair for pair in adaptive_registry().values() if pair.order == 2], ids=lambda p: p.name
+)
+def test_the_error_follows_the_tolerance_of_the_lowest_order(pair: AdaptiveSampler) -> None:
     results = [decoded(pair, tolerance) for tolerance in TOLERANCES]
     check_proportional([median_error(result.x, decoding().exact) for result in results])
 
 
 @EACH
-def test_encoding_follows_the_tolerance_too(pair: Pair) -> None:
+def test_encoding_follows_the_tolerance_too(pair: AdaptiveSampler) -> None:
     for tolerance in TOLERANCES[:3]:
         found = encoded(pair, encoding().x, tolerance)
         assert median_error(found.x, encoding().exact) <= 10 * tolerance
@@ -160,14 +162,12 @@ def test_encoding_follows_the_tolerance_too(pair: Pair) -> None:
 
 
 @EACH
-def test_there_and_back(pair: Pair) -> None:
+def test_there_and_back(pair: AdaptiveSampler) -> None:
     x = encoding().x
     there = encoded(pair, x, 1e-4)
     back = sample_adaptive(
         PLANE.model(SCHEDULE, "v_prediction"),
         there.x,
-        schedule=SCHEDULE,
-        prediction="v_prediction",
         settings=settings(pair, 1e-4),
         final="sigma_min",
     )
@@ -189,7 +189,7 @@ def test_the_last_stage_of_a_runge_kutta_pair_is_the_new_point(table: Embedded) 
 
 @EACH
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_takes_the_same_steps(name: str, pair: Pair) -> None:
+def test_every_schedule_takes_the_same_steps(name: str, pair: AdaptiveSampler) -> None:
     """With the same noise per signal, the solution is the same in units of the signal."""
 
     def run(schedule: Schedule) -> tuple[Tensor, Tensor]:
@@ -200,8 +200,6 @@ def test_every_schedule_takes_the_same_steps(name: str, pair: Pair) -> None:
         found = sample_adaptive(
             PLANE.model(schedule, "sample"),
             start.alpha * 8 * noise(8),
-            schedule=schedule,
-            prediction="sample",
             settings=settings(pair, 1e-2),
             sigma_max=8.0,
             sigma_min=0.05,
@@ -216,15 +214,11 @@ def test_every_schedule_takes_the_same_steps(name: str, pair: Pair) -> None:
 
 @EACH
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
-def test_every_prediction_gives_the_same_sample(kind: PredictionType, pair: Pair) -> None:
+def test_every_prediction_gives_the_same_sample(
+    kind: PredictionType, pair: AdaptiveSampler
+) -> None:
     def run(kind: PredictionType) -> AdaptiveResult:
-        return sample_adaptive(
-            PLANE.model(SCHEDULE, kind),
-            noise(8),
-            schedule=SCHEDULE,
-            prediction=kind,
-            settings=settings(pair, 1e-2),
-        )
+        return sample_adaptive(PLANE.model(SCHEDULE, kind), noise(8), settings=settings(pair, 1e-2))
 
     found, expected = run(kind), run("sample")
     torch.testing.assert_close(found.x, expected.x, rtol=0, atol=1e-8)
@@ -252,18 +246,14 @@ def elementwise(x: Tensor, t: Tensor) -> Tensor:
     ids=str,
 )
 def test_a_sample_is_the_same_alone_and_in_any_batch(
-    name: str, dtype: torch.dtype, pair: Pair
+    name: str, dtype: torch.dtype, pair: AdaptiveSampler
 ) -> None:
     schedule = SCHEDULES[name]
     x = torch.cat([noise(11, dtype=dtype), noise(11, 5, dtype)], dim=1)[:, :3]
 
     def run(x: Tensor) -> AdaptiveResult:
         return sample_adaptive(
-            elementwise,
-            x,
-            schedule=schedule,
-            prediction="v_prediction",
-            settings=settings(pair, 1e-2),
+            Denoiser(elementwise, schedule, "v_prediction"), x, settings=settings(pair, 1e-2)
         )
 
     whole = run(x)
@@ -286,7 +276,7 @@ class Counting(NamedTuple):
 
 
 def counting() -> Counting:
-    inner = probability_flow(PLANE.model(SCHEDULE, "sample"), SCHEDULE, "sample")
+    inner = probability_flow(PLANE.model(SCHEDULE, "sample"))
     calls: Counter[int] = Counter()
     sizes: list[int] = []
 
@@ -301,7 +291,7 @@ def counting() -> Counting:
 
 @EACH
 @pytest.mark.parametrize("final", ["zero", "sigma_min"])
-def test_the_calls_of_each_sample_are_counted(final: str, pair: Pair) -> None:
+def test_the_calls_of_each_sample_are_counted(final: str, pair: AdaptiveSampler) -> None:
     count = 16
     counted = counting()
     parts = Parts((noise(count),))
@@ -323,7 +313,7 @@ def test_the_calls_of_each_sample_are_counted(final: str, pair: Pair) -> None:
 
 
 @EACH
-def test_each_sample_keeps_its_conditions(pair: Pair) -> None:
+def test_each_sample_keeps_its_conditions(pair: AdaptiveSampler) -> None:
     """Whatever samples are in a call, the network is given what belongs to them."""
     shifts, labels = noise(12, seed=9), torch.arange(12)
 
@@ -333,11 +323,9 @@ def test_each_sample_keeps_its_conditions(pair: Pair) -> None:
             return elementwise(x, t) + 0.1 * shift * label[:, None]
 
         return sample_adaptive(
-            network,
+            Denoiser(network, SCHEDULE, "v_prediction"),
             noise(12)[places],
-            schedule=SCHEDULE,
-            prediction="v_prediction",
-            conditions=(shifts[places], labels[places]),
+            conditions={"shift": shifts[places], "label": labels[places]},
             settings=settings(pair, 1e-2),
         )
 
@@ -352,10 +340,10 @@ def test_each_sample_keeps_its_conditions(pair: Pair) -> None:
 
 @EACH
 @pytest.mark.parametrize("final", ["zero", "sigma_min"])
-def test_the_budget_is_kept_to_the_call(final: str, pair: Pair) -> None:
+def test_the_budget_is_kept_to_the_call(final: str, pair: AdaptiveSampler) -> None:
     start, end = angle_of(SCHEDULE.noisiest), angle_of(SCHEDULE.cleanest)
     land = 0.0 if final == "zero" else None
-    field = probability_flow(PLANE.model(SCHEDULE, "sample"), SCHEDULE, "sample")
+    field = probability_flow(PLANE.model(SCHEDULE, "sample"))
 
     def run(max_nfe: int) -> tuple[Tensor, int, bool]:
         found = integrate(
@@ -381,10 +369,8 @@ def test_a_spent_budget_ends_with_a_ddim_step() -> None:
         return predicted[-1]
 
     found = sample_adaptive(
-        network,
+        Denoiser(network, SCHEDULE, "sample"),
         noise(1),
-        schedule=SCHEDULE,
-        prediction="sample",
         settings=Adaptive("dpmpp-23", 1e-4, 1e-4, max_nfe=12),
     )
     assert not bool(found.within_tolerance)
@@ -393,13 +379,11 @@ def test_a_spent_budget_ends_with_a_ddim_step() -> None:
 
 
 def test_one_sample_out_of_budget_leaves_the_others_alone() -> None:
-    free = decoded(get_pair("dormand-prince"), 1e-4)
+    free = decoded(get_adaptive_sampler("dormand-prince"), 1e-4)
     limit = int(free.nfe.double().quantile(0.5))
     found = sample_adaptive(
         PLANE.model(SCHEDULE, "v_prediction"),
         decoding().x,
-        schedule=SCHEDULE,
-        prediction="v_prediction",
         settings=Adaptive("dormand-prince", 1e-4, 1e-4, limit),
         final="sigma_min",
     )
@@ -414,15 +398,13 @@ def test_one_sample_out_of_budget_leaves_the_others_alone() -> None:
 
 
 @EACH
-def test_the_clean_end_is_the_prediction_at_the_last_level(pair: Pair) -> None:
+def test_the_clean_end_is_the_prediction_at_the_last_level(pair: AdaptiveSampler) -> None:
     model = PLANE.model(SCHEDULE, "sample")
 
     def run(final: str) -> Tensor:
         return sample_adaptive(
             model,
             noise(4),
-            schedule=SCHEDULE,
-            prediction="sample",
             settings=settings(pair),
             final="zero" if final == "zero" else "sigma_min",
         ).x
@@ -449,7 +431,7 @@ def from_pure_noise() -> Problem:
 
 @EACH
 @pytest.mark.parametrize("name", PURE_NOISE)
-def test_from_pure_noise_and_back(name: str, pair: Pair) -> None:
+def test_from_pure_noise_and_back(name: str, pair: AdaptiveSampler) -> None:
     schedule, kind = PURE_NOISE[name]
     model, sigma_min = PLANE.model(schedule, kind), math.exp(-PURE_NOISE_END)
     alpha = schedule.at_lam(torch.tensor(PURE_NOISE_END, dtype=torch.float64)).alpha
@@ -457,20 +439,13 @@ def test_from_pure_noise_and_back(name: str, pair: Pair) -> None:
         found = sample_adaptive(
             model,
             from_pure_noise().x,
-            schedule=schedule,
-            prediction=kind,
             settings=settings(pair, tolerance),
             sigma_min=sigma_min,
             final="sigma_min",
         )
         assert median_error(found.x / alpha, from_pure_noise().exact) <= 10 * tolerance
         back = encode_adaptive(
-            model,
-            found.x,
-            schedule=schedule,
-            prediction=kind,
-            settings=settings(pair, tolerance),
-            sigma_min=sigma_min,
+            model, found.x, settings=settings(pair, tolerance), sigma_min=sigma_min
         )
         assert median_error(back.x, from_pure_noise().x) <= 20 * tolerance
 
@@ -479,7 +454,7 @@ def test_from_pure_noise_and_back(name: str, pair: Pair) -> None:
 def test_noise_prediction_is_refused_at_pure_noise(kind: PredictionType) -> None:
     schedule = FlowMatching()
     with pytest.raises(ValueError, match="alpha = 0"):
-        sample_adaptive(PLANE.model(schedule, kind), noise(1), schedule=schedule, prediction=kind)
+        sample_adaptive(PLANE.model(schedule, kind), noise(1))
 
 
 def test_no_way_is_no_step() -> None:
@@ -494,10 +469,10 @@ def test_no_way_is_no_step() -> None:
 
 @EACH
 @pytest.mark.parametrize("towards", ["noise", "data"])
-def test_a_number_is_carried_along(towards: str, pair: Pair) -> None:
+def test_a_number_is_carried_along(towards: str, pair: AdaptiveSampler) -> None:
     r"""The log-density along the flow of normal data: ``d log p / dphi = -div v``."""
     law = gaussian([0.3, -0.2], [[0.5, 0.2], [0.2, 0.3]])
-    flow = probability_flow(law.model(SCHEDULE, "sample"), SCHEDULE, "sample")
+    flow = probability_flow(law.model(SCHEDULE, "sample"))
 
     def field(parts: Parts, angle: Tensor, places: Tensor) -> Parts:
         def slope(x: Tensor) -> Tensor:
@@ -539,12 +514,10 @@ def test_the_worst_part_decides() -> None:
 
 
 def test_float32_errs_by_its_rounding_alone() -> None:
-    wide = decoded(get_pair("bogacki-shampine"), 1e-4)
+    wide = decoded(get_adaptive_sampler("bogacki-shampine"), 1e-4)
     narrow = sample_adaptive(
         PLANE.model(SCHEDULE, "v_prediction"),
         decoding().x.float(),
-        schedule=SCHEDULE,
-        prediction="v_prediction",
         settings=Adaptive(rtol=1e-4, atol=1e-4),
         final="sigma_min",
     )
@@ -552,16 +525,16 @@ def test_float32_errs_by_its_rounding_alone() -> None:
     assert median_error(narrow.x.double(), wide.x) < 1e-5
 
 
-@pytest.mark.parametrize("pair", [get_pair("dormand-prince"), get_pair("dpmpp-23")])
-def test_gradients_flow_to_the_noise_and_to_the_weights(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    "pair", [get_adaptive_sampler("dormand-prince"), get_adaptive_sampler("dpmpp-23")]
+)
+def test_gradients_flow_to_the_noise_and_to_the_weights(pair: AdaptiveSampler) -> None:
     model = PLANE.model(SCHEDULE, "v_prediction")
 
     def run(x: Tensor, weight: Tensor) -> Tensor:
         return sample_adaptive(
-            lambda x, t: weight * model(x, t),
+            Denoiser(lambda x, t: weight * model(x, t), SCHEDULE, "v_prediction"),
             x,
-            schedule=SCHEDULE,
-            prediction="v_prediction",
             settings=settings(pair, 1e-5),
         ).x.sum()
 
@@ -578,7 +551,7 @@ def test_gradients_flow_to_the_noise_and_to_the_weights(pair: Pair) -> None:
 
 def test_a_correction_is_applied_to_every_prediction() -> None:
     found = sample_adaptive(
-        PLANE.model(SCHEDULE, "epsilon"), noise(16), schedule=SCHEDULE, correct=clip(0.5)
+        replace(PLANE.model(SCHEDULE, "epsilon"), correction=clip(0.5)), noise(16)
     )
     assert float(found.x.abs().max()) <= 0.5 + 1e-12
 
@@ -616,18 +589,16 @@ def test_impossible_settings_are_refused(wrong: dict[str, float], message: str) 
     ],
 )
 def test_a_method_has_the_names_that_people_know(name: str, expected: str) -> None:
-    assert get_pair(name).name == expected
+    assert get_adaptive_sampler(name).name == expected
 
 
 def test_no_name_stands_for_two_methods() -> None:
-    names = [name for pair in PAIRS for name in (pair.name, *pair.aliases)]
+    names = [name for pair in adaptive_registry().values() for name in (pair.name, *pair.aliases)]
     assert len(names) == len(set(names))
 
 
 def run_on(schedule: Schedule, x: Tensor, sigma_min: float | None = None) -> AdaptiveResult:
-    return sample_adaptive(
-        elementwise, x, schedule=schedule, prediction="v_prediction", sigma_min=sigma_min
-    )
+    return sample_adaptive(Denoiser(elementwise, schedule, "v_prediction"), x, sigma_min=sigma_min)
 
 
 def test_impossible_ways_are_refused() -> None:
@@ -643,14 +614,14 @@ def test_impossible_ways_are_refused() -> None:
 def test_ends_and_conditions_that_do_not_fit_are_refused() -> None:
     x, schedule = torch.zeros(3, 2), VPLinear()
     with pytest.raises(ValueError, match="x holds NaN"):
-        encode_adaptive(no_model, x / 0, schedule=schedule)
+        encode_adaptive(Denoiser(no_model, schedule), x / 0)
     with pytest.raises(ValueError, match="x_T holds NaN"):
-        sample_adaptive(no_model, x / 0, schedule=schedule)
+        sample_adaptive(Denoiser(no_model, schedule), x / 0)
     with pytest.raises(ValueError, match="final is 'end'; it must be one of"):
-        sample_adaptive(no_model, x, schedule=schedule, final="end")  # type: ignore[arg-type]
+        sample_adaptive(Denoiser(no_model, schedule), x, final="end")  # type: ignore[arg-type]
     for call in (sample_adaptive, encode_adaptive):
-        with pytest.raises(ValueError, match="A condition has 5 rows for 3 samples"):
-            call(no_model, x, schedule=schedule, conditions=(torch.zeros(5),))
+        with pytest.raises(ValueError, match="The condition 'label' has 5 rows for 3 samples"):
+            call(Denoiser(no_model, schedule), x, conditions={"label": torch.zeros(5)})
 
 
 def no_model(x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
@@ -660,7 +631,7 @@ def no_model(x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
 def test_a_tolerance_below_the_rounding_is_refused() -> None:
     tight = Adaptive(rtol=1e-8, atol=1e-8)
     with pytest.raises(ValueError, match="float64"):
-        sample_adaptive(elementwise, noise(1).float(), schedule=SCHEDULE, settings=tight)
+        sample_adaptive(Denoiser(elementwise, SCHEDULE), noise(1).float(), settings=tight)
 
 
 def test_a_network_that_fails_is_named() -> None:
@@ -670,7 +641,7 @@ def test_a_network_that_fails_is_named() -> None:
         return output
 
     with pytest.raises(NotFiniteError, match="NaN or infinity for 3 of 3 samples") as caught:
-        sample_adaptive(broken, noise(1).expand(3, 2), schedule=SCHEDULE)
+        sample_adaptive(Denoiser(broken, SCHEDULE), noise(1).expand(3, 2))
     assert bool(caught.value.x.isfinite().all())
     with pytest.raises(ValueError, match="one prediction of the shape of x"):
-        sample_adaptive(lambda x, t: x[:, :1], noise(2), schedule=SCHEDULE)
+        sample_adaptive(Denoiser(lambda x, t: x[:, :1], SCHEDULE), noise(2))

@@ -18,11 +18,21 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from adjoint import Adjoint, Checkpoint, Direct, Reversible, Truncated, estimate, verify
-from adjoint.measure import activation_bytes
+from adjoint import (
+    AbstractAdjoint,
+    CheckpointAdjoint,
+    DirectAdjoint,
+    ReversibleAdjoint,
+    TruncatedAdjoint,
+    estimate_cost,
+    verify,
+)
+from adjoint.diagnostics import activation_bytes
 from samplers import inversion, sample
+from samplers.denoiser import Denoiser
 from samplers.grid import make_grid
-from samplers.prediction import classifier_free_guidance, clip, dynamic_threshold
+from samplers.guidance import classifier_free_guidance
+from samplers.prediction import Correction, clip, dynamic_threshold
 from samplers.registry import Sampler, get_sampler, registry
 from samplers.schedule import VPLinear
 from samplers.solve import Solver
@@ -34,17 +44,17 @@ SEEDS = range(COUNT)
 REVERSIBLE = [
     s for s in registry().values() if inversion.refusal(s.tableau(make_grid(SCHEDULE, 4))) is None
 ]
-EXACT: dict[str, Adjoint] = {
-    "checkpoint": Checkpoint(),
-    "keep": Checkpoint(keep=3),
-    "keep-all": Checkpoint(keep=1000),
-    "offload": Checkpoint(offload="cpu"),
-    "split": Checkpoint(split=2),
-    "truncated-nowhere": Truncated(STEPS),
+EXACT: dict[str, AbstractAdjoint] = {
+    "checkpoint": CheckpointAdjoint(),
+    "keep": CheckpointAdjoint(keep=3),
+    "keep-all": CheckpointAdjoint(keep=1000),
+    "offload": CheckpointAdjoint(offload="cpu"),
+    "split": CheckpointAdjoint(split=2),
+    "truncated-nowhere": TruncatedAdjoint(STEPS),
 }
 
 
-class Denoiser(nn.Module):
+class SmallNetwork(nn.Module):
     """A small network of a sample, a time and a condition, with a low-rank adapter."""
 
     def __init__(self) -> None:
@@ -64,8 +74,8 @@ class Denoiser(nn.Module):
         return output
 
 
-def network(dtype: torch.dtype = torch.float64) -> Denoiser:
-    return Denoiser().to(dtype)
+def network(dtype: torch.dtype = torch.float64) -> SmallNetwork:
+    return SmallNetwork().to(dtype)
 
 
 def leaves(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -75,34 +85,27 @@ def leaves(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     return x.requires_grad_(), c.requires_grad_()
 
 
-def guided(net: Callable[..., Tensor], scale: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The network under classifier-free guidance; no condition is one of zeros."""
-
-    def model(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        null = torch.zeros_like(condition)
-        return classifier_free_guidance(net, condition, null, scale)(x, t)
-
-    return model
-
-
 def draw(
-    adjoint: Adjoint | None,
+    adjoint: AbstractAdjoint | None,
     net: Callable[..., Tensor],
     x: Tensor,
-    conditions: Sequence[Tensor],
+    condition: Tensor | None = None,
     sampler: str = "dpmpp-2m",
     steps: int = STEPS,
+    *,
+    guidance: float = 1.0,
+    correction: Correction | None = None,
     **kwargs: Any,
 ) -> Tensor:
+    """Under classifier-free guidance, of which no condition is one of zeros."""
+    model = Denoiser(net, SCHEDULE, "v_prediction", correction=correction)
     return sample(
-        net,
+        classifier_free_guidance(model, {"condition": 0.0}, guidance),
         x,
-        schedule=SCHEDULE,
-        prediction="v_prediction",
         sampler=sampler,
         steps=steps,
         seeds=range(len(x)),
-        conditions=conditions,
+        conditions={} if condition is None else {"condition": condition},
         adjoint=adjoint,
         **kwargs,
     )
@@ -130,8 +133,8 @@ def test_checkpoints_give_the_gradient_of_the_record(sampler: Sampler, scale: fl
     """With respect to noise, condition, weights and adapter; the sample is the same, too."""
     net, (x, c) = network(), leaves()
     tensors = [x, c, *net.parameters()]
-    record = draw(None, guided(net, scale), x, (c,), sampler.name)
-    replayed = draw(Checkpoint(), guided(net, scale), x, (c,), sampler.name)
+    record = draw(None, net, x, c, sampler.name, guidance=scale)
+    replayed = draw(CheckpointAdjoint(), net, x, c, sampler.name, guidance=scale)
     assert torch.equal(record, replayed)
     assert error(gradients(replayed, tensors), gradients(record, tensors)) <= 1e-12
 
@@ -144,28 +147,28 @@ def test_reversible_samplers_give_the_gradient_of_the_record(
 ) -> None:
     net, (x, c) = network(), leaves()
     tensors = [x, c, *net.parameters()]
-    record = draw(None, guided(net, scale), x, (c,), sampler.name, steps)
-    reversed_ = draw(Reversible(), guided(net, scale), x, (c,), sampler.name, steps)
+    record = draw(None, net, x, c, sampler.name, steps, guidance=scale)
+    reversed_ = draw(ReversibleAdjoint(), net, x, c, sampler.name, steps, guidance=scale)
     torch.testing.assert_close(reversed_, record, rtol=0, atol=0)
     assert error(gradients(reversed_, tensors), gradients(record, tensors)) <= 1e-10
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp-2m", "heun", "sde-dpmpp-2m", "ancestral+langevin"])
 @pytest.mark.parametrize("adjoint", EXACT.values(), ids=EXACT)
-def test_every_setting_is_exact(adjoint: Adjoint, sampler: str) -> None:
+def test_every_setting_is_exact(adjoint: AbstractAdjoint, sampler: str) -> None:
     net, (x, c) = network(), leaves()
     tensors = [x, c, *net.parameters()]
-    expected = gradients(draw(None, net, x, (c,), sampler), tensors)
-    assert error(gradients(draw(adjoint, net, x, (c,), sampler), tensors), expected) <= 1e-12
+    expected = gradients(draw(None, net, x, c, sampler), tensors)
+    assert error(gradients(draw(adjoint, net, x, c, sampler), tensors), expected) <= 1e-12
 
 
 @pytest.mark.parametrize("adjoint", EXACT.values(), ids=EXACT)
-def test_every_pass_back_begins_anew(adjoint: Adjoint) -> None:
+def test_every_pass_back_begins_anew(adjoint: AbstractAdjoint) -> None:
     """Of one record: a pass for the noise alone, then two for everything."""
     net, (x, c) = network(), leaves()
     tensors = [x, c, *net.parameters()]
-    expected = gradients(draw(None, net, x, (c,)), tensors)
-    finished = draw(adjoint, net, x, (c,))
+    expected = gradients(draw(None, net, x, c), tensors)
+    finished = draw(adjoint, net, x, c)
     torch.autograd.grad(finished.square().sum(), x, retain_graph=True)
     for _ in range(2):
         assert error(gradients(finished, tensors), expected) <= 1e-12
@@ -175,21 +178,23 @@ def test_every_pass_back_begins_anew(adjoint: Adjoint) -> None:
 def test_in_float32_the_latents_gradient_is_bitwise_the_same(sampler: Sampler) -> None:
     """The products are those of the record, in its order; those of weights are summed likewise."""
     net, (x, c) = network(torch.float32), leaves(torch.float32)
-    expected = gradients(draw(None, net, x, (c,), sampler.name), [x, *net.parameters()])
-    found = gradients(draw(Checkpoint(), net, x, (c,), sampler.name), [x, *net.parameters()])
+    expected = gradients(draw(None, net, x, c, sampler.name), [x, *net.parameters()])
+    found = gradients(draw(CheckpointAdjoint(), net, x, c, sampler.name), [x, *net.parameters()])
     assert torch.equal(found[0], expected[0])
     assert error(found, expected) <= 1e-6
 
 
-@pytest.mark.parametrize("correct", [clip(0.3), dynamic_threshold(0.8, 1.5)], ids=["clip", "own"])
-def test_corrections_bring_their_own_jacobian(correct: Callable[[Tensor], Tensor]) -> None:
+@pytest.mark.parametrize(
+    "correction", [clip(0.3), dynamic_threshold(0.8, 1.5)], ids=["clip", "own"]
+)
+def test_corrections_bring_their_own_jacobian(correction: Correction) -> None:
     net, (x, c) = network(), leaves()
     tensors = [x, c, *net.parameters()]
-    free = gradients(draw(None, net, x, (c,)), tensors)
-    expected = gradients(draw(None, net, x, (c,), correct=correct), tensors)
+    free = gradients(draw(None, net, x, c), tensors)
+    expected = gradients(draw(None, net, x, c, correction=correction), tensors)
     assert error(free, expected) > 1e-3
-    for adjoint in (Checkpoint(), Checkpoint(split=3)):
-        found = gradients(draw(adjoint, net, x, (c,), correct=correct), tensors)
+    for adjoint in (CheckpointAdjoint(), CheckpointAdjoint(split=3)):
+        found = gradients(draw(adjoint, net, x, c, correction=correction), tensors)
         assert error(found, expected) <= 1e-12
 
 
@@ -202,7 +207,7 @@ def test_gradcheck(sampler: str, steps: int) -> None:
         pytest.skip("fewer calls than a step")
 
     def finished(x: Tensor, c: Tensor) -> Tensor:
-        return draw(Checkpoint(), net, x, (c,), sampler, steps)
+        return draw(CheckpointAdjoint(), net, x, c, sampler, steps)
 
     assert torch.autograd.gradcheck(finished, (x[:1], c[:1]))
 
@@ -211,8 +216,8 @@ def test_a_condition_for_each_call_and_a_graph_before_the_run() -> None:
     """A condition that is computed gets its gradient, and hands it on to what it comes from."""
     net, (x, c) = network(), leaves()
     scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    expected = gradients(draw(None, net, x, (scale * c,)), [scale, c, x])
-    found = gradients(draw(Checkpoint(), net, x, (scale * c,)), [scale, c, x])
+    expected = gradients(draw(None, net, x, scale * c), [scale, c, x])
+    found = gradients(draw(CheckpointAdjoint(), net, x, scale * c), [scale, c, x])
     assert error(found, expected) <= 1e-12
 
 
@@ -220,12 +225,12 @@ def test_runs_do_not_disturb_each_other() -> None:
     """Two runs of one network, passed back in the order of their making."""
     net, (x, c) = network(), leaves()
     tensors = [x, c, *net.parameters()]
-    expected = [gradients(draw(None, net, k * x, (c,)), tensors) for k in (1.0, 0.5)]
-    runs = [draw(Checkpoint(), net, k * x, (c,)) for k in (1.0, 0.5)]
+    expected = [gradients(draw(None, net, k * x, c), tensors) for k in (1.0, 0.5)]
+    runs = [draw(CheckpointAdjoint(), net, k * x, c) for k in (1.0, 0.5)]
     for run, own in zip(runs, expected, strict=True):
         assert error(gradients(run, tensors), own) <= 1e-12
     both = gradients(
-        draw(Checkpoint(), net, x, (c,)) + draw(Checkpoint(), net, 0.5 * x, (c,)), tensors
+        draw(CheckpointAdjoint(), net, x, c) + draw(CheckpointAdjoint(), net, 0.5 * x, c), tensors
     )
     assert error(both, [a + b for a, b in zip(*expected, strict=True)]) <= 1e-12
 
@@ -240,9 +245,9 @@ def test_random_numbers_of_the_network_are_the_same_again() -> None:
         return output
 
     found = []
-    for adjoint in (None, Checkpoint(), Checkpoint(keep=2)):
+    for adjoint in (None, CheckpointAdjoint(), CheckpointAdjoint(keep=2)):
         torch.manual_seed(3)
-        finished = draw(adjoint, dropping, x, (c,))
+        finished = draw(adjoint, dropping, x, c)
         state = torch.get_rng_state()
         found.append(gradients(finished, [x, c, *net.parameters()]))
         assert torch.equal(torch.get_rng_state(), state)
@@ -252,12 +257,12 @@ def test_random_numbers_of_the_network_are_the_same_again() -> None:
 def test_autocast_is_the_same_again() -> None:
     net, (x, c) = network(torch.float32), leaves(torch.float32)
     found = []
-    for adjoint in (None, Checkpoint()):
+    for adjoint in (None, CheckpointAdjoint()):
         with torch.autocast("cpu", torch.bfloat16):
-            finished = draw(adjoint, net, x, (c,))
+            finished = draw(adjoint, net, x, c)
         found.append(gradients(finished, [x, c]))
     assert error(found[1], found[0]) <= 1e-2
-    plain = gradients(draw(Checkpoint(), net, x, (c,)), [x, c])
+    plain = gradients(draw(CheckpointAdjoint(), net, x, c), [x, c])
     assert error(found[1], plain) > 1e-4
 
 
@@ -271,9 +276,9 @@ def test_half_precision_sums_in_float32() -> None:
         return net(x.to(torch.bfloat16), t.to(torch.bfloat16), condition)
 
     steps = 60
-    expected = gradients(draw(None, exact, x.double(), (c.double(),), steps=steps), precise)
-    summed = gradients(draw(Checkpoint(), half, x, (c,), steps=steps), weights)
-    record = gradients(draw(None, half, x, (c,), steps=steps), weights)
+    expected = gradients(draw(None, exact, x.double(), c.double(), steps=steps), precise)
+    summed = gradients(draw(CheckpointAdjoint(), half, x, c, steps=steps), weights)
+    record = gradients(draw(None, half, x, c, steps=steps), weights)
     assert all(gradient.dtype == torch.bfloat16 for gradient in summed)
     for a, b in zip(summed, expected, strict=True):
         cosine = (a.double() * b).sum() / (a.double().norm() * b.norm())
@@ -330,9 +335,9 @@ def test_bytes_grow_by_the_latents_alone() -> None:
     latent = x.numel() * x.element_size()
     own = list(unet.parameters())
     for steps in (10, 50):
-        kept = bytes_kept(partial(draw, Checkpoint(), model, x, (), steps=steps), own)
+        kept = bytes_kept(partial(draw, CheckpointAdjoint(), model, x, steps=steps), own)
         assert kept <= 1.02 * steps * latent
-    record = bytes_kept(lambda: draw(None, model, x, (), steps=10), own)
+    record = bytes_kept(lambda: draw(None, model, x, steps=10), own)
     assert record > 20 * 10 * latent
 
 
@@ -348,16 +353,18 @@ def test_the_estimate_is_what_is_kept() -> None:
         calls += 1
         return model(x, t)
 
-    direct = estimate(Direct(), tableau, counted, x)
-    kept = bytes_kept(lambda: draw(None, model, x, (), steps=10), own)
+    denoiser = Denoiser(counted, SCHEDULE, "v_prediction")
+    direct = estimate_cost(denoiser, x, DirectAdjoint(), tableau)
+    kept = bytes_kept(lambda: draw(None, model, x, steps=10), own)
     assert direct.bytes == pytest.approx(kept, rel=0.05)
     assert calls == 1  # on tensors without data
-    checkpoint = estimate(Checkpoint(), tableau, model, x)
-    one = activation_bytes(model, x, tableau.start.t, ())
+    checkpoint = estimate_cost(denoiser, x, CheckpointAdjoint(), tableau)
+    one = activation_bytes(denoiser, x, tableau.start.t, {})
     assert checkpoint.activations == one
     assert checkpoint.samples == 10 * x.numel() * 4
-    assert "10 network calls" in str(checkpoint)
-    assert estimate(Checkpoint(split=2), tableau, model, x).activations == pytest.approx(one / 2)
+    assert "10 network evaluations" in str(checkpoint)
+    halves = estimate_cost(denoiser, x, CheckpointAdjoint(split=2), tableau)
+    assert halves.activations == pytest.approx(one / 2)
 
 
 @EACH
@@ -365,38 +372,38 @@ def test_network_calls_are_counted_exactly(sampler: Sampler) -> None:
     """As the cost says: N forwards, N again."""
     net, (x, c) = network(), leaves()
     tableau = sampler.tableau(make_grid(SCHEDULE, STEPS))
-    finished = draw(Checkpoint(), net, x, (c,), sampler.name)
-    cost = Checkpoint().cost(tableau)
+    finished = draw(CheckpointAdjoint(), net, x, c, sampler.name)
+    cost = CheckpointAdjoint().cost(tableau)
     assert net.calls == cost.forward == tableau.calls
     gradients(finished, [x])
-    assert net.calls == cost.forward + cost.again
+    assert net.calls == cost.forward + cost.recomputed
 
 
 @pytest.mark.parametrize(
     ("adjoint", "sampler"),
     [
-        (Checkpoint(keep=2), "dpmpp-2m"),
-        (Checkpoint(keep=100), "dpmpp-2m"),
-        (Truncated(2), "heun"),
-        (Truncated(2, inner=Checkpoint(keep=1)), "dpmpp-2m"),
-        (Reversible(), "o-belm"),
-        (Direct(), "dpmpp-2m"),
+        (CheckpointAdjoint(keep=2), "dpmpp-2m"),
+        (CheckpointAdjoint(keep=100), "dpmpp-2m"),
+        (TruncatedAdjoint(2), "heun"),
+        (TruncatedAdjoint(2, inner=CheckpointAdjoint(keep=1)), "dpmpp-2m"),
+        (ReversibleAdjoint(), "o-belm"),
+        (DirectAdjoint(), "dpmpp-2m"),
     ],
     ids=str,
 )
-def test_the_cost_of_other_ways(adjoint: Adjoint, sampler: str) -> None:
+def test_the_cost_of_other_ways(adjoint: AbstractAdjoint, sampler: str) -> None:
     net, (x, c) = network(), leaves()
     cost = adjoint.cost(get_sampler(sampler).tableau(make_grid(SCHEDULE, STEPS)))
-    finished = draw(adjoint, net, x, (c,), sampler)
+    finished = draw(adjoint, net, x, c, sampler)
     assert net.calls == cost.forward
     gradients(finished, [c])
-    assert net.calls == cost.forward + cost.again
+    assert net.calls == cost.forward + cost.recomputed
 
 
 def test_frozen_weights_cost_nothing() -> None:
     net, (x, _) = network(), leaves()
     net.requires_grad_(False)
-    finished = draw(Checkpoint(), net, x, (torch.zeros(COUNT, SIZE),))
+    finished = draw(CheckpointAdjoint(), net, x, torch.zeros(COUNT, SIZE))
     assert finished.requires_grad
     finished.sum().backward()
     assert all(weight.grad is None for weight in net.parameters())
@@ -404,13 +411,13 @@ def test_frozen_weights_cost_nothing() -> None:
 
 def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
     net, (x, c) = network(), leaves()
-    for adjoint, sampler in ((Checkpoint(), "dpmpp-2m"), (Reversible(), "o-belm")):
+    for adjoint, sampler in ((CheckpointAdjoint(), "dpmpp-2m"), (ReversibleAdjoint(), "o-belm")):
         with torch.no_grad():
-            finished = draw(adjoint, net, x, (c,), sampler)
-            assert torch.equal(finished, draw(None, net, x, (c,), sampler))
+            finished = draw(adjoint, net, x, c, sampler)
+            assert torch.equal(finished, draw(None, net, x, c, sampler))
         assert not finished.requires_grad
     net.requires_grad_(False)
-    assert not draw(Checkpoint(), net, x.detach(), (c.detach(),)).requires_grad
+    assert not draw(CheckpointAdjoint(), net, x.detach(), c.detach()).requires_grad
 
 
 # ------------------------------------------------------------------------------- truncation
@@ -426,10 +433,10 @@ def test_truncation_is_the_gradient_of_the_last_steps() -> None:
     begin = next(s for s in states if solver.tableau.rows[s.row].step == STEPS - 2)
     late = solver.finish(lambda x, t: net(x, t, c), begin)
     expected = gradients(late.x, tensors)
-    truncated = draw(Truncated(2), net, x, (c,), "heun")
+    truncated = draw(TruncatedAdjoint(2), net, x, c, "heun")
     assert error(gradients(truncated, tensors), expected) <= 1e-12
     (of_noise,) = torch.autograd.grad(
-        draw(Truncated(2), net, x, (c,), "heun").sum(), x, allow_unused=True
+        draw(TruncatedAdjoint(2), net, x, c, "heun").sum(), x, allow_unused=True
     )
     assert of_noise is None
 
@@ -439,12 +446,12 @@ def test_a_random_truncation_follows_its_seed() -> None:
     again = []
     for seed in range(40):
         net.calls = 0
-        finished = draw(Truncated((1, 4), seed=seed), net, x, (c,))
+        finished = draw(TruncatedAdjoint((1, 4), seed=seed), net, x, c)
         gradients(finished, [c])
         again.append(net.calls - STEPS)
     assert set(again) == {1, 2, 3, 4}
     net.calls = 0
-    gradients(draw(Truncated((1, 4), seed=0), net, x, (c,)), [c])
+    gradients(draw(TruncatedAdjoint((1, 4), seed=0), net, x, c), [c])
     assert net.calls - STEPS == again[0]
 
 
@@ -472,12 +479,12 @@ def test_reversible_samplers_find_their_way_back(sampler: Sampler, steps: int) -
 @EACH
 def test_what_has_no_way_back_says_why(sampler: Sampler) -> None:
     tableau = sampler.tableau(make_grid(SCHEDULE, 4))
-    reason = Reversible().refusal(tableau)
+    reason = ReversibleAdjoint().refusal(tableau)
     assert (reason is None) == (sampler in REVERSIBLE)
     if reason is not None:
         net, (x, c) = network(), leaves()
         with pytest.raises(ValueError, match=r"way back|oldest point"):
-            draw(Reversible(), net, x, (c,), sampler.name, 4)
+            draw(ReversibleAdjoint(), net, x, c, sampler.name, 4)
 
 
 # ----------------------------------------------------------------------------------- refusals
@@ -492,9 +499,9 @@ def test_a_hidden_tensor_with_a_graph_is_an_error() -> None:
         return net(x, t, hidden)
 
     with pytest.raises(ValueError, match="pass it in `conditions`"):
-        draw(Checkpoint(), model, x, ())
+        draw(CheckpointAdjoint(), model, x)
     with pytest.raises(ValueError, match="pass it in `conditions`"):
-        draw(Reversible(), model, x, (), "o-belm")
+        draw(ReversibleAdjoint(), model, x, None, "o-belm")
 
 
 def test_a_hidden_leaf_is_found() -> None:
@@ -503,8 +510,8 @@ def test_a_hidden_leaf_is_found() -> None:
     def model(x: Tensor, t: Tensor) -> Tensor:
         return net(x, t, c)
 
-    expected = gradients(draw(None, model, x, ()), [c])
-    assert error(gradients(draw(Checkpoint(), model, x, ()), [c]), expected) <= 1e-12
+    expected = gradients(draw(None, model, x), [c])
+    assert error(gradients(draw(CheckpointAdjoint(), model, x), [c]), expected) <= 1e-12
 
 
 def test_a_leaf_that_shows_up_later_is_an_error() -> None:
@@ -514,21 +521,21 @@ def test_a_leaf_that_shows_up_later_is_an_error() -> None:
     def model(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         return net(x, t, condition) + (late if float(t[0]) < 0.3 else 0)
 
-    finished = draw(Checkpoint(), model, x, (c,))
-    with pytest.raises(ValueError, match="did not reach in its first call"):
+    finished = draw(CheckpointAdjoint(), model, x, c)
+    with pytest.raises(ValueError, match="its first evaluation did not use"):
         gradients(finished, [x])
 
 
 def test_a_second_derivative_is_an_error() -> None:
     net, (x, c) = network(), leaves()
-    finished = draw(Checkpoint(), net, x, (c,))
-    with pytest.raises(RuntimeError, match="which only Direct"):
+    finished = draw(CheckpointAdjoint(), net, x, c)
+    with pytest.raises(RuntimeError, match="only adjoint with second derivatives"):
         torch.autograd.grad(finished.square().sum(), x, create_graph=True)
 
 
 def test_passing_back_twice_needs_a_graph_that_is_retained() -> None:
     net, (x, c) = network(), leaves()
-    finished = draw(Checkpoint(), net, x, (c,)).sum()
+    finished = draw(CheckpointAdjoint(), net, x, c).sum()
     tensors = [x, c, *net.parameters()]
     first = torch.autograd.grad(finished, tensors, retain_graph=True)
     second = torch.autograd.grad(finished, tensors)
@@ -540,12 +547,12 @@ def test_passing_back_twice_needs_a_graph_that_is_retained() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Checkpoint(keep=-1), "keep is -1"),
-        (lambda: Checkpoint(split=0), "split is 0"),
-        (lambda: Checkpoint(keep=1, split=2), "not both"),
-        (lambda: Checkpoint(offload="disk"), "'none' or 'cpu'"),  # type: ignore[arg-type]
-        (lambda: Truncated(0), "last is 0"),
-        (lambda: Truncated((3, 2)), "or a range"),
+        (lambda: CheckpointAdjoint(keep=-1), "keep is -1"),
+        (lambda: CheckpointAdjoint(split=0), "split is 0"),
+        (lambda: CheckpointAdjoint(keep=1, split=2), "not both"),
+        (lambda: CheckpointAdjoint(offload="disk"), "'none' or 'cpu'"),  # type: ignore[arg-type]
+        (lambda: TruncatedAdjoint(0), "last is 0"),
+        (lambda: TruncatedAdjoint((3, 2)), "or a range"),
     ],
 )
 def test_impossible_settings_are_refused(make: Callable[[], object], said: str) -> None:
@@ -556,10 +563,10 @@ def test_impossible_settings_are_refused(make: Callable[[], object], said: str) 
 def test_more_steps_than_there_are_can_not_be_passed_through() -> None:
     net, (x, c) = network(), leaves()
     with pytest.raises(ValueError, match="this run has 6 steps"):
-        draw(Truncated(7), net, x, (c,))
+        draw(TruncatedAdjoint(7), net, x, c)
     tableau = get_sampler("dpmpp-2m").tableau(make_grid(SCHEDULE, STEPS))
     with pytest.raises(ValueError, match="this run has 6 steps"):
-        estimate(Truncated(7), tableau, lambda x, t: x, x)
+        estimate_cost(Denoiser(lambda x, t: x, SCHEDULE), x, TruncatedAdjoint(7), tableau)
 
 
 def test_a_network_that_fails_is_named_with_its_call() -> None:
@@ -568,9 +575,9 @@ def test_a_network_that_fails_is_named_with_its_call() -> None:
     def broken(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         return net(x, t, condition) * (math.nan if float(t[0]) < 0.5 else 1)
 
-    for adjoint, sampler in ((Checkpoint(), "dpmpp-2m"), (Reversible(), "o-belm")):
+    for adjoint, sampler in ((CheckpointAdjoint(), "dpmpp-2m"), (ReversibleAdjoint(), "o-belm")):
         with pytest.raises(ArithmeticError, match=r"NaN or infinity at call \d of 6"):
-            draw(adjoint, broken, x, (c,), sampler)
+            draw(adjoint, broken, x, c, sampler)
 
 
 # --------------------------------------------------------------------------------- agreement
@@ -579,8 +586,13 @@ def test_a_network_that_fails_is_named_with_its_call() -> None:
 def test_verify_compares_with_the_record() -> None:
     net, (x, c) = network(), leaves()
     tensors = [x, c, *net.parameters()]
-    exact = verify(Checkpoint(), lambda way: draw(way, net, x[:1], (c[:1],)), tensors)
-    assert max(exact) <= 1e-12
-    cut = verify(Truncated(2), lambda way: draw(way, net, x[:1], (c[:1],)), tensors)
+    model = Denoiser(net, SCHEDULE, "v_prediction")
+
+    def deviations(adjoint: AbstractAdjoint) -> list[float]:
+        given = {"condition": c[:1]}
+        return verify(model, x[:1], tensors, steps=STEPS, conditions=given, adjoint=adjoint)
+
+    assert max(deviations(CheckpointAdjoint())) <= 1e-12
+    cut = deviations(TruncatedAdjoint(2))
     assert cut[0] == 1  # the noise gets none
     assert min(cut) > 1e-3

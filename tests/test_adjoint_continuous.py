@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adjoint import Adjoint, Backsolve, Checkpoint, Recorded
+from adjoint import AbstractAdjoint, BacksolveAdjoint, CheckpointAdjoint, ContinuousAdjoint
 from samplers import sample
+from samplers.denoiser import Denoiser
 from samplers.grid import make_grid
 from samplers.registry import Sampler, get_sampler, registry
 from samplers.schedule import FlowMatching, Schedule, VPLinear
@@ -48,17 +49,17 @@ class Problem:
     def tensors(self) -> list[Tensor]:
         return [self.x, self.condition, self.theta]
 
-    def draw(self, adjoint: Adjoint | None, sampler: str, steps: int, **kwargs: Any) -> Tensor:
+    def draw(
+        self, adjoint: AbstractAdjoint | None, sampler: str, steps: int, **kwargs: Any
+    ) -> Tensor:
         ends = {"sigma_min": 0.1, "sigma_max": 8.0}
         return sample(
-            self.model,
+            Denoiser(self.model, self.schedule, "v_prediction"),
             self.x,
-            schedule=self.schedule,
-            prediction="v_prediction",
             sampler=sampler,
             steps=steps,
             seeds=range(COUNT),
-            conditions=(self.condition,),
+            conditions={"condition": self.condition},
             adjoint=adjoint,
             **{**ends, **kwargs},
         )
@@ -69,21 +70,21 @@ def slopes(errors: Sequence[float]) -> list[float]:
     return [math.log2(a / b) for a, b in pairwise(errors)]
 
 
-ORDERS: list[tuple[Adjoint, str, int]] = [
-    (Recorded(order=1), "ddim", 1),
-    (Recorded(order=1), "dpmpp-2m", 1),
-    (Recorded(order=2), "dpmpp-2m", 2),
-    (Recorded(order=2), "heun", 2),
-    (Backsolve(order=1), "ddim", 1),
-    (Backsolve(order=2), "dpmpp-2m", 2),
-    (Recorded(order=1, eta=1.0), "sde-dpmpp-2m", 1),
-    (Recorded(order=1, eta=1.0), "sde-dpm-solver-1", 1),
+ORDERS: list[tuple[AbstractAdjoint, str, int]] = [
+    (ContinuousAdjoint(order=1), "ddim", 1),
+    (ContinuousAdjoint(order=1), "dpmpp-2m", 1),
+    (ContinuousAdjoint(order=2), "dpmpp-2m", 2),
+    (ContinuousAdjoint(order=2), "heun", 2),
+    (BacksolveAdjoint(order=1), "ddim", 1),
+    (BacksolveAdjoint(order=2), "dpmpp-2m", 2),
+    (ContinuousAdjoint(order=1, eta=1.0), "sde-dpmpp-2m", 1),
+    (ContinuousAdjoint(order=1, eta=1.0), "sde-dpm-solver-1", 1),
 ]
 
 
 @pytest.mark.parametrize("final", ["zero", "sigma_min"])
 @pytest.mark.parametrize(("adjoint", "sampler", "order"), ORDERS, ids=str)
-def test_orders(adjoint: Adjoint, sampler: str, order: int, final: str) -> None:
+def test_orders(adjoint: AbstractAdjoint, sampler: str, order: int, final: str) -> None:
     """The deviation from the exact gradient falls with the steps; along one path of an SDE."""
     problem = Problem(SCHEDULE)
     noise = "brownian" if get_sampler(sampler).stochastic else "independent"
@@ -102,7 +103,7 @@ def test_euler_is_the_published_recursion() -> None:
     grid = make_grid(SCHEDULE, steps, "log-snr", sigma_min=0.1, sigma_max=8.0, final="sigma_min")
     points: list[Tensor] = []
     problem.draw(
-        Checkpoint(), "ddim", steps, final="sigma_min", callback=lambda s: points.append(s.x)
+        CheckpointAdjoint(), "ddim", steps, final="sigma_min", callback=lambda s: points.append(s.x)
     )
     wanted = torch.ones(COUNT, 2, dtype=torch.float64)
     end = grid[steps]
@@ -118,7 +119,7 @@ def test_euler_is_the_published_recursion() -> None:
 
         (product,) = torch.autograd.grad(noise(y), y, a)
         a = a - (older.rho - at.rho) * product
-    finished = problem.draw(Recorded(), "ddim", steps, final="sigma_min")
+    finished = problem.draw(ContinuousAdjoint(), "ddim", steps, final="sigma_min")
     (found,) = torch.autograd.grad(finished, problem.x, wanted)
     torch.testing.assert_close(found, a / grid.start.alpha, rtol=1e-10, atol=1e-10)
 
@@ -129,7 +130,7 @@ def test_pure_noise_is_crossed_exactly() -> None:
     for steps in (64, 128, 256):
         ends = {"sigma_max": None}
         exact = gradients(problem.draw(None, "ddim", steps, **ends), problem.tensors)
-        found = gradients(problem.draw(Recorded(), "ddim", steps, **ends), problem.tensors)
+        found = gradients(problem.draw(ContinuousAdjoint(), "ddim", steps, **ends), problem.tensors)
         errors.append(error(found, exact))
     assert slopes(errors)[-1] == pytest.approx(1, abs=0.25)
 
@@ -139,13 +140,13 @@ def test_fewer_steps_back_cost_less_and_err_more() -> None:
     exact = gradients(problem.draw(None, "dpmpp-2m", steps), problem.tensors)
     errors = []
     for back in (20, 40, 79):
-        adjoint = Recorded(order=2, steps=back)
+        adjoint = ContinuousAdjoint(order=2, steps=back)
         cost = adjoint.cost(get_sampler("dpmpp-2m").tableau(make_grid(SCHEDULE, steps)))
         problem.calls = 0
         finished = problem.draw(adjoint, "dpmpp-2m", steps)
         assert problem.calls == cost.forward == steps
         errors.append(error(gradients(finished, problem.tensors), exact))
-        assert problem.calls - cost.forward == cost.again == back + 1
+        assert problem.calls - cost.forward == cost.recomputed == back + 1
     assert errors[0] > errors[1] > errors[2]
 
 
@@ -166,16 +167,16 @@ def test_back_solving_diverges_under_strong_guidance() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 4, dtype=torch.float64, generator=generator).requires_grad_()
 
-    def of(adjoint: Adjoint | None, steps: int) -> list[Tensor]:
+    def of(adjoint: AbstractAdjoint | None, steps: int) -> list[Tensor]:
         settings: dict[str, Any] = {"sampler": "ddim", "steps": steps, "grid": "uniform"}
-        finished = sample(model, x, schedule=SCHEDULE, adjoint=adjoint, **settings)
+        finished = sample(Denoiser(model, SCHEDULE), x, adjoint=adjoint, **settings)
         return gradients(finished, [x])
 
     back, along = [], []
     for steps in (50, 100, 200):
         exact = of(None, steps)
-        back.append(error(of(Backsolve(), steps), exact))
-        along.append(error(of(Recorded(), steps), exact))
+        back.append(error(of(BacksolveAdjoint(), steps), exact))
+        along.append(error(of(ContinuousAdjoint(), steps), exact))
     assert min(back) > 100
     assert along[-1] < 0.5
     assert along[0] > along[1] > along[2]
@@ -187,12 +188,12 @@ def test_samplers_are_served_or_refused_with_a_reason(sampler: Sampler) -> None:
     free = any(row.noisy and row.path is None for row in tableau.rows)
     ends_with_data = bool((tableau.rows[-1].points[-1] == 0).all())
     eta = float(sampler.stochastic)
-    assert (Recorded(eta=eta).refusal(tableau) is None) == (ends_with_data and not free)
-    assert Recorded(eta=1 - eta).refusal(tableau) is not None
+    assert (ContinuousAdjoint(eta=eta).refusal(tableau) is None) == (ends_with_data and not free)
+    assert ContinuousAdjoint(eta=1 - eta).refusal(tableau) is not None
     served = ends_with_data and not sampler.stochastic
-    assert (Backsolve().refusal(tableau) is None) == served
+    assert (BacksolveAdjoint().refusal(tableau) is None) == served
     problem = Problem(SCHEDULE)
-    for adjoint in (Recorded(eta=eta), Backsolve()):
+    for adjoint in (ContinuousAdjoint(eta=eta), BacksolveAdjoint()):
         if adjoint.refusal(tableau) is not None:
             with pytest.raises(ValueError, match=r"take|leave"):
                 problem.draw(adjoint, sampler.name, 6)
@@ -205,10 +206,10 @@ def test_samplers_are_served_or_refused_with_a_reason(sampler: Sampler) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Recorded(order=3), "must be 1 or 2"),
-        (lambda: Backsolve(order=0), "must be 1 or 2"),
-        (lambda: Recorded(steps=0), "needs one at least"),
-        (lambda: Recorded(eta=-1.0), "zero or positive"),
+        (lambda: ContinuousAdjoint(order=3), "must be 1 or 2"),
+        (lambda: BacksolveAdjoint(order=0), "must be 1 or 2"),
+        (lambda: ContinuousAdjoint(steps=0), "must have at least 1"),
+        (lambda: ContinuousAdjoint(eta=-1.0), "zero or positive"),
     ],
 )
 def test_impossible_settings_are_refused(make: Callable[[], object], said: str) -> None:
@@ -218,6 +219,6 @@ def test_impossible_settings_are_refused(make: Callable[[], object], said: str) 
 
 def test_no_equation_leads_back_to_pure_noise() -> None:
     with pytest.raises(ValueError, match="pure noise"):
-        Problem(FlowMatching()).draw(Backsolve(), "ddim", 5, sigma_max=None)
-    with pytest.raises(ValueError, match="The way back has 9 steps"):
-        Problem(SCHEDULE).draw(Recorded(steps=9), "ddim", 5)
+        Problem(FlowMatching()).draw(BacksolveAdjoint(), "ddim", 5, sigma_max=None)
+    with pytest.raises(ValueError, match="The adjoint has 9 steps"):
+        Problem(SCHEDULE).draw(ContinuousAdjoint(steps=9), "ddim", 5)

@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from adjoint import Backsolve, Checkpoint, Direct, Reversible, Truncated
-from adjoint.learning import Drawing, Sampled, reward_loss
+from adjoint import (
+    BacksolveAdjoint,
+    CheckpointAdjoint,
+    DirectAdjoint,
+    ReversibleAdjoint,
+    TruncatedAdjoint,
+)
+from adjoint.learning import ImageSampler, SamplingModule, reward_loss
 from adjoint.rewards.reward import of_images
+from samplers.denoiser import Denoiser
 from samplers.schedule import VPLinear
 from samplers.training import TrainingConfig, seeded, train
 
@@ -39,17 +46,18 @@ def nearness(images: Tensor) -> Tensor:
     return -(images - TARGETS[0]).square().mean(dim=1)
 
 
-DRAWING = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5)
+MODEL = Denoiser(Network(), VPLinear(), "v_prediction")
+SAMPLER = ImageSampler(MODEL, SHAPE, ("label",), steps=5)
 LOSS = reward_loss(of_images(nearness))
 
 
-def sampled(drawing: Drawing = DRAWING) -> Sampled:
+def sampled(sampler: ImageSampler = SAMPLER) -> SamplingModule:
     """The network, which draws."""
 
     def draw(part: nn.Module, seeds: Tensor, label: Tensor) -> Tensor:
-        return drawing.draw(part, seeds.tolist(), (label,))
+        return sampler.sample(part, seeds.tolist(), (label,))
 
-    return Sampled(Network(), draw)
+    return SamplingModule(Network(), draw)
 
 
 DATA = TensorDataset(torch.arange(40) % CLASSES)
@@ -85,10 +93,14 @@ def test_a_network_is_asked_as_it_is_in_use() -> None:
     assert not any(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize("adjoint", [Checkpoint(), Checkpoint(keep=2), Direct()], ids=str)
-def test_a_network_learns_what_is_rewarded(adjoint: Direct | Checkpoint, tmp_path: Path) -> None:
-    drawing = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5, adjoint=adjoint)
-    model, labels = sampled(drawing), torch.arange(64) % CLASSES
+@pytest.mark.parametrize(
+    "adjoint", [CheckpointAdjoint(), CheckpointAdjoint(keep=2), DirectAdjoint()], ids=str
+)
+def test_a_network_learns_what_is_rewarded(
+    adjoint: DirectAdjoint | CheckpointAdjoint, tmp_path: Path
+) -> None:
+    sampler = ImageSampler(MODEL, SHAPE, ("label",), steps=5, adjoint=adjoint)
+    model, labels = sampled(sampler), torch.arange(64) % CLASSES
     with torch.no_grad():
         before = float(LOSS(model, [labels], seeded(1)))
     trained = train(model, DATA, LOSS, CONFIG, tmp_path)
@@ -100,9 +112,11 @@ def test_a_network_learns_what_is_rewarded(adjoint: Direct | Checkpoint, tmp_pat
 def test_all_exact_ways_learn_the_same(tmp_path: Path) -> None:
     """In float64 arithmetic of rounding only; here in float32, from the same draws."""
     weights = []
-    for number, adjoint in enumerate((Direct(), Checkpoint(), Checkpoint(split=2))):
-        drawing = Drawing(SHAPE, VPLinear(), "v_prediction", steps=5, adjoint=adjoint)
-        model = sampled(drawing)
+    for number, adjoint in enumerate(
+        (DirectAdjoint(), CheckpointAdjoint(), CheckpointAdjoint(split=2))
+    ):
+        sampler = ImageSampler(MODEL, SHAPE, ("label",), steps=5, adjoint=adjoint)
+        model = sampled(sampler)
         short = TrainingConfig(steps=5, batch_size=8, learning_rate=1e-3, log_every=1,
                                checkpoint_every=5)  # fmt: skip
         train(model, DATA, LOSS, short, tmp_path / str(number))
@@ -139,20 +153,20 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_stochastic_samplers_draw_from_the_seeds() -> None:
-    drawing = Drawing(SHAPE, VPLinear(), "v_prediction", sampler="sde-dpmpp-2m", steps=5)
+    sampler = ImageSampler(MODEL, SHAPE, ("label",), sampler="sde-dpmpp-2m", steps=5)
     model, labels = Network(), torch.tensor([0, 1])
     one, again, other = (
-        drawing.draw(model, seeds, (labels,)) for seeds in ((1, 2), (1, 2), (2, 1))
+        sampler.sample(model, seeds, (labels,)) for seeds in ((1, 2), (1, 2), (2, 1))
     )
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
 
 def test_ways_back_that_can_not_serve_are_refused_at_once() -> None:
-    for adjoint, sampler in (
-        (Reversible(), "dpmpp-2m"),
-        (Backsolve(), "ancestral"),
-        (Truncated(9), "dpmpp-2m"),
+    for adjoint, name in (
+        (ReversibleAdjoint(), "dpmpp-2m"),
+        (BacksolveAdjoint(), "ancestral"),
+        (TruncatedAdjoint(9), "dpmpp-2m"),
     ):
         with pytest.raises(ValueError, match=r"way back|backwards|oldest|steps"):
-            Drawing(SHAPE, VPLinear(), "v_prediction", sampler, steps=5, adjoint=adjoint)
+            ImageSampler(MODEL, SHAPE, ("label",), name, steps=5, adjoint=adjoint)

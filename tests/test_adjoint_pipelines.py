@@ -12,7 +12,14 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
-from adjoint import Adjoint, Checkpoint, Direct, Reversible, Truncated, differentiable
+from adjoint import (
+    AbstractAdjoint,
+    CheckpointAdjoint,
+    DirectAdjoint,
+    ReversibleAdjoint,
+    TruncatedAdjoint,
+    differentiable,
+)
 from samplers import SamplerScheduler
 from tests import tiny_pipelines
 from tests.test_adjoint import bytes_kept, error
@@ -99,7 +106,11 @@ def test_gradients_are_those_of_the_pipeline_itself(family: str, sampler: str) -
     expected = flat(gradients(lambda **given: own(pipe, **given), family, pipe))
     assert all(float(gradient.norm()) > 0 for gradient in expected)
     # A part of a batch may be rounded in another way than the whole.
-    for adjoint, most in ((Checkpoint(), 1e-6), (Direct(), 1e-6), (Checkpoint(split=2), 1e-5)):
+    for adjoint, most in (
+        (CheckpointAdjoint(), 1e-6),
+        (DirectAdjoint(), 1e-6),
+        (CheckpointAdjoint(split=2), 1e-5),
+    ):
         torch.manual_seed(0)
         with differentiable(pipe, adjoint) as draw:
             found = flat(gradients(draw, family, pipe))
@@ -114,7 +125,7 @@ def test_schedulers_of_diffusers_serve_as_well(scheduler: Any) -> None:
     pipe, config = built("stable-diffusion")
     pipe.scheduler = scheduler.from_config(config)
     found = []
-    for adjoint in (Direct(), Checkpoint()):
+    for adjoint in (DirectAdjoint(), CheckpointAdjoint()):
         with differentiable(pipe, adjoint) as draw:
             found.append(flat(gradients(draw, "stable-diffusion", pipe)))
     assert error(found[1], found[0]) <= 1e-6
@@ -125,7 +136,7 @@ def test_what_is_kept_are_latents_and_embeddings() -> None:
     pipe = with_sampler("stable-diffusion", "dpmpp-2m")
     own = [*weights_of(pipe), *pipe.vae.parameters()]
 
-    def kept(adjoint: Adjoint, steps: int) -> int:
+    def kept(adjoint: AbstractAdjoint, steps: int) -> int:
         given = inputs("stable-diffusion")
         chosen = settings("stable-diffusion")
         with differentiable(pipe, adjoint) as draw:
@@ -133,11 +144,11 @@ def test_what_is_kept_are_latents_and_embeddings() -> None:
                 lambda: draw(**given, **chosen, num_inference_steps=steps).images, own
             )
 
-    few, many = (kept(Checkpoint(), steps) for steps in (2, 12))
+    few, many = (kept(CheckpointAdjoint(), steps) for steps in (2, 12))
     latents = 2 * 4 * tiny_pipelines.SIZE**2 * 4
     # The doubled latents go into the network, and the outputs of both halves into the guidance.
     assert many - few <= 10 * 4 * latents
-    assert kept(Direct(), 2) > 20 * few
+    assert kept(DirectAdjoint(), 2) > 20 * few
 
 
 def test_the_pipeline_is_left_as_it_was() -> None:
@@ -169,10 +180,12 @@ def test_a_gradient_may_pass_back_after_the_block() -> None:
     assert given["latents"].grad is not None
 
 
-@pytest.mark.parametrize("adjoint", [Truncated(1), Reversible(), Checkpoint(keep=1)], ids=str)
-def test_ways_that_need_the_loop_are_refused(adjoint: Adjoint) -> None:
+@pytest.mark.parametrize(
+    "adjoint", [TruncatedAdjoint(1), ReversibleAdjoint(), CheckpointAdjoint(keep=1)], ids=str
+)
+def test_ways_that_need_the_loop_are_refused(adjoint: AbstractAdjoint) -> None:
     pipe = with_sampler("stable-diffusion", "dpmpp-2m")
-    with pytest.raises(ValueError, match="A pipeline owns its loop"), differentiable(pipe, adjoint):
+    with pytest.raises(ValueError, match="which owns its loop"), differentiable(pipe, adjoint):
         pass
 
 

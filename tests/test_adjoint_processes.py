@@ -22,7 +22,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from adjoint import Checkpoint, Reversible
+from adjoint import CheckpointAdjoint, ReversibleAdjoint
 from tests.test_adjoint import draw, leaves, network
 
 
@@ -32,7 +32,7 @@ class Sampled(nn.Module):
         self.network, self.sampler, self.adjoint = network(), sampler, adjoint
 
     def forward(self, x, condition):
-        return draw(self.adjoint, self.network, x, (condition,), self.sampler)
+        return draw(self.adjoint, self.network, x, condition, self.sampler)
 
 
 folder, alone = Path(sys.argv[1]), len(sys.argv) == 2
@@ -42,7 +42,7 @@ if not alone:
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=int(sys.argv[3])
     )
 x, c = (tensor.detach()[:2] for tensor in leaves())
-for sampler, adjoint in (("dpmpp-2m", Checkpoint()), ("o-belm", Reversible())):
+for sampler, adjoint in (("dpmpp-2m", CheckpointAdjoint()), ("o-belm", ReversibleAdjoint())):
     module = Sampled(sampler, adjoint)
     reduced = []
     if not alone:

@@ -23,6 +23,7 @@ from samplers.checkpoint import (
     load_checkpoint,
     read_settings,
 )
+from samplers.denoiser import Denoiser
 from samplers.errors import NotFiniteError
 from samplers.grid import default_spacing
 from samplers.noise import initial_noise
@@ -76,14 +77,14 @@ def test_unconditional_is_the_front_door(folders: dict[str, Path]) -> None:
     settings = read_settings(folder)
     with torch.no_grad():
         expected = sample(
-            lambda x, t: unet(x, t).sample,
+            Denoiser(
+                lambda x, t: unet(x, t).sample, settings.schedule, correction=settings.correction
+            ),
             initial_noise((0, 1), (3, SIZE, SIZE)).float(),
-            schedule=settings.schedule,
             sampler="ancestral",
             steps=3,
             grid=default_spacing(settings.schedule),
             seeds=(0, 1),
-            correct=settings.correction,
         )
     drawn = draw(load_checkpoint(folder, LoadOptions()), replace(RECIPE, sampler="ancestral"))
     assert torch.equal(drawn, expected)
@@ -188,10 +189,8 @@ def test_flow_matching(tmp_path: Path) -> None:
     unet = UNet2DModel.from_pretrained(folder / "unet").eval()
     with torch.no_grad():
         expected = sample(
-            lambda x, t: unet(x, 1000 * t).sample,
+            Denoiser(lambda x, t: unet(x, 1000 * t).sample, checkpoint.settings.schedule, "flow"),
             initial_noise((0, 1), (3, SIZE, SIZE)).float(),
-            schedule=checkpoint.settings.schedule,
-            prediction="flow",
             steps=3,
             grid=default_spacing(checkpoint.settings.schedule),
         )
@@ -245,8 +244,9 @@ def test_the_network_is_a_function(folders: dict[str, Path], classes: NetworkChe
         known, unknown = (
             unet(x, t, class_labels=torch.tensor(labels)).sample for labels in ((0, 2), (3, 3))
         )
-        assert torch.equal(classes.model((0, 2))(x, t), known)
-        guided = classes.model((0, 2), guidance=2.0)(x, t)
+        given = classes.conditions((0, 2))
+        assert torch.equal(classes.denoiser()(x, t, **given), known)
+        guided = classes.denoiser(guidance=2.0)(x, t, **given)
     torch.testing.assert_close(guided, 2 * known - unknown)
 
 
@@ -255,12 +255,11 @@ def test_its_parts_make_what_the_checkpoint_draws(classes: NetworkCheckpoint) ->
     settings = classes.settings
     with torch.no_grad():
         expected = sample(
-            classes.model((0, 1), 2.0, 0.7),
+            classes.denoiser(2.0, 0.7),
             initial_noise((0, 1), classes.shape).to(classes.device, classes.dtype),
-            schedule=settings.schedule,
-            prediction=settings.prediction,
             steps=3,
             grid=default_spacing(settings.schedule),
+            conditions=classes.conditions((0, 1)),
         )
     assert torch.equal(classes.decode(expected), draw(classes, guided, labels=(0, 1)))
 
@@ -268,19 +267,21 @@ def test_its_parts_make_what_the_checkpoint_draws(classes: NetworkCheckpoint) ->
 def test_the_network_computes_in_its_own_dtype(folders: dict[str, Path]) -> None:
     half = network_of(folders["classes"], LoadOptions(dtype=torch.bfloat16))
     assert (half.dtype, half.device) == (torch.bfloat16, torch.device("cpu"))
-    assert half.model((0,))(normal(1, *half.shape), torch.ones(1)).dtype == torch.float32
+    output = half.denoiser()(normal(1, *half.shape), torch.ones(1), **half.conditions((0,)))
+    assert output.dtype == torch.float32
 
 
 def test_guidance_needs_something_to_guide_from(folders: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="knows no classes"):
-        network_of(folders["unconditional"]).model(guidance=2.0)
+        network_of(folders["unconditional"]).denoiser(guidance=2.0)
 
 
 def test_gradients_flow_through_the_parts(folders: dict[str, Path]) -> None:
     latents = network_of(folders["transformer"])
     images = normal(1, 3, SIZE, SIZE).requires_grad_()
     x = latents.encode(images)
-    latents.decode(latents.model((0,))(x, torch.ones(1))).sum().backward()
+    output = latents.denoiser()(x, torch.ones(1), **latents.conditions((0,)))
+    latents.decode(output).sum().backward()
     assert images.grad is not None
     assert bool(images.grad.any())
 
@@ -445,7 +446,7 @@ def test_null_labels(broken: Path) -> None:
     with pytest.raises(ValueError, match="--null-label"):
         silent.settle(replace(RECIPE, guidance=2.0))
     with pytest.raises(ValueError, match="--null-label"):
-        silent.model((0,), guidance=2.0)
+        silent.denoiser(guidance=2.0)
     told = load_checkpoint(broken, LoadOptions(null_label=NULL))
     assert told.classes == tuple(range(CLASSES))
     with pytest.raises(ValueError, match="from 0 to 3"):

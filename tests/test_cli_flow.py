@@ -23,7 +23,7 @@ from torch import Tensor
 
 from samplers.checkpoint import Flow, LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
 from samplers.errors import NotFiniteError
-from samplers.images.pixels import read_parameters
+from samplers.images.files import read_parameters
 from samplers.noise import initial_noise
 from samplers.probability_flow import codes as latent_codes
 from samplers.probability_flow.integration import Adaptive
@@ -64,12 +64,14 @@ def fail_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseException
     """Let the network answer so many calls, and then raise."""
     original, made = NetworkCheckpoint._call, 0
 
-    def call(self: NetworkCheckpoint, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def call(
+        self: NetworkCheckpoint, network: Any, x: Tensor, t: Tensor, labels: Tensor | None
+    ) -> Tensor:
         nonlocal made
         made += 1
         if made > calls:
             raise error
-        return original(self, x, t, labels)
+        return original(self, network, x, t, labels)
 
     monkeypatch.setattr(NetworkCheckpoint, "_call", call)
 
@@ -136,7 +138,7 @@ def test_what_is_in_the_table_is_not_measured_again(
     with monkeypatch.context() as patch:
         no_calls(patch)
         said = say(f"{LIKELIHOOD} --csv {{tmp}}/bits.csv")
-        assert (said.code, "2 pictures in" in said.out) == (0, True)
+        assert (said.code, "2 images in" in said.out) == (0, True)
         assert say(first).code == 0
         assert say("likelihood {digits} {mask} {grey} --csv {tmp}/bits.csv").code == 0
     assert table.read_bytes() == both
@@ -175,7 +177,7 @@ def test_an_interrupted_table_goes_on(say: Say, monkeypatch: pytest.MonkeyPatch)
         fail_after(patch, int(whole[0]["nfe"]) + 1, KeyboardInterrupt())
         said = say(f"{command}parts.csv")
     assert said.code == 130
-    assert "1 of 2 pictures are in" in said.err
+    assert "1 of 2 images are in" in said.err
     assert rows(say.places["tmp"] / "parts.csv") == whole[:1]
     assert say(f"{command}parts.csv").code == 0
     assert rows(say.places["tmp"] / "parts.csv") == whole
@@ -191,7 +193,7 @@ def test_folders_are_the_colours_of_the_histogram(say: Say) -> None:
         Image.new("L", (3, 3)).save(folder / "grid.png")  # the sheet of all, not one of them
     said = say("likelihood {digits} {tmp}/a {tmp}/b --histogram {out}")
     assert (said.code, said.err) == (0, "")
-    assert said.out.count("the mean of 2 pictures") == 2
+    assert said.out.count("the mean of 2 images") == 2
     found = read_parameters(say.places["out"])
     assert found is not None
     assert found["labels"] == [NULL] * 4
@@ -215,7 +217,7 @@ def test_the_density_of_latents_is_in_nats(say: Say) -> None:
 def test_a_spent_budget_is_told(say: Say) -> None:
     said = say(f"{LIKELIHOOD} --max-nfe 4 --tolerance 1e-6")
     assert said.code == 0
-    assert "2 pictures without a result: --max-nfe ran out" in said.out
+    assert "2 images without a result: --max-nfe ran out" in said.out
 
 
 # --------------------------------------------------------------------------------------- codes
@@ -300,22 +302,22 @@ def test_a_way_between_seeds(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
 # ----------------------------------------------------------------------------------- bad input
 
 BAD_INPUT = [
-    (2, "likelihood {digits}", "required: IMAGES"),
+    (2, "likelihood {digits}", "Missing argument 'IMAGES...'"),
     (1, "likelihood {digits} {tmp}/no.png", "no such file"),
-    (1, "likelihood {digits} {tmp}", "holds no picture"),
-    (1, "likelihood {digits} {broken}", "can't be read as a picture"),
+    (1, "likelihood {digits} {tmp}", "holds no image"),
+    (1, "likelihood {digits} {broken}", "can't be read as an image"),
     (2, "likelihood {digits} {wide}", "but 8 x 8 are needed"),
     (2, "likelihood {digits} {colours}", "is in colour, but it must be grey"),
     (2, "likelihood {latents} {colours}", "but 16 x 16 are needed"),
-    (2, "likelihood {prompts} {colours}", "asked by a prompt"),
+    (2, "likelihood {prompts} {colours}", "a pipeline with a prompt"),
     (1, "likelihood {tmp}/no {grey}", "no such folder"),
-    (2, f"{LIKELIHOOD} --tolerance 0", "must be positive and finite"),
+    (2, f"{LIKELIHOOD} --tolerance 0", "a finite number above 0"),
     (2, f"{LIKELIHOOD} --max-nfe 2", "at least 4"),
-    (2, f"{LIKELIHOOD} --probes 0", "at least 1"),
-    (2, f"{LIKELIHOOD} --exact --probes 2", "not allowed with argument"),
-    (2, f"{LIKELIHOOD} --law cauchy", "invalid choice: 'cauchy'"),
+    (2, f"{LIKELIHOOD} --probes 0", "from 1 up"),
+    (2, f"{LIKELIHOOD} --exact --probes 2", "--probes and --exact exclude each other"),
+    (2, f"{LIKELIHOOD} --law cauchy", "'cauchy' is not one of"),
     (2, f"{LIKELIHOOD} --label 9", "no class 9"),
-    (2, f"{LIKELIHOOD} --seeds 1", "--seeds lists 1 for 2 pictures"),
+    (2, f"{LIKELIHOOD} --seeds 1", "--seeds lists 1 for 2 images"),
     (2, f"{LIKELIHOOD} --sigma-min 5 --sigma-max 2", "sigma_min"),
     (2, f"{LIKELIHOOD} --histogram {{tmp}}/x.jpg", "written as PNG"),
     (2, f"{LIKELIHOOD} --histogram {{tmp}}/x", "NAME.png"),
@@ -325,22 +327,22 @@ BAD_INPUT = [
     (2, f"{LIKELIHOOD} --csv {{grey}}", "one of the given files"),
     (2, INTERPOLATE.replace("{out}", "{grey}"), "one of the given files"),
     (2, "encode {digits} {grey} --output {tmp}/codes.pt", "name it NAME.safetensors"),
-    (2, "encode {digits} {grey}", "required: --output"),
+    (2, "encode {digits} {grey}", "Missing option '--output'"),
     (2, "encode {digits} {wide} --output {tmp}/c.safetensors", "but 8 x 8 are needed"),
-    (2, f"{ENCODE} --tolerance -1", "must be positive and finite"),
-    (2, f"{ENCODE} --seed 3", "unrecognized arguments"),
+    (2, f"{ENCODE} --tolerance -1", "a finite number above 0"),
+    (2, f"{ENCODE} --seed 3", "No such option '--seed'"),
     (2, f"{ENCODE} --label 0,1,2,0,1", "--label names 5 classes for"),
     (1, "decode {digits} {tmp}/no.safetensors --output {out}", "no such file"),
     (1, "decode {digits} {text} --output {out}", "`samplers encode` wrote"),
     (1, "decode {digits} {weights} --output {out}", "`samplers encode` wrote"),
-    (2, "interpolate {digits} --output {out}", "either pictures or --seeds"),
-    (2, "interpolate {digits} {grey} --output {out}", "1 picture is no way"),
+    (2, "interpolate {digits} --output {out}", "either images or --seeds"),
+    (2, "interpolate {digits} {grey} --output {out}", "1 image came"),
     (2, "interpolate {digits} {grey} {mask} --seeds 0,1 --output {out}", "and not both"),
     (2, "interpolate {digits} --seeds 4 --output {out}", "one seed"),
     (2, "interpolate {digits} --seeds 4,4 --output {out}", "names a seed twice"),
     (2, f"{INTERPOLATE} --frames 1", "at least its 2 ends"),
     (2, f"{INTERPOLATE} --label 1,2", "a single class"),
-    (2, f"{INTERPOLATE} --temperature -1", "zero or positive"),
+    (2, f"{INTERPOLATE} --temperature -1", "a finite number from 0 up"),
     (2, "interpolate {digits} {grey} {mask} --output {tmp}/x", "NAME.png"),
 ]
 

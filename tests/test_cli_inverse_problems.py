@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samplers.checkpoint import NetworkCheckpoint
 from samplers.errors import NotFiniteError
-from samplers.images.pixels import read_parameters
+from samplers.images.files import read_parameters
 from tests.commands import Say
 from tests.tiny_checkpoints import SIZE
 
@@ -23,7 +23,7 @@ SHARPEN = "sharpen {digits} {small} --downsampled 2 --steps 4 --output {out}"
 def test_answers_to_a_measurement(say: Say, command: str) -> None:
     code, out, err = say(f"{command} --num-images 3 --method replacement")
     assert (code, err) == (0, "")
-    assert "3 images: replacement, ancestral, 4 network calls each" in out
+    assert "3 images: replacement, ancestral, 4 network evaluations each" in out
     assert "error of measurement" in out
     assert "deviation of the rest" in out
     found = read_parameters(say.places["out"])
@@ -94,7 +94,7 @@ def test_the_batch_size_changes_nothing(say: Say, monkeypatch: pytest.MonkeyPatc
 
 def test_visits_cost_as_many_times_the_calls(say: Say) -> None:
     said = say(f"{INPAINT} --method replacement --visits 3 --num-images 1")
-    assert (said.code, "12 network calls each" in said.out) == (0, True)
+    assert (said.code, "12 network evaluations each" in said.out) == (0, True)
     assert "deviation" not in said.out
 
 
@@ -150,14 +150,14 @@ def test_the_class_is_none_unless_it_is_said(say: Say) -> None:
 
 
 BAD_INPUT = [
-    (2, "inpaint {digits} {grey} --output {out}", "required: --mask"),
-    (2, "inpaint {digits} --mask {mask} --output {out}", "required: IMAGE"),
+    (2, "inpaint {digits} {grey} --output {out}", "Missing option '--mask'"),
+    (2, "inpaint {digits} --mask {mask} --output {out}", "Missing argument 'IMAGE'"),
     (1, "inpaint {digits} {tmp}/no.png --mask {mask} --output {out}", "no such file"),
     (1, "inpaint {digits} {grey} --mask {tmp}/no.png --output {out}", "no such file"),
-    (1, "inpaint {digits} {tmp} --mask {mask} --output {out}", "can't be read as a picture"),
-    (1, "inpaint {digits} {broken} --mask {mask} --output {out}", "can't be read as a picture"),
-    (1, "inpaint {digits} {text} --mask {mask} --output {out}", "can't be read as a picture"),
-    (1, "inpaint {digits} {grey} --mask {text} --output {out}", "can't be read as a picture"),
+    (1, "inpaint {digits} {tmp} --mask {mask} --output {out}", "can't be read as an image"),
+    (1, "inpaint {digits} {broken} --mask {mask} --output {out}", "can't be read as an image"),
+    (1, "inpaint {digits} {text} --mask {mask} --output {out}", "can't be read as an image"),
+    (1, "inpaint {digits} {grey} --mask {text} --output {out}", "can't be read as an image"),
     (2, "inpaint {digits} {wide} --mask {mask} --output {out}", "16 x 8 pixels"),
     (2, "inpaint {digits} {grey} --mask {wide} --output {out}", "but 8 x 8 are needed"),
     (
@@ -171,29 +171,29 @@ BAD_INPUT = [
     (2, "inpaint {digits} {grey} --mask {white} --output {out}", "all white"),
     (2, "inpaint {digits} {grey} --mask {opacity} --output {out}", "has an opacity"),
     (2, "inpaint {latents} {colours} --mask {mask} --output {out}", "works on latents"),
-    (2, "inpaint {prompts} {colours} --mask {mask} --output {out}", "asked by a prompt"),
+    (2, "inpaint {prompts} {colours} --mask {mask} --output {out}", "a pipeline with a prompt"),
     (1, "inpaint {tmp}/no {grey} --mask {mask} --output {out}", "no such folder"),
     (2, INPAINT.replace("{out}", "{tmp}/folder"), "NAME.png"),
     (2, INPAINT.replace("{out}", "{tmp}/x.jpg"), "written as PNG"),
     (2, INPAINT.replace("{out}", "{grey}"), "one of the given files"),
     (2, INPAINT.replace("{out}", "{mask}"), "one of the given files"),
     (2, f"{INPAINT} --visits 2", "for --method replacement"),
-    (2, f"{INPAINT} --method replacement --visits 0", "at least 1"),
+    (2, f"{INPAINT} --method replacement --visits 0", "from 1 up"),
     (2, f"{INPAINT} --method replacement --visits 2 --sampler dpmpp-2m", "remembers nothing"),
-    (2, f"{INPAINT} --method magic", "invalid choice: 'magic'"),
+    (2, f"{INPAINT} --method magic", "'magic' is not one of"),
     (2, f"{INPAINT} --sampler rk45", "takes samplers of fixed steps only"),
     (2, f"{INPAINT} --sampler ancestral+langevin", "depend on the whole batch"),
     (2, f"{INPAINT} --label 9", "no class 9"),
-    (2, f"{INPAINT} --prompt cat", "unrecognized arguments"),
-    (2, "colorize {digits} {grey} --output {out}", "draws no colours"),
+    (2, f"{INPAINT} --prompt cat", "No such option '--prompt'"),
+    (2, "colorize {digits} {grey} --output {out}", "has no colours"),
     (2, "colorize {plain} {colours} --output {out}", "convert('L')"),
     (2, "colorize {plain} {wide} --output {out}", "but 8 x 8 are needed"),
-    (2, f"{COLORIZE} --grey pink", "invalid choice: 'pink'"),
-    (2, "sharpen {digits} {small} --output {out}", "--downsampled --blurred is required"),
+    (2, f"{COLORIZE} --grey pink", "'pink' is not one of"),
+    (2, "sharpen {digits} {small} --output {out}", "give --downsampled or --blurred"),
     (2, "sharpen {digits} {grey} --downsampled 2 --output {out}", "but 4 x 4 are needed"),
     (2, "sharpen {digits} {small} --downsampled 3 --output {out}", "whose sides it divides"),
-    (2, "sharpen {digits} {small} --downsampled 0 --output {out}", "at least 1"),
-    (2, "sharpen {digits} {grey} --blurred 0 --output {out}", "must be positive and finite"),
+    (2, "sharpen {digits} {small} --downsampled 0 --output {out}", "from 1 up"),
+    (2, "sharpen {digits} {grey} --blurred 0 --output {out}", "a finite number above 0"),
     (2, "sharpen {digits} {small} --blurred 1 --output {out}", "but 8 x 8 are needed"),
     (2, "sharpen {digits} {grey} --blurred 1e9 --output {out}", "leaves nothing"),
     (
@@ -201,9 +201,9 @@ BAD_INPUT = [
         "sharpen {digits} {grey} --blurred 1 --noise-std 0.1 --method replacement --output {out}",
         "take guidance (--method guidance)",
     ),
-    (2, f"{SHARPEN} --blurred 1", "not allowed with argument --downsampled"),
-    (2, f"{SHARPEN} --noise-std -1", "zero or positive"),
-    (2, f"{SHARPEN} --noise-std much", "'much' is not a number"),
+    (2, f"{SHARPEN} --blurred 1", "--downsampled and --blurred exclude each other"),
+    (2, f"{SHARPEN} --noise-std -1", "a finite number from 0 up"),
+    (2, f"{SHARPEN} --noise-std much", "much is not a finite number"),
     (2, f"{SHARPEN} --noise-std 1e200", "too large"),
 ]
 

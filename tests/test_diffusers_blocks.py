@@ -20,6 +20,7 @@ from diffusers import (
 from torch import Tensor
 
 from samplers import SamplerScheduler
+from samplers.denoiser import Denoiser
 from samplers.diffusers.blocks import Drawn, Loop, Task, adaptive_loop, steps_of, with_loop
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.probability_flow.adaptive import AdaptiveResult, sample_adaptive
@@ -124,11 +125,9 @@ def flux_pipe(guidance: bool) -> tuple[Any, Tensor]:
 def by_hand(network: Network, x: Tensor, settings: SchedulerSettings) -> AdaptiveResult:
     with torch.no_grad():
         return sample_adaptive(
-            network,
+            Denoiser(network, settings.schedule, settings.prediction),
             x,
-            schedule=settings.schedule,
-            prediction=settings.prediction,
-            conditions=(torch.arange(len(x)),),
+            conditions={"places": torch.arange(len(x))},
             settings=SETTINGS,
             final=settings.final,
         )
@@ -253,13 +252,11 @@ def fixed_loop(sampler: str) -> Loop:
         def model(x: Tensor, t: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
-            return task.model(x, t, places)
+            return task.model(x, t, places=places)
 
         x = sample(
-            model,
+            Denoiser(model, task.settings.schedule, task.settings.prediction),
             task.x,
-            schedule=task.settings.schedule,
-            prediction=task.settings.prediction,
             sampler=sampler,
             grid=task.settings.grid(STEPS, "trailing"),
         )

@@ -32,14 +32,14 @@ Edit = Callable[[int, Tensor], Tensor]
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 VP = {"_class_name": "DDIMScheduler", "clip_sample": False, "timestep_spacing": "trailing"}
 WITH_BETAS = [name for name, kind in KNOWN_CLASSES.items() if kind == "vp"]
-SINGLE_CALL = [name for name in list_samplers() if get_sampler(name).calls == 1]
-SEVERAL_CALLS = [name for name in list_samplers() if get_sampler(name).calls > 1]
+SINGLE_CALL = [name for name in list_samplers("fixed-grid") if get_sampler(name).calls == 1]
+SEVERAL_CALLS = [name for name in list_samplers("fixed-grid") if get_sampler(name).calls > 1]
 ALONE = [
     name
-    for name in list_samplers()
+    for name in list_samplers("fixed-grid")
     if get_sampler(name).tableau(make_grid(VPLinear(), 3)).batch_invariant
 ]
-STOCHASTIC = [name for name in list_samplers() if get_sampler(name).stochastic]
+STOCHASTIC = [name for name in list_samplers("fixed-grid") if get_sampler(name).stochastic]
 ONE_STEP = [
     "ddim",
     "heun",
@@ -333,7 +333,7 @@ def test_what_is_shown_of_x_0_may_be_changed(sampler: str) -> None:
 # Timesteps
 
 
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", list_samplers("fixed-grid"))
 def test_one_timestep_for_every_network_call(sampler: str) -> None:
     scheduler = made(sampler=sampler)
     scheduler.set_timesteps(5)
@@ -492,7 +492,7 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(sampler: str, config: dict[st
         assert torch.equal(run(config, x[i : i + 1], sampler=sampler), together[i : i + 1])
 
 
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", list_samplers("fixed-grid"))
 def test_beginning_later_is_a_run_on_the_shorter_grid(sampler: str) -> None:
     scheduler, x = made(sampler=sampler, grid="karras"), noise()
     scheduler.set_timesteps(6)
@@ -593,7 +593,7 @@ def test_cancelled_and_run_again_it_gives_the_same(sampler: str) -> None:
 
 def test_a_step_reads_no_tensor_of_the_device() -> None:
     """A tensor on the meta device has no values: to ask for one is an error."""
-    for sampler in set(list_samplers()) - set(STOCHASTIC):
+    for sampler in set(list_samplers("fixed-grid")) - set(STOCHASTIC):
         scheduler = made(sampler=sampler)
         scheduler.set_timesteps(4, device="meta")
         scheduler.set_begin_index(0)
@@ -643,7 +643,7 @@ def test_a_step_also_returns_a_tuple_and_the_predicted_sample() -> None:
 # What the pipeline edits between two calls
 
 
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", list_samplers("fixed-grid"))
 def test_latents_that_are_copied_but_not_changed_change_nothing(sampler: str) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         x = noise().to(dtype)

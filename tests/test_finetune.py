@@ -19,12 +19,18 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from adjoint import Checkpoint, Direct
+from adjoint import CheckpointAdjoint, DirectAdjoint
 from adjoint.cli import main
-from adjoint.finetune import FinetuneConfig, LoRA, finetune, read_config
+from adjoint.finetune import (
+    FinetuneConfig,
+    OptimiseLoRA,
+    OptimiseWeights,
+    read_finetune_config,
+    run_finetuning,
+)
 from adjoint.finetune.config import config_of
 from adjoint.finetune.models import load_model
-from adjoint.finetune.parts import Weights, on_cap, train_weights
+from adjoint.finetune.trainable import on_cap, train_weights
 from samplers.checkpoint import (
     LoadOptions,
     NetworkCheckpoint,
@@ -33,7 +39,7 @@ from samplers.checkpoint import (
     load_checkpoint,
     load_restoration,
 )
-from samplers.cli.images import read_any
+from samplers.images.inputs import read_any
 from samplers.training import CHECKPOINT, LOG
 from tests.tiny_checkpoints import CLASSES
 
@@ -41,9 +47,9 @@ ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 KINDS: dict[str, dict[str, Any]] = {
     "weights": {},
-    "lora": {"rank": 2, "modules": ["conv1", "conv2"]},
+    "lora": {"rank": 2, "target_modules": ["conv1", "conv2"]},
     "embedding": {"shared": True},
-    "noise": {"count": 6},
+    "noise": {"num_images": 6},
 }
 EACH = pytest.mark.parametrize("what", KINDS)
 RATES = {"weights": 0.01, "lora": 0.03, "embedding": 0.3, "noise": 0.1}
@@ -92,7 +98,7 @@ def tables(checkpoint: Path, output: Path, what: str = "weights", **changed: Any
         "output": str(output),
         "optimise": {"what": what, **KINDS[what]},
         "reward": {"name": own(dark)},
-        "drawing": {"steps": 2},
+        "sampling": {"steps": 2},
         "training": {
             "steps": 8,
             "batch_size": 6,
@@ -100,7 +106,7 @@ def tables(checkpoint: Path, output: Path, what: str = "weights", **changed: Any
             "checkpoint_every": 2,
             "precision": "no",
         },
-        "pictures": {"every": 0, "count": 4},
+        "previews": {"every": 0, "num_images": 4},
     }
     for name, value in changed.items():
         found = settings.get(name)
@@ -140,7 +146,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 @EACH
 def test_the_reward_rises(what: str, places: dict[str, Path], tmp_path: Path) -> None:
-    outcome = finetune(config(places["digits"], tmp_path, what))
+    outcome = run_finetuning(config(places["digits"], tmp_path, what))
     (change,) = outcome.changes
     assert change.after > change.before
     assert all(path.exists() for path in outcome.written)
@@ -161,7 +167,7 @@ def first_images(folder: Path) -> Tensor:
 def test_what_is_saved_is_a_checkpoint_that_draws_what_was_learned(
     what: str, places: dict[str, Path], tmp_path: Path
 ) -> None:
-    outcome = finetune(config(places["digits"], tmp_path, what))
+    outcome = run_finetuning(config(places["digits"], tmp_path, what))
     images = first_images(tmp_path / "checkpoint")
     assert float(dark(images).mean()) == pytest.approx(outcome.changes[0].after, rel=1e-5)
     assert float(dark(first_images(places["digits"])).mean()) == pytest.approx(
@@ -177,8 +183,8 @@ def weights(folder: Path) -> dict[str, Tensor]:
     ("optimise", "learned"),
     [
         ({"what": "weights"}, ""),
-        ({"what": "weights", "only": ["mid_block", "conv_out"]}, "mid_block conv_out"),
-        ({"what": "lora", "rank": 1, "modules": ["conv1"]}, "conv1.weight"),
+        ({"what": "weights", "modules": ["mid_block", "conv_out"]}, "mid_block conv_out"),
+        ({"what": "lora", "rank": 1, "target_modules": ["conv1"]}, "conv1.weight"),
         ({"what": "embedding"}, "class_embedding.weight"),
     ],
 )
@@ -186,7 +192,7 @@ def test_nothing_else_changes(
     optimise: dict[str, Any], learned: str, places: dict[str, Path], tmp_path: Path
 ) -> None:
     settings = tables(places["digits"], tmp_path) | {"optimise": optimise}
-    finetune(config_of(settings))
+    run_finetuning(config_of(settings))
     before, after = weights(places["digits"]), weights(tmp_path / "checkpoint")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -201,7 +207,7 @@ def test_nothing_else_changes(
 def test_modules_within_the_bundled_network_can_be_learned_alone(name: str) -> None:
     """Where what they are given needs no gradient, PyTorch 2.13 would crash in their norms."""
     network = UNet2DModel.from_pretrained(ROOT / "assets" / "digits", subfolder="unet")
-    train_weights(network, Weights(only=(name,)))
+    train_weights(network, OptimiseWeights(modules=(name,)))
     x = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     output = network(x, torch.full((4,), 500), class_labels=torch.arange(4)).sample
     output.square().mean().backward()
@@ -212,11 +218,11 @@ def test_modules_within_the_bundled_network_can_be_learned_alone(name: str) -> N
 def test_classes_that_are_not_asked_for_keep_their_embedding(
     places: dict[str, Path], tmp_path: Path
 ) -> None:
-    drawing = {"labels": [1], "guidance": 2.0}
+    sampling = {"labels": [1], "guidance": 2.0}
     for shared in (False, True):
         folder = tmp_path / str(shared)
-        settings = tables(places["digits"], folder, "embedding", drawing=drawing)
-        finetune(config_of(settings | {"optimise": {"what": "embedding", "shared": shared}}))
+        settings = tables(places["digits"], folder, "embedding", sampling=sampling)
+        run_finetuning(config_of(settings | {"optimise": {"what": "embedding", "shared": shared}}))
         before, after = (
             weights(path)["class_embedding.weight"]
             for path in (places["digits"], folder / "checkpoint")
@@ -228,7 +234,7 @@ def test_classes_that_are_not_asked_for_keep_their_embedding(
 def test_a_shared_change_is_the_same_for_all_classes(
     places: dict[str, Path], tmp_path: Path
 ) -> None:
-    finetune(config(places["digits"], tmp_path, "embedding"))
+    run_finetuning(config(places["digits"], tmp_path, "embedding"))
     paths = (places["digits"], tmp_path / "checkpoint")
     before, after = (weights(path)["class_embedding.weight"] for path in paths)
     changes = (after - before)[:CLASSES]
@@ -240,7 +246,9 @@ def test_noise_stays_on_its_sphere_and_within_reach(
     places: dict[str, Path], tmp_path: Path
 ) -> None:
     reach = 0.1
-    finetune(config(places["digits"], tmp_path, "noise", optimise={"reach": reach, "seed": 5}))
+    run_finetuning(
+        config(places["digits"], tmp_path, "noise", optimise={"max_angle": reach, "seed": 5})
+    )
     noise = load_file(tmp_path / "noise.safetensors")["noise"].flatten(1)
     checkpoint = load_checkpoint(places["digits"], LoadOptions())
     assert isinstance(checkpoint, NetworkCheckpoint)
@@ -271,7 +279,7 @@ def test_the_reward_is_told_which_class_was_asked_for(
     places: dict[str, Path], tmp_path: Path
 ) -> None:
     reward = {"name": own(striped)}
-    outcome = finetune(config(places["digits"], tmp_path, "embedding", reward=reward,
+    outcome = run_finetuning(config(places["digits"], tmp_path, "embedding", reward=reward,
                               optimise={"shared": False}))  # fmt: skip
     assert outcome.changes[0].after > outcome.changes[0].before
 
@@ -279,7 +287,7 @@ def test_the_reward_is_told_which_class_was_asked_for(
 def test_terms_of_a_reward_are_weighted(places: dict[str, Path], tmp_path: Path) -> None:
     settings = tables(places["digits"], tmp_path)
     settings["reward"] = [{"name": own(dark), "weight": 2.0}, {"name": own(striped)}]
-    outcome = finetune(config_of(settings))
+    outcome = run_finetuning(config_of(settings))
     assert [change.name for change in outcome.changes] == [own(dark), own(striped)]
     line = json.loads((tmp_path / LOG).read_text().splitlines()[0])
     assert line["loss"] > 0
@@ -288,34 +296,34 @@ def test_terms_of_a_reward_are_weighted(places: dict[str, Path], tmp_path: Path)
 @pytest.mark.parametrize(
     ("adjoint", "sampler"),
     [
-        ({"way": "direct"}, "dpmpp-2m"),
-        ({"way": "truncated", "last": [1, 3]}, "dpmpp-2m"),
-        ({"way": "checkpoint", "split": 2}, "sde-dpmpp-2m"),
-        ({"way": "reversible"}, "o-belm"),
+        ({"name": "direct"}, "dpmpp-2m"),
+        ({"name": "truncated", "last": [1, 3]}, "dpmpp-2m"),
+        ({"name": "checkpoint", "split": 2}, "sde-dpmpp-2m"),
+        ({"name": "reversible"}, "o-belm"),
     ],
     ids=str,
 )
 def test_other_ways_back(
     adjoint: dict[str, Any], sampler: str, places: dict[str, Path], tmp_path: Path
 ) -> None:
-    drawing = {"sampler": sampler, "steps": 3, "sigma_max": 50.0}
-    settings = tables(places["digits"], tmp_path, drawing=drawing, adjoint=adjoint)
-    outcome = finetune(config_of(settings))
+    sampling = {"sampler": sampler, "steps": 3, "sigma_max": 50.0}
+    settings = tables(places["digits"], tmp_path, sampling=sampling, adjoint=adjoint)
+    outcome = run_finetuning(config_of(settings))
     assert outcome.changes[0].after > outcome.changes[0].before
 
 
 def test_approximate_ways_may_be_taken(places: dict[str, Path], tmp_path: Path) -> None:
-    for adjoint in ({"way": "recorded", "order": 2}, {"way": "backsolve"}):
-        folder = tmp_path / str(adjoint["way"])
-        drawing = {"steps": 3, "sigma_max": 50.0, "sigma_min": 0.1}
-        finetune(config(places["digits"], folder, drawing=drawing, adjoint=adjoint))
+    for adjoint in ({"name": "continuous", "order": 2}, {"name": "backsolve"}):
+        folder = tmp_path / str(adjoint["name"])
+        sampling = {"steps": 3, "sigma_max": 50.0, "sigma_min": 0.1}
+        run_finetuning(config(places["digits"], folder, sampling=sampling, adjoint=adjoint))
 
 
 @pytest.mark.parametrize("name", ["plain", "latents"])
 def test_checkpoints_that_are_asked_for_nothing(
     name: str, places: dict[str, Path], tmp_path: Path
 ) -> None:
-    finetune(config(places[name], tmp_path))
+    run_finetuning(config(places[name], tmp_path))
     before, after = weights(places[name]), weights(tmp_path / "checkpoint")
     for key in ("conv_in.weight", "conv_out.weight"):
         assert not torch.equal(before[key], after[key])
@@ -328,9 +336,9 @@ def test_a_penalty_is_lowered_beside_the_reward(
     penalty: str, name: str, places: dict[str, Path], tmp_path: Path
 ) -> None:
     """The reward has no slope here, so that the penalty alone moves the network."""
-    table = {"what": penalty, "weight": 1.0, "images": 4, "batch": 4}
+    table = {"name": penalty, "weight": 1.0, "num_images": 4, "batch_size": 4}
     training = {"steps": 12, "learning_rate": 3e-3}
-    finetune(
+    run_finetuning(
         config(places[name], tmp_path, reward={"name": own(same_for_all)}, training=training,
                penalty=table)
     )  # fmt: skip
@@ -342,7 +350,7 @@ def test_a_penalty_is_lowered_beside_the_reward(
 def test_a_tracker_gets_the_log(places: dict[str, Path], tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    finetune(config(places["digits"], tmp_path, training={"tracker": "tensorboard"}))
+    run_finetuning(config(places["digits"], tmp_path, training={"tracker": "tensorboard"}))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     logged = [json.loads(line)["loss"] for line in (tmp_path / LOG).read_text().splitlines()]
@@ -355,25 +363,25 @@ def test_a_tracker_gets_the_log(places: dict[str, Path], tmp_path: Path) -> None
 def test_the_gradient_of_an_adapter_is_exact(places: dict[str, Path], tmp_path: Path) -> None:
     """That of peft's own layers, in float64."""
     found = {}
-    for way in (Direct(), Checkpoint()):
-        settings = config(places["digits"], tmp_path, "lora", drawing={"guidance": 7.5})
+    for adjoint in (DirectAdjoint(), CheckpointAdjoint()):
+        settings = config(places["digits"], tmp_path, "lora", sampling={"guidance": 7.5})
         model = load_model(settings, CPU)
         model.network.double()
-        part = model.part(LoRA(2, ("conv1", "conv2")), seed=0)
-        grow(part)
-        model.adjoint = way  # type: ignore[attr-defined]
-        images = model.draw(part, [0, 1], torch.tensor([0, 2]), None)
-        learned = [p for p in part.parameters() if p.requires_grad]
+        trained = model.trainable(OptimiseLoRA(2, ("conv1", "conv2")), seed=0)
+        grow(trained)
+        model.adjoint = adjoint  # type: ignore[attr-defined]
+        images = model.sample(trained, [0, 1], torch.tensor([0, 2]), None)
+        learned = [p for p in trained.parameters() if p.requires_grad]
         assert learned
-        found[type(way)] = torch.autograd.grad(images.square().sum(), learned)
-    for one, other in zip(found[Direct], found[Checkpoint], strict=True):
+        found[type(adjoint)] = torch.autograd.grad(images.square().sum(), learned)
+    for one, other in zip(found[DirectAdjoint], found[CheckpointAdjoint], strict=True):
         assert float((one - other).norm() / one.norm()) < 1e-12
 
 
-def grow(part: nn.Module) -> None:
+def grow(trained: nn.Module) -> None:
     """An adapter begins at zero; take it away from there."""
     generator = torch.Generator().manual_seed(0)
-    for name, value in part.named_parameters():
+    for name, value in trained.named_parameters():
         if "lora_" in name:
             drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
             value.data = 0.1 * drawn
@@ -385,17 +393,19 @@ def grow(part: nn.Module) -> None:
 PROMPTS = {"steps": 2, "prompts": ["a cat", "dogs"], "guidance": 2.0}
 PIPELINE_KINDS: dict[str, dict[str, Any]] = {
     "weights": {},
-    "lora": {"rank": 2, "modules": ["conv1", "conv2", "to_v"]},
+    "lora": {"rank": 2, "target_modules": ["conv1", "conv2", "to_v"]},
     "embedding": {},
-    "noise": {"count": 6},
+    "noise": {"num_images": 6},
 }
 
 
 @pytest.mark.parametrize("what", PIPELINE_KINDS)
 def test_a_pipeline_learns(what: str, places: dict[str, Path], tmp_path: Path) -> None:
-    settings = tables(places["prompts"], tmp_path, what, drawing=PROMPTS, pictures={"count": 24})
+    settings = tables(
+        places["prompts"], tmp_path, what, sampling=PROMPTS, previews={"num_images": 24}
+    )
     settings["optimise"] = {"what": what, **PIPELINE_KINDS[what]}
-    outcome = finetune(config_of(settings))
+    outcome = run_finetuning(config_of(settings))
     assert outcome.changes[0].after > outcome.changes[0].before
     assert all(path.exists() for path in outcome.written)
 
@@ -421,9 +431,9 @@ def test_what_a_pipeline_learned_is_used_as_diffusers_does(
 ) -> None:
     after = {}
     for what in ("weights", "lora", "embedding"):
-        settings = tables(places["prompts"], tmp_path / what, what, drawing=PROMPTS)
+        settings = tables(places["prompts"], tmp_path / what, what, sampling=PROMPTS)
         settings["optimise"] = {"what": what, **PIPELINE_KINDS[what]}
-        after[what] = finetune(config_of(settings)).changes[0].after
+        after[what] = run_finetuning(config_of(settings)).changes[0].after
     embeds = load_file(tmp_path / "embedding" / "embedding.safetensors")["prompt_embeds"]
     checkpoint = load_checkpoint(places["prompts"], LoadOptions())
     assert isinstance(checkpoint, PipelineCheckpoint)
@@ -445,13 +455,13 @@ def test_what_a_pipeline_learned_is_used_as_diffusers_does(
 def test_a_penalty_needs_a_network_that_draws_from_noise_alone(
     places: dict[str, Path], tmp_path: Path
 ) -> None:
-    penalty = {"what": "residual", "weight": 1.0, "images": 2, "batch": 1}
+    penalty = {"name": "residual", "weight": 1.0, "num_images": 2, "batch_size": 1}
     restoring = {"images": [str(places["colours"])], "task": "rainy"}
-    for name, drawing in (("prompts", PROMPTS), ("restoration", restoring)):
-        settings = tables(places[name], tmp_path, drawing=drawing, penalty=penalty)
-        with pytest.raises(ValueError, match=r"leave \[penalty\] away"):
-            finetune(config_of(settings))
-    with pytest.raises(ValueError, match="noise moves none"):
+    for name, sampling in (("prompts", PROMPTS), ("restoration", restoring)):
+        settings = tables(places[name], tmp_path, sampling=sampling, penalty=penalty)
+        with pytest.raises(ValueError, match=r"omit \[penalty\]"):
+            run_finetuning(config_of(settings))
+    with pytest.raises(ValueError, match="fixed while noise is optimised"):
         config(places["digits"], tmp_path, "noise", penalty=penalty)
 
 
@@ -460,9 +470,9 @@ def test_a_penalty_needs_a_network_that_draws_from_noise_alone(
 
 @EACH
 def test_a_restoration_learns(what: str, places: dict[str, Path], tmp_path: Path) -> None:
-    drawing = {"images": [str(places["colours"])], "task": "rainy"}
-    settings = tables(places["restoration"], tmp_path, what, drawing=drawing)
-    outcome = finetune(config_of(settings))
+    sampling = {"images": [str(places["colours"])], "task": "rainy"}
+    settings = tables(places["restoration"], tmp_path, what, sampling=sampling)
+    outcome = run_finetuning(config_of(settings))
     assert outcome.changes[0].after > outcome.changes[0].before
     if what != "noise":
         pipe = load_restoration(tmp_path / "checkpoint", LoadOptions())
@@ -477,21 +487,21 @@ def test_what_a_restoration_needs_is_named(places: dict[str, Path], tmp_path: Pa
         ("restoration", {}, "restores images; name some by 'images'"),
         ("restoration", {"images": [str(places["colours"])]}, "and no task was named"),
         ("restoration", {"images": [str(places["colours"]), str(places["grey"])]}, "of one size"),
-        ("restoration", {"images": ["nowhere.png"]}, "no picture at"),
+        ("restoration", {"images": ["nowhere.png"]}, "no image at"),
         ("restoration", {"images": [str(places["grey"])], "prompts": ["a"]}, "has no 'prompts'"),
         ("restoration", {"images": [str(places["grey"])], "final": "zero"}, "has no 'final'"),
         ("digits", {"images": [str(places["grey"])]}, "restores no images"),
     ]
-    for name, drawing, said in cases:
+    for name, sampling, said in cases:
         with pytest.raises(ValueError, match=said):
-            finetune(config(places[name], tmp_path / said, drawing=drawing))
+            run_finetuning(config(places[name], tmp_path / said, sampling=sampling))
     # Neither a picture nor a prompt is a class, though both are told by numbers.
     reward = {"name": "class-log-probability", "network": "assets/digits-classifier"}
     restoring = {"images": [str(places["grey"])], "task": "rainy"}
-    for name, drawing in (("restoration", restoring), ("prompts", PROMPTS)):
-        settings = tables(places[name], tmp_path / name, drawing=drawing)
-        with pytest.raises(ValueError, match="is asked for no classes"):
-            finetune(config_of({**settings, "reward": reward}))
+    for name, sampling in (("restoration", restoring), ("prompts", PROMPTS)):
+        settings = tables(places[name], tmp_path / name, sampling=sampling)
+        with pytest.raises(ValueError, match="is not conditioned on classes"):
+            run_finetuning(config_of({**settings, "reward": reward}))
 
 
 # ---------------------------------------------------------------------------- kills, processes
@@ -501,20 +511,20 @@ import multiprocessing, os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from adjoint.finetune import finetune, read_config
+from adjoint.finetune import read_finetune_config, run_finetuning
 
-config = read_config(Path(sys.argv[1]))
+config = read_finetune_config(Path(sys.argv[1]))
 context = multiprocessing.get_context("fork")  # the imports are made once
 
 
 def run():
     sys.stderr = open(os.devnull, "w")
-    finetune(config)
+    run_finetuning(config)
 
 
-whole = read_config(Path(sys.argv[1]), {"output": sys.argv[2]})
+whole = read_finetune_config(Path(sys.argv[1]), {"output": sys.argv[2]})
 begun = time.monotonic()
-job = context.Process(target=finetune, args=(whole,))
+job = context.Process(target=run_finetuning, args=(whole,))
 job.start(); job.join()
 assert job.exitcode == 0
 step, moments = (time.monotonic() - begun) / config.training.steps, random.Random(0)
@@ -593,7 +603,7 @@ def test_two_processes_lower_a_penalty(places: dict[str, Path], tmp_path: Path) 
         tmp_path / "two",
         reward={"name": own(same_for_all)},
         training={"steps": 12, "learning_rate": 3e-3},
-        penalty={"what": "residual", "weight": 1.0, "images": 4, "batch": 4},
+        penalty={"name": "residual", "weight": 1.0, "num_images": 4, "batch_size": 4},
     )
     run_in_two(written(tmp_path, settings))
     lines = [json.loads(line) for line in (tmp_path / "two" / LOG).read_text().splitlines()]
@@ -606,7 +616,7 @@ def test_two_processes_learn_what_one_does(places: dict[str, Path], tmp_path: Pa
     settings = tables(places["digits"], tmp_path / "two", "noise", training={"steps": 3})
     path = written(tmp_path, settings)
     run_in_two(path)
-    finetune(read_config(path, {"output": str(tmp_path / "one")}))
+    run_finetuning(read_finetune_config(path, {"output": str(tmp_path / "one")}))
     one, two = trained(tmp_path / "one"), trained(tmp_path / "two")
     for a, b in zip(one, two, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -629,37 +639,43 @@ def sentence(capsys: pytest.CaptureFixture[str], code: int, *command: str) -> st
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"trainin": {}}, "unknown key 'trainin'; did you mean 'training'?"),
+        ({"trainin": {}}, "has no option 'trainin'; did you mean 'training'?"),
         ({"training": {"lerning_rate": 1.0}}, "no option 'lerning_rate'; did you mean"),
-        ({"training": {"steps": "many"}}, "'steps' of [training] is 'many'; it must be a whole"),
+        (
+            {"training": {"steps": "many"}},
+            "[training] has steps = 'many'; it must be a valid integer",
+        ),
         ({"training": {"steps": 0}}, "steps is 0; it must be at least 1"),
         ({"training": {"tracker": "paper"}}, "no tracker 'paper'"),
         ({"training": {"batch_size": 5, "accumulation": 2}}, "make it a multiple of 2"),
         ({"optimise": {"what": "luck"}}, "what = 'luck'; it must be one of weights, lora"),
         ({"optimise": {"what": "lora", "rank": 0}}, "rank is 0"),
-        ({"optimise": {"what": "lora", "modules": ["nowhere"]}}, "No layer of the network is"),
-        ({"optimise": {"what": "weights", "only": ["nowhere"]}}, "no module 'nowhere'; it has"),
-        ({"optimise": {"what": "noise", "count": 3}}, "noise of 3 images"),
-        ({"optimise": {"what": "noise", "count": 6, "reach": -1}}, "reach is -1"),
-        ({"adjoint": {"way": "guess"}}, "way = 'guess'; it must be one of checkpoint, direct"),
-        ({"adjoint": {"way": "truncated", "last": 9}}, "last is 9, but this run has 2 steps"),
-        ({"adjoint": {"way": "reversible"}}, "there is no way back; take o-belm"),
-        ({"adjoint": {"way": "checkpoint", "kep": 1}}, "no option 'kep'; did you mean 'keep'"),
-        ({"drawing": {"sampler": "dpmpp-9m"}}, "no sampler named 'dpmpp-9m'"),
-        ({"drawing": {"labels": [7]}}, "no class 7; it knows 0 to 2"),
-        ({"drawing": {"prompts": ["a"]}}, "takes no prompt"),
-        ({"drawing": {"options": {"etta": 1.0}}}, "no option 'etta'"),
+        (
+            {"optimise": {"what": "lora", "target_modules": ["nowhere"]}},
+            "No layer of the network is",
+        ),
+        ({"optimise": {"what": "weights", "modules": ["nowhere"]}}, "no module 'nowhere'; it has"),
+        ({"optimise": {"what": "noise", "num_images": 3}}, "noise of 3 images"),
+        ({"optimise": {"what": "noise", "num_images": 6, "max_angle": -1}}, "max_angle is -1"),
+        ({"adjoint": {"name": "guess"}}, "name = 'guess'; it must be one of checkpoint, direct"),
+        ({"adjoint": {"name": "truncated", "last": 9}}, "last is 9, but this run has 2 steps"),
+        ({"adjoint": {"name": "reversible"}}, "there is no way back; take o-belm"),
+        ({"adjoint": {"name": "checkpoint", "kep": 1}}, "no option 'kep'; did you mean 'keep'"),
+        ({"sampling": {"sampler": "dpmpp-9m"}}, "no sampler named 'dpmpp-9m'"),
+        ({"sampling": {"labels": [7]}}, "no class 7; the checkpoint has 0 to 2"),
+        ({"sampling": {"prompts": ["a"]}}, "takes no prompt"),
+        ({"sampling": {"options": {"etta": 1.0}}}, "no option 'etta'"),
         ({"reward": {"name": "pixels"}}, "did you mean 'pixel'"),
-        ({"reward": {"name": "pixel", "target": "nowhere.png"}}, "no picture at"),
+        ({"reward": {"name": "pixel", "target": "nowhere.png"}}, "no image at"),
         ({"reward": {"name": own(whole_batch)}}, "a tensor of shape [6]"),
         ({"reward": {"name": own(detached)}}, "without a gradient"),
         ({"reward": {"name": own(dark), "weight": "much"}}, "is 'much'; it must be a number"),
-        ({"pictures": {"count": 0}}, "pictures are every 0, count 0"),
-        ({"penalty": {"what": "luck", "weight": 1.0}}, "what"),
-        ({"penalty": {"what": "residual"}}, "needs the option 'weight'"),
-        ({"penalty": {"what": "residual", "weight": -1.0}}, "it must be positive"),
-        ({"penalty": {"what": "residual", "weight": 1.0, "batch": 40}}, "at 40 of 32 images"),
-        ({"checkpoint": 3}, "it must be a path"),
+        ({"previews": {"num_images": 0}}, "every = 0, num_images = 0"),
+        ({"penalty": {"name": "luck", "weight": 1.0}}, "it must be 'residual' or 'solver-cost'"),
+        ({"penalty": {"name": "residual"}}, "lacks the option 'weight'"),
+        ({"penalty": {"name": "residual", "weight": -1.0}}, "it must be positive"),
+        ({"penalty": {"name": "residual", "weight": 1.0, "batch_size": 40}}, "at 40 of 32 images"),
+        ({"checkpoint": 3}, "has checkpoint = 3; it must be"),
     ],
 )
 def test_bad_settings_end_in_one_sentence(
@@ -688,7 +704,9 @@ def test_bad_files_end_in_one_sentence(
     nowhere = ("--set", f"checkpoint={tmp_path}")
     assert "is not a diffusers checkpoint" in sentence(capsys, 1, "--config", good, *nowhere)
     (tmp_path / "few.toml").write_text('checkpoint = "a"')
-    assert "lacks the key 'output'" in sentence(capsys, 2, "--config", str(tmp_path / "few.toml"))
+    assert "lacks the option 'output'" in sentence(
+        capsys, 2, "--config", str(tmp_path / "few.toml")
+    )
 
 
 def test_other_settings_are_refused_in_a_folder_with_a_run(
@@ -697,13 +715,17 @@ def test_other_settings_are_refused_in_a_folder_with_a_run(
     path = str(written(tmp_path, tables(places["digits"], tmp_path / "out")))
     assert main(["finetune", "--config", path]) == 0
     before = trained(tmp_path / "out")
-    for change in ("drawing.steps=3", "training.learning_rate=0.5", "optimise.only=['conv_out']"):
+    for change in (
+        "sampling.steps=3",
+        "training.learning_rate=0.5",
+        "optimise.modules=['conv_out']",
+    ):
         name = change.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1]
         said = sentence(capsys, 2, "--config", path, "--set", change)
         assert name in said
         assert "another folder" in said
     assert same(trained(tmp_path / "out"), before)
-    assert main(["finetune", "--config", path, "--set", "pictures.count=2"]) == 0
+    assert main(["finetune", "--config", path, "--set", "previews.num_images=2"]) == 0
 
 
 def test_a_gradient_that_is_not_finite_loses_nothing(
@@ -741,7 +763,7 @@ def test_an_interruption_says_how_to_go_on(places: dict[str, Path], tmp_path: Pa
     _, said = job.communicate()
     assert job.returncode == 130
     assert "adjoint: error: Interrupted." in said
-    assert "from which the same command goes on" in said
+    assert "from which the same command resumes" in said
     assert "Traceback" not in said
 
 
@@ -750,12 +772,12 @@ def test_the_configs_of_the_examples_run(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    changes = {"output": str(tmp_path), "training.steps": 1, "drawing.steps": 2,
-               "training.batch_size": 2, "pictures.every": 0, "pictures.count": 1,
+    changes = {"output": str(tmp_path), "training.steps": 1, "sampling.steps": 2,
+               "training.batch_size": 2, "previews.every": 0, "previews.num_images": 1,
                "training.warmup": 0}  # fmt: skip
     if "noise" in path.read_text():
-        changes["optimise.count"] = 2
-    outcome = finetune(read_config(path, changes))
+        changes["optimise.num_images"] = 2
+    outcome = run_finetuning(read_finetune_config(path, changes))
     assert all(math.isfinite(change.after) for change in outcome.changes)
 
 
@@ -763,7 +785,9 @@ def test_the_config_of_the_page_is_that_of_the_example() -> None:
     page = (ROOT / "docs" / "finetune.md").read_text()
     (block,) = re.findall(r"^```toml\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     shown = config_of(tomllib.loads(block))
-    example = read_config(ROOT / "examples" / "effects" / "bold.toml", {"training.warmup": 0})
+    example = read_finetune_config(
+        ROOT / "examples" / "effects" / "bold.toml", {"training.warmup": 0}
+    )
     assert shown == example
 
 

@@ -1,4 +1,4 @@
-"""Flows as data: the family they are drawn from, clips and their files, simulations."""
+"""Flows as data: their family, simulations, clips and files, data sets."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import pytest
 from distributed import LocalCluster
 from numpy.typing import NDArray
 
-from text2pde.channel import Channel, Flow
 from text2pde.cli import main
-from text2pde.flows.clip import Clip, load_clip, mirrored, save_clip
-from text2pde.flows.cylinder import Family, draw, draw_held_out
-from text2pde.flows.generate import Outcome, Workers, channel_maker, generate
-from text2pde.flows.simulate import Recording, continued, frames_of, simulate
-from text2pde.flows.statistics import relative_error
-from text2pde.mesh import Kind, check_mesh
+from text2pde.data.clip import Clip, load_clip, mirrored, save_clip
+from text2pde.data.statistics import relative_error
+from text2pde.mesh import NodeKind, check_mesh
 from text2pde.solver import navier_stokes
-from text2pde.solver.meshing import Sizes
+from text2pde.solver.dataset import DatasetReport, Workers, cylinder_simulator, simulate_dataset
+from text2pde.solver.meshing import MeshSizes
 from text2pde.solver.navier_stokes import DivergedError, discretise
+from text2pde.solver.simulation import Recording, continued, simulate
+from text2pde.subject.cylinder.channel import Channel, CylinderFlow
+from text2pde.subject.cylinder.family import CylinderFamily, sample_flows, sample_held_out_flows
 
-FLOW = Flow(Channel(x=0.3, y=0.2, radius=0.05), speed=1.0)
-COARSE = Sizes(near=0.5, far=0.1)
+FLOW = CylinderFlow(Channel(x=0.3, y=0.2, radius=0.05), speed=1.0)
+COARSE = MeshSizes(near=0.5, far=0.1)
 SHORT = Recording(frames=3, interval=0.1, settling=0.2)
 
 
@@ -40,8 +40,8 @@ def short_clip() -> Clip:
 
 
 def test_a_family_fills_its_ranges_but_for_what_is_held_out() -> None:
-    family = Family()
-    flows = draw(family, 256)
+    family = CylinderFamily()
+    flows = sample_flows(family, 256)
     reynolds = np.array([flow.reynolds for flow in flows])
     assert family.held_out is not None
     low, high = family.held_out
@@ -54,56 +54,56 @@ def test_a_family_fills_its_ranges_but_for_what_is_held_out() -> None:
     ):
         assert least <= min(values) < least + 0.02 * (most - least)
         assert most - 0.02 * (most - least) < max(values) <= most
-    others = draw_held_out(family, 32)
+    others = sample_held_out_flows(family, 32)
     assert low <= min(flow.reynolds for flow in others)
     assert max(flow.reynolds for flow in others) <= high
     assert not {flow.channel for flow in others} & {flow.channel for flow in flows}
 
 
 def test_the_first_of_many_flows_are_those_of_few() -> None:
-    assert draw(Family(), 5) == draw(Family(), 50)[:5]
-    assert draw(Family(), 5, seed=1) != draw(Family(), 5)
+    assert sample_flows(CylinderFamily(), 5) == sample_flows(CylinderFamily(), 50)[:5]
+    assert sample_flows(CylinderFamily(), 5, seed=1) != sample_flows(CylinderFamily(), 5)
 
 
 def test_impossible_families_are_refused() -> None:
-    with pytest.raises(ValueError, match="radius goes from"):
-        Family(radius=(0.06, 0.04))
+    with pytest.raises(ValueError, match=r"range of radius is 0\.06 to 0\.04"):
+        CylinderFamily(radius=(0.06, 0.04))
     with pytest.raises(ValueError, match="must lie within"):
-        Family(held_out=(10.0, 20.0))
-    with pytest.raises(ValueError, match="held out of this family"):
-        draw_held_out(Family(held_out=None), 1)
+        CylinderFamily(held_out=(10.0, 20.0))
+    with pytest.raises(ValueError, match="holds out no Reynolds"):
+        sample_held_out_flows(CylinderFamily(held_out=None), 1)
 
 
 # ----------------------------------------------------------------------------------- simulation
 
 
-def test_the_mirror_image_of_a_flow_goes_on_as_the_flow_does() -> None:
+def test_the_mirror_image_of_a_flow_is_a_flow() -> None:
     clip = short_clip()
     image = mirrored(clip)
     check_mesh(image.mesh)
-    assert isinstance(image.flow, Flow)
-    assert image.flow.channel.y == pytest.approx(0.41 - FLOW.channel.y)
-    np.testing.assert_array_equal(image.flow.kinds(image.mesh.nodes), clip.mesh.kinds)
+    assert isinstance(image.scene, CylinderFlow)
+    assert image.scene.channel.y == pytest.approx(0.41 - FLOW.channel.y)
+    np.testing.assert_array_equal(image.scene.kinds(image.mesh.nodes), clip.mesh.kinds)
     found, expected = continued(image, 0, 3), mirrored(continued(clip, 0, 3))
     np.testing.assert_allclose(found.fields, expected.fields, atol=1e-5)
     np.testing.assert_allclose(mirrored(image).fields, clip.fields)
 
 
-def test_a_clip_holds_what_flows() -> None:
+def test_a_clip_satisfies_its_boundary_conditions() -> None:
     clip = short_clip()
     assert clip.fields.shape == (3, len(clip.mesh.nodes), 3)
     np.testing.assert_allclose(np.diff(clip.times), 0.1 * 0.1 / 1.0)  # interval D / U
     u = clip.fields[..., 0]
-    assert np.abs(clip.fields[:, clip.mesh.kinds == Kind.CYLINDER, :2]).max() == 0
-    assert np.abs(clip.fields[:, clip.mesh.kinds == Kind.WALL, :2]).max() == 0
-    inlet = clip.mesh.kinds == Kind.INLET
+    assert np.abs(clip.fields[:, clip.mesh.kinds == NodeKind.CYLINDER, :2]).max() == 0
+    assert np.abs(clip.fields[:, clip.mesh.kinds == NodeKind.WALL, :2]).max() == 0
+    inlet = clip.mesh.kinds == NodeKind.INLET
     np.testing.assert_allclose(u[0, inlet], FLOW.inlet(clip.mesh.nodes[inlet, 1]), rtol=1e-6)
     assert np.abs(np.diff(clip.fields, axis=0)).max() > 1e-3
     again = simulate(FLOW, SHORT, COARSE)
     assert np.array_equal(again.fields, clip.fields)
 
 
-def test_a_flow_goes_on_from_any_of_its_frames() -> None:
+def test_a_flow_is_continued_from_any_of_its_frames() -> None:
     """But for what linear velocities along edges leave out of quadratic ones."""
     clip = simulate(FLOW, Recording(frames=8, interval=0.1, settling=2.0), COARSE)
     found = continued(clip, 2, 5)
@@ -112,19 +112,19 @@ def test_a_flow_goes_on_from_any_of_its_frames() -> None:
     assert 0 < relative_error(found.fields, truth) < 0.06
     equations = discretise(FLOW, clip.mesh)
     linear = np.pad(clip.mesh.nodes, ((0, 0), (0, 1)))
-    np.testing.assert_allclose(equations.start_from(linear).velocity, equations.places)
+    np.testing.assert_allclose(equations.start_from(linear).velocity, equations.points)
     for first, frames in ((-1, 2), (4, 5), (0, 1)):
         with pytest.raises(ValueError, match="the clip has 8"):
             continued(clip, first, frames)
 
 
-def test_progress_is_told_frame_by_frame() -> None:
-    told: list[int] = []
-    simulate(FLOW, SHORT, COARSE, lambda: told.append(1))
-    assert len(told) == frames_of(SHORT) == 5
+def test_progress_is_reported_frame_by_frame() -> None:
+    ticks: list[int] = []
+    simulate(FLOW, SHORT, COARSE, lambda: ticks.append(1))
+    assert len(ticks) == SHORT.all_frames == 5
 
 
-def test_flows_that_are_alike_have_clips_that_are_alike() -> None:
+def test_similar_flows_have_similar_clips() -> None:
     """In units of D / U and U only the Reynolds number and the shape count."""
     twice = replace(FLOW, speed=2 * FLOW.speed, viscosity=2 * FLOW.viscosity)
     assert twice.reynolds == pytest.approx(FLOW.reynolds)
@@ -137,12 +137,12 @@ def test_flows_that_are_alike_have_clips_that_are_alike() -> None:
 def test_a_flow_that_diverges_is_tried_with_shorter_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(navier_stokes, "SAFETY", 2.0)
+    monkeypatch.setattr(navier_stokes, "CFL", 2.0)
     # Eight times too long, as it should be after three halvings.
     with np.errstate(over="ignore", invalid="ignore"):
         clip = simulate(FLOW, replace(SHORT, settling=2.0), COARSE)
         assert np.isfinite(clip.fields).all()
-        monkeypatch.setattr(navier_stokes, "SAFETY", 1000.0)
+        monkeypatch.setattr(navier_stokes, "CFL", 1000.0)
         with pytest.raises(DivergedError, match="take a finer mesh"):
             simulate(FLOW, Recording(frames=2, interval=20.0, settling=400.0), COARSE)
 
@@ -154,7 +154,7 @@ def test_a_clip_survives_its_file(tmp_path: Path) -> None:
     clip, path = short_clip(), tmp_path / "clip.safetensors"
     save_clip(clip, path)
     found = load_clip(path)
-    assert found.flow == clip.flow
+    assert found.scene == clip.scene
     for one, other in zip(arrays(clip), arrays(found), strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
@@ -164,20 +164,20 @@ def arrays(clip: Clip) -> list[NDArray[Any]]:
     return [*clip.mesh, clip.times, clip.fields]
 
 
-def test_files_that_hold_no_clip_are_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_files_that_hold_no_clip_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.safetensors"
     with pytest.raises(ValueError, match="no file"):
         load_clip(path)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match="is torn"):
+    with pytest.raises(ValueError, match="is truncated"):
         load_clip(path)
     save_clip(short_clip(), path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is torn"):
+    with pytest.raises(ValueError, match="is truncated"):
         load_clip(path)
     wrong = short_clip()
     save_clip(wrong._replace(times=wrong.times[:2]), path)
-    with pytest.raises(ValueError, match="fields of the shape"):
+    with pytest.raises(ValueError, match="fields of shape"):
         load_clip(path)
     save_clip(wrong._replace(fields=wrong.fields * np.float32(np.nan)), path)
     with pytest.raises(ValueError, match="not finite"):
@@ -187,17 +187,17 @@ def test_files_that_hold_no_clip_are_refused_in_a_sentence(tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------ generation
 
 
-FLOWS = draw(Family(), 3)
+FLOWS = sample_flows(CylinderFamily(), 3)
 ONE = Workers(processes=1)
 
 
 def made(
-    flows: list[Flow],
+    flows: list[CylinderFlow],
     folder: Path,
     workers: Workers = ONE,
     tick: Callable[[], object] = lambda: None,
-) -> Outcome:
-    return generate(flows, folder, channel_maker(SHORT, COARSE), workers, tick)
+) -> DatasetReport:
+    return simulate_dataset(flows, folder, cylinder_simulator(SHORT, COARSE), workers, tick)
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -210,9 +210,9 @@ def test_cases_are_made_once(tmp_path: Path, remote: bool) -> None:
                 LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
             )
             workers = Workers(scheduler=cluster.scheduler_address)
-        told: list[int] = []
-        assert made(FLOWS[:2], tmp_path, workers, lambda: told.append(1)) == (0, 2, {})
-        assert len(told) == 2
+        ticks: list[int] = []
+        assert made(FLOWS[:2], tmp_path, workers, lambda: ticks.append(1)) == (0, 2, {})
+        assert len(ticks) == 2
         before = [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())]
         assert made(FLOWS, tmp_path, workers) == (2, 1, {})
     paths = sorted(tmp_path.iterdir())
@@ -220,12 +220,12 @@ def test_cases_are_made_once(tmp_path: Path, remote: bool) -> None:
     assert [path.stat().st_mtime_ns for path in paths[:2]] == before
     for path, flow in zip(paths, FLOWS, strict=True):
         clip = load_clip(path)
-        assert clip.flow == flow
+        assert clip.scene == flow
         assert np.array_equal(clip.fields, simulate(flow, SHORT, COARSE).fields)
-    with pytest.raises(ValueError, match="holds another flow"):
+    with pytest.raises(ValueError, match="holds another scene"):
         made(FLOWS[::-1], tmp_path)
     with pytest.raises(ValueError, match="a clip made with"):
-        generate(FLOWS, tmp_path, channel_maker(replace(SHORT, frames=4), COARSE), ONE)
+        simulate_dataset(FLOWS, tmp_path, cylinder_simulator(replace(SHORT, frames=4), COARSE), ONE)
 
 
 def test_what_is_done_survives_an_interruption(tmp_path: Path) -> None:
@@ -245,20 +245,20 @@ def test_the_command_simulates(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(words) == 0
     assert "1 case simulated -> " in capsys.readouterr().out
     assert main([*words, "--held-out"]) == 2
-    assert "holds another flow" in capsys.readouterr().err
+    assert "holds another scene" in capsys.readouterr().err
     assert main(words) == 0
-    assert "0 cases simulated, 1 kept from before" in capsys.readouterr().out
+    assert "0 cases simulated, 1 existed" in capsys.readouterr().out
     (tmp_path / "flows" / "case-00000.safetensors").write_bytes(b"torn")
     assert main(words) == 2
-    assert "is torn" in capsys.readouterr().err
+    assert "is truncated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         (("--cases", "0"), "at least 1"),
-        (("--edge", "-1"), "must be positive"),
-        (("--workers", "1", "--scheduler", "tcp://a:1"), "not allowed with"),
+        (("--edge", "-1"), "must be above 0"),
+        (("--workers", "1", "--scheduler", "tcp://a:1"), "exclude each other"),
         (("--scheduler", "nowhere"), "No scheduler answers at nowhere"),
     ],
 )

@@ -13,32 +13,32 @@ from torch import Tensor, nn
 
 from adjoint.cli import main
 from adjoint.fokker_planck import (
-    Denoiser,
+    BoundTerms,
+    DifferenceSteps,
+    Distribution,
     Estimator,
-    Instant,
-    Law,
-    Steps,
     binned_wasserstein,
-    bound,
-    centred,
-    choose_estimator,
-    denoiser_of,
-    divergence,
+    bound_terms,
+    debiased,
     energy_distance,
     exact_wasserstein,
-    floor,
-    grid,
-    instant,
+    gap_bound,
+    kl_divergence,
     ode_sde_gap,
     potential_penalty,
     potential_residual,
-    residual,
+    regular_grid,
     residual_profile,
     score_penalty,
+    score_residual,
     sliced_wasserstein,
+    split_half_distance,
     squared_norm,
 )
+from adjoint.fokker_planck.coordinates import LevelDenoiser, level_denoiser
+from adjoint.fokker_planck.estimators import choose_estimator, estimate_residual
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.denoiser import Denoiser
 from samplers.prediction import PredictionType, target
 from samplers.sampling import sample
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
@@ -81,12 +81,17 @@ def points(data: Mixture, count: int = COUNT) -> tuple[Tensor, Tensor]:
     return clean + log_rho.exp()[:, None] * normal(count, d, seed=4), log_rho
 
 
-def exact(data: Mixture) -> Denoiser:
+def exact(data: Mixture) -> LevelDenoiser:
     def denoise(z: Tensor, log_rho: Tensor) -> Tensor:
         rho = log_rho.exp()[:, None, None]
         return data.denoise(z, torch.ones_like(rho), rho)
 
     return denoise
+
+
+def as_model(denoise: LevelDenoiser) -> Denoiser:
+    """A function of z and ln rho as a model, in whose coordinates x = z and t = rho."""
+    return Denoiser(lambda x, t: denoise(x, t.log()), EDM(), "sample")
 
 
 # ------------------------------------------------------------------------------- exact scores
@@ -96,7 +101,7 @@ def exact(data: Mixture) -> Denoiser:
 def test_the_residual_of_an_exact_score_is_zero(d: int) -> None:
     data = mixture(d)
     z, log_rho = points(data)
-    found = residual(exact(data), z, log_rho, torch.empty(0), "exact")
+    found = estimate_residual(exact(data), z, log_rho, torch.empty(0), "exact")
     assert float(found.advective.abs().max()) > 0.01
     assert float(found.mean.abs().max()) < 1e-10
 
@@ -109,12 +114,12 @@ def test_estimates_of_it_are_zero_in_the_mean(d: int, estimator: Estimator) -> N
     z, log_rho = points(data)
     if d <= 5:
         every = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * d).reshape(-1, 1, d)
-        found = residual(exact(data), z, log_rho, every.expand(-1, COUNT, -1), estimator)
+        found = estimate_residual(exact(data), z, log_rho, every.expand(-1, COUNT, -1), estimator)
         tolerance = {"forward": 1e-10, "stencil": 2e-3, "pullback": 2e-3}[estimator]
         assert float(found.mean.detach().abs().max()) < tolerance
     else:
         with torch.no_grad():
-            found = residual(exact(data), z, log_rho, signs(64, COUNT, d), estimator)
+            found = estimate_residual(exact(data), z, log_rho, signs(64, COUNT, d), estimator)
         assert not found.mean.requires_grad
         error = found.each.std(dim=0) / 8
         assert float((found.mean.abs() / (error + 1e-3)).max()) < 6
@@ -125,8 +130,8 @@ def test_the_residual_of_a_shifted_denoiser_is_its_closed_form(d: int) -> None:
     r"""D + c has R = -2 J_D c, since the shift changes the advection alone."""
     data, shift = mixture(d), 0.3 * normal(d, seed=6)
     z, log_rho = points(data)
-    shifted: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
-    found = residual(shifted, z, log_rho, torch.empty(0), "exact").mean
+    shifted: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
+    found = estimate_residual(shifted, z, log_rho, torch.empty(0), "exact").mean
     along = torch.func.jvp(lambda at: exact(data)(at, log_rho), (z,), (shift.expand_as(z),))[1]
     torch.testing.assert_close(found, -2 * along, rtol=1e-9, atol=1e-10)
 
@@ -136,8 +141,8 @@ def test_the_residual_of_a_scaled_denoiser_is_its_closed_form(d: int) -> None:
     r"""(1 + s) D has R = -2 (1 + s) s J_D D."""
     data, s = mixture(d), 0.2
     z, log_rho = points(data)
-    scaled: Denoiser = lambda z, log_rho: (1 + s) * exact(data)(z, log_rho)  # noqa: E731
-    found = residual(scaled, z, log_rho, torch.empty(0), "exact").mean
+    scaled: LevelDenoiser = lambda z, log_rho: (1 + s) * exact(data)(z, log_rho)  # noqa: E731
+    found = estimate_residual(scaled, z, log_rho, torch.empty(0), "exact").mean
     value = exact(data)(z, log_rho)
     along = torch.func.jvp(lambda at: exact(data)(at, log_rho), (z,), (value,))[1]
     torch.testing.assert_close(found, -2 * (1 + s) * s * along, rtol=1e-9, atol=1e-10)
@@ -161,10 +166,22 @@ def test_one_formula_serves_all_schedules_and_predictions(
         alpha, sigma = at.alpha, at.sigma
         return target(kind, x0, (x - alpha * x0) / sigma, alpha, sigma)
 
-    denoiser = denoiser_of(network, schedule, kind)
+    denoiser = level_denoiser(Denoiser(network, schedule, kind))
     torch.testing.assert_close(denoiser(z, log_rho), exact(data)(z, log_rho), rtol=1e-7, atol=1e-8)
-    found = residual(denoiser, z, log_rho, torch.empty(0), "exact")
+    found = estimate_residual(denoiser, z, log_rho, torch.empty(0), "exact")
     assert float(found.mean.abs().max()) < 1e-6
+
+
+def test_the_residual_of_a_model_is_that_of_its_denoiser_in_z() -> None:
+    data, schedule = mixture(2), VPLinear()
+    z, log_rho = points(data)
+    at = schedule.at_lam(-log_rho)
+    model = data.model(schedule, "v_prediction")
+    shifted = Denoiser(lambda x, t: model(x, t) + 0.1, schedule, "v_prediction")
+    found = score_residual(shifted, at.alpha[:, None] * z, at.t, torch.empty(0), estimator="exact")
+    expected = estimate_residual(level_denoiser(shifted), z, log_rho, torch.empty(0), "exact")
+    assert float(expected.mean.abs().max()) > 0.01
+    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-6, atol=1e-9)
 
 
 # --------------------------------------------------------------------------------- estimates
@@ -174,38 +191,37 @@ def test_one_probe_is_biased_and_pairs_of_probes_are_not() -> None:
     data, shift = mixture(5), torch.full((5,), 0.1, dtype=torch.float64)
     z, log_rho = points(data, 1)
     z, log_rho = z.repeat(4000, 1), torch.zeros(4000, dtype=torch.float64)
-    shifted: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
+    shifted: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
     truth = float(
-        residual(shifted, z[:1], log_rho[:1], torch.empty(0), "exact").mean.square().mean()
+        estimate_residual(shifted, z[:1], log_rho[:1], torch.empty(0), "exact").mean.square().mean()
     )
-    found = residual(shifted, z, log_rho, signs(2, 4000, 5), "forward")
+    found = estimate_residual(shifted, z, log_rho, signs(2, 4000, 5), "forward")
     mean, error = (float(number) for number in squared_norm(found))
     assert abs(mean - truth) < 4 * error
     single = found.each[0].square().mean(dim=1)
     assert float(single.mean()) - truth > 10 * float(single.std()) / math.sqrt(4000)
-    with pytest.raises(ValueError, match="take two or more"):
-        squared_norm(residual(shifted, z[:2], log_rho[:2], signs(1, 2, 5), "forward"))
+    with pytest.raises(ValueError, match="pass two or more"):
+        squared_norm(estimate_residual(shifted, z[:2], log_rho[:2], signs(1, 2, 5), "forward"))
 
 
 def test_signs_scatter_less_than_normal_probes() -> None:
     data = mixture(5)
     z, log_rho = points(data)
     spread = [
-        float(residual(exact(data), z, log_rho, probes, "forward").each.var(dim=0).mean())
+        float(estimate_residual(exact(data), z, log_rho, probes, "forward").each.var(dim=0).mean())
         for probes in (signs(400, COUNT, 5), normal(400, COUNT, 5, seed=0))
     ]
     assert spread[0] < spread[1]
 
 
-def digits_at(dtype: torch.dtype) -> tuple[Denoiser, Tensor, Tensor, Tensor]:
+def digits_at(dtype: torch.dtype) -> tuple[LevelDenoiser, Tensor, Tensor, Tensor]:
     """The network of digits at two of its images with noise, and two probes."""
     checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions())
     assert isinstance(checkpoint, NetworkCheckpoint)
     with torch.no_grad():
         clean = checkpoint.draw(checkpoint.settle(Recipe(steps=5)), (0, 1), (3, 7), lambda: None)
     checkpoint.network.to(dtype)
-    own, labels = checkpoint.settings, torch.tensor([3, 7])
-    denoiser = denoiser_of(checkpoint.conditional(), own.schedule, own.prediction, labels)
+    denoiser = level_denoiser(checkpoint.denoiser(), {"labels": torch.tensor([3, 7])})
     rho = torch.tensor([0.5, 3.0], dtype=dtype)
     z = clean.to(dtype) + rho[:, None, None, None] * normal(2, 1, 28, 28).to(dtype)
     return denoiser, z, rho.log(), signs(2, 2, 1, 28, 28).to(dtype)
@@ -218,8 +234,8 @@ def test_differences_are_as_exact_as_they_say_on_the_network_of_digits(
     """Against shorter steps in float64."""
     with torch.no_grad():
         double, single = digits_at(torch.float64), digits_at(torch.float32)
-        truth = residual(*double, estimator, Steps(2e-5, 3e-4))
-        for found in (residual(*double, estimator), residual(*single, estimator)):
+        truth = estimate_residual(*double, estimator, DifferenceSteps(2e-5, 3e-4))
+        for found in (estimate_residual(*double, estimator), estimate_residual(*single, estimator)):
             for value, expected, most in zip(found, truth, (3e-3, 1e-2), strict=True):
                 assert float((value - expected).norm() / expected.norm()) < most
 
@@ -232,7 +248,8 @@ def test_estimators_agree_on_the_network_of_digits(dtype: torch.dtype) -> None:
         denoiser, z, log_rho, probes = digits_at(dtype)
         way = 2 * (z - denoiser(z, log_rho))
         one, other = (
-            residual(denoiser, z, log_rho, probes, name) for name in ("stencil", "pullback")
+            estimate_residual(denoiser, z, log_rho, probes, name)
+            for name in ("stencil", "pullback")
         )
     for a, b, u, most in zip(one, other, (way, probes), (6e-3, 2e-2), strict=True):
         first, second = ((u * part).flatten(-3).sum(dim=-1) for part in (a, b))
@@ -247,13 +264,13 @@ def test_attention_has_no_forward_derivative_on_a_cpu() -> None:
             denoiser, z, log_rho, probes = digits_at(dtype)
             assert choose_estimator(denoiser, z, log_rho) == expected
             with pytest.raises(NotImplementedError, match="flash_attention_for_cpu"):
-                residual(denoiser, z, log_rho, probes, "forward")
+                estimate_residual(denoiser, z, log_rho, probes, "forward")
 
 
 def test_attention_has_no_second_derivative_on_a_cpu_so_it_is_trained_by_differences() -> None:
     denoiser, z, log_rho, probes = digits_at(torch.float32)
     assert choose_estimator(denoiser, z, log_rho) == "stencil"
-    squared_norm(residual(denoiser, z.requires_grad_(), log_rho, probes))[0].backward()
+    squared_norm(estimate_residual(denoiser, z.requires_grad_(), log_rho, probes))[0].backward()
     assert z.grad is not None
     assert bool(z.grad.isfinite().all())
 
@@ -265,7 +282,9 @@ def test_the_choice_knows_conditions_that_belong_to_samples() -> None:
     def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         return x.tanh() * t[:, None].cos() + table[labels]
 
-    denoiser = denoiser_of(network, VPLinear(), "sample", torch.arange(COUNT) % 4)
+    denoiser = level_denoiser(
+        Denoiser(network, VPLinear(), "sample"), {"labels": torch.arange(COUNT) % 4}
+    )
     assert choose_estimator(denoiser, *points(mixture(2))) == "forward"
 
 
@@ -273,7 +292,7 @@ def test_the_estimator_is_forward_where_layers_allow_it() -> None:
     data = mixture(2)
     assert choose_estimator(exact(data), *points(data)) == "forward"
     with pytest.raises(ValueError, match="must be one of exact, forward, stencil, pullback"):
-        residual(exact(data), *points(data), signs(1, COUNT, 2), "guess")  # type: ignore[arg-type]
+        estimate_residual(exact(data), *points(data), signs(1, COUNT, 2), "guess")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("estimator", ["exact", "forward", "stencil", "pullback"])
@@ -284,8 +303,8 @@ def test_weights_learn_from_every_estimate(estimator: Estimator) -> None:
     weight = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
 
     def value(w: Tensor) -> Tensor:
-        wrong: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + w * z.sin()  # noqa: E731
-        return residual(wrong, z, log_rho, signs(2, 6, 2), estimator).each.square().mean()
+        wrong: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + w * z.sin()  # noqa: E731
+        return estimate_residual(wrong, z, log_rho, signs(2, 6, 2), estimator).each.square().mean()
 
     (slope,) = torch.autograd.grad(value(weight), weight)
     h = 1e-5
@@ -343,17 +362,6 @@ def test_potentials_that_are_steady_or_linear_have_a_residual() -> None:
 # ------------------------------------------------------------------------------- regularisers
 
 
-def wrong_by(schedule: Schedule, data: Mixture) -> Callable[..., Tensor]:
-    """The exact denoiser, off by a parameter of the model."""
-
-    def network(model: Off, x: Tensor, t: Tensor) -> Tensor:
-        at = schedule.point(t.unsqueeze(-1))
-        x0 = data.denoise(x, at.alpha[:, None], at.sigma[:, None])
-        return x0 + model.weight * x.sin()
-
-    return network
-
-
 class Off(nn.Module):
     """One weight."""
 
@@ -362,9 +370,20 @@ class Off(nn.Module):
         self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
 
 
+def wrong_by(schedule: Schedule, data: Mixture) -> Denoiser:
+    """The exact denoiser, off by a parameter of the network."""
+
+    def call(network: Off, x: Tensor, t: Tensor) -> Tensor:
+        at = schedule.point(t.unsqueeze(-1))
+        x0 = data.denoise(x, at.alpha[:, None], at.sigma[:, None])
+        return x0 + network.weight * x.sin()
+
+    return Denoiser(Off(0.0), schedule, "sample", call=call)
+
+
 def test_the_penalty_of_a_score_is_least_where_it_is_exact() -> None:
     schedule, data = VPLinear(), mixture(2)
-    penalty = score_penalty(wrong_by(schedule, data), schedule, "sample")
+    penalty = score_penalty(wrong_by(schedule, data))
     x0 = points(data, 64)[0]
     values = []
     for weight in (-0.1, -0.05, 0.05, 0.1):
@@ -376,9 +395,7 @@ def test_the_penalty_of_a_score_is_least_where_it_is_exact() -> None:
         values.append(float(value.detach()))
     exact_one = abs(float(penalty(Off(0.0), (x0,), seeded(3)).detach()))
     assert exact_one < 0.2 * min(values)  # whose estimate scatters about 0
-    doubled = score_penalty(
-        wrong_by(schedule, data), schedule, "sample", 0.2, time_weight=lambda at: 0 * at.t + 0.5
-    )
+    doubled = score_penalty(wrong_by(schedule, data), 0.2, time_weight=lambda at: 0 * at.t + 0.5)
     model = Off(0.1)
     torch.testing.assert_close(doubled(model, (x0,), seeded(3)), penalty(model, (x0,), seeded(3)))
 
@@ -404,10 +421,11 @@ def test_the_penalty_of_a_potential(centred: bool) -> None:
 
 
 def test_impossible_penalties_are_refused() -> None:
-    with pytest.raises(ValueError, match="take two or more"):
-        score_penalty(lambda *_: torch.zeros(1), VPLinear(), "sample", probes=1)
+    model = Denoiser(lambda x, t: torch.zeros(1), VPLinear(), "sample")
+    with pytest.raises(ValueError, match="pass two or more"):
+        score_penalty(model, probes=1)
     with pytest.raises(ValueError, match="weight of the residual is -1"):
-        score_penalty(lambda *_: torch.zeros(1), VPLinear(), "sample", -1)
+        score_penalty(model, -1)
 
 
 # ------------------------------------------------------------------------ by noise level
@@ -417,17 +435,19 @@ def test_the_profile_is_zero_for_an_exact_score_and_right_for_another() -> None:
     data, shift = mixture(5), 0.3 * normal(5, seed=6)
     component = torch.arange(600) % 3
     x0 = data.means[component] + 0.3 * normal(600, 5, seed=8)
-    shifted: Denoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
+    shifted: LevelDenoiser = lambda z, log_rho: exact(data)(z, log_rho) + shift  # noqa: E731
     rhos = (0.2, 1.0, 5.0)
-    for level in residual_profile(exact(data), x0, rhos)[0]:
+    for level in residual_profile(as_model(exact(data)), x0, rhos)[0]:
         assert abs(level.squared) < 4 * level.error
         assert level.advective > 0
-    levels, estimator = residual_profile(shifted, x0, rhos)
+    levels, estimator = residual_profile(as_model(shifted), x0, rhos)
     assert estimator == "forward"
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for level in levels:
         log_rho = torch.full((600,), math.log(level.rho), dtype=torch.float64)
-        truth = residual(shifted, x0 + level.rho * eps, log_rho, torch.empty(0), "exact").mean
+        truth = estimate_residual(
+            shifted, x0 + level.rho * eps, log_rho, torch.empty(0), "exact"
+        ).mean
         assert abs(level.squared - float(truth.square().mean())) < 4 * level.error + 1e-12
 
 
@@ -458,10 +478,14 @@ def test_bad_input_ends_in_one_sentence(
 ) -> None:
     output = ("--output", str(tmp_path / "residual.png"))
     cases = [
-        (2, (str(places["digits"]), "--output", str(tmp_path / "folder")), "it is one picture"),
+        (
+            2,
+            (str(places["digits"]), "--output", str(tmp_path / "folder")),
+            "the figure is one image",
+        ),
         (2, (str(places["digits"]), "--probes", "1", *output), "take --probes 2 or more"),
         (2, (str(places["digits"]), "--levels", "1", *output), "take --levels 2 or more"),
-        (2, (str(places["digits"]), "--dtype", "float16", *output), "would be rounding"),
+        (2, (str(places["digits"]), "--dtype", "float16", *output), "are rounding errors"),
         (2, (str(places["digits"]), "--sigma-max", "1e9", *output), "must rise and lie between"),
         (2, (str(places["digits"]), str(places["wide"]), *output), "are needed here"),
         (2, (str(places["prompts"]), *output), "a network without"),
@@ -510,10 +534,10 @@ def test_gaps_that_can_not_be_measured_end_in_one_sentence(
     output = ("--output", str(tmp_path / "gap.png"))
     digits = str(places["digits"])
     cases = [
-        ((digits, "--output", str(tmp_path / "folder")), "it is one picture"),
+        ((digits, "--output", str(tmp_path / "folder")), "the figure is one image"),
         ((digits, "--steps", "5", *output), "take two or more"),
-        ((digits, "--ode", "sde-dpmpp-2m", *output), "take one without"),
-        ((digits, "--sde", "ddim", *output), "take one with"),
+        ((digits, "--ode", "sde-dpmpp-2m", *output), "is stochastic; take another"),
+        ((digits, "--sde", "ddim", *output), "is deterministic; take another"),
         ((digits, "--num-images", "3", *output), "take 4 images or more"),
         ((digits, str(places["grey"]), *output), "take --num-images 1"),
         ((str(places["prompts"]), *output), "a network without"),
@@ -550,7 +574,7 @@ def test_the_centred_distance_is_that_of_the_laws() -> None:
     for shift in (0.0, 0.5):
         found = torch.tensor(
             [
-                centred(normal(200, 2, seed=i), normal(200, 2, seed=100 + i) + shift)
+                debiased(normal(200, 2, seed=i), normal(200, 2, seed=100 + i) + shift)
                 for i in range(40)
             ]
         )
@@ -563,8 +587,8 @@ def test_the_centred_distance_is_that_of_the_laws() -> None:
 
 def test_the_distance_of_a_law_from_itself_is_that_of_chance() -> None:
     x, y = normal(2000, 4), normal(2000, 4, seed=1)
-    assert sliced_wasserstein(x, y) < 1.5 * floor(x)
-    assert sliced_wasserstein(x, y + 0.3) > 5 * floor(x)
+    assert sliced_wasserstein(x, y) < 1.5 * split_half_distance(x)
+    assert sliced_wasserstein(x, y + 0.3) > 5 * split_half_distance(x)
     assert abs(energy_distance(x, y)) < 0.01
 
 
@@ -577,8 +601,8 @@ def test_halves_have_as_many_of_each_group_as_the_sets_have() -> None:
 
     seeds = range(100, 130)
     found = [sliced_wasserstein(drawn(seed), drawn(seed + 50)) for seed in seeds]
-    chance = [floor(drawn(seed), groups=groups) / 2 for seed in seeds]
-    mixed = [floor(drawn(seed)) / 2 for seed in seeds]
+    chance = [split_half_distance(drawn(seed), groups=groups) / 2 for seed in seeds]
+    mixed = [split_half_distance(drawn(seed)) / 2 for seed in seeds]
     assert sum(chance) == pytest.approx(sum(found), rel=0.1)
     assert sum(mixed) > 2 * sum(found)
 
@@ -587,17 +611,17 @@ def test_the_gap_of_an_exact_score_vanishes_with_the_steps_and_that_of_another_d
     data, schedule, count = mixture(2), VPLinear(), 1500
 
     def drawn(sampler: str, weight: float) -> Callable[[int], Tensor]:
-        model = Off(weight)
-
-        def network(x: Tensor, t: Tensor) -> Tensor:
-            return wrong_by(schedule, data)(model, x, t)
+        model = wrong_by(schedule, data).with_network(Off(weight))
 
         def draw(steps: int) -> Tensor:
             with torch.no_grad():
                 return sample(
-                    network, normal(count, 2, seed=12), schedule=schedule, prediction="sample",
-                    sampler=sampler, steps=steps, seeds=range(count),
-                )  # fmt: skip
+                    model,
+                    normal(count, 2, seed=12),
+                    sampler=sampler,
+                    steps=steps,
+                    seeds=range(count),
+                )
 
         return draw
 
@@ -607,7 +631,7 @@ def test_the_gap_of_an_exact_score_vanishes_with_the_steps_and_that_of_another_d
     real = data.means[kind] + torch.einsum("bij,bj->bi", roots, normal(count, 2, seed=13))
     own = ode_sde_gap(drawn("dpmpp-2m", 0), drawn("sde-dpmpp-2m", 0), (8, 40), data=real)
     other = ode_sde_gap(drawn("dpmpp-2m", 0.4), drawn("sde-dpmpp-2m", 0.4), (40,))
-    chance = floor(real)
+    chance = split_half_distance(real)
     assert own[1].ode_sde < 2 * chance
     assert own[1].ode_data < 2 * chance
     assert own[1].sde_data < 2 * chance
@@ -616,7 +640,7 @@ def test_the_gap_of_an_exact_score_vanishes_with_the_steps_and_that_of_another_d
 
 
 def test_sets_that_can_not_be_compared_are_refused() -> None:
-    with pytest.raises(ValueError, match="make them equally large"):
+    with pytest.raises(ValueError, match="pass sets of one size"):
         sliced_wasserstein(normal(3, 2), normal(4, 2))
     for wrong in (normal(4, 3), normal(1, 2)):
         with pytest.raises(ValueError, match="samples must have one shape"):
@@ -641,31 +665,31 @@ def test_the_residual_says_how_far_a_score_is_from_that_of_its_own_samples(amoun
     # Back from the noise: dP/dt = 2 (f + g^2 a) P - g^2 of the SDE, and (2 f + g^2 a) P of the ODE.
     sde = backwards(t, 2 * (f + g2 * a), g2, schedule)
     ode = backwards(t, 2 * f + g2 * a, torch.zeros_like(g2), schedule)
-    places = grid(8.0, 81)
+    points = regular_grid(8.0, 81)
     rows = [
-        instant(phi, schedule, t[i], normal_law(places, sde[i]), places)
+        bound_terms(phi, schedule, t[i], normal_distribution(points, sde[i]), points)
         for i in range(0, len(t), 20)
     ]
     steps = t[::20]
-    start = divergence(normal_law(places, sde[-1]), phi, t[-1])
-    found = bound(rows, start)
+    start = kl_divergence(normal_distribution(points, sde[-1]), phi, t[-1])
+    found = gap_bound(rows, start)
     error = torch.trapezoid(g2 * (1 / sde - a) ** 2 * sde, t)  # 1/2 g^2 E |s - grad log q|^2
-    end = divergence(normal_law(places, sde[0]), phi, t[0])
+    end = kl_divergence(normal_distribution(points, sde[0]), phi, t[0])
     # Both sides by the trapezoidal rule: refine the coarse one by Richardson's.
-    coarse = bound(rows[::2], start)
+    coarse = gap_bound(rows[::2], start)
     refined = (4 * found.score_error - coarse.score_error) / 3
     assert refined == pytest.approx(float(error) + end, abs=1e-6)
     assert [row.t for row in rows] == steps.tolist()
-    steepest = torch.tensor([row.steepness for row in rows], dtype=torch.float64)
+    steepest = torch.tensor([row.lipschitz for row in rows], dtype=torch.float64)
     torch.testing.assert_close(steepest, (-g2 / 2 * a - f)[::20])
     gap = 2 * float((sde[0].sqrt() - ode[0].sqrt()) ** 2)
     assert 1e-4 < gap < found.distance_squared
 
 
 def test_a_bound_beyond_all_numbers_is_infinite() -> None:
-    rows = [Instant(t, 1.0, 0.0, 0.0, 1e4) for t in (0.0, 0.5, 1.0)]
-    assert bound(rows, 0.0).distance_squared == math.inf
-    assert bound([row._replace(steepness=0.0) for row in rows], 0.5) == (0.5, 0.0, 0.25)
+    rows = [BoundTerms(t, 1.0, 0.0, 0.0, 1e4) for t in (0.0, 0.5, 1.0)]
+    assert gap_bound(rows, 0.0).distance_squared == math.inf
+    assert gap_bound([row._replace(lipschitz=0.0) for row in rows], 0.5) == (0.5, 0.0, 0.25)
 
 
 def backwards(t: Tensor, rate: Tensor, source: Tensor, schedule: Schedule) -> Tensor:
@@ -679,5 +703,5 @@ def backwards(t: Tensor, rate: Tensor, source: Tensor, schedule: Schedule) -> Te
     return grown.exp() * (constant - summed)
 
 
-def normal_law(places: Tensor, variance: Tensor) -> Law:
-    return Law(places, (-places.square().sum(dim=1) / (2 * variance)).softmax(dim=0))
+def normal_distribution(points: Tensor, variance: Tensor) -> Distribution:
+    return Distribution(points, (-points.square().sum(dim=1) / (2 * variance)).softmax(dim=0))

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from samplers.denoiser import Denoiser
 from samplers.grid import Grid, make_grid
 from samplers.inverse_problems import (
     FromJacobian,
@@ -40,12 +41,12 @@ from samplers.inverse_problems import (
 )
 from samplers.inverse_problems.operators import conjugate_gradients, damped_inverse
 from samplers.noise import RowNoise
-from samplers.prediction import PredictionType, door
+from samplers.prediction import PredictionType, to_data
 from samplers.probability_flow.adaptive import sample_adaptive
 from samplers.registry import Sampler, get_sampler, registry
 from samplers.sampling import sample
 from samplers.schedule import EDM, FlowMatching, Point, Schedule, VPLinear
-from samplers.solve import Model, Solver, State
+from samplers.solve import Solver, State
 from tests.mixture import PLANE, Mixture, gaussian
 
 EACH = pytest.mark.parametrize("sampler", registry().values(), ids=registry())
@@ -317,7 +318,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"sampler": "ancestral"}, "seeds"),
     ({"sampler": "unipc-2", "method": Replacement(2), "seeds": SEEDS}, "remembers nothing"),
     ({"schedule": FlowMatching()}, "alpha = 0.*sigma_max"),
-    ({"prediction": "noise"}, "prediction type"),
     ({"operator": LinearOperator(lambda x: 2 * x, lambda y: y, (2,))}, "adjoint"),
     (
         {
@@ -337,15 +337,14 @@ def test_impossible_settings_are_refused(arguments: dict[str, Any], said: str) -
         "x_T": normal(3, 2),
         "operator": MASK,
         "noise_std": 0.0,
-        "schedule": VPLinear(),
-        "prediction": "sample",
         "sampler": "ddim",
         "steps": 3,
         **arguments,
     }
     problem = InverseProblem(settings.pop("operator"), normal(3, 2), settings.pop("noise_std"))
     with pytest.raises(ValueError, match=said):
-        solve_inverse_problem(lambda x, t: x, settings.pop("x_T"), problem, **settings)
+        model = Denoiser(lambda x, t: x, settings.pop("schedule", VPLinear()), "sample")
+        solve_inverse_problem(model, settings.pop("x_T"), problem, **settings)
 
 
 @pytest.mark.parametrize(
@@ -393,12 +392,12 @@ def assert_exact(
 ) -> None:
     """The guided model is the model of the posterior, at every noise level."""
     model = data.model(schedule, kind)
-    guided = guiding(model, problem, schedule, kind, settings)
+    guided = guiding(model, problem, settings)
     y, (a, _) = problem.measurement, matrices(problem.operator)
     for u in (0.02, 0.3, 0.6, 0.95):
         at = schedule.point(schedule.at_fraction(torch.tensor(u, dtype=torch.float64)))
         x = at.alpha * data.mean + (at.alpha + at.sigma) * normal(len(y), len(data.mean), seed=3)
-        numbers = door(kind, at)
+        numbers = to_data(kind, at)
         found = numbers.of_x * x + numbers.of_output * guided(x, at.t.expand(len(y)))
         for i in range(len(y)):
             exact = posterior(data, a, y[i], problem.noise_std)
@@ -463,8 +462,6 @@ def test_guided_samples_have_the_law_of_the_posterior(sampler: str, count: int) 
         data.model(schedule, "sample"),
         80 * normal(count, 3, seed=9),
         problem,
-        schedule=schedule,
-        prediction="sample",
         method=Guidance(covariance=NormalData(0.7)),
         sampler=sampler,
         steps=100,
@@ -486,8 +483,6 @@ def test_what_no_image_has_in_a_measurement_says_nothing(
         guiding(
             PLANE.model(schedule, "flow"),
             InverseProblem(MASK, measurement),
-            schedule,
-            "flow",
             Guidance(covariance=covariance),
         )(x, t)
         for measurement in (y, MASK.forward(y))
@@ -501,8 +496,8 @@ def test_no_step_moves_the_measurement_by_more_than_twice_what_is_missing() -> N
     problem = InverseProblem(of_matrix(torch.eye(2).double()), y)
     x, t = normal(2, 2, seed=1), torch.full((2,), 0.5, dtype=torch.float64)
     for jacobian in (turn, 1e-9 * turn):
-        model = partial(lambda j, x, t: x @ j.T, jacobian)
-        guided = guiding(model, problem, VPLinear(), "sample")
+        model = Denoiser(partial(lambda j, x, t: x @ j.T, jacobian), VPLinear(), "sample")
+        guided = guiding(model, problem)
         moved = (guided(x, t) - model(x, t)).norm(dim=1)
         torch.testing.assert_close(moved, 2 * (y - model(x, t)).norm(dim=1))
 
@@ -515,7 +510,7 @@ def test_guidance_by_a_network_that_records_nothing_is_refused(recording: bool) 
     def silent(x: Tensor, t: Tensor) -> Tensor:
         return x / 2
 
-    guided = guiding(silent, problem, VPLinear(), "sample")
+    guided = guiding(Denoiser(silent, VPLinear(), "sample"), problem)
     with torch.set_grad_enabled(recording), pytest.raises(ValueError, match="not recorded"):
         guided(normal(2, 2), torch.full((2,), 0.5, dtype=torch.float64))
 
@@ -525,14 +520,14 @@ def test_guidance_of_no_weight_is_the_model() -> None:
     model = PLANE.model(schedule, "flow")
     problem = InverseProblem(MASK, MASK.forward(normal(3, 2, seed=1)))
     t = torch.full((3,), 0.4, dtype=torch.float64)
-    guided = guiding(model, problem, schedule, "flow", Guidance(scale=0.0))
+    guided = guiding(model, problem, Guidance(scale=0.0))
     assert torch.equal(guided(x, t), model(x, t))
 
 
 def test_guidance_keeps_a_graph_only_where_one_is_recorded() -> None:
     schedule, t = VPLinear(), torch.full((3,), 0.4, dtype=torch.float64)
     problem = InverseProblem(MASK, MASK.forward(normal(3, 2, seed=1)))
-    guided = guiding(PLANE.model(schedule, "epsilon"), problem, schedule, "epsilon")
+    guided = guiding(PLANE.model(schedule, "epsilon"), problem)
     x = normal(3, 2)
     recorded = guided(x.clone().requires_grad_(), t)
     with torch.no_grad():
@@ -564,8 +559,6 @@ def test_the_known_part_is_met_by_every_sampler(sampler: Sampler) -> None:
             independent().model(schedule, "v_prediction"),
             normal(3, 3),
             problem,
-            schedule=schedule,
-            prediction="v_prediction",
             method=Replacement(),
             sampler=sampler.name,
             steps=5,
@@ -583,8 +576,6 @@ def test_independent_unknown_parts_are_drawn_as_without_a_measurement(sampler: S
     problem = InverseProblem(inpainting(torch.tensor([1, 0, 0]), (3,)), normal(3, 3, seed=1) * 0)
     problem.measurement[:, 0] = torch.tensor([2.0, -1.0, 0.3], dtype=torch.float64)
     arguments: dict[str, Any] = {
-        "schedule": schedule,
-        "prediction": "sample",
         "sampler": sampler.name,
         "steps": 6,
         "seeds": SEEDS,
@@ -602,7 +593,6 @@ def test_without_a_measurement_it_is_the_sampler(sampler: Sampler) -> None:
     model = PLANE.model(schedule, "epsilon")
     nothing = InverseProblem(inpainting(torch.zeros(2), (2,)), torch.zeros(3, 2).double())
     arguments: dict[str, Any] = {
-        "schedule": schedule,
         "sampler": sampler.name,
         "steps": 4,
         "seeds": SEEDS,
@@ -647,8 +637,6 @@ def test_visiting_steps_again_brings_the_parts_together() -> None:
             model,
             normal(count, 2),
             InverseProblem(MASK, y),
-            schedule=schedule,
-            prediction="sample",
             method=Replacement(visits),
             sampler="ancestral",
             steps=20,
@@ -669,8 +657,6 @@ def test_a_measurement_of_hardly_any_noise_is_met_at_the_end(noise_std: float) -
         data.model(VPLinear(), "sample"),
         normal(5, 2, seed=1),
         InverseProblem(MASK, MASK.forward(y), noise_std),
-        schedule=VPLinear(),
-        prediction="sample",
         method=Replacement(),
         seeds=range(5),
     )
@@ -695,8 +681,6 @@ def test_a_noisy_measurement_is_let_go_where_it_says_less_than_x() -> None:
         data.model(schedule, "sample"),
         80 * normal(count, 2),
         InverseProblem(whole, y.expand(count, 2), noise_std),
-        schedule=schedule,
-        prediction="sample",
         method=Replacement(),
         sampler="sde-dpmpp-2m",
         grid=grid,
@@ -720,11 +704,9 @@ def solved(
     seeds, x = tuple(range(5)), normal(5, 2).to(dtype)
     y = MASK.forward(normal(5, 2, seed=1).to(dtype))
     return solve_inverse_problem(
-        elementwise,
+        Denoiser(elementwise, VPLinear(), "sample"),
         x[chosen],
         InverseProblem(MASK, y[chosen]),
-        schedule=VPLinear(),
-        prediction="sample",
         method=method,
         sampler=sampler.name,
         steps=4,
@@ -794,7 +776,7 @@ def test_replacement_goes_on_bit_for_bit_from_where_it_stopped(
 def test_guidance_goes_on_bit_for_bit_from_where_it_stopped(sampler: Sampler) -> None:
     schedule = VPLinear()
     problem = InverseProblem(MASK, MASK.forward(normal(3, 2, seed=1)))
-    model = guiding(elementwise, problem, schedule, "sample")
+    model = guiding(Denoiser(elementwise, schedule, "sample"), problem)
     tableau = sampler.tableau(make_grid(schedule, 4, sigma_max=8.0))
     solver = Solver(tableau, "sample", RowNoise(SEEDS, (2,)))
     states = list(solver.run(model, solver.init(normal(3, 2))))
@@ -825,11 +807,11 @@ def test_replacement_draws_noise_of_its_own() -> None:
 def test_gradients_flow(method: Guidance | Replacement) -> None:
     def end(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         return solve_inverse_problem(
-            lambda x, t: torch.tanh(weight * x) * (1 + t[:, None]),
+            Denoiser(
+                lambda x, t: torch.tanh(weight * x) * (1 + t[:, None]), FlowMatching(), "sample"
+            ),
             x,
             InverseProblem(MASK, y),
-            schedule=FlowMatching(),
-            prediction="sample",
             method=method,
             sampler="dpmpp-2m",
             steps=3,
@@ -848,10 +830,9 @@ def test_no_graph_is_kept_under_no_grad(method: Guidance | Replacement) -> None:
     weight = torch.ones(2, requires_grad=True)
     with torch.no_grad():
         x = solve_inverse_problem(
-            lambda x, t: x * weight,
+            Denoiser(lambda x, t: x * weight, VPLinear()),
             torch.randn(3, 2, generator=torch.Generator().manual_seed(0)),
             InverseProblem(MASK, torch.zeros(3, 2)),
-            schedule=VPLinear(),
             method=method,
             seeds=SEEDS,
             steps=3,
@@ -871,11 +852,9 @@ def test_network_calls_are_those_of_the_sampler_times_the_visits(
 
     states: list[State] = []
     solve_inverse_problem(
-        model,
+        Denoiser(model, VPLinear(), "sample"),
         normal(3, 2),
         InverseProblem(MASK, torch.zeros(3, 2, dtype=torch.float64)),
-        schedule=VPLinear(),
-        prediction="sample",
         method=method,
         sampler="heun",
         steps=4,
@@ -892,11 +871,9 @@ def test_one_measurement_may_serve_all_samples(method: Guidance | Replacement) -
     y = MASK.forward(normal(1, 2, seed=1))
     ends = [
         solve_inverse_problem(
-            elementwise,
+            Denoiser(elementwise, VPLinear(), "sample"),
             normal(3, 2),
             InverseProblem(MASK, measurement),
-            schedule=VPLinear(),
-            prediction="sample",
             method=method,
             seeds=SEEDS,
             steps=4,
@@ -915,19 +892,14 @@ def test_guidance_serves_an_adaptive_driver() -> None:
     problem = InverseProblem(of_matrix(a), y, 0.3)
     settings = Guidance(covariance=NormalData(0.7))
     model = data.model(schedule, "v_prediction")
-    guided = guiding(model, problem, schedule, "v_prediction", settings)
+    guided = guiding(model, problem, settings)
     x = normal(4, 3) * torch.tensor([[0.1], [1.0], [3.0], [10.0]], dtype=torch.float64)
-    ends = [
-        sample_adaptive(network, x, schedule=schedule, prediction="v_prediction")
-        for network in (exact, guided)
-    ]
+    ends = [sample_adaptive(each, x) for each in (exact, guided)]
     assert len(set(ends[1].nfe.tolist())) > 1
     torch.testing.assert_close(ends[1].x, ends[0].x, rtol=0, atol=1e-7)
-    for_each = guiding(
-        model, InverseProblem(of_matrix(a), y.expand(4, 2)), schedule, "v_prediction"
-    )
+    for_each = guiding(model, InverseProblem(of_matrix(a), y.expand(4, 2)))
     with pytest.raises(ValueError, match=r"4 measurements came for .* one for all"):
-        sample_adaptive(for_each, x, schedule=schedule, prediction="v_prediction")
+        sample_adaptive(for_each, x)
 
 
 def test_a_guided_model_is_a_model() -> None:
@@ -936,8 +908,8 @@ def test_a_guided_model_is_a_model() -> None:
     problem = InverseProblem(MASK, MASK.forward(normal(3, 2, seed=1)))
     ends = []
     for kind in KINDS:
-        guided: Model = guiding(PLANE.model(schedule, kind), problem, schedule, kind)
+        guided = guiding(PLANE.model(schedule, kind), problem)
         x = 80 * normal(3, 2)
-        ends.append(sample(guided, x, schedule=schedule, prediction=kind, steps=8))
+        ends.append(sample(guided, x, steps=8))
     for end in ends[1:]:
         torch.testing.assert_close(end, ends[0], rtol=0, atol=1e-8)

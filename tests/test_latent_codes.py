@@ -24,16 +24,14 @@ FINE = Adaptive("dormand-prince", rtol=1e-7, atol=1e-7, max_nfe=2_000)
 
 def codes(x_0: Tensor, schedule: Schedule) -> Tensor:
     return encode(
-        PLANE.model(schedule, "sample"), x_0, schedule=schedule, prediction="sample",
-        settings=FINE, sigma_min=0.05, sigma_max=40.0,
-    ).x  # fmt: skip
+        PLANE.model(schedule, "sample"), x_0, settings=FINE, sigma_min=0.05, sigma_max=40.0
+    ).x
 
 
 def images(code: Tensor, schedule: Schedule) -> Tensor:
     return decode(
-        PLANE.model(schedule, "sample"), code, schedule=schedule, prediction="sample",
-        settings=FINE, sigma_min=0.05, sigma_max=40.0,
-    ).x  # fmt: skip
+        PLANE.model(schedule, "sample"), code, settings=FINE, sigma_min=0.05, sigma_max=40.0
+    ).x
 
 
 def noise(count: int) -> Tensor:
@@ -62,9 +60,8 @@ def test_codes_of_exact_data_are_standard_normal() -> None:
     schedule, sigma_max = EDM(sigma_max=500.0), 400.0
     corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]).double()
     code = encode(
-        data.model(schedule, "sample"), corners, schedule=schedule, prediction="sample",
-        settings=FINE, sigma_min=0.01, sigma_max=sigma_max,
-    ).x  # fmt: skip
+        data.model(schedule, "sample"), corners, settings=FINE, sigma_min=0.01, sigma_max=sigma_max
+    ).x
     linear = torch.stack([code[1] - code[0], code[2] - code[0]], dim=1)
     level = data.covariance + 0.01**2 * torch.eye(2)
     torch.testing.assert_close(linear @ level @ linear.T, torch.eye(2).double(), rtol=0, atol=1e-4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from samplers.denoiser import Denoiser
 from samplers.errors import NotFiniteError
 from samplers.prediction import PredictionType
-from samplers.probability_flow.adaptive import Network
 from samplers.probability_flow.integration import Adaptive
 from samplers.probability_flow.likelihood import (
     DEFAULT,
@@ -31,7 +32,6 @@ from samplers.probability_flow.likelihood import (
     log_likelihood,
 )
 from samplers.schedule import EDM, FlowMatching, Point, Schedule, SubVP, VPDiscrete, VPLinear
-from samplers.solve import Model
 from tests.mixture import PLANE, gaussian
 
 SCHEDULES: dict[str, Schedule] = {
@@ -81,13 +81,13 @@ class Gaussian(NamedTuple):
         away = (x - at.alpha * self.mean) @ self.eigenvectors
         return self.mean + (away * gain) @ self.eigenvectors.T
 
-    def model(self, schedule: Schedule) -> Model:
-        """The network that knows this data; it predicts x_0."""
+    def model(self, schedule: Schedule) -> Denoiser:
+        """The exact denoiser of this data; it predicts x_0."""
 
         def network(x: Tensor, t: Tensor) -> Tensor:
             return self.denoise(x, Point(*(v[:, None] for v in schedule.point(t.double()))))
 
-        return network
+        return Denoiser(network, schedule, "sample")
 
     def flowed_log_prob(self, x_0: Tensor, clean: Point, noisy: Point) -> Tensor:
         """Of the prior N(0, sigma^2) pulled back through the flow, along each eigenvector
@@ -117,8 +117,6 @@ def found(
     return log_likelihood(
         data.model(schedule),
         x_0,
-        schedule=schedule,
-        prediction="sample",
         trace=trace,
         settings=settings,
         seeds=seeds,
@@ -170,12 +168,7 @@ def test_the_error_follows_the_tolerance_where_data_hardly_vary(schedule: str) -
     for tolerance in (1e-2, 1e-3, 1e-4):
         settings = replace(DEFAULT, rtol=tolerance, atol=tolerance)
         result = log_likelihood(
-            data.model(way),
-            x_0,
-            schedule=way,
-            prediction="sample",
-            trace=ExactTrace(at_once=16),
-            settings=settings,
+            data.model(way), x_0, trace=ExactTrace(at_once=16), settings=settings
         )
         assert float((result.log_prob - exact).abs().max()) / 16 < 10 * tolerance
 
@@ -189,8 +182,6 @@ def test_data_in_other_units_have_the_density_in_these() -> None:
         return log_likelihood(
             data.model(schedule, "sample"),
             scale * torch.tensor([[0.3, -0.2], [1.5, 0.7]]).double(),
-            schedule=schedule,
-            prediction="sample",
             trace=ExactTrace(),
             settings=FINE,
             sigma_min=0.05 * scale,
@@ -228,8 +219,6 @@ def test_every_prediction_gives_the_same_density(prediction: PredictionType) -> 
         log_likelihood(
             data.model(schedule, kind),
             x_0,
-            schedule=schedule,
-            prediction=kind,
             trace=ExactTrace(),
             settings=FINE,
             sigma_min=0.05,
@@ -250,8 +239,6 @@ def test_a_mixture_has_its_own_density() -> None:
         result = log_likelihood(
             PLANE.model(schedule, "sample"),
             x_0,
-            schedule=schedule,
-            prediction="sample",
             trace=ExactTrace(),
             settings=FINE,
             sigma_min=0.1,
@@ -281,13 +268,11 @@ def test_a_sample_is_the_same_alone_and_in_any_batch(dtype: torch.dtype, trace: 
 
     def run(places: list[int]) -> Likelihood:
         return log_likelihood(
-            alike,
+            Denoiser(alike, SCHEDULES["vp"], "v_prediction"),
             x_0[places],
-            schedule=SCHEDULES["vp"],
-            prediction="v_prediction",
             trace=trace,
             seeds=places,
-            conditions=(labels[places],),
+            conditions={"label": labels[places]},
         )
 
     whole = run(list(range(9)))
@@ -311,7 +296,7 @@ def test_nothing_is_kept_of_a_call_if_no_gradient_is_wanted() -> None:
         return output
 
     with torch.no_grad():
-        log_likelihood(model, data.sample(2), schedule=SCHEDULES["vp"], prediction="sample")
+        log_likelihood(Denoiser(model, SCHEDULES["vp"], "sample"), data.sample(2))
     assert len(alive) > 10
     assert max(alive) == 0
 
@@ -391,7 +376,7 @@ def test_gradients_pass_attention_by_its_plain_kernel() -> None:
 
     with sdpa_kernel(SDPBackend.MATH):
         result = log_likelihood(
-            network, Gaussian.of(2).sample(2), schedule=SCHEDULES["vp"], prediction="sample"
+            Denoiser(network, SCHEDULES["vp"], "sample"), Gaussian.of(2).sample(2)
         )
         (slope,) = torch.autograd.grad(result.log_prob.sum(), [weight])
     assert bool((slope != 0).all())
@@ -402,22 +387,26 @@ def test_a_network_that_records_nothing_is_refused(recording: bool) -> None:
     """Its divergence would be taken for that of the rest of the slope."""
     data, schedule = Gaussian.of(2), SCHEDULES["vp"]
     model = data.model(schedule)
-    silent = [torch.no_grad()(model), lambda x, t: model(x, t).detach()]
+    silent: list[Callable[..., Tensor]] = [
+        torch.no_grad()(model),
+        lambda x, t: model(x, t).detach(),
+    ]
     for network in silent:
         with torch.set_grad_enabled(recording), pytest.raises(ValueError, match="not recorded"):
-            log_likelihood(network, data.sample(2), schedule=schedule, prediction="sample")
+            log_likelihood(Denoiser(network, schedule, "sample"), data.sample(2))
     with torch.inference_mode(), pytest.raises(ValueError, match=r"use torch\.no_grad"):
-        log_likelihood(model, data.sample(2), schedule=schedule, prediction="sample")
+        log_likelihood(model, data.sample(2))
 
 
 def test_a_network_or_a_condition_that_does_not_fit_is_named() -> None:
     x_0 = Gaussian.of(2).sample(2)
 
-    def run(model: Network, *conditions: Tensor) -> Likelihood:
-        return log_likelihood(model, x_0, schedule=SCHEDULES["vp"], conditions=conditions)
+    def run(network: Callable[..., Tensor], **conditions: Tensor) -> Likelihood:
+        model = Denoiser(network, SCHEDULES["vp"], "v_prediction")
+        return log_likelihood(model, x_0, conditions=conditions)
 
     with pytest.raises(ValueError, match="3 rows for 2 samples"):
-        run(alike, torch.zeros(3))
+        run(alike, label=torch.zeros(3))
     with pytest.raises(ValueError, match="one prediction of the shape of x"):
         run(lambda x, t: x[:, :1])
     with pytest.raises(NotFiniteError, match="NaN or infinity"):

@@ -1,4 +1,4 @@
-"""The autoencoder of meshes: neighbourhoods, invariances, batches, files; whatever it learned."""
+"""The mesh autoencoder: neighbourhoods, invariances, batches, training, files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from text2pde.autoencoder import (
     MeshAutoencoder,
     MeshBatch,
     Posterior,
-    join,
-    prepare,
+    join_batches,
+    prepare_mesh,
 )
-from text2pde.autoencoder.clips import prepare_clip, with_units
+from text2pde.autoencoder.batch import find_edges
+from text2pde.autoencoder.clips import prepare_clip, redimensionalise
 from text2pde.autoencoder.latents import (
     Latents,
     encode_clips,
@@ -28,16 +29,15 @@ from text2pde.autoencoder.latents import (
     load_latents,
     save_latents,
 )
-from text2pde.autoencoder.learning import relative_errors
-from text2pde.autoencoder.neighbours import find_edges
-from text2pde.channel import Channel, Flow
+from text2pde.autoencoder.objective import relative_errors
 from text2pde.cli import main
-from text2pde.flows.clip import Clip, load_clip, save_clip
-from text2pde.flows.statistics import past_cylinder
-from text2pde.mesh import Kind, Mesh
-from text2pde.solver.meshing import Sizes, triangulate
+from text2pde.data.clip import Clip, load_clip, save_clip
+from text2pde.data.statistics import cylinder_flow_of
+from text2pde.mesh import Mesh, NodeKind
+from text2pde.solver.meshing import MeshSizes, triangulate
+from text2pde.subject.cylinder.channel import Channel, CylinderFlow
 
-COARSE = Sizes(near=0.4, far=0.08)
+COARSE = MeshSizes(near=0.4, far=0.08)
 RADIUS = 1.6
 FRAMES = 4
 DIGITS = Path(__file__).parents[1] / "assets" / "digits" / "unet"
@@ -45,7 +45,7 @@ DIGITS = Path(__file__).parents[1] / "assets" / "digits" / "unet"
 
 
 @cache
-def mesh(x: float = 0.3, sizes: Sizes = COARSE) -> Mesh:
+def mesh(x: float = 0.3, sizes: MeshSizes = COARSE) -> Mesh:
     return triangulate(Channel(x=x, y=0.2, radius=0.05), sizes)
 
 
@@ -56,7 +56,7 @@ def model() -> MeshAutoencoder:
 
 
 def batch(of: Mesh) -> MeshBatch:
-    return prepare(of, model().grid, RADIUS)
+    return prepare_mesh(of, model().grid, RADIUS)
 
 
 def fields(of: Mesh, seed: int = 0) -> Tensor:
@@ -98,9 +98,9 @@ def test_shares_are_those_of_the_area() -> None:
 def test_impossible_grids_are_refused() -> None:
     with pytest.raises(ValueError, match="far from square"):
         LatentGrid(columns=16, rows=16)
-    with pytest.raises(ValueError, match="must have some"):
+    with pytest.raises(ValueError, match="must have at least one"):
         LatentGrid(columns=0)
-    with pytest.raises(ValueError, match="can't be halved 4 times"):
+    with pytest.raises(ValueError, match="can't be downsampled 4 times"):
         MeshAutoencoder(columns=64, rows=24, halvings=4)
 
 
@@ -118,10 +118,10 @@ def test_the_order_of_nodes_does_not_matter() -> None:
 
 
 @torch.no_grad()
-def test_meshes_do_not_know_of_each_other_in_a_batch() -> None:
-    meshes = [mesh(), mesh(0.35), mesh(0.3, Sizes(near=0.3, far=0.06))]
+def test_meshes_of_a_batch_do_not_interact() -> None:
+    meshes = [mesh(), mesh(0.35), mesh(0.3, MeshSizes(near=0.3, far=0.06))]
     values = [fields(each, seed) for seed, each in enumerate(meshes)]
-    together = join([batch(each) for each in meshes], model().grid)
+    together = join_batches([batch(each) for each in meshes], model().grid)
     assert together.sizes == tuple(len(each.nodes) for each in meshes)
     latent = model().encode(torch.cat(values, dim=1), together).mean
     found = model().decode(latent, together).split(list(together.sizes), dim=1)
@@ -134,12 +134,12 @@ def test_meshes_do_not_know_of_each_other_in_a_batch() -> None:
 
 
 @torch.no_grad()
-def test_any_nodes_can_be_asked_for() -> None:
-    finer = mesh(0.3, Sizes(near=0.2, far=0.04))
+def test_it_decodes_at_any_nodes() -> None:
+    finer = mesh(0.3, MeshSizes(near=0.2, far=0.04))
     latent = model().encode(fields(mesh()), batch(mesh())).mean
     found = model().decode(latent, batch(finer))
     assert found.shape == (FRAMES, len(finer.nodes), 3)
-    still = np.isin(finer.kinds, (Kind.WALL, Kind.CYLINDER))
+    still = np.isin(finer.kinds, (NodeKind.WALL, NodeKind.CYLINDER))
     assert float(found[:, still, :2].abs().max()) == 0
     assert float(found[:, ~still, :2].abs().min()) > 0
     assert float(found[:, still, 2].abs().min()) > 0
@@ -157,13 +157,13 @@ def test_a_latent_is_much_smaller_than_a_clip() -> None:
 # ------------------------------------------------------------------------------ learning, and files
 
 
-def test_every_weight_learns() -> None:
+def test_every_weight_has_a_gradient() -> None:
     own = MeshAutoencoder(channels=8, latent=4, columns=32, rows=8)
     x, one = fields(mesh()), batch(mesh())
     law = own.encode(x, one)
     noise = torch.randn(law.mean.shape, generator=torch.Generator().manual_seed(0))
-    found = own.decode(law.draw(noise), one)
-    ((found - x).square().mean() + 0.1 * law.divergence).backward()
+    found = own.decode(law.sample(noise), one)
+    ((found - x).square().mean() + 0.1 * law.kl).backward()
     for name, weight in own.named_parameters():
         assert weight.grad is not None, name
         assert float(weight.grad.abs().max()) > 0, name
@@ -179,12 +179,12 @@ def test_it_runs_in_half_precision() -> None:
     assert float((found.float() - expected).norm() / expected.norm()) < 0.05
 
 
-def test_the_divergence_is_that_of_normal_laws() -> None:
+def test_the_kl_divergence_is_that_of_gaussians() -> None:
     zero = torch.zeros(1, 2, 1, 1, 1)
-    assert float(Posterior(zero, zero).divergence) == 0
+    assert float(Posterior(zero, zero).kl) == 0
     law = torch.distributions.Normal(0.7, 1.3)
     expected = torch.distributions.kl_divergence(law, torch.distributions.Normal(0.0, 1.0))
-    found = Posterior(zero + 0.7, zero + 2 * torch.tensor(1.3).log()).divergence
+    found = Posterior(zero + 0.7, zero + 2 * torch.tensor(1.3).log()).kl
     torch.testing.assert_close(found, expected)
 
 
@@ -216,7 +216,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         of, times = mesh(x), 0.02 * np.arange(8, dtype=np.float64)
         phase = 12 * (of.nodes[None, :, 0] - times[:, None]) + number
         waves = np.stack([1 + np.sin(phase), np.cos(phase), 0.3 * np.sin(phase)], axis=2)
-        flow = Flow(Channel(x=x, y=0.2, radius=0.05), speed=2.0)
+        flow = CylinderFlow(Channel(x=x, y=0.2, radius=0.05), speed=2.0)
         scaled = (waves * np.array([2, 2, 4])).astype(np.float32)
         save_clip(Clip(flow, of, times, scaled), folder / f"case-{number}.safetensors")
     return folder
@@ -228,14 +228,14 @@ FEW = ("--channels", "8", "--latent", "4", "--columns", "32", "--rows", "8", "--
 
 def test_flows_that_differ_in_speed_alone_are_one(data: Path) -> None:
     clip = load_clip(data / "case-0.safetensors")
-    slow = past_cylinder(clip)
+    slow = cylinder_flow_of(clip)
     faster = clip._replace(
-        flow=replace(slow, speed=2 * slow.speed),
+        scene=replace(slow, speed=2 * slow.speed),
         fields=clip.fields * np.array([2, 2, 4], dtype=np.float32),
     )
     one, other = (prepare_clip(c, model().grid, RADIUS) for c in (clip, faster))
     torch.testing.assert_close(one.fields, other.fields)
-    np.testing.assert_allclose(with_units(one.fields, clip.flow), clip.fields, rtol=1e-6)
+    np.testing.assert_allclose(redimensionalise(one.fields, clip.scene), clip.fields, rtol=1e-6)
     assert float(one.areas.sum()) == pytest.approx(1)
 
 
@@ -245,17 +245,17 @@ def test_errors_are_relative_and_by_area() -> None:
     found = x + torch.tensor([0.0, 1.0, 0.0])
     errors = relative_errors(found, x, areas)
     assert errors.overall == pytest.approx((1 / (0.25 * 9 + 0.75)) ** 0.5)
-    assert errors.across == pytest.approx(1.0)
+    assert errors.transverse == pytest.approx(1.0)
 
 
-def test_the_command_trains_and_goes_on(
+def test_the_command_trains_and_resumes(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
     words = ["train-autoencoder", str(data), "--held-out", str(data), "--output", str(output), *FEW]
     assert main([*words, "--steps", "60", "--every", "30"]) == 0
     said = capsys.readouterr().out
-    assert "held out: " in said
+    assert "error on held-out clips: " in said
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < 0.5 * log[0]["loss"]
     found = MeshAutoencoder.from_pretrained(output / "autoencoder")
@@ -273,14 +273,14 @@ def test_the_command_trains_and_goes_on(
         assert why in capsys.readouterr().err
 
 
-def test_what_can_not_be_learned_ends_in_one_sentence(
+def test_impossible_trainings_end_in_one_sentence(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = ("--output", str(tmp_path / "run"))
     for words, why in (
         ((str(tmp_path), *output), "There are no clips in"),
         ((str(tmp_path / "nowhere"), *output), "There are no clips in"),
-        ((str(data), *output, *FEW, "--frames", "12"), "learned has 8 frames"),
+        ((str(data), *output, *FEW, "--frames", "12"), "shortest training clip has 8 frames"),
         ((str(data), *output, *FEW, "--frames", "6", "--steps", "1"), "multiple of 4"),
         ((str(data), *output, "--columns", "30"), "far from square"),
     ):
@@ -320,18 +320,18 @@ def test_latents_are_standardised_and_survive_their_file(data: Path, tmp_path: P
     path = tmp_path / "latents.safetensors"
     save_latents(latents, path)
     found = load_latents(path)
-    assert (found.flows, found.interval) == (latents.flows, latents.interval)
+    assert (found.scenes, found.interval) == (latents.scenes, latents.interval)
     for name in ("values", "frame", "clip", "first"):
         assert torch.equal(getattr(found, name), getattr(latents, name))
     assert all(torch.equal(a, b) for a, b in zip(found.scales, latents.scales, strict=True))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="is torn"):
+    with pytest.raises(ValueError, match="is truncated"):
         load_latents(path)
 
 
 def test_clips_of_other_intervals_are_not_mixed(data: Path) -> None:
     clips = [prepare_clip(load_clip(p), model().grid, RADIUS) for p in sorted(data.iterdir())]
-    with pytest.raises(ValueError, match="only clips of one interval"), torch.no_grad():
+    with pytest.raises(ValueError, match="only clips of one interval together"), torch.no_grad():
         encode_clips(model(), [clips[0], clips[1]._replace(interval=0.3)], 4, 2)
 
 
@@ -346,13 +346,13 @@ def test_the_command_encodes(
     torch.testing.assert_close(load_latents(output).values, encoded(data).values)
     assert main([*words, "--mirrored", "--output", str(output)]) == 0
     assert "18 windows of 6 clips" in capsys.readouterr().out
-    flows = load_latents(output).flows
+    flows = load_latents(output).scenes
     assert flows[3:] == tuple(flow.mirrored() for flow in flows[:3])
     for wrong, why in (
         ([*words, "--output", "a.txt"], "NAME.safetensors"),
-        (["encode", str(data), str(data), "--output", str(output)], "holds no autoencoder"),
-        (["encode", str(DIGITS), str(data), "--output", str(output)], "holds no autoencoder"),
-        ([*words[:3], "--frames", "80", "--output", str(output)], "less than the 80"),
+        (["encode", str(data), str(data), "--output", str(output)], "holds no mesh autoencoder"),
+        (["encode", str(DIGITS), str(data), "--output", str(output)], "holds no mesh autoencoder"),
+        ([*words[:3], "--frames", "80", "--output", str(output)], "fewer than the 80"),
         ([*words[:3], "--frames", "6", "--output", str(output)], "multiple of 4"),
     ):
         assert main(wrong) == 2

@@ -11,29 +11,29 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from text2pde.channel import Channel, Flow
-from text2pde.mesh import Kind, Mesh, Numbers, check_mesh
-from text2pde.solver.measures import (
+from text2pde.mesh import FloatArray, Mesh, NodeKind, check_mesh
+from text2pde.solver.forces import (
     Oscillation,
     coefficients,
     oscillation,
     strouhal,
 )
-from text2pde.solver.meshing import Sizes, triangulate
+from text2pde.solver.meshing import MeshSizes, triangulate
 from text2pde.solver.navier_stokes import (
     Equations,
-    State,
+    FlowState,
     discretise,
     longest_step,
 )
+from text2pde.subject.cylinder.channel import Channel, CylinderFlow
 
-COARSE = Sizes(near=0.35, far=0.07)
-DFG = Flow(Channel(x=0.2, y=0.2, radius=0.05, length=2.2), speed=1.0)
+COARSE = MeshSizes(near=0.35, far=0.07)
+DFG = CylinderFlow(Channel(x=0.2, y=0.2, radius=0.05, length=2.2), speed=1.0)
 """The benchmark 2D-2 of Schaefer and Turek 1996: Re = 100, the cylinder a little off the middle."""
 
 
 @cache
-def mesh_of(sizes: Sizes = COARSE, flow: Flow = DFG) -> Mesh:
+def mesh_of(sizes: MeshSizes = COARSE, flow: CylinderFlow = DFG) -> Mesh:
     return triangulate(flow.channel, sizes)
 
 
@@ -42,7 +42,7 @@ def equations(step: float = 1e-3) -> Equations:
     return discretise(DFG, mesh_of(), step)
 
 
-def advanced(equations: Equations, state: State, steps: int) -> State:
+def advanced(equations: Equations, state: FlowState, steps: int) -> FlowState:
     for _ in range(steps):
         state = equations.advance(state)
     return state
@@ -53,7 +53,7 @@ def advanced(equations: Equations, state: State, steps: int) -> State:
 
 def test_a_mesh_fills_the_channel() -> None:
     mesh, channel = mesh_of(), DFG.channel
-    hole = np.flatnonzero(mesh.kinds == Kind.CYLINDER)
+    hole = np.flatnonzero(mesh.kinds == NodeKind.CYLINDER)
     n = len(hole)
     polygon = n / 2 * channel.radius**2 * np.sin(2 * np.pi / n)
     assert mesh.areas.sum() == pytest.approx(channel.length * channel.height - polygon, rel=1e-6)
@@ -61,7 +61,7 @@ def test_a_mesh_fills_the_channel() -> None:
     np.testing.assert_allclose(distance, channel.radius, rtol=1e-9)
     assert np.array_equal(mesh.nodes, triangulate(channel, COARSE).nodes)
     # Finer at the cylinder than far ahead of it.
-    near = mesh.heights[(mesh.kinds[mesh.triangles] == Kind.CYLINDER).any(axis=1)]
+    near = mesh.heights[(mesh.kinds[mesh.triangles] == NodeKind.CYLINDER).any(axis=1)]
     assert near.max() < 0.5 * mesh.heights.max()
 
 
@@ -74,7 +74,7 @@ def test_threads_mesh_one_after_the_other() -> None:
 def test_unsound_meshes_are_refused() -> None:
     mesh = mesh_of()
     cases = [
-        (mesh._replace(nodes=np.zeros((len(mesh.nodes), 3))), "must lie in the plane"),
+        (mesh._replace(nodes=np.zeros((len(mesh.nodes), 3))), "must have \\[N, 2\\]"),
         (mesh._replace(triangles=mesh.triangles[:, :2]), "not \\[T, 3\\]"),
         (mesh._replace(triangles=mesh.triangles + 1), "beyond the"),
         (mesh._replace(triangles=mesh.triangles[:, ::-1]), "no positive area"),
@@ -85,7 +85,7 @@ def test_unsound_meshes_are_refused() -> None:
         with pytest.raises(ValueError, match=why):
             check_mesh(wrong)
     with pytest.raises(ValueError, match="must be positive"):
-        triangulate(DFG.channel, Sizes(near=0.0))
+        triangulate(DFG.channel, MeshSizes(near=0.0))
 
 
 def test_impossible_channels_and_flows_are_refused() -> None:
@@ -94,7 +94,7 @@ def test_impossible_channels_and_flows_are_refused() -> None:
     with pytest.raises(ValueError, match="radius is -1"):
         Channel(x=0.2, y=0.2, radius=-1)
     with pytest.raises(ValueError, match="speed is 0"):
-        Flow(DFG.channel, speed=0)
+        CylinderFlow(DFG.channel, speed=0)
     with pytest.raises(ValueError, match="not one of a channel with a cylinder"):
         discretise(replace(DFG, channel=Channel(x=0.3, y=0.2, radius=0.05)), mesh_of())
     with pytest.raises(ValueError, match="step is -1"):
@@ -107,17 +107,19 @@ def test_impossible_channels_and_flows_are_refused() -> None:
 def test_convection_and_divergence_are_exact_on_polynomials() -> None:
     """Of u = (x, -y): convection (x, y), divergence 0; of u = (x^2, 0): divergence 2 x."""
     own = equations()
-    x, y = own.places.T
+    x, y = own.points.T
     zero = np.zeros_like(x)
     u = np.stack([x, -y], axis=1)
-    np.testing.assert_allclose(own.convect(u), own.mass @ np.stack([x, y], axis=1), atol=1e-15)
+    np.testing.assert_allclose(
+        own.convect(u), own.matrices.mass @ np.stack([x, y], axis=1), atol=1e-15
+    )
     assert np.abs(own.divergence(u)).max() < 1e-15
     quadratic = own.divergence(np.stack([x**2, zero], axis=1))
     assert quadratic.sum() == pytest.approx(2 * integral_of_x(own.mesh), rel=1e-12)
 
 
 def integral_of_x(mesh: Mesh) -> float:
-    return float((mesh.areas * mesh.corners[:, :, 0].mean(axis=1)).sum())
+    return float((mesh.areas * mesh.vertices[:, :, 0].mean(axis=1)).sum())
 
 
 def test_without_convection_the_steady_flow_is_steady() -> None:
@@ -131,17 +133,17 @@ def test_without_convection_the_steady_flow_is_steady() -> None:
 
 def test_as_much_leaves_as_comes_in() -> None:
     state = advanced(equations(), equations().start(), 100)
-    for kind in (Kind.INLET, Kind.OUTLET):
+    for kind in (NodeKind.INLET, NodeKind.OUTLET):
         flux = flux_through(equations(), state, kind)
         assert flux == pytest.approx(DFG.speed * DFG.channel.height, rel=2e-3)
 
 
-def flux_through(own: Equations, state: State, kind: Kind) -> float:
+def flux_through(own: Equations, state: FlowState, kind: NodeKind) -> float:
     """The integral of u_x over the inlet or the outlet, by Simpson's rule on its edges."""
-    at = 0.0 if kind == Kind.INLET else own.flow.channel.length
-    there = np.flatnonzero(np.abs(own.places[:, 0] - at) < 1e-9)
-    order = there[np.argsort(own.places[there, 1])]
-    y, u = own.places[order, 1], state.velocity[order, 0]
+    at = 0.0 if kind == NodeKind.INLET else own.flow.channel.length
+    there = np.flatnonzero(np.abs(own.points[:, 0] - at) < 1e-9)
+    order = there[np.argsort(own.points[there, 1])]
+    y, u = own.points[order, 1], state.velocity[order, 0]
     h = y[2::2] - y[:-2:2]
     return float((h / 6 * (u[:-2:2] + 4 * u[1:-1:2] + u[2::2])).sum())
 
@@ -156,7 +158,7 @@ def test_steps_are_of_second_order() -> None:
     found = []
     for many in (8, 4, 2, 1):
         before = way[-1 - many]
-        start = way[-1]._replace(older=(before.velocity, before.convection))
+        start = way[-1]._replace(previous=(before.velocity, before.convection))
         step = many * finest
         found.append(advanced(equations(step), start, round(0.1 / step)).velocity)
     errors = [np.abs(one - other).max() for one, other in pairwise(found)]
@@ -188,7 +190,7 @@ class Measured(NamedTuple):
     divergence: float
 
 
-def benchmark(sizes: Sizes, seconds: float, share: float = 1.0) -> Measured:
+def benchmark(sizes: MeshSizes, seconds: float, share: float = 1.0) -> Measured:
     """Coefficients over the last two seconds, in steps of a share of the longest."""
     mesh = mesh_of(sizes)
     step = share * longest_step(DFG, mesh)
@@ -197,7 +199,7 @@ def benchmark(sizes: Sizes, seconds: float, share: float = 1.0) -> Measured:
     while state.time < seconds:
         state = own.advance(state)
         forces.append(own.force(state))
-    last: Numbers = coefficients(np.array(forces), DFG)[-round(2 / step) :]
+    last: FloatArray = coefficients(np.array(forces), DFG)[-round(2 / step) :]
     drag, lift = (oscillation(last[:, i], step) for i in range(2))
     weak = float(np.abs(own.divergence(state.velocity)).max() / mesh.areas.max())
     return Measured(strouhal(lift.frequency, DFG), drag, lift, weak)
@@ -210,7 +212,7 @@ def test_a_coarse_mesh_is_near_the_benchmark() -> None:
     assert found.lift.highest == pytest.approx(1.0, rel=0.3)
 
 
-FINE, FINEST = Sizes(0.2, 0.035, 0.15), Sizes(0.15, 0.025, 0.12)
+FINE, FINEST = MeshSizes(0.2, 0.035, 0.15), MeshSizes(0.15, 0.025, 0.12)
 
 
 @cache
@@ -229,7 +231,7 @@ def test_the_benchmark_of_schaefer_and_turek() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "share"), [(FINE, 0.5), (FINEST, 1.0)])
 def test_shorter_steps_and_a_finer_mesh_change_the_benchmark_little(
-    sizes: Sizes, share: float
+    sizes: MeshSizes, share: float
 ) -> None:
     found = benchmark(sizes, 8.0, share)
     assert found.strouhal == pytest.approx(fine().strouhal, rel=0.005)

@@ -15,8 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers import SamplerScheduler, list_samplers
+from samplers import (
+    SamplerScheduler,
+    classifier_free_guidance,
+    list_samplers,
+    pipeline_denoiser,
+    sample,
+)
 from samplers.diffusers.config import read_config
+from samplers.diffusers.loop import settings_of
 from samplers.diffusers.run import sample_seeds
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid, Spacing
@@ -71,7 +78,7 @@ def assert_same(x: Tensor, y: Tensor) -> None:
     assert float((x - y).abs().max() / y.abs().max()) < 1e-6
 
 
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", list_samplers("fixed-grid"))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_pipeline_gives_what_the_own_loop_gives(family: str, sampler: str) -> None:
     (tiny, config), spacing = built(family), FAMILIES[family][1]
@@ -101,7 +108,7 @@ def test_guidance_is_inside_the_network(sampler: str) -> None:
 
 
 # EDM's churn before the first call is in a pipeline's latents already, so its run differs.
-@pytest.mark.parametrize("sampler", sorted(set(list_samplers()) - {"edm-churn"}))
+@pytest.mark.parametrize("sampler", sorted(set(list_samplers("fixed-grid")) - {"edm-churn"}))
 def test_image_to_image_is_a_run_on_the_shorter_grid(sampler: str) -> None:
     tiny = _img2img()
     config = dict(tiny.pipe.scheduler.config)
@@ -123,7 +130,7 @@ def _img2img() -> Tiny:
     return tiny_pipelines.stable_diffusion_img2img()
 
 
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", list_samplers("fixed-grid"))
 def test_inpainting_edits_between_the_calls_are_taken_over(sampler: str) -> None:
     tiny = _inpaint()
     config = dict(tiny.pipe.scheduler.config)
@@ -150,7 +157,7 @@ def _inpaint() -> Tiny:
     return tiny_pipelines.stable_diffusion_inpaint()
 
 
-@pytest.mark.parametrize("sampler", list_samplers())
+@pytest.mark.parametrize("sampler", list_samplers("fixed-grid"))
 def test_flux_image_to_image_runs_or_says_where_it_could_begin(sampler: str) -> None:
     """Its pipeline counts its own sigmas in network calls, and may stop within a step."""
     tiny = _flux_img2img()
@@ -249,3 +256,31 @@ def test_the_ddim_pipeline_replaces_its_scheduler_when_it_is_made() -> None:
     pipe = type(tiny.pipe)(unet=tiny.pipe.unet, scheduler=scheduler)
     assert type(pipe.scheduler).__name__ == "DDIMScheduler"
     assert pipe.scheduler.config.clip_sample is True
+
+
+def test_the_network_of_a_pipeline_is_a_model() -> None:
+    """Guided and sampled by the library's own loop, it gives what the pipeline gives."""
+    tiny, scale = tiny_pipelines.stable_diffusion(guidance_scale=3.0), 3.0
+    scheduler = SamplerScheduler.from_config(
+        tiny.pipe.scheduler.config, sampler="unipc-2", grid="karras"
+    )
+    model = pipeline_denoiser(tiny.pipe)
+    prompt, negative = tiny_pipelines._embeddings(3, 8)
+    guided = classifier_free_guidance(model, {"encoder_hidden_states": negative}, scale)
+    x_T = tiny.noise(2)
+    with torch.no_grad():
+        found = sample(
+            guided,
+            x_T,
+            sampler="unipc-2",
+            grid=settings_of(scheduler.config).grid(STEPS, "karras"),
+            conditions={"encoder_hidden_states": prompt.expand(2, -1, -1)},
+        )
+        tiny.pipe.scheduler = scheduler
+        expected = tiny.draw(x_T, STEPS)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pipeline_without_a_unet_is_refused() -> None:
+    with pytest.raises(ValueError, match="no component 'unet'; describe its network"):
+        pipeline_denoiser(tiny_pipelines.flux().pipe)

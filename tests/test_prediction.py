@@ -1,4 +1,4 @@
-r"""Predictions: what a network of any kind was trained to say gives back x_0 at the door.
+r"""Predictions: what a network of any kind was trained to say gives back x_0.
 
 Also corrections of x_0, and guidance with a classifier and without.
 """
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from samplers.denoiser import Denoiser
+from samplers.guidance import classifier_free_guidance, classifier_guidance
 from samplers.prediction import (
     PREDICTION_TYPES,
     PredictionType,
-    check_kind,
-    classifier_free_guidance,
-    classifier_guidance,
     clip,
-    door,
     dynamic_threshold,
+    prediction_type,
     target,
+    to_data,
 )
 from samplers.schedule import EDM, FlowMatching, Schedule, SubVP, VPLinear
 from tests.mixture import Mixture
@@ -51,14 +51,14 @@ def test_the_door_inverts_the_target(kind: PredictionType, schedule: Schedule) -
         at = schedule.point(schedule.at_fraction(torch.tensor(u, dtype=torch.float64)))
         x = at.alpha * x0 + at.sigma * eps
         output = target(kind, x0, eps, at.alpha, at.sigma)
-        numbers = door(kind, at)
+        numbers = to_data(kind, at)
         found = numbers.of_x * x + numbers.of_output * output
         torch.testing.assert_close(found, x0, rtol=1e-9, atol=1e-9 * float(1 + at.rho))
 
 
 def test_velocity_is_a_rotation_where_variance_is_preserved() -> None:
     at = VPLinear().point(torch.tensor(0.4, dtype=torch.float64))
-    numbers = door("v_prediction", at)
+    numbers = to_data("v_prediction", at)
     assert float(numbers.of_x) == pytest.approx(float(at.alpha), rel=1e-12)
     assert float(numbers.of_output) == pytest.approx(-float(at.sigma), rel=1e-12)
 
@@ -66,21 +66,21 @@ def test_velocity_is_a_rotation_where_variance_is_preserved() -> None:
 @pytest.mark.parametrize("kind", ["epsilon", "score"])
 def test_noise_says_nothing_at_pure_noise(kind: PredictionType) -> None:
     with pytest.raises(ValueError, match="alpha = 0"):
-        door(kind, FlowMatching().noisiest)
+        to_data(kind, FlowMatching().noisiest)
 
 
 @pytest.mark.parametrize("kind", ["sample", "v_prediction", "flow"])
 def test_the_other_kinds_are_defined_at_pure_noise(kind: PredictionType) -> None:
     at = FlowMatching().noisiest
     x0, eps = normal(3), normal(3, seed=1)
-    numbers = door(kind, at)
+    numbers = to_data(kind, at)
     found = numbers.of_x * eps + numbers.of_output * target(kind, x0, eps, at.alpha, at.sigma)
     torch.testing.assert_close(found, x0)
 
 
 def test_unknown_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match="epsilon, sample"):
-        check_kind("noise")
+        prediction_type("something")
 
 
 def test_clipping() -> None:
@@ -107,23 +107,28 @@ def conditional(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
     return x * t[:, None] + condition
 
 
+CONDITIONAL = Denoiser(conditional, VPLinear())
+
+
 def test_guidance_is_linear_in_the_scale() -> None:
     x, t = normal(4, 3), torch.rand(4, dtype=torch.float64)
     condition, null = normal(4, 3, seed=1), torch.zeros(4, 3, dtype=torch.float64)
     with_it, without = conditional(x, t, condition), conditional(x, t, null)
     for scale in (0.0, 1.0, 2.5):
-        guided = classifier_free_guidance(conditional, condition, null, scale)
-        torch.testing.assert_close(guided(x, t), without + scale * (with_it - without))
+        guided = classifier_free_guidance(CONDITIONAL, {"condition": null}, scale)
+        torch.testing.assert_close(
+            guided(x, t, condition=condition), without + scale * (with_it - without)
+        )
 
 
 def test_rescaled_guidance_has_the_deviation_of_the_condition() -> None:
     x, t = normal(4, 3), torch.rand(4, dtype=torch.float64)
-    condition, null = normal(4, 3, seed=1), torch.zeros(4, 3, dtype=torch.float64)
-    guided = classifier_free_guidance(conditional, condition, null, 7.5, rescale=1.0)
+    condition = normal(4, 3, seed=1)
+    guided = classifier_free_guidance(CONDITIONAL, {"condition": 0.0}, 7.5, rescale=1.0)
     expected = conditional(x, t, condition).std(1)
-    torch.testing.assert_close(guided(x, t).std(1), expected)
+    torch.testing.assert_close(guided(x, t, condition=condition).std(1), expected)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        classifier_free_guidance(conditional, condition, null, 2.0, rescale=1.5)
+        classifier_free_guidance(CONDITIONAL, {"condition": 0.0}, 2.0, rescale=1.5)
 
 
 def test_guidance_at_scale_one_costs_one_call_of_the_batch() -> None:
@@ -134,8 +139,10 @@ def test_guidance_at_scale_one_costs_one_call_of_the_batch() -> None:
         return conditional(x, t, condition)
 
     x, t, condition = normal(2, 3), torch.rand(2, dtype=torch.float64), normal(2, 3, seed=1)
-    classifier_free_guidance(counted, condition, condition, 1.0)(x, t)
-    classifier_free_guidance(counted, condition, condition, 2.0)(x, t)
+    model = Denoiser(counted, VPLinear())
+    for scale in (1.0, 2.0):
+        guided = classifier_free_guidance(model, {"condition": condition}, scale)
+        guided(x, t, condition=condition)
     assert sizes == [2, 4]
 
 
@@ -180,12 +187,12 @@ def test_an_exact_classifier_gives_the_exact_conditional_model(
 ) -> None:
     label = torch.tensor([0, 1, 2, 1])
     model, classifier = TOLD_APART.model(schedule, kind), exact_classifier(schedule)
-    guided = classifier_guidance(model, classifier, label, 1.0, schedule, kind)
+    guided = classifier_guidance(model, classifier, label, 1.0)
     for u in (0.02, 0.3, 0.6, 0.95):
         at = schedule.point(schedule.at_fraction(torch.tensor(u, dtype=torch.float64)))
         x = (at.alpha + at.sigma) * normal(4, 2)
         t = at.t.expand(4)
-        found, numbers = guided(x, t), door(kind, at)
+        found, numbers = guided(x, t), to_data(kind, at)
         for i in range(4):
             exact = component(int(label[i])).model(schedule, kind)(x[i : i + 1], t[:1])[0]
             error = numbers.of_output * (found[i] - exact)  # of x_0
@@ -198,7 +205,7 @@ def test_the_weight_of_a_classifier_is_linear_and_0_is_the_model() -> None:
 
     def shift(scale: float) -> Tensor:
         label = torch.tensor([2, 0, 1])
-        guided = classifier_guidance(model, classifier, label, scale, schedule, "flow")
+        guided = classifier_guidance(model, classifier, label, scale)
         return guided(x, t) - model(x, t)
 
     assert bool((shift(0.0) == 0).all())
@@ -213,12 +220,11 @@ def test_a_classifier_guides_samples_at_times_of_their_own() -> None:
     def classifier(x: Tensor, t: Tensor) -> Tensor:
         return torch.stack([x[:, 0] * t, x[:, 1]], dim=1)
 
-    guided = classifier_guidance(lambda x, t: 0 * x, classifier, label, 1.0, schedule, "epsilon")
+    model = Denoiser(lambda x, t: 0 * x, schedule)
+    guided = classifier_guidance(model, classifier, label, 1.0)
     together = guided(x, t)
     for i in range(2):
-        alone = classifier_guidance(
-            lambda x, t: 0 * x, classifier, label[i : i + 1], 1.0, schedule, "epsilon"
-        )
+        alone = classifier_guidance(model, classifier, label[i : i + 1], 1.0)
         assert torch.equal(alone(x[i : i + 1], t[i : i + 1])[0], together[i])
         assert torch.equal(alone(x, t)[i], together[i])  # one class for all
 
@@ -229,12 +235,10 @@ def test_guidance_by_a_classifier_runs_without_a_graph_and_differentiates_with_o
 
     def guided(x: Tensor, weight: Tensor) -> Tensor:
         model = classifier_guidance(
-            lambda x, t: torch.tanh(x),
+            Denoiser(lambda x, t: torch.tanh(x), schedule, "v_prediction"),
             lambda x, t: torch.sin(x @ weight),
             label,
             2.0,
-            schedule,
-            "v_prediction",
         )
         return model(x, t)
 
@@ -252,8 +256,7 @@ def test_guidance_by_a_classifier_runs_without_a_graph_and_differentiates_with_o
 
 def test_a_gradient_is_no_guide_at_pure_noise() -> None:
     schedule, x = FlowMatching(), normal(2, 2)
-    guided = classifier_guidance(
-        lambda x, t: x, lambda x, t: x, torch.tensor([0, 1]), 1.0, schedule, "flow"
-    )
+    model = Denoiser(lambda x, t: x, schedule, "flow")
+    guided = classifier_guidance(model, lambda x, t: x, torch.tensor([0, 1]), 1.0)
     with pytest.raises(ValueError, match=r"alpha = 0.*sigma_max"):
         guided(x, torch.ones(2, dtype=torch.float64))

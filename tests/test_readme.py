@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 
 import samplers
+from samplers.denoiser import Denoiser
 from samplers.schedule import EDM
+from tests.tiny_checkpoints import of_prompts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,28 +44,33 @@ def commands() -> list[str]:
     return [line.split(" #")[0].strip() for line in lines if line.startswith(PROGRAMS)]
 
 
-def test_function() -> None:
-    torch.manual_seed(0)
-    x_0 = run(blocks(README, "python")[0])["x_0"]
-    assert x_0.dtype == torch.float64
+def test_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first block, with a tiny Stable Diffusion pipeline in place of that of the Hub."""
+    of_prompts(tmp_path / "pipeline")
+    monkeypatch.chdir(tmp_path)
+    block = blocks(README, "python")[0]
+    assert "hf-internal-testing/tiny-stable-diffusion-pipe" in block
+    run(block.replace("hf-internal-testing/tiny-stable-diffusion-pipe", "pipeline"))
+    assert (tmp_path / "heron.png").stat().st_size > 0
+
+
+def test_own_score_network() -> None:
+    x_0 = run(blocks(README, "python")[1])["x_0"]
     torch.testing.assert_close(x_0.mean(0), torch.full_like(x_0[0], 2), atol=0.05, rtol=0)
     torch.testing.assert_close(x_0.std(0), torch.full_like(x_0[0], 0.5), atol=0.05, rtol=0)
 
 
-def test_pipeline(tmp_path: Path) -> None:
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-    )
-    DDPMPipeline(unet, DDIMScheduler()).save_pretrained(tmp_path)
-    code = blocks(README, "python")[1].replace("path/to/a/pipeline", str(tmp_path))
-    assert run(code)["image"].size == (8, 8)
+def test_equation_behind_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    run(blocks(README, "python")[2])
+    printed = capsys.readouterr().out
+    assert "arXiv:2211.01095" in printed
+    assert ".. math::" in printed
+
+
+def test_gradient() -> None:
+    names = run(blocks(README, "python")[3])
+    assert names["x_T"].grad.norm() > 0
+    assert names["network"][0].weight.grad.norm() > 0
 
 
 @pytest.mark.parametrize(
@@ -96,10 +102,10 @@ def test_command(command: str, tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    table = README.partition("## Samplers")[2].partition("\n## ")[0]
+    table = README.partition("\n| Family |")[2].partition("\n## ")[0]
     named = {name for line in table.splitlines() if line[:1] == "|" for name in _quoted(line)}
     assert named
-    assert named <= {*samplers.list_samplers(), *samplers.list_adaptive()}
+    assert named <= {*samplers.list_samplers(), *samplers.list_samplers("adaptive")}
 
 
 @pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "sample_dpmpp_2m", "euler_a"])
@@ -128,10 +134,8 @@ def test_worked_example() -> None:
 
     def error(steps: int) -> float:
         x = samplers.sample(
-            lambda x, t: x / (1 + t.square()[:, None]),
+            Denoiser(lambda x, t: x / (1 + t.square()[:, None]), schedule, "sample"),
             x_T,
-            schedule=schedule,
-            prediction="sample",
             sampler=method,
             steps=steps,
             final="sigma_min",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +14,7 @@ import pytest
 import samplers.registry as registry_module
 from samplers.grid import Grid, make_grid
 from samplers.methods import pf_ode
-from samplers.registry import PAIRS, Sampler, get_sampler, list_samplers, registry
+from samplers.registry import Sampler, adaptive_registry, get_sampler, list_samplers, registry
 from samplers.schedule import VPLinear
 from samplers.tableau import Tableau
 
@@ -110,10 +111,20 @@ def test_an_unknown_name_suggests_the_nearest(wrong: str, near: str) -> None:
         get_sampler(wrong)
 
 
-def test_the_name_of_an_adaptive_method_is_told_from_a_wrong_one() -> None:
-    for name in (name for pair in PAIRS for name in (pair.name, *pair.aliases)):
-        with pytest.raises(ValueError, match="chooses its own steps"):
-            get_sampler(name)
+def test_adaptive_samplers_are_in_the_same_look_up_and_have_no_tableau() -> None:
+    for sampler in adaptive_registry().values():
+        for name in (sampler.name, *sampler.aliases):
+            assert get_sampler(name) is sampler
+        with pytest.raises(ValueError, match="adaptive step sizes"):
+            sampler.tableau(make_grid(VPLinear(), 4))
+
+
+@pytest.mark.parametrize("name", list_samplers())
+def test_help_leads_from_a_name_to_its_equation_and_paper(name: str) -> None:
+    text = pydoc.plain(pydoc.render_doc(get_sampler(name)))
+    assert get_sampler(name).reference in text
+    assert name in text
+    assert "order" in text
 
 
 def test_a_hopeless_name_points_to_the_list() -> None:
@@ -122,8 +133,12 @@ def test_a_hopeless_name_points_to_the_list() -> None:
 
 
 def test_the_list_is_the_registry() -> None:
-    assert list_samplers() == list(registry())
+    assert list_samplers("fixed-grid") == list(registry())
+    assert list_samplers("adaptive") == list(adaptive_registry())
+    assert list_samplers() == [*registry(), *adaptive_registry()]
     assert len(list_samplers()) == len(set(list_samplers()))
+    with pytest.raises(ValueError, match="all, fixed-grid, adaptive"):
+        list_samplers("adaptiv")  # type: ignore[arg-type]
 
 
 @EACH
@@ -223,7 +238,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, attribute: str) -> None:
 @pytest.mark.usefixtures("fresh")
 def test_third_parties_join_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, "THIRD_PARTY")
-    assert list_samplers()[-1] == "backwards"
+    assert list_samplers("fixed-grid")[-1] == "backwards"
     assert get_sampler("sdrawkcab") is THIRD_PARTY
 
 
@@ -241,4 +256,4 @@ def test_broken_entry_points_are_refused(
 ) -> None:
     offer(monkeypatch, attribute)
     with pytest.raises(error):
-        list_samplers()
+        list_samplers("fixed-grid")

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adjoint import Checkpoint, Direct
+from adjoint import CheckpointAdjoint, DirectAdjoint
 from samplers import SamplerScheduler
 from samplers.checkpoint import CheckpointError, LoadOptions, load_checkpoint, load_restoration
 from samplers.diffusers.restoration import RestorationPipeline
-from samplers.images.pixels import read_parameters
+from samplers.images.files import read_parameters
 from samplers.restoration import degrade, restore
 from tests import tiny_checkpoints
 from tests.commands import Say
@@ -108,7 +108,7 @@ def test_any_sampler_restores(pipe: RestorationPipeline, sampler: str) -> None:
 def test_gradients_reach_the_degraded_image_and_the_weights(pipe: RestorationPipeline) -> None:
     found: list[tuple[Tensor, ...]] = []
     pipe.unet.double().requires_grad_()
-    for way in (Direct(), Checkpoint()):
+    for way in (DirectAdjoint(), CheckpointAdjoint()):
         mu = images(1, height=7).double().requires_grad_()
         x0 = pipe.restore(mu, ["rainy"], (2,), steps=4, adjoint=way)
         found.append(torch.autograd.grad(x0.square().sum(), [mu, pipe.unet.conv_in.weight]))
@@ -182,9 +182,9 @@ def test_parts_that_do_not_fit_are_refused(pipe: RestorationPipeline) -> None:
 
 
 def test_checkpoints_of_another_kind_are_refused(places: dict[str, Path]) -> None:
-    with pytest.raises(CheckpointError, match="restores degraded images and draws none"):
+    with pytest.raises(CheckpointError, match="restores degraded images and samples none"):
         load_checkpoint(places["restoration"], LoadOptions())
-    with pytest.raises(CheckpointError, match="draws images and does not restore any"):
+    with pytest.raises(CheckpointError, match="samples images and does not restore any"):
         load_restoration(places["plain"], LoadOptions())
 
 
@@ -280,7 +280,7 @@ def test_all_pictures_are_checked_before_the_first_is_restored(say: Say, tmp_pat
     assert not (tmp_path / "done").exists()
     many = " ".join(["{colours}"] * 21)
     said = say(f"restore {{restoration}} {many} --task noisy --output {{out}}")
-    said.check_sentence(2, "one picture shows 20 at most")
+    said.check_sentence(2, "one figure shows 20 at most")
 
 
 def test_what_is_told_no_degradation_may_be_tried_with_any(say: Say, tmp_path: Path) -> None:
@@ -297,8 +297,8 @@ def test_what_is_told_no_degradation_may_be_tried_with_any(say: Say, tmp_path: P
         (2, "{restoration} {colours} --degrade windy --output {out}", "no degradation named"),
         (2, "{restoration} {colours} --degrade snowy --output {out}", "no task 'snowy'"),
         (2, "{restoration} {opacity} --task rainy --output {out}", "in colour with opacity"),
-        (1, "{restoration} {broken} --task rainy --output {out}", "can't be read as a picture"),
-        (1, "{restoration} {tmp} --task rainy --output {out}", "holds no picture"),
+        (1, "{restoration} {broken} --task rainy --output {out}", "can't be read as an image"),
+        (1, "{restoration} {tmp} --task rainy --output {out}", "holds no image"),
         (1, "{plain} {colours} --task rainy --output {out}", "does not restore any"),
         (1, "{tmp} {colours} --task rainy --output {out}", "is not a diffusers checkpoint"),
         (2, "{restoration} {colours} --task rainy --sampler a --output {out}", "no sampler named"),
@@ -308,7 +308,7 @@ def test_what_is_told_no_degradation_may_be_tried_with_any(say: Say, tmp_path: P
             "{restoration} {colours} --degrade noisy --seed 9999999999999999999999 --output {out}",
             "Seeds must be whole numbers",
         ),
-        (2, "{restoration} {colours} --task rainy --steps 0 --output {out}", "at least 1"),
+        (2, "{restoration} {colours} --task rainy --steps 0 --output {out}", "from 1 up"),
         (2, "{restoration} {colours} --task rainy --output {tmp}/a.jpg", "name it .png"),
         (2, "{restoration} {colours} --task rainy --option a=1 --output {out}", "no option 'a'"),
     ],

@@ -31,13 +31,12 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from adjoint.options import REQUIRED
 from adjoint.rewards import (
-    Place,
+    Placement,
     Reward,
     RewardKind,
     build_reward,
-    checked,
+    checked_reward,
     get_reward,
     list_rewards,
 )
@@ -49,7 +48,7 @@ from samplers.errors import NotFiniteError
 from tests import tiny_checkpoints
 
 ROOT = Path(__file__).parents[1]
-DOUBLE = Place(torch.float64)
+DOUBLE = Placement(torch.float64)
 CLASSES = 3
 SIDE = 8
 """Of the images that the tiny networks of transformers want."""
@@ -223,7 +222,7 @@ class OnDisk(NamedTuple):
             "label": 1,
             "text": "a cat",
         }
-        needed = {"label", *(n for n, o in kind.options.items() if o.default is REQUIRED)}
+        needed = {"label", *(n for n, o in kind.options.items() if o.is_required())}
         return {name: known[name] for name in kind.options if name in needed}
 
     def filled(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -319,20 +318,22 @@ def test_rows_are_complete(kind: RewardKind) -> None:
     assert kind.description.strip()
     assert "\n" not in kind.description
     assert kind.reference.strip()
-    assert all(option.type is not Any for option in kind.options.values())
+    assert all(option.annotation is not Any for option in kind.options.values())
 
 
 @EACH
 def test_options_are_checked(kind: RewardKind, on_disk: OnDisk) -> None:
     good = on_disk.options(kind)
-    for name in (name for name in good if kind.options[name].default is REQUIRED):
+    for name in (name for name in good if kind.options[name].is_required()):
         without = {key: value for key, value in good.items() if key != name}
-        with pytest.raises(ValueError, match=f"{kind.name!r} needs the option {name!r}, a "):
+        with pytest.raises(ValueError, match=f"{kind.name!r} lacks the option {name!r}; set it"):
             build_reward(kind.name, without)
     for name in kind.options:
         for wrong in ({"a": 1}, True, None, [[1]]):
-            if wrong is not None or kind.options[name].default is REQUIRED:
-                with pytest.raises(ValueError, match=rf"option {name!r} of .*must be a "):
+            if wrong is not None or kind.options[name].is_required():
+                with pytest.raises(
+                    ValueError, match=rf"{kind.name!r} has {name}.* = .*; it must be a "
+                ):
                     build_reward(kind.name, {**good, name: wrong})
     with pytest.raises(ValueError, match=rf"{kind.name!r} has no option 'sign'; it has "):
         build_reward(kind.name, {**good, "sign": -1})
@@ -454,7 +455,7 @@ def test_the_probability_of_a_class() -> None:
 
 def test_the_class_that_was_asked_for_has_to_be_known() -> None:
     reward = exact("class-surprisal", {"network": own(smooth_logits)})
-    with pytest.raises(ValueError, match="No class was asked for, so the reward needs the option"):
+    with pytest.raises(ValueError, match="conditioned on no class, so the reward needs the option"):
         reward(images(2, 1, 4, 4))
 
 
@@ -525,7 +526,7 @@ def test_clip_is_the_models_own_cosine(folder: str, model: Any, on_disk: OnDisk)
     torch.testing.assert_close(
         both(x, torch.tensor([1, 0])), torch.stack([other(x)[0], reward(x)[1]])
     )
-    with pytest.raises(ValueError, match="There are 2 texts, and the images were not asked"):
+    with pytest.raises(ValueError, match="There are 2 texts, and the images were not conditioned"):
         both(x)
 
 
@@ -642,17 +643,17 @@ def test_a_function_of_the_user_has_no_options() -> None:
 )
 def test_what_is_no_reward_is_refused(function: Callable[..., Any], said: str) -> None:
     x = images(2, 1, 4, 4).requires_grad_()
-    for reward in (exact(own(function)), checked(of_images(function))):
+    for reward in (exact(own(function)), checked_reward(of_images(function))):
         with pytest.raises(ValueError, match=said):
             reward(x)
 
 
 def test_where_no_gradient_is_asked_for_none_is_needed() -> None:
     x = images(2, 1, 4, 4)
-    torch.testing.assert_close(checked(of_images(without_gradient))(x), mean_level(x))
+    torch.testing.assert_close(checked_reward(of_images(without_gradient))(x), mean_level(x))
     with torch.no_grad():
         torch.testing.assert_close(
-            checked(of_images(mean_level))(x.requires_grad_()), mean_level(x)
+            checked_reward(of_images(mean_level))(x.requires_grad_()), mean_level(x)
         )
 
 
@@ -671,11 +672,11 @@ def test_what_is_not_finite_is_refused(wrong: float) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("pixel", {"target": "{empty}/a.png"}, "no picture at .*a.png"),
-        ("pixel", {"target": "{broken}"}, "can't be read as a picture"),
-        ("pixel", {"target": "{empty}"}, "can't be read as a picture"),
+        ("pixel", {"target": "{empty}/a.png"}, "no image at .*a.png"),
+        ("pixel", {"target": "{broken}"}, "can't be read as an image"),
+        ("pixel", {"target": "{empty}"}, "can't be read as an image"),
         ("pixel", {"target": "{opaque}"}, "mode RGBA"),
-        ("feature", {"target": "{broken}", "network": "{digits}"}, "can't be read as a picture"),
+        ("feature", {"target": "{broken}", "network": "{digits}"}, "can't be read as an image"),
         ("feature", {"target": "{picture}", "network": "{empty}/a"}, "no network at"),
         ("feature", {"target": "{picture}", "network": "{empty}"}, "config.json can't be read"),
         ("feature", {"target": "{picture}", "network": "{clip}"}, "CLIPModel, which takes more"),
@@ -714,7 +715,7 @@ def test_what_can_not_be_built_is_refused(
         ("pixel", {"target": "{coloured}"}, (3, 8, 6), r"\[3, 8, 8\] .*images have \[3, 8, 6\]"),
         ("pixel", {"target": "{coloured}"}, (1, 8, 8), r"\[3, 8, 8\] .*images have \[1, 8, 8\]"),
         ("gram", {"style": "{coloured}", "network": "{digits}"}, (1, 8, 8), r"grey, \[1, H, W\]"),
-        ("gram", {"style": "{picture}", "network": "{digits}"}, (1, 7, 9), "8 x 8 pixels at least"),
+        ("gram", {"style": "{picture}", "network": "{digits}"}, (1, 7, 9), "at least 8 x 8 pixels"),
         (
             "feature",
             {"target": "{large}", "network": own(smooth_features)},
@@ -738,7 +739,7 @@ def test_what_can_not_be_built_is_refused(
         ("class-surprisal", {"network": "{digits}", "label": 3}, (1, 28, 28), "no class 3.*0 to 2"),
         ("class-surprisal", {"network": "{digits}", "label": 1}, (1, 8, 8), r"\[1, 28, 28\]"),
         ("class-surprisal", {"network": own(probabilities), "label": 1}, (1, 8, 8), "add up to 1"),
-        ("class-surprisal", {"network": own(mean_level), "label": 1}, (1, 8, 8), "gives logits"),
+        ("class-surprisal", {"network": own(mean_level), "label": 1}, (1, 8, 8), "returns logits"),
         ("clip", {"folder": "{clip}", "text": "a"}, (4, 8, 8), "4 channels.*takes 3"),
     ],
 )
@@ -754,8 +755,8 @@ def test_images_that_do_not_fit_are_refused(
     [
         ({"config.json": "{"}, "not valid JSON"),
         ({"config.json": "[1]"}, "holds a list"),
-        ({"config.json": "{}"}, "no whole model.safetensors"),
-        ({"config.json": "{}", "model.safetensors": "no weights"}, "no whole model.safetensors"),
+        ({"config.json": "{}"}, "no complete model.safetensors"),
+        ({"config.json": "{}", "model.safetensors": "no weights"}, "no complete model.safetensors"),
         ({"config.json": '{"model_type": "resnet"}'}, "can't be loaded by transformers"),
         ({"config.json": '{"model_type": "unheard-of"}'}, "can't be loaded by transformers"),
         (
@@ -773,14 +774,14 @@ def test_broken_folders_of_networks_are_refused(
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):
-        load_classifier(str(tmp_path), Place())
+        load_classifier(str(tmp_path), Placement())
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="not known here"):
-        load_features(str(tmp_path), Place())
+    with pytest.raises(ValueError, match="unknown network"):
+        load_features(str(tmp_path), Placement())
 
 
 @pytest.mark.parametrize(
@@ -806,7 +807,7 @@ def test_pickles_are_refused(on_disk: OnDisk, tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="can't be loaded"):
-        load_classifier(str(tmp_path), Place())
+        load_classifier(str(tmp_path), Placement())
 
 
 def test_without_transformers_the_error_says_what_to_install(

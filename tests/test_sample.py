@@ -7,6 +7,7 @@ equals central differences.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 import samplers
+from samplers.denoiser import Denoiser
 from samplers.errors import NotFiniteError
 from samplers.grid import Grid, make_grid
 from samplers.methods import pf_ode
@@ -44,7 +46,7 @@ def start(count: int = len(SEEDS), dtype: torch.dtype = torch.float64) -> Tensor
 def test_the_public_face() -> None:
     assert samplers.sample is sample
     assert set(samplers.__all__) >= {"Sampler", "get_sampler", "list_samplers", "sample"}
-    assert samplers.list_samplers() == list(registry())
+    assert samplers.list_samplers("fixed-grid") == list(registry())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
@@ -53,9 +55,7 @@ def test_it_is_the_executor_on_a_grid(sampler: Sampler, dtype: torch.dtype) -> N
     schedule = VPLinear()
     model = PLANE.model(schedule, "epsilon")
     x = start(dtype=dtype)
-    found = sample(
-        model, x, schedule=schedule, sampler=sampler.name, steps=4, grid="karras", seeds=SEEDS
-    )
+    found = sample(model, x, sampler=sampler.name, steps=4, grid="karras", seeds=SEEDS)
     on = make_grid(schedule, 4, "karras")
     solver = Solver(sampler.tableau(on), "epsilon", RowNoise(SEEDS, (2,)))
     assert found.dtype == dtype
@@ -78,15 +78,7 @@ def test_from_no_signal_to_no_noise(sampler: Sampler, end: str) -> None:
             with pytest.raises(ValueError, match="network calls"):
                 sampler.tableau(grid)
             continue
-        x = sample(
-            model,
-            start(),
-            schedule=schedule,
-            prediction=kind,
-            sampler=sampler.name,
-            grid=grid,
-            seeds=SEEDS,
-        )
+        x = sample(model, start(), sampler=sampler.name, grid=grid, seeds=SEEDS)
         assert bool(x.isfinite().all())
         if steps == 1:
             torch.testing.assert_close(x, PLANE.mean.expand(3, 2), rtol=0, atol=1e-9)
@@ -103,10 +95,8 @@ def test_noise_prediction_is_refused_at_no_signal(sampler: Sampler, kind: Predic
 
     with pytest.raises(ValueError, match=r"alpha = 0.*sigma_max"):
         sample(
-            model,
+            Denoiser(model, FlowMatching(), kind),
             start(),
-            schedule=FlowMatching(),
-            prediction=kind,
             sampler=sampler.name,
             steps=3,
             seeds=SEEDS,
@@ -127,8 +117,6 @@ def test_more_steps_come_nearer(sampler: Sampler) -> None:
         return sample(
             model,
             80 * start(),
-            schedule=schedule,
-            prediction="sample",
             sampler=name,
             steps=steps,
             sigma_min=0.02,
@@ -156,16 +144,8 @@ def test_gradients_flow_through_every_sampler(sampler: Sampler) -> None:
         def model(x: Tensor, t: Tensor) -> Tensor:
             return torch.tanh(x * weight[0] + weight[1]) * (1 + t[:, None])
 
-        end = sample(
-            model,
-            x,
-            schedule=schedule,
-            prediction="sample",
-            sampler=sampler.name,
-            steps=3,
-            sigma_max=5.0,
-            seeds=SEEDS[:1],
-        )
+        own = Denoiser(model, schedule, "flow")
+        end = sample(own, x, sampler=sampler.name, steps=3, sigma_max=5.0, seeds=SEEDS[:1])
         return end.square().sum()
 
     inputs = (start(1).requires_grad_(), weight.clone().requires_grad_())
@@ -174,7 +154,7 @@ def test_gradients_flow_through_every_sampler(sampler: Sampler) -> None:
 
 def test_no_graph_is_kept_under_no_grad() -> None:
     with torch.no_grad():
-        x = sample(lambda x, t: x, start().requires_grad_(), schedule=VPLinear(), steps=2)
+        x = sample(Denoiser(lambda x, t: x, VPLinear()), start().requires_grad_(), steps=2)
     assert not x.requires_grad
 
 
@@ -189,7 +169,7 @@ def test_a_callback_sees_every_state() -> None:
         seen.append(state.row)
         finished.append(state.x)
 
-    x = sample(lambda x, t: x, start(), schedule=VPLinear(), steps=5, callback=callback)
+    x = sample(Denoiser(lambda x, t: x, VPLinear()), start(), steps=5, callback=callback)
     assert seen == [1, 2, 3, 4, 5]
     assert torch.equal(finished[-1], x)
 
@@ -197,21 +177,20 @@ def test_a_callback_sees_every_state() -> None:
 def test_a_method_of_ones_own_is_a_sampler() -> None:
     schedule = VPLinear()
     model = PLANE.model(schedule, "epsilon")
-    own = sample(model, start(), schedule=schedule, sampler=pf_ode.ddim, steps=5)
-    assert torch.equal(own, sample(model, start(), schedule=schedule, sampler="ddim", steps=5))
+    own = sample(model, start(), sampler=pf_ode.ddim, steps=5)
+    assert torch.equal(own, sample(model, start(), sampler="ddim", steps=5))
     grid = make_grid(schedule, 5)
     assert build_tableau(pf_ode.ddim, grid).to_json() == build_tableau("ddim", grid).to_json()
 
 
 def test_options_and_corrections_reach_the_sampler() -> None:
-    schedule = VPLinear()
-    model = PLANE.model(schedule, "epsilon")
-    arguments: dict[str, Any] = {"schedule": schedule, "steps": 5, "seeds": SEEDS}
+    model = PLANE.model(VPLinear(), "epsilon")
+    arguments: dict[str, Any] = {"steps": 5, "seeds": SEEDS}
     still = sample(model, start(), sampler="ancestral", options={"eta": 0.0}, **arguments)
     torch.testing.assert_close(
         still, sample(model, start(), sampler="ddim", **arguments), rtol=0, atol=1e-12
     )
-    clipped = sample(model, start(), correct=clip(0.2), **arguments)
+    clipped = sample(replace(model, correction=clip(0.2)), start(), **arguments)
     assert float(clipped.abs().max()) <= 0.2
 
 
@@ -222,7 +201,8 @@ def test_the_end_and_range_of_the_grid_can_be_set() -> None:
         seen.append(float(t[0]))
         return x
 
-    sample(model, start(), schedule=EDM(), steps=3, sigma_min=0.5, sigma_max=8.0, final="sigma_min")
+    grid_ends: dict[str, Any] = {"sigma_min": 0.5, "sigma_max": 8.0, "final": "sigma_min"}
+    sample(Denoiser(model, EDM()), start(), steps=3, **grid_ends)
     assert seen == pytest.approx([8.0, 8.0 * (1 / 16) ** (1 / 3), 8.0 * (1 / 16) ** (2 / 3)])
 
 
@@ -231,7 +211,7 @@ def test_seeds_make_noise_a_function_of_the_sample() -> None:
 
     def run(seeds: tuple[int, ...], x: Tensor) -> Tensor:
         return sample(
-            lambda x, t: x * 0.5, x, schedule=schedule, sampler="ancestral", steps=4, seeds=seeds
+            Denoiser(lambda x, t: x * 0.5, schedule), x, sampler="ancestral", steps=4, seeds=seeds
         )
 
     x = start()
@@ -249,7 +229,7 @@ def test_a_network_that_fails_is_named_with_its_call(bad: float) -> None:
         return x * bad if len(calls) == 3 else x
 
     with pytest.raises(NotFiniteError, match="call 3 of 5") as caught:
-        sample(model, start(), schedule=VPLinear(), steps=5)
+        sample(Denoiser(model, VPLinear()), start(), steps=5)
     assert torch.equal(caught.value.x, calls[-1])
 
 
@@ -258,7 +238,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"steps": -1}, "whole number from 1"),
     ({"sampler": "dpmpp-2x"}, "did you mean"),
     ({"grid": "even"}, "must be one of"),
-    ({"prediction": "noise"}, "prediction type"),
+    ({"conditions": {"label": torch.zeros(2)}}, "2 rows for 3 samples"),
     ({"seeds": (1, 2)}, "2 seeds came for 3 samples"),
     ({"seeds": (1, 2, -3)}, "whole numbers"),
     ({"sampler": "ancestral"}, "seeds"),
@@ -281,13 +261,13 @@ def test_impossible_settings_are_refused(arguments: dict[str, Any], said: str) -
         return x
 
     with pytest.raises(ValueError, match=said):
-        sample(model, **{"x_T": start(), "schedule": VPLinear(), **arguments})
+        sample(Denoiser(model, VPLinear()), **{"x_T": start(), **arguments})
     assert not calls
 
 
 def test_a_network_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
-        sample(lambda x, t: x[:, :1], start(), schedule=VPLinear(), steps=2)
+        sample(Denoiser(lambda x, t: x[:, :1], VPLinear()), start(), steps=2)
 
 
 def on_times(schedule: Schedule, times: list[float]) -> Grid:
@@ -309,6 +289,6 @@ def test_a_grid_of_ones_own_is_used_as_it_is(make: Callable[[], Grid]) -> None:
         seen.append(float(t[0]))
         return x
 
-    sample(model, start(), schedule=grid.schedule, grid=grid, sampler="ddim", steps=77)
+    sample(Denoiser(model, grid.schedule), start(), grid=grid, sampler="ddim", steps=77)
     assert seen == grid.points.t[:-1].tolist()
     assert get_sampler("ddim").tableau(grid).calls == len(seen)

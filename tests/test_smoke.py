@@ -1,4 +1,4 @@
-"""Smoke: what its equations keep, its family, its sentences, and models by the same commands."""
+"""Smoke: what its equations conserve, its family, its prompts, and models by the same commands."""
 
 from __future__ import annotations
 
@@ -11,26 +11,21 @@ import numpy as np
 import pytest
 
 from tests.tiny_flows import write_text_encoder
-from text2pde.captions.plume import plume_caption, plume_of
 from text2pde.cli import main
-from text2pde.evaluation.smoke import evaluate_smoke
-from text2pde.flows.clip import Clip, load_clip, mirrored, save_clip
-from text2pde.flows.smoke import (
-    SmokeFamily,
-    SmokeRecording,
-    draw_held_out_smoke,
-    draw_smoke,
-    simulate_smoke,
-)
-from text2pde.plume import Plume
-from text2pde.scene import Scene
-from text2pde.solver.smoke import Smoke, advance, corners, divergence, fields, start
+from text2pde.data.clip import Clip, load_clip, mirrored, save_clip
+from text2pde.evaluation.prompts import evaluate_smoke
+from text2pde.solver.simulation import SmokeRecording, simulate_smoke
+from text2pde.solver.smoke import SmokeState, advance, cell_divergence, fields, start, uniform_mesh
+from text2pde.subject import Scene
+from text2pde.subject.smoke.captions import plume_caption, read_plume
+from text2pde.subject.smoke.family import SmokeFamily, sample_held_out_plumes, sample_plumes
+from text2pde.subject.smoke.plume import Plume
 
 PLUME = Plume(x=16.0, y=8.0, radius=4.0, buoyancy=0.4)
 SHORT = SmokeRecording(frames=8, interval=1.0, cells=16)
 
 
-def after(plume: Plume, cells: int, seconds: float, step: float = 0.125) -> Smoke:
+def after(plume: Plume, cells: int, seconds: float, step: float = 0.125) -> SmokeState:
     state = start(plume, cells)
     for _ in range(round(seconds / step)):
         state = advance(state, plume, step)
@@ -44,7 +39,7 @@ def test_smoke_is_neither_made_nor_lost_and_nothing_passes_walls() -> None:
     first, last = start(PLUME, 32), after(PLUME, 32, 12.0)
     assert last.density.sum() == pytest.approx(first.density.sum(), rel=1e-12)
     assert -1e-3 < last.density.min() < last.density.max() < 1 + 1e-3
-    assert np.abs(divergence(last)).max() < 1e-13
+    assert np.abs(cell_divergence(last)).max() < 1e-13
     assert not last.u[:, [0, -1]].any()
     assert not last.v[[0, -1]].any()
 
@@ -61,7 +56,7 @@ def test_the_mirror_image_of_a_plume_is_a_plume() -> None:
         mirrored(simulate_smoke(plume, SHORT)),
         simulate_smoke(plume.mirrored(), SHORT),
     )
-    assert found.flow == expected.flow
+    assert found.scene == expected.scene
     assert sorted(map(tuple, found.mesh.nodes)) == sorted(map(tuple, expected.mesh.nodes))
     order, own = (np.lexsort(clip.mesh.nodes.T) for clip in (found, expected))
     np.testing.assert_allclose(found.fields[:, order], expected.fields[:, own], atol=1e-4)
@@ -71,7 +66,7 @@ def test_smoke_rises_as_fast_as_it_moves() -> None:
     """d/dt of its mean height is its mean velocity."""
     middles = (np.arange(64) + 0.5) / 2
 
-    def height(state: Smoke) -> float:
+    def height(state: SmokeState) -> float:
         return float((state.density.sum(axis=1) @ middles) / state.density.sum())
 
     state, way = start(PLUME, 64), 0.0
@@ -107,7 +102,7 @@ def test_without_buoyancy_a_flow_comes_to_rest() -> None:
 
 
 def test_fields_are_at_the_corners_of_cells() -> None:
-    mesh, state = corners(PLUME, 16), after(PLUME, 16, 4.0)
+    mesh, state = uniform_mesh(PLUME, 16), after(PLUME, 16, 4.0)
     assert mesh.areas.sum() == pytest.approx(32.0**2)
     assert (mesh.areas > 0).all()
     values = fields(state)
@@ -130,32 +125,32 @@ def test_impossible_plumes_are_refused() -> None:
         SmokeRecording(cells=2)
 
 
-# ----------------------------------------------------------------------------- family, sentences
+# ------------------------------------------------------------------------------ family, prompts
 
 
 def test_the_family_leaves_out_what_is_held_out() -> None:
     family = SmokeFamily()
-    plumes = draw_smoke(family, 128)
+    plumes = sample_plumes(family, 128)
     low, high = family.held_out
     assert not any(low < plume.buoyancy < high for plume in plumes)
-    assert all(low <= plume.buoyancy <= high for plume in draw_held_out_smoke(family, 32))
+    assert all(low <= plume.buoyancy <= high for plume in sample_held_out_plumes(family, 32))
     for name, (least, most) in family.ranges.items():
-        values = [plume.numbers[name] for plume in plumes]
+        values = [plume.parameters[name] for plume in plumes]
         assert least <= min(values) < least + 0.05 * (most - least)
         assert most - 0.05 * (most - least) < max(values) <= most
-    assert draw_smoke(family, 4) == plumes[:4]
+    assert sample_plumes(family, 4) == plumes[:4]
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_a_caption_says_can_be_read(seed: int) -> None:
-    for plume in draw_smoke(SmokeFamily(), 4, seed):
-        found = plume_of(plume_caption(plume, seed))
-        for name, value in plume.numbers.items():
-            assert found.numbers[name] == pytest.approx(value, abs=0.006)
+def test_a_caption_can_be_read(seed: int) -> None:
+    for plume in sample_plumes(SmokeFamily(), 4, seed):
+        found = read_plume(plume_caption(plume, seed))
+        for name, value in plume.parameters.items():
+            assert found.parameters[name] == pytest.approx(value, abs=0.006)
 
 
-def test_sentences_without_what_is_needed_are_refused() -> None:
-    assert plume_of("Smoke of diameter 8 m and buoyancy 40 cm/s^2") == Plume(16.0, 8.0, 4.0, 0.4)
+def test_prompts_that_can_not_be_followed_are_refused() -> None:
+    assert read_plume("Smoke of diameter 8 m and buoyancy 40 cm/s^2") == Plume(16.0, 8.0, 4.0, 0.4)
     for sentence, why in (
         ("Smoke of buoyancy 0.4 m/s^2", "states no size"),
         ("Smoke of radius 4 m", "states no buoyancy"),
@@ -163,7 +158,7 @@ def test_sentences_without_what_is_needed_are_refused() -> None:
         ("radius 4 m, buoyancy 0.4 m/s^2, x = 1 m", "does not fit"),
     ):
         with pytest.raises(ValueError, match=why):
-            plume_of(sentence)
+            read_plume(sentence)
 
 
 # ------------------------------------------------------------------------------ clips and models
@@ -174,13 +169,13 @@ def clip(buoyancy: float) -> Clip:
 
 
 def buoyancy(scene: Scene) -> Sequence[float]:
-    return (scene.numbers["buoyancy"],)
+    return (scene.parameters["buoyancy"],)
 
 
 def test_a_perfect_model_of_smoke_has_no_errors() -> None:
     held_out, training = [clip(b) for b in (0.3, 0.34, 0.4)], [clip(b) for b in (0.2, 0.5)]
     found = evaluate_smoke(held_out, buoyancy, held_out, training)
-    assert found.drawn == 0
+    assert found.generated == 0
     assert found.rise == pytest.approx(1)
     assert found.shuffled > 0
     assert 0 < found.nearest < 1
@@ -190,7 +185,7 @@ def test_a_clip_of_smoke_survives_its_file(tmp_path: Path) -> None:
     one = clip(0.4)
     save_clip(one, tmp_path / "clip.safetensors")
     found = load_clip(tmp_path / "clip.safetensors")
-    assert found.flow == one.flow
+    assert found.scene == one.scene
     assert np.array_equal(found.fields, one.fields)
     assert found.interval == pytest.approx(1.0)
 
@@ -206,11 +201,11 @@ def test_the_same_commands_make_a_model_of_smoke(
     family = ("--family", "smoke", "--frames", 8)
     assert run("simulate", data, *family, "--cases", 3, "--workers", 1) == 0
     assert run("simulate", data, *family, "--cases", 3, "--edge", 0.3) == 2
-    assert "--edge are of cylinders" in capsys.readouterr().err
+    assert "--edge are for cylinders" in capsys.readouterr().err
     first = data / "case-00000.safetensors"
-    assert run("show", first, "--width", 64, "--output", tmp_path / "smoke.vtu") == 0
+    assert run("show", first, "--width", 160, "--output", tmp_path / "smoke.vtu") == 0
     assert "density" in meshio.read(tmp_path / "smoke-000.vtu").point_data
-    assert run("show", first, "--width", 64, "--output", tmp_path / "smoke.gif") == 0
+    assert run("show", first, "--width", 160, "--output", tmp_path / "smoke.gif") == 0
     assert "smoke of buoyancy" in capsys.readouterr().out
     own = tmp_path / "autoencoder"
     words = ("--channels", 8, "--latent", 4, "--frames", 8, "--steps", 2)
@@ -221,12 +216,12 @@ def test_the_same_commands_make_a_model_of_smoke(
     short = ("--text-encoder", encoder, "--batch-size", 2, "--steps", 2)
     model = (latents, "--autoencoder", own / "autoencoder", "--output", tmp_path / "run")
     assert run("train-diffusion", *model, *short) == 0
-    drawn = tmp_path / "drawn.safetensors"
-    asked = ("--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2)
-    said = "Smoke of radius 4 m and buoyancy 0.4 m/s^2"
-    assert run("generate", said, *asked, "--output", drawn) == 0
-    assert load_clip(drawn).flow == PLUME
-    assert run("evaluate", data, "--training", data, *asked) == 0
-    assert "How high smoke rises" in capsys.readouterr().out
-    assert run("generate", "radius 5 cm, Re = 80", *asked, "--output", drawn) == 2
+    generated = tmp_path / "generated.safetensors"
+    options = ("--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2)
+    prompt = "Smoke of radius 4 m and buoyancy 0.4 m/s^2"
+    assert run("generate", prompt, *options, "--output", generated) == 0
+    assert load_clip(generated).scene == PLUME
+    assert run("evaluate", data, "--training", data, *options) == 0
+    assert "Mean height of the smoke" in capsys.readouterr().out
+    assert run("generate", "radius 5 cm, Re = 80", *options, "--output", generated) == 2
     assert "has the number 80" in capsys.readouterr().err

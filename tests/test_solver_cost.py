@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adjoint.solver_cost import solver_cost_penalty
+from adjoint import solver_cost_penalty
+from samplers.denoiser import Denoiser
 from samplers.methods.embedded import BOGACKI_SHAMPINE, DORMAND_PRINCE, Embedded
 from samplers.probability_flow.adaptive import sample_adaptive
 from samplers.probability_flow.integration import Adaptive
-from samplers.registry import list_adaptive
+from samplers.registry import list_samplers
 from samplers.schedule import EDM, FlowMatching, Schedule, VPLinear
 from samplers.training import seeded
 
@@ -46,23 +47,20 @@ class Normal(nn.Module):
         return alpha * self.s**2 / variance * x + self.amplitude * (8 * x / variance.sqrt()).sin()
 
 
-def call(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
-    found: Tensor = model(x, t)
-    return found
-
-
 def data(s: float) -> Tensor:
     return s * torch.randn(64, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("method", list_adaptive())
+@pytest.mark.parametrize("method", list_samplers("adaptive"))
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 def test_ways_that_a_method_goes_exactly_cost_nothing(schedule: Schedule, method: str) -> None:
     """In the angle nothing moves if the data is standard normal; x_0 and eps are constant along
     the ways of a single image, which is what DPM-Solver expands."""
     s = 0.0 if method.startswith("dpm") else 1.0
-    penalty = solver_cost_penalty(call, schedule, "sample", method=method, **RANGE)
-    found = penalty(Normal(schedule, s), (data(s),), seeded(0))
+    network = Normal(schedule, s)
+    model = Denoiser(network, schedule, "sample")
+    penalty = solver_cost_penalty(model, method=method, **RANGE)
+    found = penalty(network, (data(s),), seeded(0))
     assert float(found.detach()) < 1e-24
 
 
@@ -76,9 +74,10 @@ def test_the_error_of_a_linear_slope_is_its_closed_form(
 ) -> None:
     r"""dx/dphi = a(phi) x with a = sin cos (1 - s^2) / (s^2 cos^2 + sin^2): error = x P(phi, h)."""
     s, steps = 0.4, 7
-    found = solver_cost_penalty(call, schedule, "sample", 3.0, method=method, steps=steps, **RANGE)(
-        Normal(schedule, s), (data(s),), seeded(0)
-    )
+    network = Normal(schedule, s)
+    model = Denoiser(network, schedule, "sample")
+    penalty = solver_cost_penalty(model, 3.0, method=method, steps=steps, **RANGE)
+    found = penalty(network, (data(s),), seeded(0))
 
     def rate(phi: Tensor) -> Tensor:
         return phi.sin() * phi.cos() * (1 - s**2) / (s**2 * phi.cos() ** 2 + phi.sin() ** 2)
@@ -107,18 +106,15 @@ def test_what_is_penalised_more_takes_more_calls() -> None:
     x_T = torch.randn(16, 3, generator=seeded(2), dtype=torch.float64)
     costs, calls = [], []
     for amplitude in (0.0, 0.02, 0.1):
-        model = Normal(schedule, s, amplitude)
-        penalty = solver_cost_penalty(call, schedule, "sample")(model, (data(s),), seeded(0))
-        (slope,) = torch.autograd.grad(penalty, model.amplitude)
+        network = Normal(schedule, s, amplitude)
+        model = Denoiser(network, schedule, "sample")
+        penalty = solver_cost_penalty(model)(network, (data(s),), seeded(0))
+        (slope,) = torch.autograd.grad(penalty, network.amplitude)
         assert amplitude == 0 or float(slope) > 0
         costs.append(float(penalty.detach()))
         with torch.no_grad():
             found = sample_adaptive(
-                model,
-                x_T,
-                schedule=schedule,
-                prediction="sample",
-                settings=Adaptive(rtol=1e-3, atol=1e-3, max_nfe=5000),
+                model, x_T, settings=Adaptive(rtol=1e-3, atol=1e-3, max_nfe=5000)
             )
         calls.append(float(found.nfe.double().mean()))
     assert costs == sorted(costs)
@@ -127,9 +123,10 @@ def test_what_is_penalised_more_takes_more_calls() -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
+    model = Denoiser(Normal(VPLinear(), 1.0), VPLinear(), "sample")
     with pytest.raises(ValueError, match="must be 0 or more"):
-        solver_cost_penalty(call, VPLinear(), "sample", -1.0)
-    with pytest.raises(ValueError, match="must be one at least"):
-        solver_cost_penalty(call, VPLinear(), "sample", steps=0)
+        solver_cost_penalty(model, -1.0)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        solver_cost_penalty(model, steps=0)
     with pytest.raises(ValueError, match="bogacki"):
-        solver_cost_penalty(call, VPLinear(), "sample", method="bogaki-shampine")
+        solver_cost_penalty(model, method="bogaki-shampine")

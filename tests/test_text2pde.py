@@ -1,8 +1,7 @@
-"""From sentences to flows: the network and what it is told, its training, pipeline and commands."""
+"""From text to flows: the network and its conditions, training, pipeline and commands."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adjoint import Checkpoint
-from samplers import SamplerScheduler
-from samplers.cli.choices import changed_scheduler
+from adjoint import CheckpointAdjoint
+from samplers import SamplerScheduler, classifier_free_guidance
+from samplers.cli.common.checkpoints import changed_scheduler
+from samplers.cli.common.options import SchedulerOptions
 from samplers.training import TrainingConfig
 from samplers.training.learner import Learner
 from tests.tiny_flows import (
@@ -36,33 +36,30 @@ from tests.tiny_flows import (
     write_text_encoder,
 )
 from text2pde.autoencoder.clips import prepare_clip
-from text2pde.autoencoder.latents import Latents, Scales, encode_clips, save_latents
-from text2pde.captions import caption, flow_of
-from text2pde.channel import Channel, Flow
+from text2pde.autoencoder.latents import Latents, LatentScales, encode_clips, save_latents
 from text2pde.cli import main
-from text2pde.diffusion.conditions import Conditions, joined, nothing, without
-from text2pde.diffusion.learning import ConditionDropout
-from text2pde.diffusion.presets import PRESETS, Size
-from text2pde.diffusion.transformer import FlowTransformer
-from text2pde.flows.clip import load_clip, save_clip
-from text2pde.flows.cylinder import Family
-from text2pde.flows.cylinder import draw as draw_channels
+from text2pde.data.clip import load_clip, save_clip
+from text2pde.data.mesh_files import read_mesh, write_mesh, write_vtk
+from text2pde.diffusion.conditions import UNCONDITIONAL, Conditions, dropped
+from text2pde.diffusion.objective import ConditionDropout
+from text2pde.diffusion.text_encoder import TextEncoder, encode_cached
+from text2pde.diffusion.transformer import PRESETS, FlowTransformer, Size
 from text2pde.mesh import Mesh
-from text2pde.mesh_files import read_mesh, write_mesh, write_vtk
 from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
-from text2pde.pipeline_training import train_diffusion
-from text2pde.plume import Plume
-from text2pde.solver.meshing import Sizes, triangulate
-from text2pde.subjects import SUBJECTS
-from text2pde.text import TextEncoder, encoded_once
+from text2pde.solver.meshing import MeshSizes, triangulate
+from text2pde.subject import SUBJECTS, caption, read_prompt
+from text2pde.subject.cylinder.channel import Channel, CylinderFlow
+from text2pde.subject.cylinder.family import CylinderFamily, sample_flows
+from text2pde.subject.smoke.plume import Plume
+from text2pde.training import train_diffusion
 
 SENTENCE = "Water flows past a cylinder of radius 0.05 m at Reynolds number 120"
 DIGITS = Path(__file__).parents[1] / "assets" / "digits"
 RANGES = SUBJECTS["cylinder"].ranges
-FLOW = Flow(Channel(x=0.3, y=0.2, radius=0.05), speed=1.2)
+FLOW = CylinderFlow(Channel(x=0.3, y=0.2, radius=0.05), speed=1.2)
 
 
-def told(batch: int = 3, length: int = 5) -> Conditions:
+def conditions(batch: int = 3, length: int = 5) -> Conditions:
     generator = torch.Generator().manual_seed(batch + length)
     yes = torch.ones(batch, dtype=torch.bool)
     return Conditions(
@@ -73,6 +70,15 @@ def told(batch: int = 3, length: int = 5) -> Conditions:
         torch.randn(batch, 4, 2, 8, generator=generator),
         yes,
     )
+
+
+def rows(given: Conditions, indices: Tensor) -> Conditions:
+    return Conditions(*(value[indices] for value in given))
+
+
+def output(network: FlowTransformer, x: Tensor, t: Tensor, given: Conditions) -> Tensor:
+    found: Tensor = network(x, t, **given._asdict())
+    return found
 
 
 def noise(batch: int = 3) -> Tensor:
@@ -86,75 +92,71 @@ def times(batch: int = 3) -> Tensor:
 # ------------------------------------------------------------------------------------- network
 
 
-def test_it_begins_as_nothing_and_every_weight_learns() -> None:
+def test_its_output_is_initially_zero_and_every_weight_has_a_gradient() -> None:
     torch.manual_seed(0)
     fresh = FlowTransformer(RANGES, 24, 2, 2, 4, (1, 1, 2), TEXT_WIDTH)
-    assert not bool(fresh(noise(), times(), told()).any())
+    assert not bool(output(fresh, noise(), times(), conditions()).any())
     network = transformer()
-    given = without(told(), *(torch.tensor([i == k for i in range(3)]) for k in range(3)))
-    network(noise(), times(), given).square().mean().backward()
+    given = dropped(conditions(), *(torch.tensor([i == k for i in range(3)]) for k in range(3)))
+    output(network, noise(), times(), given).square().mean().backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
         assert float(weight.grad.abs().max()) > 0, name
 
 
 @torch.no_grad()
-def test_samples_of_a_batch_do_not_know_of_each_other() -> None:
-    network, every = transformer(), told()
-    together = network(noise(), times(), every)
+def test_samples_of_a_batch_do_not_interact() -> None:
+    network, every = transformer(), conditions()
+    together = output(network, noise(), times(), every)
     for row in range(3):
         one = torch.tensor([row])
-        alone = network(noise()[one], times()[one], every.of(one))
+        alone = output(network, noise()[one], times()[one], rows(every, one))
         torch.testing.assert_close(together[one], alone, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
-def test_padding_of_a_sentence_changes_nothing() -> None:
-    network, every = transformer(), told()
+def test_padding_of_a_prompt_changes_nothing() -> None:
+    network, every = transformer(), conditions()
     longer = every._replace(
-        states=torch.cat([every.states, 99 * torch.ones(3, 4, TEXT_WIDTH)], dim=1),
-        spoken=torch.cat([every.spoken, torch.zeros(3, 4, dtype=torch.bool)], dim=1),
+        text=torch.cat([every.text, 99 * torch.ones(3, 4, TEXT_WIDTH)], dim=1),
+        text_mask=torch.cat([every.text_mask, torch.zeros(3, 4, dtype=torch.bool)], dim=1),
     )
-    expected = network(noise(), times(), every)
-    torch.testing.assert_close(network(noise(), times(), longer), expected, rtol=1e-5, atol=1e-5)
+    expected = output(network, noise(), times(), every)
+    found = output(network, noise(), times(), longer)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("part", ["text", "numbers", "frame"])
-def test_what_is_not_told_does_not_matter_and_what_is_does(part: str) -> None:
-    network, every, no = transformer(), told(), torch.zeros(3, dtype=torch.bool)
-    field = {"text": "states", "numbers": "numbers", "frame": "frame"}[part]
-    other = every._replace(**{field: getattr(every, field).flip(0)})
-    yes = {"text": no, "numbers": no, "frame": no, part: ~no}
-    hidden = [network(noise(), times(), without(c, **yes)) for c in (every, other)]
+@pytest.mark.parametrize("part", ["text", "parameters", "frame"])
+def test_a_condition_matters_unless_it_is_dropped(part: str) -> None:
+    network, every, no = transformer(), conditions(), torch.zeros(3, dtype=torch.bool)
+    other = every._replace(**{part: getattr(every, part).flip(0)})
+    yes = {"text": no, "parameters": no, "frame": no, part: ~no}
+    hidden = [output(network, noise(), times(), dropped(c, **yes)) for c in (every, other)]
     assert torch.equal(*hidden)
-    shown = [network(noise(), times(), c) for c in (every, other)]
-    assert not torch.allclose(*shown)
+    shown = [output(network, noise(), times(), c) for c in (every, other)]
+    assert not torch.allclose(shown[0], shown[1])
     assert not torch.allclose(hidden[0], shown[0])
 
 
-def test_guidance_leads_away_from_no_sentence_and_no_numbers_but_keeps_the_frame() -> None:
-    bare = nothing(told())
-    assert not bool(bare.spoken.any())
-    assert not bool(bare.stated.any())
-    assert bool(bare.shown.all())
-    both = joined(bare, told())
-    assert torch.equal(both.of(torch.arange(3, 6)).numbers, told().numbers)
+def test_guidance_drops_text_and_parameters_but_keeps_the_frame() -> None:
+    assert set(UNCONDITIONAL) == {"text_mask", "has_parameters"}
+    assert not any(UNCONDITIONAL.values())
 
 
 @torch.no_grad()
-def test_any_number_of_frames_and_places_will_do() -> None:
+def test_any_latent_size_that_the_patch_divides_will_do() -> None:
     network = transformer()
     x = torch.randn(2, 4, 5, 3, 4)
-    given = told(2)._replace(frame=torch.randn(2, 4, 3, 4))
-    assert network(x, times(2), given).shape == x.shape
+    given = conditions(2)._replace(frame=torch.randn(2, 4, 3, 4))
+    assert output(network, x, times(2), given).shape == x.shape
     for wrong, why in (
-        (torch.randn(2, 4, 2, 2, 7), "can't be cut"),
+        (torch.randn(2, 4, 2, 2, 7), "can't be divided"),
         (torch.randn(2, 3, 2, 2, 8), r"must be \[B, 4, frames"),
     ):
         with pytest.raises(ValueError, match=why):
-            network(wrong, times(2), told(2))
-    with pytest.raises(ValueError, match="can't be shared by 5 heads"):
+            output(network, wrong, times(2), conditions(2))
+    with pytest.raises(ValueError, match="can't be divided among 5 heads"):
         FlowTransformer(RANGES, width=24, heads=5)
 
 
@@ -163,39 +165,41 @@ def test_presets_can_be_built(name: str) -> None:
     with torch.device("meta"):
         network = FlowTransformer(RANGES, **PRESETS[name]._asdict())
     count = sum(weight.numel() for weight in network.parameters())
-    # Twelve width^2 of a block, six for its modulation, four to read the sentence.
+    # Of a block: 12 width^2, 6 for its modulation, 4 for cross-attention.
     width, depth, _ = PRESETS[name]
     assert count == pytest.approx(22 * width**2 * depth, rel=0.1)
 
 
-def test_numbers_go_from_minus_one_to_one_and_no_further() -> None:
+def test_parameters_are_scaled_to_their_ranges_and_refused_outside() -> None:
     network = transformer()
-    assert network.scaled(Flow(Channel(0.25, 0.24, 0.05), 0.4)) == pytest.approx([0, -1, -1, 1])
+    assert network.scaled(CylinderFlow(Channel(0.25, 0.24, 0.05), 0.4)) == pytest.approx(
+        [0, -1, -1, 1]
+    )
     with pytest.raises(ValueError, match="reynolds is 300; this model was trained from 40"):
         network.scaled(replace(FLOW, speed=3.0))
     with pytest.raises(ValueError, match=r"x is 0.6; .* from 0.25 to 0.4"):
         network.scaled(replace(FLOW, channel=replace(FLOW.channel, x=0.6)))
-    with pytest.raises(ValueError, match="can't draw smoke of buoyancy"):
+    with pytest.raises(ValueError, match="can't generate smoke of buoyancy"):
         network.scaled(Plume(16.0, 8.0, 4.0, 0.4))
 
 
 def test_conditions_are_dropped_as_often_as_they_should() -> None:
-    many = told(1, 2).of(torch.zeros(20000, dtype=torch.long))
-    dropout = ConditionDropout(everything=0.2, text=0.25, numbers=0.5, frame=0.6)
+    many = rows(conditions(1, 2), torch.zeros(20000, dtype=torch.long))
+    dropout = ConditionDropout(everything=0.2, text=0.25, parameters=0.5, frame=0.6)
     found = dropout(many, torch.Generator().manual_seed(0))
-    text, numbers = ~found.spoken.any(dim=1), ~found.stated
+    text, numbers = ~found.text_mask.any(dim=1), ~found.has_parameters
     for drops, share in (
         (text, 0.2 + 0.8 * 0.25),
         (numbers, 0.2 + 0.8 * 0.5),
         (text & numbers, 0.2 + 0.8 * 0.125),
-        (~found.shown, 0.6),
+        (~found.has_frame, 0.6),
     ):
         assert float(drops.float().mean()) == pytest.approx(share, abs=0.015)
     with pytest.raises(ValueError, match=r"dropout of text is 1\.5"):
         ConditionDropout(text=1.5)
 
 
-# ------------------------------------------------------------------------------------ sentences
+# -------------------------------------------------------------------------------------- prompts
 
 
 @pytest.fixture(scope="module")
@@ -204,17 +208,17 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @torch.no_grad()
-def test_sentences_are_encoded_alone_as_in_a_batch_and_once(encoder: str, tmp_path: Path) -> None:
+def test_prompts_are_encoded_alone_as_in_a_batch_and_once(encoder: str, tmp_path: Path) -> None:
     texts = TextEncoder.from_pretrained(encoder)
     together = texts([SENTENCE, "Re = 80"])
     assert together.states.shape[2] == texts.width == TEXT_WIDTH
     alone = texts(["Re = 80"])
-    length = int(together.spoken[1].sum())
-    assert alone.spoken.shape == (1, length)
+    length = int(together.mask[1].sum())
+    assert alone.mask.shape == (1, length)
     torch.testing.assert_close(alone.states[0], together.states[1, :length], rtol=1e-5, atol=1e-5)
-    first = encoded_once(texts, [SENTENCE], tmp_path / "kept.safetensors")
-    texts.model = None  # it is not asked again
-    again = encoded_once(texts, [SENTENCE], tmp_path / "kept.safetensors")
+    first = encode_cached(texts, [SENTENCE], tmp_path / "kept.safetensors")
+    texts.model = None  # it is not evaluated again
+    again = encode_cached(texts, [SENTENCE], tmp_path / "kept.safetensors")
     assert torch.equal(first.states, again.states)
     assert first.states.dtype == torch.float16
     assert len(list(tmp_path.iterdir())) == 1
@@ -248,7 +252,7 @@ def request(**changes: Any) -> Request:
     return Request(FLOW, mesh=mesh())._replace(**changes)
 
 
-def test_it_is_saved_and_loaded_and_draws_the_same(folder: Path, encoder: str) -> None:
+def test_it_is_saved_and_loaded_and_generates_the_same(folder: Path, encoder: str) -> None:
     one, other = pipeline(encoder), loaded(folder)
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {
         ".json",
@@ -261,15 +265,15 @@ def test_it_is_saved_and_loaded_and_draws_the_same(folder: Path, encoder: str) -
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.fields, b.fields)
         assert a.fields.shape == (FRAMES, len(mesh().nodes), 3)
-        assert a.flow.numbers["reynolds"] == pytest.approx(120)
+        assert a.scene.parameters["reynolds"] == pytest.approx(120)
         assert a.interval == pytest.approx(0.2)
         assert not a.fields[:, a.mesh.kinds >= 3, :2].any()
     assert not np.array_equal(first[0].fields, first[1].fields)
 
 
 @torch.no_grad()
-def test_a_flow_does_not_depend_on_those_beside_it(folder: Path) -> None:
-    requests = [request(sentence=SENTENCE), request(), request(first=waves(), stated=False)]
+def test_a_sample_does_not_depend_on_its_batch(folder: Path) -> None:
+    requests = [request(prompt=SENTENCE), request(), request(first=waves(), use_parameters=False)]
     together = loaded(folder).latents(requests, [0, 1, 2], steps=3)
     for row, one in enumerate(requests):
         alone = loaded(folder).latents([one], [row], steps=3)
@@ -279,14 +283,16 @@ def test_a_flow_does_not_depend_on_those_beside_it(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.01), (torch.float64, 1e-5)]
 )
-def test_a_pipeline_of_another_precision_draws_the_same_flow(
+def test_a_pipeline_of_another_precision_generates_the_same_flow(
     folder: Path, dtype: torch.dtype, tolerance: float
 ) -> None:
     """Its networks alone are of that precision; noise and steps are of single at least."""
     other = Text2PDEPipeline.from_pretrained(folder).to(dtype)
-    requests = [request(sentence=SENTENCE), request(first=waves(), stated=False)]
+    requests = [request(prompt=SENTENCE), request(first=waves(), use_parameters=False)]
     with torch.no_grad():
-        known, found = (pipe.draw(requests, [0, 1], steps=3) for pipe in (loaded(folder), other))
+        known, found = (
+            pipe.generate(requests, [0, 1], steps=3) for pipe in (loaded(folder), other)
+        )
     for one, clip in zip(known, found, strict=True):
         assert clip.fields.dtype == np.float32
         error = np.linalg.norm(clip.fields - one.fields) / np.linalg.norm(one.fields)
@@ -295,20 +301,24 @@ def test_a_pipeline_of_another_precision_draws_the_same_flow(
 
 @torch.no_grad()
 def test_guidance_of_one_is_none_exactly(folder: Path) -> None:
-    pipe, asked = loaded(folder), [request(sentence=SENTENCE)]
-    given = pipe.told(asked)
+    pipe, requests = loaded(folder), [request(prompt=SENTENCE)]
+    given = pipe.conditions(requests)
     x, t = pipe.noise([0]), torch.tensor([500.0])
-    plain = pipe.transformer(x, t, given)
-    assert torch.equal(pipe.denoiser(given)(x, t), plain)
-    bare = pipe.transformer(x, t, nothing(given))
+    plain = pipe.transformer(x, t, **given)
+    assert torch.equal(pipe.denoiser(x, t, **given), plain)
+    none = {name: torch.zeros_like(given[name]) for name in ("text_mask", "has_parameters")}
+    bare = pipe.transformer(x, t, **(given | none))
+    guided = classifier_free_guidance(pipe.denoiser, UNCONDITIONAL, 2.5)
     torch.testing.assert_close(
-        pipe.denoiser(given, 2.5)(x, t), bare + 2.5 * (plain - bare), rtol=1e-4, atol=1e-4
+        guided(x, t, **given), bare + 2.5 * (plain - bare), rtol=1e-4, atol=1e-4
     )
+    one, other = (pipe.latents(requests, [0], steps=2, guidance=w) for w in (1.0, 2.5))
+    assert not torch.allclose(one, other)
 
 
 def test_gradients_pass_through_to_the_noise(folder: Path) -> None:
     pipe, found = loaded(folder), []
-    for adjoint in (None, Checkpoint()):
+    for adjoint in (None, CheckpointAdjoint()):
         start = pipe.noise([0]).requires_grad_()
         latent = pipe.latents([request()], [0], steps=3, noise=start, adjoint=adjoint)
         pipe.fields(latent, pipe.prepared(mesh())).square().mean().backward()
@@ -369,22 +379,22 @@ def test_a_pipeline_is_trained_and_used(
     assert "holds a run with depth = 6" in capsys.readouterr().err
     check_further_training(words, pipe, tmp_path, capsys)
     output = tmp_path / "out" / "flow.safetensors"
-    draw = ["--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2, "--output", output]
-    assert run(["generate", SENTENCE, *draw, "--animation", tmp_path / "flow.gif"]) == 0
+    options = ["--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2, "--output", output]
+    assert run(["generate", SENTENCE, *options, "--animation", tmp_path / "flow.gif"]) == 0
     said = capsys.readouterr().out
     assert "Re 120, 1.2 m/s past a radius of 0.05 m at (0.3, 0.2) m: 8 frames" in said
     assert (tmp_path / "flow.gif").exists()
     assert load_clip(output).fields.shape[0] == FRAMES
     write_mesh(mesh(), tmp_path / "mesh.msh")
     more = ["--mesh", tmp_path / "mesh.msh", "--guidance", 2, "--sampler", "ancestral"]
-    assert run(["generate", SENTENCE, *draw, *more, "--option", "eta=0.5"]) == 0
+    assert run(["generate", SENTENCE, *options, *more, "--option", "eta=0.5"]) == 0
     assert load_clip(output).fields.shape == (FRAMES, len(mesh().nodes), 3)
-    assert run(["infer", clips / "case-1.safetensors", "--frame", 2, *draw]) == 0
-    assert "over 8 frames it is" in capsys.readouterr().out
+    assert run(["infer", clips / "case-1.safetensors", "--frame", 2, *options]) == 0
+    assert "relative error over 8 frames" in capsys.readouterr().out
     assert np.array_equal(load_clip(output).mesh.nodes, mesh().nodes)
     slow = waves()._replace(times=1.5 * waves().times)
     save_clip(slow, tmp_path / "slow.safetensors")
-    assert run(["infer", tmp_path / "slow.safetensors", *draw]) == 0
+    assert run(["infer", tmp_path / "slow.safetensors", *options]) == 0
     assert "at other times than those of the clip" in capsys.readouterr().out
 
 
@@ -405,8 +415,8 @@ def check_further_training(
     assert found.config.text_encoder == pipe.config.text_encoder
     capsys.readouterr()
     for change, why in (
-        ({"text_revision": "another"}, "from was trained with another one"),
-        ({"subject": "smoke"}, "draws smoke, and the latents are of cylinder"),
+        ({"text_revision": "another"}, "pipeline was trained with another one"),
+        ({"subject": "smoke"}, "generates smoke, and the latents are of cylinder"),
     ):
         changed = load_text2pde(folder / "run" / "pipeline", torch.device("cpu"))
         changed.register_to_config(**change)
@@ -419,15 +429,18 @@ def check_further_training(
 
 def test_latents_by_other_scales_are_the_latents_that_they_were() -> None:
     values = torch.randn(3, 2, 4, 2, 5, generator=torch.Generator().manual_seed(0))
-    one, other = Scales(torch.ones(2), 2 * torch.ones(2)), Scales(torch.zeros(2), torch.ones(2) / 3)
-    nothing = torch.zeros(3, dtype=torch.int64)
-    latents = Latents(values, values[:, :, 0], one, nothing, nothing, (), 0.2, "")
+    one, other = (
+        LatentScales(torch.ones(2), 2 * torch.ones(2)),
+        LatentScales(torch.zeros(2), torch.ones(2) / 3),
+    )
+    first = torch.zeros(3, dtype=torch.int64)
+    latents = Latents(values, values[:, :, 0], one, first, first, (), 0.2, "")
     again = latents.rescaled(other)
     torch.testing.assert_close(again.scales.restored(again.values), one.restored(values))
     torch.testing.assert_close(again.scales.restored(again.frame), one.restored(values[:, :, 0]))
 
 
-def test_what_draws_flows_goes_on_where_it_was_stopped(
+def test_a_training_resumes_after_an_interruption(
     clips: Path, encoder: str, tmp_path: Path
 ) -> None:
     own = autoencoder()
@@ -472,13 +485,13 @@ def test_a_model_is_evaluated(
     assert run([*words, "--output", tmp_path / "table.md"]) == 0
     said = capsys.readouterr().out
     assert said == (tmp_path / "table.md").read_text()
-    assert "| nearest flow of training | 0.0% | 0.0% |" in said  # it was trained on what is asked
-    assert "3 of them learned" in said
+    assert "| nearest training clip | 0.0% | 0.0% |" in said  # it was trained on these clips
+    assert "3 of them trained on" in said
     steady, short = tmp_path / "steady", tmp_path / "short"
     for number, x in enumerate((0.28, 0.3)):
         save_clip(waves(x, height=1e-4), steady / f"case-{number}.safetensors")
     assert run([*words[:1], steady, *words[2:]]) == 0
-    assert "| nearest flow of training | - | - |" in capsys.readouterr().out  # nothing to compare
+    assert "| nearest training clip | - | - |" in capsys.readouterr().out  # nothing to compare
     for number in range(2):
         save_clip(waves(frames=4), short / f"case-{number}.safetensors")
     assert run([*words[:1], short, *words[2:]]) == 2
@@ -496,30 +509,30 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
     assert f'timestep="{clip.times[3]:.9g}" file="flow-003.vtu"' in series
     write_mesh(clip.mesh, tmp_path / "mesh.msh")
     for name in ("mesh.msh", "flow-000.vtu"):
-        again = read_mesh(tmp_path / name, clip.flow)
+        again = read_mesh(tmp_path / name, clip.scene)
         for a, b in zip(again, clip.mesh, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-12)
     # In half of the digits, nodes are where they are only nearly.
     single = meshio.Mesh(clip.mesh.nodes.astype(np.float32), [("triangle", clip.mesh.triangles)])
     places = np.pad(single.points, ((0, 0), (0, 1)))
     meshio.write(tmp_path / "single.vtu", meshio.Mesh(places, single.cells))
-    again = read_mesh(tmp_path / "single.vtu", clip.flow)
+    again = read_mesh(tmp_path / "single.vtu", clip.scene)
     assert np.array_equal(again.kinds, clip.mesh.kinds)
     np.testing.assert_allclose(again.nodes, clip.mesh.nodes, atol=1e-6)
 
 
-def test_a_sentence_finds_the_cylinder_of_its_mesh(tmp_path: Path) -> None:
-    """Whole, although the numbers of a sentence are rounded; and no other border."""
-    flow = draw_channels(Family(), 1)[0]
-    own = triangulate(flow.channel, Sizes(near=0.35, far=0.07))
+def test_a_caption_fits_the_mesh_of_its_flow(tmp_path: Path) -> None:
+    """Completely, although a caption rounds its numbers; and no other boundary."""
+    flow = sample_flows(CylinderFamily(), 1)[0]
+    own = triangulate(flow.channel, MeshSizes(near=0.35, far=0.07))
     write_mesh(own, tmp_path / "mesh.msh")
     for seed in range(8):
-        again = read_mesh(tmp_path / "mesh.msh", flow_of(caption(flow, seed)))
+        again = read_mesh(tmp_path / "mesh.msh", read_prompt(caption(flow, seed)))
         assert np.array_equal(again.kinds, own.kinds)
     middle = own.nodes[own.triangles].mean(axis=1)
     hole = np.hypot(*(middle - np.array([1.2, 0.2])).T) < 0.08
     write_mesh(own._replace(triangles=own.triangles[~hole]), tmp_path / "hole.msh")
-    with pytest.raises(ValueError, match=r"has a border at \(1\.\d+, 0\.\d+\) m"):
+    with pytest.raises(ValueError, match=r"has a boundary at \(1\.\d+, 0\.\d+\) m"):
         read_mesh(tmp_path / "hole.msh", flow)
     write_mesh(own._replace(triangles=np.tile(own.triangles, (2, 1))), tmp_path / "twice.msh")
     with pytest.raises(ValueError, match="lie on each other"):
@@ -544,11 +557,11 @@ def test_a_clip_has_numbers_of_its_kinds(changes: dict[str, Any], why: str, tmp_
         load_clip(tmp_path / "clip.safetensors")
 
 
-def test_a_clip_goes_on_in_time_with_kinds_of_its_own(tmp_path: Path) -> None:
+def test_the_times_of_a_clip_ascend_and_its_kinds_are_those_of_its_scene(tmp_path: Path) -> None:
     clip, path = waves(), tmp_path / "clip.safetensors"
     for wrong, why in (
-        (clip._replace(times=clip.times[::-1]), "do not rise"),
-        (clip._replace(times=clip.times * np.nan), "do not rise"),
+        (clip._replace(times=clip.times[::-1]), "do not ascend"),
+        (clip._replace(times=clip.times * np.nan), "do not ascend"),
         (clip._replace(mesh=clip.mesh._replace(kinds=0 * clip.mesh.kinds)), "kinds of nodes"),
     ):
         save_clip(wrong, path)
@@ -566,26 +579,29 @@ def test_wrong_requests_end_in_one_sentence(
     (tmp_path / "torn.msh").write_text("$MeshFormat\n4.1 0")
     (tmp_path / "torn.vtu").write_text("<VTKFile")
     output = tmp_path / "flow.gif"
-    draw = ["--checkpoint", folder, "--output", output]
+    options = ["--checkpoint", folder, "--output", output]
     clip = clips / "case-0.safetensors"
     for words, why in (
-        (["generate", "Water flows", *draw], "states no size of the cylinder"),
-        (["generate", "radius 5 cm", *draw], "neither a Reynolds number nor a speed"),
-        (["generate", "radius 5 cm, Re = 900", *draw], "trained from 40 to 160"),
-        (["generate", SENTENCE, *draw[:2], "--output", "a.avi"], "it can be a clip"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "other.msh"], "leave the mesh out"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "solid.vtu"], "the kind tetra"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "bent.vtu"], "not lie in the plane"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "torn.msh"], "holds no mesh"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "torn.vtu"], "holds no mesh"),
-        (["generate", SENTENCE, *draw, "--mesh", tmp_path / "none.msh"], "There is no file"),
-        (["generate", SENTENCE, *draw, "--sampler", "dpmpp-2m", "--steps", "0"], "too small"),
-        (["infer", clip, *draw, "--frame", 99], "those from 0 to 11"),
-        (["show", clip, "--width", 1, "--output", output], "must be 16 pixels or more"),
+        (["generate", "Water flows", *options], "states no size of the cylinder"),
+        (["generate", "radius 5 cm", *options], "neither a Reynolds number nor a velocity"),
+        (["generate", "radius 5 cm, Re = 900", *options], "trained from 40 to 160"),
+        (["generate", SENTENCE, *options[:2], "--output", "a.avi"], "it can be a clip"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "other.msh"], "leave the mesh out"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "solid.vtu"], "cells of type tetra"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "bent.vtu"], "not lie in the plane"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "torn.msh"], "holds no mesh"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "torn.vtu"], "holds no mesh"),
+        (["generate", SENTENCE, *options, "--mesh", tmp_path / "none.msh"], "There is no file"),
+        (["generate", SENTENCE, *options, "--sampler", "dpmpp-2m", "--steps", "0"], "too small"),
+        (["infer", clip, *options, "--frame", 99], "frames from 0 to 11"),
+        (["show", clip, "--width", 1, "--output", output], "must be 160 pixels or more"),
         (["encode", folder, clips, "--output", tmp_path / "a.safetensors"], "autoencoder may be"),
-        (["infer", tmp_path / "none", *draw], "There is no file"),
-        (["evaluate", tmp_path / "no", "--training", clips, *draw[:2]], "no clips"),
-        (["train-diffusion", clip, "--autoencoder", folder / "autoencoder", *draw[2:]], "torn"),
+        (["infer", tmp_path / "none", *options], "There is no file"),
+        (["evaluate", tmp_path / "no", "--training", clips, *options[:2]], "no clips"),
+        (
+            ["train-diffusion", clip, "--autoencoder", folder / "autoencoder", *options[2:]],
+            "truncated",
+        ),
     ):
         assert run(words) == 2, words
         said = capsys.readouterr().err
@@ -603,7 +619,7 @@ def test_wrong_requests_end_in_one_sentence(
     assert not output.exists()
     # A folder is not replaced by a film.
     (tmp_path / "film.gif").mkdir()
-    assert run(["generate", SENTENCE, *draw[:2], "--output", tmp_path / "film.gif"]) == 2
+    assert run(["generate", SENTENCE, *options[:2], "--output", tmp_path / "film.gif"]) == 2
     assert "is a folder" in capsys.readouterr().err
 
 
@@ -616,11 +632,11 @@ def _without_weights(folder: Path, part: Path) -> Path:
     return part
 
 
-def test_requests_for_nothing_are_refused(folder: Path) -> None:
+def test_impossible_requests_are_refused(folder: Path) -> None:
     pipe = loaded(folder)
-    with pytest.raises(ValueError, match="one prompt at least"):
+    with pytest.raises(ValueError, match="at least one prompt"):
         pipe([])
-    with pytest.raises(ValueError, match="2 seeds came for 1 flows"):
+    with pytest.raises(ValueError, match="2 seeds came for 1 requests"):
         pipe([SENTENCE], seeds=[0, 1], mesh=mesh())
     with pytest.raises(ValueError, match="must fill"):
         pipe(SENTENCE, mesh=Mesh(mesh().nodes + 0.1, mesh().triangles, mesh().kinds))
@@ -630,8 +646,8 @@ def test_settings_of_a_sampler_stay_unless_another_is_asked_for() -> None:
     own = SamplerScheduler(sampler="ancestral", sampler_options={"eta": 0.5}, grid="karras")
 
     def changed(sampler: str | None, *option: str) -> Any:
-        asked = argparse.Namespace(sampler=sampler, option=list(option), grid=None)
-        return changed_scheduler(own, asked).config
+        options = SchedulerOptions(sampler=sampler, options=option, grid=None)
+        return changed_scheduler(own, options).config
 
     assert changed(None).sampler_options == changed("ancestral").sampler_options == {"eta": 0.5}
     assert changed(None, "eta=0.25").sampler_options == {"eta": 0.25}

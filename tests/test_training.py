@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from samplers.denoiser import Denoiser
 from samplers.files import replacing
-from samplers.prediction import PredictionType, door, target
+from samplers.prediction import EDMOutput, PredictionType, target, to_data
 from samplers.schedule import (
     EDM,
     VE,
@@ -421,7 +422,7 @@ def test_the_loss_of_a_perfect_network_is_zero(schedule: Schedule, kind: Predict
         alpha, sigma = (level.reshape(-1, 1, 1) for level in schedule.point(t)[1:])
         return target(kind, x0, (x - alpha * x0) / sigma, alpha, sigma)
 
-    objective = denoising_loss(schedule, kind, knows_the_data)
+    objective = denoising_loss(Denoiser(nn.Identity(), schedule, kind, call=knows_the_data))
     loss = objective(nn.Identity(), (x0,), torch.Generator().manual_seed(0))
     assert float(loss) < 1e-16
 
@@ -431,7 +432,7 @@ def test_a_target_leads_back_to_the_data(kind: PredictionType) -> None:
     at = VPDiscrete.linear().point(torch.linspace(1, 999, 50, dtype=torch.float64))
     x0, eps = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = at.alpha * x0 + at.sigma * eps
-    of_x, of_output = door(kind, at)
+    of_x, of_output = to_data(kind, at)
     back = of_x * x + of_output * target(kind, x0, eps, at.alpha, at.sigma)
     torch.testing.assert_close(back, x0, rtol=1e-9, atol=1e-9)
 
@@ -458,7 +459,9 @@ def test_times_are_uniform_or_shifted_and_reach_the_network_with_the_conditions(
 
     x0, labels, image = torch.zeros(count, 1), torch.arange(count), torch.ones(count, 2)
     dropout = LabelDropout(0.5, null=-1)
-    objective = denoising_loss(schedule, "epsilon", note, dropout, time_shift=shift)
+    objective = denoising_loss(
+        Denoiser(nn.Identity(), schedule, call=note), ("labels", "image"), dropout, time_shift=shift
+    )
     objective(nn.Identity(), (x0, labels, image), torch.Generator().manual_seed(0))
     t, kept, same = told
     assert t.dtype == x0.dtype
@@ -483,7 +486,9 @@ def test_a_linear_denoiser_learns_the_posterior_mean(tmp_path: Path) -> None:
     s = 2.0
     x0 = s * torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
     model = nn.Linear(1, 1, bias=False)
-    objective = denoising_loss(HalfWay(), "sample", lambda model, x, t: model(x))
+    objective = denoising_loss(
+        Denoiser(model, HalfWay(), "sample", call=lambda model, x, t: model(x))
+    )
     config = TrainingConfig(steps=150, batch_size=500, learning_rate=0.05, precision="no")
     average = train(model, TensorDataset(x0), objective, config, tmp_path)
     assert float(flat(average)) == pytest.approx(s**2 * math.sqrt(2) / (s**2 + 1), rel=0.02)
@@ -522,7 +527,10 @@ def measured(kind: PredictionType, schedule: Schedule, weighting: Weighting, cou
     """The loss of the exact network on ``count`` samples, the same for every kind."""
     generator = torch.Generator().manual_seed(5)
     x0 = STD * torch.randn(count, 1, dtype=torch.float64, generator=generator)
-    objective = denoising_loss(schedule, kind, exact_network(kind, schedule), weighting=weighting)
+    objective = denoising_loss(
+        Denoiser(nn.Identity(), schedule, kind, call=exact_network(kind, schedule)),
+        weighting=weighting,
+    )
     return float(objective(nn.Identity(), (x0,), generator))
 
 
@@ -633,18 +641,19 @@ def refused(call: Callable[[], object], message: str) -> None:
 
 
 def test_other_impossible_requests_are_refused(tmp_path: Path) -> None:
+    model = Denoiser(nn.Identity(), VPLinear(), "score")
     refused(lambda: LabelDropout(1.5, null=10), "label dropout is 1.5")
     refused(lambda: Every(0, lambda step, average: None), "every 0 steps")
     refused(
-        lambda: denoising_loss(VPLinear(), "noise", lambda model, x, t: x),  # type: ignore[arg-type]
-        "prediction type is 'noise'",
+        lambda: denoising_loss(Denoiser(nn.Identity(), VPLinear(), EDMOutput(0.5))),
+        "a conversion alone",
     )
     refused(
-        lambda: denoising_loss(VPLinear(), "score", lambda model, x, t: x, weighting="snr"),  # type: ignore[arg-type]
+        lambda: denoising_loss(model, weighting="snr"),  # type: ignore[arg-type]
         "weighting is 'snr'; it must be one of simple, sigma-squared, likelihood, or a function",
     )
     refused(
-        lambda: denoising_loss(VPLinear(), "score", lambda model, x, t: x, time_shift=0),
+        lambda: denoising_loss(model, time_shift=0),
         "time shift is 0; it must be positive",
     )
     config = dataclasses.replace(CONFIG, accumulation=3)

@@ -28,17 +28,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 SAMPLE = """
 import torch
-from samplers import sample
-from samplers.schedule import VPLinear
+from samplers import Denoiser, VPLinear, sample
 
 schedule = VPLinear()
 
-def denoiser(x, t):  # exact for data N(3, 0.25)
+def network(x, t):  # exact for data N(3, 0.25)
     alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
     return 3 + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x - 3 * alpha)
 
 x_T = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
-x_0 = sample(denoiser, x_T, schedule=schedule, prediction="sample", steps=80)
+x_0 = sample(Denoiser(network, schedule, "sample"), x_T, steps=80)
 torch.testing.assert_close(x_0, 3 + x_T / 2, atol=0.05, rtol=0)
 """
 
@@ -106,7 +105,7 @@ def test_contents(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names} == {*PACKAGES, metadata}
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     inside = {name for name in names if name.split("/")[0] in PACKAGES}
-    assert all(name.endswith((".py", "/py.typed")) for name in inside)
+    assert all(name.endswith((".py", ".pyi", "/py.typed")) for name in inside)
     assert inside >= {str(path.relative_to(ROOT)) for path in modules()}
     assert any(name.endswith("/LICENSE") for name in names)
 

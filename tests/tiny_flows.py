@@ -10,17 +10,17 @@ import torch
 import transformers
 
 from text2pde.autoencoder.model import MeshAutoencoder
-from text2pde.channel import Channel, Flow
+from text2pde.data.clip import Clip
+from text2pde.diffusion.text_encoder import TextEncoder
 from text2pde.diffusion.transformer import FlowTransformer
-from text2pde.flows.clip import Clip
 from text2pde.mesh import Mesh
 from text2pde.pipeline import Text2PDEPipeline
-from text2pde.pipeline_training import scheduler
-from text2pde.solver.meshing import Sizes, triangulate
-from text2pde.subjects import SUBJECTS
-from text2pde.text import TextEncoder
+from text2pde.solver.meshing import MeshSizes, triangulate
+from text2pde.subject import SUBJECTS
+from text2pde.subject.cylinder.channel import Channel, CylinderFlow
+from text2pde.training import training_scheduler
 
-COARSE = Sizes(near=0.4, far=0.08)
+COARSE = MeshSizes(near=0.4, far=0.08)
 FRAMES = 8
 INTERVAL = 0.2
 STROUHAL = 0.3
@@ -40,7 +40,7 @@ def waves(
     strouhal: float = STROUHAL,
 ) -> Clip:
     """Velocities that rise and fall at each node with the Strouhal number, and rest on walls."""
-    of, flow = mesh(x), Flow(Channel(x=x, y=0.2, radius=0.05), speed)
+    of, flow = mesh(x), CylinderFlow(Channel(x=x, y=0.2, radius=0.05), speed)
     rate = flow.speed / flow.channel.diameter
     times = INTERVAL / rate * np.arange(frames, dtype=np.float64)
     phase = 2 * np.pi * (strouhal * rate * times[:, None] - of.nodes[None, :, 0] / 0.4)
@@ -96,7 +96,7 @@ def pipeline(text_encoder: str) -> Text2PDEPipeline:
     return Text2PDEPipeline(
         autoencoder(),
         transformer(),
-        scheduler(),
+        training_scheduler(),
         FRAMES,
         INTERVAL,
         text_encoder=text_encoder,

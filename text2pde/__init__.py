@@ -1,10 +1,21 @@
-"""Solutions of partial differential equations from a sentence, by latent diffusion on meshes.
+"""Solutions of partial differential equations from text, by latent diffusion on meshes.
 
-Here live meshes (``mesh``, ``mesh_files``), what is simulated (``channel``, ``plume``, ``scene``,
-``subjects``), the equations (``solver``), flows as data (``flows``), what a sentence says
-(``captions``) and how it is encoded (``text``), the mesh autoencoder (``autoencoder``), diffusion
-over its latents (``diffusion``), the pipeline of all of them and its training (``pipeline``,
-``pipeline_training``), how good it is (``evaluation``), pictures and the command line. The denoiser
-is an ordinary one, so every sampler of :mod:`samplers`, which this package imports, works on it: no
-sampler belongs here, and no gradient of one, which is ``adjoint``'s work.
+The public names are listed in ``__init__.pyi`` and imported on first use (PEP 562), so that
+``import text2pde`` is quick. The modules, each of which imports only those before it:
+
+- ``mesh``: triangular meshes;
+- ``subject``: what a model is about, as parameters, ranges and captions;
+- ``data``: clips, files, statistics;
+- ``solver``: the equations, and data sets of their solutions;
+- ``autoencoder``: meshes to latents;
+- ``diffusion``: the transformer over latents;
+- ``pipeline`` and ``training``: both as one pipeline;
+- ``evaluation``, ``figures``, ``export``: what comes out;
+- ``cli``: the command ``text2pde``.
+
+The pipeline's denoiser is an ordinary one, so that every sampler of :mod:`samplers` works on it.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

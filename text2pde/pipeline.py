@@ -1,7 +1,7 @@
-"""A pipeline of diffusers from sentences, or first frames, to flows.
+"""A diffusers pipeline from prompts, or first frames, to solutions on meshes.
 
-It is saved and loaded as any other; its scheduler is a :class:`SamplerScheduler`, whose sampler and
-grid can be exchanged.
+It is saved and loaded like any other. Its scheduler is a
+:class:`~samplers.SamplerScheduler`, whose sampler and grid can be exchanged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -18,67 +18,78 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from samplers import SamplerScheduler
-from samplers.checkpoint import CheckpointError
-from samplers.checkpoint.folder import read_index
-from samplers.checkpoint.loading import loading
+from samplers import CheckpointError, Denoiser, SamplerScheduler, classifier_free_guidance, sample
+from samplers.checkpoint.index import read_index
+from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
-from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid
-from samplers.noise import initial_noise
-from samplers.prediction import classifier_free_guidance
-from samplers.sampling import Adjoint, sample
+from samplers.sampling import Adjoint
 from samplers.solve import State
 from samplers.tableau import Tableau
-from text2pde.autoencoder.batch import MeshBatch, prepare
-from text2pde.autoencoder.clips import prepare_clip, with_units
-from text2pde.autoencoder.latents import Scales, encode_frame
+from text2pde.autoencoder.batch import MeshBatch, prepare_mesh
+from text2pde.autoencoder.clips import prepare_clip, redimensionalise
+from text2pde.autoencoder.latents import LatentScales, encode_frame
 from text2pde.autoencoder.model import MeshAutoencoder
-from text2pde.diffusion.conditions import Conditions, joined, nothing
+from text2pde.data.clip import Clip
+from text2pde.diffusion.conditions import UNCONDITIONAL, Conditions
+from text2pde.diffusion.text_encoder import EncodedText, TextEncoder
 from text2pde.diffusion.transformer import FlowTransformer
-from text2pde.flows.clip import Clip
 from text2pde.mesh import Mesh
-from text2pde.scene import Scene, check_fits
-from text2pde.subjects import SUBJECTS, Subject
-from text2pde.text import TextEncoder, Texts
-
-Denoiser = Callable[[Tensor, Tensor], Tensor]
+from text2pde.solver.meshing import mesh_of
+from text2pde.subject import SUBJECTS, Scene, Subject
 
 
 class Request(NamedTuple):
-    """What is asked for.
+    """What to generate.
 
     Attributes:
-        flow: with all its numbers. sentence: that says so; None to leave it out. That they agree is
-            not checked.
-        mesh: where; one is made if None. first: a clip whose first frame it is to begin at, if any.
-        stated: whether the network is told the numbers.
+        scene: with all its parameters.
+        prompt: from which the scene was read; None to generate without text. It is not checked
+            against the scene.
+        mesh: of the solution; a default mesh of the scene if None.
+        first: a clip whose first frame is the initial condition, if any.
+        use_parameters: whether the network is conditioned on the parameters of the scene.
     """
 
-    flow: Scene
-    sentence: str | None = None
+    scene: Scene
+    prompt: str | None = None
     mesh: Mesh | None = None
     first: Clip | None = None
-    stated: bool = True
+    use_parameters: bool = True
+
+
+class SamplingKeywords(TypedDict, total=False):
+    """Keywords that are passed on to :func:`samplers.sample`, which explains them."""
+
+    adjoint: Adjoint | None
+    callback: Callable[[State], object] | None
+    progress: bool
 
 
 @dataclass
 class FlowOutput(BaseOutput):
-    """clips: one for each request."""
+    """The result of :class:`Text2PDEPipeline`.
+
+    Attributes:
+        clips: one for each prompt, or for each seed of a single prompt.
+    """
 
     clips: list[Clip]
 
 
 class Text2PDEPipeline(DiffusionPipeline):
-    """Draws flows.
+    """Generates solutions of partial differential equations from prompts.
 
     Args:
-        autoencoder, transformer: of flows, and of their latents.
-        scheduler: ``sampler``, ``sampler_options`` and ``grid`` of its config say how.
-        frames: of a clip, and interval: between two of them, in units of a flow's clock.
-        subject: what it draws, a name of :data:`text2pde.subjects.SUBJECTS`.
-        text_encoder, text_revision: the name (None for the default) and the digest of the encoder
-            that the transformer was trained with, see :class:`text2pde.text.TextEncoder`.
+        autoencoder: of fields on meshes.
+        transformer: of latents.
+        scheduler: its config has ``sampler``, ``sampler_options`` and ``grid``.
+        frames: of a clip.
+        interval: between frames, in units of a scene's ``time_unit``.
+        subject: a name of :data:`text2pde.subject.SUBJECTS`.
+        text_encoder: the name of the text encoder that the transformer was trained with; None for
+            the default, see :class:`~text2pde.diffusion.text_encoder.TextEncoder`.
+        text_revision: the digest of its weights.
     """
 
     def __init__(
@@ -108,7 +119,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         if not isinstance(self.scheduler, SamplerScheduler):
             raise ValueError(
                 f"The scheduler is a {type(self.scheduler).__name__}; it must be a "
-                "SamplerScheduler, which SamplerScheduler.from_config makes of another."
+                "SamplerScheduler: convert it by SamplerScheduler.from_config."
             )
         if self.config.subject not in SUBJECTS:
             raise ValueError(
@@ -130,23 +141,24 @@ class Text2PDEPipeline(DiffusionPipeline):
         num_inference_steps: int = 20,
         guidance_scale: float = 1.0,
     ) -> FlowOutput:
-        """Draw a flow for each prompt.
+        """Generate a clip for each prompt.
 
         Args:
-            prompt: sentences that state what the subject needs, see :mod:`text2pde.captions`.
-            mesh: of all of them; made to fit each if None.
-            seeds: one for each prompt, or for each flow of a single one; 0, 1, 2, … if None.
-            guidance_scale: how strongly what is told leads away from what is not; 1 is none.
+            prompt: one or several, which state what the subject needs.
+            mesh: for all clips; a default mesh for each if None.
+            seeds: one for each prompt, or for each clip of a single prompt; 0, 1, 2, … if None.
+            guidance_scale: of classifier-free guidance; 1 for none.
 
-        Raises ValueError for prompts that can't be followed, and for a mesh of another channel.
+        Raises:
+            ValueError: for prompts that can't be followed, and for a mesh of another domain.
         """
         count = 1 if seeds is None else len(seeds)
-        sentences = [prompt] * count if isinstance(prompt, str) else list(prompt)
-        requests = [Request(self.subject.read(each), each, mesh) for each in sentences]
+        prompts = [prompt] * count if isinstance(prompt, str) else list(prompt)
+        requests = [Request(self.subject.read(each), each, mesh) for each in prompts]
         numbers = range(len(requests)) if seeds is None else seeds
-        return FlowOutput(self.draw(requests, numbers, num_inference_steps, guidance_scale))
+        return FlowOutput(self.generate(requests, numbers, num_inference_steps, guidance_scale))
 
-    def draw(
+    def generate(
         self,
         requests: Sequence[Request],
         seeds: Sequence[int],
@@ -154,17 +166,15 @@ class Text2PDEPipeline(DiffusionPipeline):
         guidance: float = 1.0,
         *,
         noise: Tensor | None = None,
-        adjoint: Adjoint | None = None,
-        callback: Callable[[State], object] | None = None,
+        **keywords: Unpack[SamplingKeywords],
     ) -> list[Clip]:
-        """A clip for each request.
+        """Generate a clip for each request; the arguments are those of :meth:`latents`.
 
-        Raises ValueError for what can't be drawn, before anything is.
+        Raises:
+            ValueError: for requests that can't be followed, before anything is sampled.
         """
         requests = [self._with_mesh(request) for request in requests]
-        latents = self.latents(
-            requests, seeds, steps, guidance, noise=noise, adjoint=adjoint, callback=callback
-        )
+        latents = self.latents(requests, seeds, steps, guidance, noise=noise, **keywords)
         return [
             self.decode(latent, request)
             for latent, request in zip(latents.split(1), requests, strict=True)
@@ -178,120 +188,100 @@ class Text2PDEPipeline(DiffusionPipeline):
         guidance: float = 1.0,
         *,
         noise: Tensor | None = None,
-        adjoint: Adjoint | None = None,
-        callback: Callable[[State], object] | None = None,
+        **keywords: Unpack[SamplingKeywords],
     ) -> Tensor:
-        """Standardised latents [B, Z, F, rows, columns]; gradients flow to weights and noise.
+        """Sample standardised latents [B, Z, F, rows, columns]; gradients flow through.
 
         Args:
-            noise: where it starts, see :meth:`noise`; that of the seeds if None.
-            adjoint, callback: see :func:`samplers.sample`.
+            guidance: scale of classifier-free guidance; 1 for none.
+            noise: initial noise x_T, see :meth:`noise`; that of the seeds if None.
+            keywords: of :func:`samplers.sample`.
         """
         if not requests:
-            raise ValueError("Nothing was asked for; give one prompt at least.")
+            raise ValueError("There are no requests; give at least one prompt.")
         if len(seeds) != len(requests):
-            raise ValueError(f"{len(seeds)} seeds came for {len(requests)} flows; give one each.")
-        told = self.told(requests)
+            raise ValueError(
+                f"{len(seeds)} seeds came for {len(requests)} requests; give one for each."
+            )
         config: Any = self.scheduler.config
         return sample(
-            self.denoiser(told, guidance),
+            classifier_free_guidance(self.denoiser, UNCONDITIONAL, guidance),
             self.noise(seeds) if noise is None else noise,
-            schedule=self._settings.schedule,
-            prediction=self._settings.prediction,
             sampler=config.sampler,
             options=config.sampler_options,
             grid=self.grid(steps),
             seeds=seeds,
             noise=config.noise,
-            correct=self._settings.correction,
-            adjoint=adjoint,
-            callback=callback,
+            conditions=self.conditions(requests),
+            **keywords,
         )
 
-    def denoiser(self, told: Conditions, guidance: float = 1.0) -> Denoiser:
-        """``model(x, t)`` for latents that are asked for what is told."""
-        wanted = torch.arange(len(told.stated), device=self.device)
-        both, scale = joined(nothing(told), told), self._settings.time_scale
+    @property
+    def denoiser(self) -> Denoiser:
+        """The transformer with its noise schedule, a model of standardised latents."""
+        return settings_of(self.scheduler.config).denoiser(self.transformer)
 
-        def network(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            output: Tensor = self.transformer(x.to(told.numbers), scale * t, both.of(rows))
-            return output.to(x)
-
-        # Conditions are many tensors, so guidance is given the rows where they are.
-        return classifier_free_guidance(network, wanted + len(wanted), wanted, guidance)
-
-    def told(self, requests: Sequence[Request]) -> Conditions:
-        """What the network is told of the requests, on its device."""
+    def conditions(self, requests: Sequence[Request]) -> dict[str, Tensor]:
+        """What the denoiser is conditioned on, by name, see
+        :class:`~text2pde.diffusion.conditions.Conditions`."""
         like = next(self.transformer.parameters())
-        texts = self._texts([request.sentence or "" for request in requests])
-        silent = torch.tensor([not request.sentence for request in requests])
-        numbers = torch.tensor([self.transformer.scaled(request.flow) for request in requests])
-        frames = torch.stack([self._frame(request) for request in requests])
-        told = Conditions(
-            texts.states,
-            texts.spoken & ~silent[:, None],
-            numbers,
-            torch.tensor([request.stated for request in requests]),
+        text = self._encode_text([request.prompt or "" for request in requests])
+        absent = torch.tensor([not request.prompt for request in requests])
+        parameters = torch.tensor([self.transformer.scaled(request.scene) for request in requests])
+        frames = torch.stack([self._first_frame(request) for request in requests])
+        conditions = Conditions(
+            text.states,
+            text.mask & ~absent[:, None],
+            parameters,
+            torch.tensor([request.use_parameters for request in requests]),
             frames,
             torch.tensor([request.first is not None for request in requests]),
         )
-        return told.to(like)
+        return conditions.to(like)._asdict()
 
     def decode(self, latent: Tensor, request: Request) -> Clip:
         """The clip of a standardised latent [1, Z, F, rows, columns], in SI units."""
-        flow, mesh = request.flow, self._with_mesh(request).mesh
+        scene, mesh = request.scene, self._with_mesh(request).mesh
         assert mesh is not None  # now it has one
         fields = self.fields(latent, self.prepared(mesh))
-        times = self.config.interval * flow.clock * np.arange(len(fields), dtype=np.float64)
-        return Clip(flow, mesh, times, with_units(fields.float(), flow))
-
-    def _with_mesh(self, request: Request) -> Request:
-        """The request with a mesh that fits, which is made if there is none."""
-        if request.mesh is None:
-            return request._replace(mesh=self.subject.mesh(request.flow))
-        check_fits(request.mesh, request.flow)
-        return request
+        times = self.config.interval * scene.time_unit * np.arange(len(fields), dtype=np.float64)
+        return Clip(scene, mesh, times, redimensionalise(fields.float(), scene))
 
     def fields(self, latent: Tensor, meshes: MeshBatch) -> Tensor:
-        """Fields [F, N, 3] without units of standardised latents; gradients flow through."""
+        """Dimensionless fields [F, N, 3] of standardised latents; gradients flow through."""
         restored = self.scales.restored(latent).to(meshes.features)
         found: Tensor = self.autoencoder.decode(restored, meshes)
         return found
 
     def prepared(self, mesh: Mesh) -> MeshBatch:
-        """The mesh as the autoencoder takes it, on its device and in its type."""
-        found = prepare(mesh, self.autoencoder.grid, self.autoencoder.config.radius)
+        """A mesh as the autoencoder takes it, on its device and in its dtype."""
+        found = prepare_mesh(mesh, self.autoencoder.grid, self.autoencoder.config.radius)
         return found.to(next(self.autoencoder.parameters()))
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
-        """Starting noise of latents, one for each seed, in single precision at least."""
+        """Initial noise x_T of latents, in single precision at least."""
         shape = self.autoencoder.latent_shape(self.config.frames)
-        like = next(self.transformer.parameters())
-        # The steps are formed in the type of the noise, whatever that of the network.
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        return initial_noise(seeds, shape).to(like.device, dtype)
+        # Steps are computed in the dtype of the noise, whatever that of the network.
+        dtype = torch.promote_types(self.transformer.dtype, torch.float32)
+        return self.denoiser.initial(shape, seeds, dtype=dtype)
 
     def grid(self, steps: int) -> Grid:
-        """The time grid of so many steps."""
+        """The time grid of the scheduler."""
         return grid_of(self.scheduler.config, steps)
 
     def tableau(self, steps: int) -> Tableau:
-        """The table of the sampler, with as many steps."""
+        """The tableau of the scheduler's sampler."""
         return tableau_of(self.scheduler.config, steps)
 
     @property
     def subject(self) -> Subject:
-        """What it draws."""
+        """What it is about."""
         return SUBJECTS[self.config.subject]
 
     @property
-    def scales(self) -> Scales:
-        """Of the channels of the latents."""
-        return Scales(self.transformer.latent_mean, self.transformer.latent_std)
-
-    @property
-    def _settings(self) -> SchedulerSettings:
-        return settings_of(self.scheduler.config)
+    def scales(self) -> LatentScales:
+        """By which latents are standardised."""
+        return LatentScales(self.transformer.latent_mean, self.transformer.latent_std)
 
     @cached_property
     def _encoder(self) -> TextEncoder:
@@ -299,37 +289,48 @@ class Text2PDEPipeline(DiffusionPipeline):
         if encoder.revision != self.config.text_revision:
             raise ValueError(
                 f"The text encoder {encoder.name or 'of the extra text'} is not the one that this "
-                "model was trained with."
+                "model was trained with; install or name that one."
             )
         return encoder
 
-    def _texts(self, sentences: Sequence[str]) -> Texts:
-        """The states of sentences; none need an encoder if all are empty."""
-        if any(sentences):
-            return self._encoder(sentences)
-        width, count = self.transformer.config.text_width, len(sentences)
-        return Texts(torch.zeros(count, 1, width), torch.zeros(count, 1, dtype=torch.bool))
+    def _encode_text(self, prompts: Sequence[str]) -> EncodedText:
+        """Encoded prompts; without any, no encoder is loaded."""
+        if any(prompts):
+            return self._encoder(prompts)
+        width, count = self.transformer.config.text_width, len(prompts)
+        return EncodedText(torch.zeros(count, 1, width), torch.zeros(count, 1, dtype=torch.bool))
 
-    def _frame(self, request: Request) -> Tensor:
+    def _first_frame(self, request: Request) -> Tensor:
         """The standardised latent of a first frame; zero without one."""
         channels, _, rows, columns = self.autoencoder.latent_shape(self.config.frames)
         like = next(self.autoencoder.parameters())
         if request.first is None:
             return torch.zeros(channels, rows, columns, dtype=like.dtype)
-        first = request.first._replace(
-            times=request.first.times[:1], fields=request.first.fields[:1]
+        clip = prepare_clip(
+            request.first.window(0, 1), self.autoencoder.grid, self.autoencoder.config.radius
         )
-        clip = prepare_clip(first, self.autoencoder.grid, self.autoencoder.config.radius)
         latent = encode_frame(self.autoencoder, clip.fields.to(like), clip.mesh.to(like))
         return self.scales.standardised(latent)[0].cpu()
 
+    def _with_mesh(self, request: Request) -> Request:
+        """The request with a mesh that fits its scene."""
+        if request.mesh is None:
+            return request._replace(mesh=mesh_of(request.scene))
+        request.scene.check_fits(request.mesh)
+        return request
 
-def load_text2pde(path: Path, device: torch.device) -> Text2PDEPipeline:
-    """Load a pipeline; CheckpointError if the folder holds none, or is broken."""
+
+def load_text2pde(path: Path | str, device: torch.device | str = "cpu") -> Text2PDEPipeline:
+    """Load a pipeline.
+
+    Raises:
+        CheckpointError: if the folder holds no such pipeline, or is incomplete.
+    """
+    path = Path(path)
     name = read_index(path).get("_class_name")
     if name != Text2PDEPipeline.__name__:
         raise CheckpointError(f"{path} holds a {name}; a {Text2PDEPipeline.__name__} is needed.")
-    with loading(path):
+    with load_errors(path):
         found: Text2PDEPipeline = Text2PDEPipeline.from_pretrained(path, local_files_only=True)
         found.to(device)
     return found

@@ -1,5 +1,12 @@
-"""The command ``adjoint``, a file for each of its commands: parse, build, call; no mathematics."""
+"""The command ``adjoint``, one file a command: parse, build, call; no mathematics."""
 
-from adjoint.cli.main import main
+from __future__ import annotations
 
-__all__ = ["main"]
+from collections.abc import Sequence
+
+from samplers.cli.common import start
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. An error is one sentence on stderr."""
+    return start("adjoint.cli.program", argv)

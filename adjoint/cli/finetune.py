@@ -1,67 +1,79 @@
-"""``adjoint finetune``: a checkpoint optimised by a metric of its images."""
+"""``adjoint finetune``: a checkpoint optimised by a reward of its images."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from samplers.cli.common.errors import Failure, is_main_process, named_failures
+from samplers.cli.common.program import command, option
+from samplers.cli.common.values import PATH
 
-from samplers.cli.arguments import Commands, add_command
-from samplers.cli.failure import Failure
-from samplers.cli.processes import is_main_process
+if TYPE_CHECKING:
+    from adjoint.finetune import FinetuneConfig, FinetuneResult
+
+_EXAMPLES = """\
+Examples:
+  adjoint finetune --config examples/effects/bold.toml
+  adjoint finetune --config examples/effects/bold.toml --set training.steps=20
+  accelerate launch -m adjoint.finetune --config examples/effects/bold.toml
+"""
+
+_LESS_MEMORY = (
+    "raise training.accumulation, which splits a batch into parts (the same command resumes from "
+    "the last checkpoint, if one was saved)"
+)
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the command ``finetune``."""
-    parser = add_command(commands, "finetune", "optimise a checkpoint by a metric of its images")
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="the settings, in TOML"
-    )
-    parser.add_argument(
+@command(_EXAMPLES)
+def run(
+    *,
+    config: Path = option("--config", type=PATH, required=True, help="Settings, in TOML."),
+    overrides: tuple[str, ...] = option(
         "--set",
-        action="append",
-        default=[],
         metavar="NAME=VALUE",
-        help="a setting in place of the file's, such as training.steps=20; repeatable",
-    )
-    parser.set_defaults(run=run)
+        multiple=True,
+        help="Setting in place of the file's, such as training.steps=20; repeatable.",
+    ),
+) -> None:
+    """Optimise a checkpoint by a reward of its images.
+
+    The gradient of the reward is backpropagated through the whole sampler. An interrupted run is
+    resumed by the same command.
+    """
+    from adjoint.finetune import read_finetune_config
+
+    # Custom rewards are imported from where the command runs, as with `python -m`.
+    sys.path.insert(0, str(Path.cwd()))
+    settings = read_finetune_config(config, dict(map(_override, overrides)))
+    _report(_finetune(settings))
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Optimise what the config says; returns the exit code."""
-    # These take seconds to import, and --help needs nothing of them.
-    from adjoint.finetune import finetune, read_config
+def _finetune(settings: FinetuneConfig) -> FinetuneResult:
+    from adjoint.finetune import run_finetuning
     from samplers.checkpoint import CheckpointError
 
-    # A function of the user's is looked for where the command runs, as `python -m` does.
-    sys.path.insert(0, str(Path.cwd()))
-    config = read_config(arguments.config, dict(map(_changed, arguments.set)))
     try:
-        outcome = finetune(config)
-    except CheckpointError as error:
+        with named_failures(_LESS_MEMORY):
+            return run_finetuning(settings)
+    except (ArithmeticError, CheckpointError) as error:
         raise Failure(str(error)) from error
     except KeyboardInterrupt:
-        raise Failure(f"Interrupted. {_kept(config.output)}", 130) from None
-    except ArithmeticError as error:
-        raise Failure(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise Failure(
-            "The device ran out of memory; raise training.accumulation, which takes a batch in "
-            f"parts. {_kept(config.output)}"
-        ) from error
-    if is_main_process():
-        for change in outcome.changes:
-            print(f"{change.name}: {change.before:.4g} before, {change.after:.4g} after")
-        for path in outcome.written:
-            print(path)
-    return 0
+        raise Failure(f"Interrupted. {_saved(settings.output)}", 130) from None
 
 
-def _changed(text: str) -> tuple[str, Any]:
+def _report(result: FinetuneResult) -> None:
+    if not is_main_process():
+        return
+    for change in result.changes:
+        print(f"{change.name}: {change.before:.4g} before, {change.after:.4g} after")
+    for path in result.written:
+        print(path)
+
+
+def _override(text: str) -> tuple[str, Any]:
     """A name and its value, written as TOML, or a text as it is."""
     name, equals, value = text.partition("=")
     if not equals:
@@ -72,10 +84,10 @@ def _changed(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _kept(folder: Path) -> str:
-    """What there is to go on from."""
+def _saved(folder: Path) -> str:
+    """What an interrupted run can be resumed from."""
     from samplers.training import CHECKPOINT
 
     if (folder / CHECKPOINT).exists():
-        return f"{folder} keeps the last checkpoint, from which the same command goes on."
+        return f"{folder} holds the last checkpoint, from which the same command resumes."
     return f"Nothing was saved in {folder} yet."

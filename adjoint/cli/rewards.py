@@ -1,26 +1,18 @@
-"""``adjoint rewards``: what an image can be rewarded for."""
+"""``adjoint rewards``: the rewards and their options."""
 
 from __future__ import annotations
 
-import argparse
-
-from samplers.cli.arguments import Commands, add_command
-from samplers.cli.text import aligned
+from samplers.cli.common.program import command
+from samplers.cli.common.text import aligned
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the command ``rewards``."""
-    add_command(commands, "rewards", "list what an image can be rewarded for").set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Print the table; returns the exit code."""
-    from adjoint.options import REQUIRED
+@command()
+def run() -> None:
+    """List what images can be rewarded for."""
     from adjoint.rewards import get_reward, list_rewards
 
-    rows = [("reward", "high if", "options (* must be set)")]
+    rows = [("reward", "high if", "options (* is required)")]
     for kind in map(get_reward, list_rewards()):
-        options = [n + "*" * (o.default is REQUIRED) for n, o in kind.options.items()]
+        options = [f"{name}{'*' * field.is_required()}" for name, field in kind.options.items()]
         rows.append((kind.name, kind.description, ", ".join(options)))
-    print(aligned([*rows, ("package.module:name", "a function of your own says so", "")]))
-    return 0
+    print(aligned([*rows, ("package.module:name", "a custom function says so", "")]))

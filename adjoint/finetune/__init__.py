@@ -1,28 +1,44 @@
-"""Fine-tuning by a metric: ``accelerate launch -m adjoint.finetune --config FILE``.
+"""Reward fine-tuning: ``accelerate launch -m adjoint.finetune --config FILE``.
 
-A checkpoint draws images, a reward says what they are worth, and its gradient goes back through
-the whole sampler to what is optimised: the weights of the network, an adapter of low rank, the
-embedding of what is asked for, or the starting noise.
+A checkpoint samples images, a reward scores them, and its gradient is backpropagated through the
+whole sampler to what is optimised: the weights of the network, a LoRA adapter, the embedding of the
+condition, or the initial noise.
 
-Here live the settings of such a run (``config``), what is optimised (``parts``), the checkpoints as
-things with such parts (``models``), and the run with what it writes (``run``, ``results``). The
-training loop is :mod:`samplers.training`; ways back and rewards stand beside this folder.
+Here live the settings of such a run (``config``), what can be optimised (``trainable``), the
+checkpoints as models that can be trained (``models``), and the run with its outputs (``run``,
+``results``). The training loop is :mod:`samplers.training`; adjoints and rewards are neighbours of
+this package.
 """
 
-from adjoint.finetune.config import DrawingSettings, FinetuneConfig, Pictures, read_config
-from adjoint.finetune.parts import Embedding, LoRA, Noise, Optimised, Weights
-from adjoint.finetune.run import Outcome, finetune
+from adjoint.finetune.config import (
+    FinetuneConfig,
+    Previews,
+    RewardSettings,
+    SamplingSettings,
+    read_finetune_config,
+)
+from adjoint.finetune.penalty import PenaltySettings
+from adjoint.finetune.run import FinetuneResult, run_finetuning
+from adjoint.finetune.trainable import (
+    Optimised,
+    OptimiseEmbedding,
+    OptimiseLoRA,
+    OptimiseNoise,
+    OptimiseWeights,
+)
 
 __all__ = [
-    "DrawingSettings",
-    "Embedding",
     "FinetuneConfig",
-    "LoRA",
-    "Noise",
+    "FinetuneResult",
+    "OptimiseEmbedding",
+    "OptimiseLoRA",
+    "OptimiseNoise",
+    "OptimiseWeights",
     "Optimised",
-    "Outcome",
-    "Pictures",
-    "Weights",
-    "finetune",
-    "read_config",
+    "PenaltySettings",
+    "Previews",
+    "RewardSettings",
+    "SamplingSettings",
+    "read_finetune_config",
+    "run_finetuning",
 ]

@@ -1,4 +1,4 @@
-"""The settings of a run, as they stand in a file, in TOML."""
+"""The settings of a fine-tuning run, and the TOML file that they are read from."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from adjoint.base import Adjoint
-from adjoint.checkpoint import Checkpoint
-from adjoint.continuous import Backsolve, Recorded
-from adjoint.direct import Direct
-from adjoint.finetune.parts import Embedding, LoRA, Noise, Optimised, Weights
-from adjoint.finetune.penalty import Penalty
-from adjoint.options import chosen_options, near, options_of
-from adjoint.reversible import Reversible
+from adjoint.backsolve import BacksolveAdjoint
+from adjoint.base import AbstractAdjoint
+from adjoint.checkpoint import CheckpointAdjoint
+from adjoint.continuous import ContinuousAdjoint
+from adjoint.direct import DirectAdjoint
+from adjoint.finetune.penalty import PenaltySettings
+from adjoint.finetune.trainable import (
+    Optimised,
+    OptimiseEmbedding,
+    OptimiseLoRA,
+    OptimiseNoise,
+    OptimiseWeights,
+)
+from adjoint.options import construct
+from adjoint.reversible import ReversibleAdjoint
 from adjoint.rewards import get_reward
-from adjoint.truncated import Truncated
+from adjoint.truncated import TruncatedAdjoint
 from samplers.checkpoint import Recipe
 from samplers.grid import Final, Spacing
 from samplers.solve import NoiseKind
@@ -27,15 +34,19 @@ from samplers.training import TrainingConfig
 
 
 @dataclass(frozen=True)
-class DrawingSettings:
-    """How images are drawn.
+class SamplingSettings:
+    """How images are sampled.
 
-    labels: the classes that they are asked to show; all if None.
-    prompts: the texts that they are asked to show, for a checkpoint that takes such.
-    images, task: pictures (or folders of such) and what degraded them, for a checkpoint that
-        restores.
-    sampler: a checkpoint that restores has its own; ``dpmpp-2m`` for others if None.
-    The others as of :class:`samplers.checkpoint.Recipe`.
+    Attributes:
+        sampler: for a checkpoint that restores images its own if None; ``dpmpp-2m`` for others.
+        steps: of the sampler.
+        labels: classes to condition on; all if None.
+        prompts: texts to condition on, for a checkpoint with a text encoder.
+        images: degraded images, or folders of such, for a checkpoint that restores images.
+        task: what degraded them.
+        negative_prompt, guidance, guidance_rescale: as of :class:`samplers.checkpoint.Recipe`.
+        grid, sigma_min, sigma_max, final: of the time grid, as there.
+        noise, options: of the sampler, as there.
     """
 
     sampler: str | None = None
@@ -56,21 +67,27 @@ class DrawingSettings:
 
     def __post_init__(self) -> None:
         if self.labels == ():
-            raise ValueError("The list of labels is empty; name classes, or leave it away for all.")
+            raise ValueError("The list of labels is empty; name classes, or omit it for all.")
 
     def recipe(self) -> Recipe:
-        """The same for one of the prompts, if there are any."""
-        own = {**asdict(self), "prompt": self.prompts[0] if self.prompts else None}
-        recipe = Recipe(**{k: v for k, v in own.items() if k not in (*_ASKED, "sampler")})
+        """The settings of one image, with the first prompt if there are any."""
+        values = {**asdict(self), "prompt": self.prompts[0] if self.prompts else None}
+        recipe = Recipe(**{k: v for k, v in values.items() if k not in (*_CONDITIONS, "sampler")})
         return recipe if self.sampler is None else replace(recipe, sampler=self.sampler)
 
 
-_ASKED = ("labels", "prompts", "images", "task")
+_CONDITIONS = ("labels", "prompts", "images", "task")
 
 
 @dataclass(frozen=True)
 class RewardSettings:
-    """One term of the reward: its name, its weight in the sum, its options."""
+    """One term of the reward.
+
+    Attributes:
+        name: of :func:`adjoint.rewards.list_rewards`, or ``package.module:name``.
+        weight: in the sum of the terms.
+        options: of the reward.
+    """
 
     name: str
     weight: float
@@ -78,35 +95,41 @@ class RewardSettings:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What is drawn on the way, always from the same noise.
+class Previews:
+    """Images that are sampled during training, always from the same noise.
 
     Attributes:
-        every: steps between two pictures; none on the way if 0.
-        count: images on a picture.
+        every: steps between two sheets of images; 0 for none.
+        num_images: on a sheet.
         seed: of the first image.
     """
 
     every: int = 20
-    count: int = 20
+    num_images: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.count < 1 or self.seed < 0:
+        if self.every < 0 or self.num_images < 1 or self.seed < 0:
             raise ValueError(
-                f"The settings of pictures are every {self.every}, count {self.count} and seed "
+                f"[previews] has every = {self.every}, num_images = {self.num_images} and seed = "
                 f"{self.seed}; they must be at least 0, 1 and 0."
             )
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Everything that decides what a run learns.
+    """Everything that determines the result of a run.
 
     Attributes:
         checkpoint: a diffusers folder.
         output: the folder of the run.
-        penalty: beside the reward, if there is any.
+        optimised: what is optimised.
+        rewards: the terms of the reward.
+        training: the settings of the training loop.
+        sampling: how images are sampled.
+        adjoint: how gradients are backpropagated through the sampler.
+        previews: images during training.
+        penalty: a regulariser beside the reward, if any.
     """
 
     checkpoint: Path
@@ -114,130 +137,142 @@ class FinetuneConfig:
     optimised: Optimised
     rewards: tuple[RewardSettings, ...]
     training: TrainingConfig
-    drawing: DrawingSettings = field(default_factory=DrawingSettings)
-    adjoint: Adjoint = field(default_factory=Checkpoint)
-    pictures: Pictures = field(default_factory=Pictures)
-    penalty: Penalty | None = None
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    adjoint: AbstractAdjoint = field(default_factory=CheckpointAdjoint)
+    previews: Previews = field(default_factory=Previews)
+    penalty: PenaltySettings | None = None
 
     def __post_init__(self) -> None:
-        count = self.training.batch_size
-        if isinstance(self.optimised, Noise) and count != self.optimised.count:
+        if not isinstance(self.optimised, OptimiseNoise):
+            return
+        count, batch_size = self.optimised.num_images, self.training.batch_size
+        if batch_size != count:
             raise ValueError(
-                f"The noise of {self.optimised.count} images is optimised, in batches of {count}; "
-                "make the batch_size their count, so that all move in every step."
+                f"The noise of {count} images is optimised in batches of {batch_size}; set "
+                f"training.batch_size to {count}, so that every step moves all of it."
             )
-        if isinstance(self.optimised, Noise) and self.penalty is not None:
-            raise ValueError("A penalty is of the network, and noise moves none; leave it away.")
+        if self.penalty is not None:
+            raise ValueError(
+                "A penalty depends on the network alone, which is fixed while noise is optimised; "
+                "omit [penalty]."
+            )
 
 
-def _truncated(last: int | tuple[int, int]) -> Truncated:
-    return Truncated(last)
+# ------------------------------------------------------------------------------------- the file
 
 
-_OPTIMISED: dict[str, Callable[..., Any]] = {
-    "weights": Weights,
-    "lora": LoRA,
-    "embedding": Embedding,
-    "noise": Noise,
+@dataclass(frozen=True)
+class _File:
+    """The tables of a file."""
+
+    checkpoint: Path
+    output: Path
+    optimise: dict[str, Any]
+    reward: dict[str, Any] | list[dict[str, Any]]
+    training: dict[str, Any]
+    sampling: dict[str, Any] = field(default_factory=dict)
+    adjoint: dict[str, Any] = field(default_factory=lambda: {"name": "checkpoint"})
+    previews: dict[str, Any] = field(default_factory=dict)
+    penalty: dict[str, Any] | None = None
+
+
+def _truncated(last: int | tuple[int, int]) -> TruncatedAdjoint:
+    return TruncatedAdjoint(last)
+
+
+_OPTIMISED: dict[str, Callable[..., Optimised]] = {
+    "weights": OptimiseWeights,
+    "lora": OptimiseLoRA,
+    "embedding": OptimiseEmbedding,
+    "noise": OptimiseNoise,
 }
-_WAYS: dict[str, Callable[..., Any]] = {
-    "checkpoint": Checkpoint,
-    "direct": Direct,
+_ADJOINTS: dict[str, Callable[..., AbstractAdjoint]] = {
+    "checkpoint": CheckpointAdjoint,
+    "direct": DirectAdjoint,
     "truncated": _truncated,
-    "reversible": Reversible,
-    "recorded": Recorded,
-    "backsolve": Backsolve,
+    "reversible": ReversibleAdjoint,
+    "continuous": ContinuousAdjoint,
+    "backsolve": BacksolveAdjoint,
 }
-_TABLES = (
-    *("checkpoint", "output", "optimise", "reward"),
-    *("drawing", "adjoint", "training", "pictures", "penalty"),
-)
-# A step may take a minute here, so each has its line.
+# A step may take a minute, so each is logged.
 _TRAINING: dict[str, Any] = {"log_every": 1, "checkpoint_every": 10, "average_decay": 0.9}
 
 
-def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> FinetuneConfig:
-    """The settings in a file, with ``changes`` by dotted names, such as ``training.steps``.
+def read_finetune_config(path: Path, overrides: Mapping[str, Any] | None = None) -> FinetuneConfig:
+    """Read the settings from a TOML file.
 
-    Raises ValueError for a file that is no TOML, and for whatever in it is unknown, missing, of
-    the wrong type or impossible; OSError if it can't be read.
+    Args:
+        path: of the file.
+        overrides: settings by dotted names, such as ``training.steps``, in place of the file's.
+
+    Raises ValueError for a file that is not TOML, and for a setting that is unknown, missing, of a
+    wrong type or impossible; OSError if the file cannot be read.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML ({error}).") from error
-    for name, value in (changes or {}).items():
-        _change(tables, name, value)
+    for name, value in (overrides or {}).items():
+        _override(tables, name, value)
     return config_of(tables, str(path))
 
 
 def config_of(tables: Mapping[str, Any], subject: str = "The config") -> FinetuneConfig:
-    """The settings in tables of plain values; see :func:`read_config`."""
-    for name in tables:
-        if name not in _TABLES:
-            hint = near(name, _TABLES, f"it may have {', '.join(_TABLES)}.")
-            raise ValueError(f"{subject} has the unknown key {name!r}; {hint}")
-    for name in ("checkpoint", "output", "optimise", "reward", "training"):
-        if name not in tables:
-            raise ValueError(f"{subject} lacks the key {name!r}, which every run needs.")
-    for name in ("checkpoint", "output"):
-        if not isinstance(tables[name], str):
-            raise ValueError(f"{subject} has the {name} {tables[name]!r}; it must be a path.")
-    optimised: Optimised = _variant(tables["optimise"], "optimise", "what", _OPTIMISED)
-    training = _TRAINING | _of_noise(optimised) | _table(tables, "training")
+    """The settings from tables of plain values; see :func:`read_finetune_config`."""
+    file = construct(subject, _File, tables)
+    optimised = _chosen("optimise", "what", _OPTIMISED, file.optimise)
+    training = _TRAINING | _training_of(optimised) | file.training
     return FinetuneConfig(
-        Path(tables["checkpoint"]),
-        Path(tables["output"]),
+        file.checkpoint,
+        file.output,
         optimised,
-        _rewards(tables["reward"]),
-        _built(TrainingConfig, training, "[training]"),
-        _built(DrawingSettings, _table(tables, "drawing"), "[drawing]"),
-        _variant(tables.get("adjoint", {"way": "checkpoint"}), "adjoint", "way", _WAYS),
-        _built(Pictures, _table(tables, "pictures"), "[pictures]"),
-        _built(Penalty, _table(tables, "penalty"), "[penalty]") if "penalty" in tables else None,
+        _rewards(file.reward),
+        construct("[training]", TrainingConfig, training),
+        construct("[sampling]", SamplingSettings, file.sampling),
+        _chosen("adjoint", "name", _ADJOINTS, file.adjoint),
+        construct("[previews]", Previews, file.previews),
+        file.penalty if file.penalty is None else _penalty(file.penalty),
     )
 
 
-def _of_noise(optimised: Optimised) -> dict[str, Any]:
-    """Noise moves all at once, and is itself what is wanted, not what it was on the way."""
-    if not isinstance(optimised, Noise):
+def _training_of(optimised: Optimised) -> dict[str, Any]:
+    """All noise moves at every step, and its average is no initial noise."""
+    if not isinstance(optimised, OptimiseNoise):
         return {}
-    return {"average_decay": 0.0, "batch_size": optimised.count}
+    return {"average_decay": 0.0, "batch_size": optimised.num_images}
 
 
-def _change(tables: dict[str, Any], name: str, value: Any) -> None:
+def _penalty(table: Mapping[str, Any]) -> PenaltySettings:
+    return construct("[penalty]", PenaltySettings, table)
+
+
+def _override(tables: dict[str, Any], name: str, value: Any) -> None:
     *path, last = name.split(".")
     for step in path:
         tables = tables.setdefault(step, {})
         if not isinstance(tables, dict):
-            raise ValueError(f"{name} can't be set, for {step!r} is no single table of the config.")
+            raise ValueError(
+                f"{name} cannot be set, since {step!r} is not a single table; change it in the "
+                "file."
+            )
     tables[last] = value
 
 
-def _table(tables: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = tables.get(name, {})
-    if not isinstance(found, dict):
-        raise ValueError(f"{name!r} is {found!r}; it must be a table, [{name}].")
-    return found
+def _chosen(
+    table: str, key: str, kinds: Mapping[str, Callable[..., Any]], values: Mapping[str, Any]
+) -> Any:
+    """What a table describes, the kind of which is the value of ``key``."""
+    kind = values.get(key)
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(f"[{table}] has {key} = {kind!r}; it must be one of {', '.join(kinds)}.")
+    options = {name: value for name, value in values.items() if name != key}
+    return construct(f"[{table}] with {key} = {kind!r}", kinds[kind], options)
 
 
-def _built(kind: Callable[..., Any], values: Mapping[str, Any], subject: str) -> Any:
-    return kind(**chosen_options(subject, options_of(kind), values))
-
-
-def _variant(values: Any, table: str, key: str, kinds: Mapping[str, Callable[..., Any]]) -> Any:
-    """What a table describes of which ``key`` says the kind."""
-    if not isinstance(values, dict) or values.get(key) not in kinds:
-        came = values.get(key) if isinstance(values, dict) else values
-        raise ValueError(f"[{table}] has {key} = {came!r}; it must be one of {', '.join(kinds)}.")
-    own = {name: value for name, value in values.items() if name != key}
-    return _built(kinds[values[key]], own, f"[{table}] with {key} = {values[key]!r}")
-
-
-def _rewards(found: Any) -> tuple[RewardSettings, ...]:
-    terms = found if isinstance(found, list) else [found]
-    if not terms or not all(isinstance(term, dict) and "name" in term for term in terms):
-        raise ValueError("[reward] needs a name, as has each table of a list [[reward]].")
+def _rewards(tables: Mapping[str, Any] | list[dict[str, Any]]) -> tuple[RewardSettings, ...]:
+    terms = tables if isinstance(tables, list) else [tables]
+    if not terms or not all("name" in term for term in terms):
+        raise ValueError("A table [reward] has no name; name a reward of `adjoint rewards`.")
     return tuple(_reward(dict(term)) for term in terms)
 
 
@@ -246,7 +281,7 @@ def _reward(term: dict[str, Any]) -> RewardSettings:
     if type(weight) not in (int, float) or not math.isfinite(weight):
         raise ValueError(f"The weight of the reward {name!r} is {weight!r}; it must be a number.")
     kind = get_reward(str(name))
-    chosen_options(f"The reward {kind.name!r}", kind.options, term)
+    kind.validated(term)
     return RewardSettings(kind.name, float(weight), term)
 
 
@@ -257,8 +292,8 @@ def plain(config: FinetuneConfig) -> dict[str, Any]:
     """The settings as plain values, by dotted names."""
     found: dict[str, Any] = {}
     _flatten({**asdict(config), "adjoint": str(config.adjoint)}, "", found)
-    kind = type(config.optimised).__name__.lower()
-    values: dict[str, Any] = json.loads(json.dumps({"optimise.what": kind, **found}, default=str))
+    what = next(name for name, kind in _OPTIMISED.items() if kind is type(config.optimised))
+    values: dict[str, Any] = json.loads(json.dumps({"optimise.what": what, **found}, default=str))
     return values
 
 

@@ -1,10 +1,10 @@
-"""What keeps a network a denoiser while a reward moves it: a penalty at images of its own."""
+"""A penalty that keeps a network a denoiser while a reward changes it, at images of its own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -18,58 +18,67 @@ from samplers.training import Objective
 
 
 @dataclass(frozen=True)
-class Penalty:
+class PenaltySettings:
     """A penalty beside the reward.
 
     Attributes:
-        what: ``residual``, of the Fokker-Planck equation, see
+        name: ``residual``, of the Fokker-Planck equation, see
             :func:`adjoint.fokker_planck.score_penalty`; or ``solver-cost``, the local error of an
             adaptive solver, see :func:`adjoint.solver_cost.solver_cost_penalty`.
-        weight: of it, where a reward has the weight 1.
-        images: that the network draws before it learns, with noise on which the penalty is taken.
-        batch: images at which a process takes it, for each accumulated part of a step.
+        weight: relative to a reward of weight 1.
+        num_images: sampled before training; the penalty is evaluated at noisy versions of them.
+        batch_size: images of one evaluation, in each process and accumulated part of a step.
     """
 
-    what: Literal["residual", "solver-cost"]
+    name: Literal["residual", "solver-cost"]
     weight: float
-    images: int = 32
-    batch: int = 4
+    num_images: int = 32
+    batch_size: int = 4
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
             raise ValueError(f"The weight of the penalty is {self.weight}; it must be positive.")
-        if not 1 <= self.batch <= self.images:
+        if not 1 <= self.batch_size <= self.num_images:
             raise ValueError(
-                f"The penalty is taken at {self.batch} of {self.images} images; it must be at one "
-                "or more, and not at more than there are."
+                f"The penalty is evaluated at {self.batch_size} of {self.num_images} images; its "
+                "batch_size must be from 1 to num_images."
             )
 
 
 def penalty_of(
-    settings: Penalty, checkpoint: NetworkCheckpoint, x0: Tensor, *conditions: Tensor
+    settings: PenaltySettings, checkpoint: NetworkCheckpoint, x0: Tensor, labels: Tensor | None
 ) -> Objective:
-    """The penalty of the network that a model of the training loop has in its part.
+    """The penalty of the network inside a :class:`adjoint.finetune.trainable.Trainable`.
 
     Args:
-        x0: what the network works on, without noise [images, ...], and the conditions of each.
+        settings: which penalty.
+        checkpoint: whose network is trained.
+        x0: clean samples of what the network works on [N, ...].
+        labels: the class of each [N]; None for an unconditional network.
     """
-    own = checkpoint.settings
     build: dict[str, Callable[..., Objective]] = {
         "residual": score_penalty,
         "solver-cost": solver_cost_penalty,
     }
-    given = build[settings.what](_call(checkpoint), own.schedule, own.prediction, settings.weight)
+    rows = () if labels is None else (labels,)
+    model = checkpoint.settings.denoiser(checkpoint.network, _call(checkpoint))
+    # `_call` scales the time itself.
+    model = replace(model, time_scale=1.0)
+    given = build[settings.name](
+        model, settings.weight, conditions=() if labels is None else ("labels",)
+    )
 
-    def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
-        chosen = torch.randint(len(x0), (settings.batch,), generator=generator).to(x0.device)
-        return given(model, (x0[chosen], *(each[chosen] for each in conditions)), generator)
+    def objective(module: nn.Module, batch: Any, generator: Generator) -> Tensor:
+        size = (settings.batch_size,)
+        chosen = torch.randint(len(x0), size, generator=generator).to(x0.device)
+        return given(module, (x0[chosen], *(each[chosen] for each in rows)), generator)
 
     return objective
 
 
 def _call(checkpoint: NetworkCheckpoint) -> Callable[..., Tensor]:
-    def call(model: nn.Module, x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
-        network = extract_model_from_parallel(model).part.network
-        return checkpoint.with_network(network).conditional()(x, t, *conditions)
+    def call(module: nn.Module, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        network = extract_model_from_parallel(module).trained.network
+        return checkpoint.with_network(network).denoiser()(x, t, **conditions)
 
     return call

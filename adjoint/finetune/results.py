@@ -1,4 +1,4 @@
-"""The pictures of a run: what it draws, before and after, and how its reward rose."""
+"""The images of a run, before and after, and the curve of its reward."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from samplers.files import replacing
-from samplers.images.pixels import Cell, columns_for, curve, sheet, table, to_images, write_png
+from samplers.images.figures import Cell, curves, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
+from samplers.images.sheets import columns_for, sheet
 
 _COMPARED = 10
 
 
-class Drawn(NamedTuple):
-    """Images [B, C, H, W], and what each was asked to show."""
+class Preview(NamedTuple):
+    """Images [B, C, H, W], and what each was conditioned on [B]."""
 
     images: Tensor
-    asked: Tensor | None
+    condition: Tensor | None
 
 
-def write_sheet(drawn: Drawn, path: Path) -> Path:
-    """All images on one picture."""
-    images = to_images(drawn.images)
-    classes = 0 if drawn.asked is None else len(set(drawn.asked.tolist()))
+def write_sheet(preview: Preview, path: Path) -> Path:
+    """Write all images on one sheet."""
+    images = to_images(preview.images)
+    classes = 0 if preview.condition is None else len(set(preview.condition.tolist()))
     write_png(sheet(images, columns_for(len(images), classes)), path, {})
     return path
 
 
-def write_comparison(before: Drawn, after: Drawn, path: Path) -> Path:
-    """The first images from the same noise, before and after, one below the other."""
+def write_comparison(before: Preview, after: Preview, path: Path) -> Path:
+    """Write the first images from the same noise, before and after, one below the other."""
     rows = [
-        (name, [Cell((image,), ()) for image in to_images(drawn.images[:_COMPARED])])
-        for name, drawn in (("before", before), ("after", after))
+        (name, [Cell(image) for image in to_images(preview.images[:_COMPARED])])
+        for name, preview in (("before", before), ("after", after))
     ]
     columns = [""] * len(rows[0][1])
     write_png(table("images from the same noise", columns, rows), path, {})
@@ -41,9 +43,8 @@ def write_comparison(before: Drawn, after: Drawn, path: Path) -> Path:
 
 
 def write_curve(log: Path, path: Path) -> Path:
-    """The mean reward of each logged step."""
+    """Plot the mean reward of each logged step."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     points = [(line["step"], -line["loss"]) for line in lines]
-    with replacing(path) as part:
-        curve({"reward": points}, "step").save(part, format="PNG")
+    write_png(curves({"reward": points}, "training step", "mean reward"), path, {})
     return path

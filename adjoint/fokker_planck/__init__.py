@@ -1,75 +1,82 @@
-"""The Fokker-Planck residual: how far a score is from that of any diffusion process.
+"""The Fokker-Planck residual: how far a model's score is from that of any diffusion process.
 
-Where it is zero, samples of the probability-flow ODE and of the reverse SDE have one law.
+Where it is zero, samples of the probability-flow ODE and of the reverse SDE have one distribution.
 
-Here live the denoiser in the coordinates in which the residual has one form (``denoiser``), its
-estimators (``residual``), the residual of a potential (``potential``), both as regularisers
-(``penalty``), how large it is at each noise level (``profile``), laws on points (``law``), the gap
-between samples of the ODE and of the SDE (``gap``), and how the residual bounds it (``bound``).
-Networks, schedules and samplers are those of :mod:`samplers`.
+Here live the residual of a model (``profile``) and of a potential (``potential``), the estimators
+of the former (``estimators``) and its coordinates (``coordinates``), both as regularisers
+(``penalty``), the gap between samples of the ODE and of the SDE (``gap``), distances of
+distributions (``distances``, ``distribution``), and the bound of the gap by the residual
+(``bound``). Networks, schedules and samplers belong to :mod:`samplers`.
 """
 
-from adjoint.fokker_planck.bound import Bound, Instant, bound, divergence, instant
-from adjoint.fokker_planck.denoiser import Denoiser, denoiser_of
-from adjoint.fokker_planck.gap import (
-    Gap,
+from adjoint.fokker_planck.bound import (
+    BoundTerms,
+    GapBound,
+    bound_terms,
+    gap_bound,
+    kl_divergence,
+)
+from adjoint.fokker_planck.distances import (
+    Distance,
     binned_wasserstein,
-    centred,
+    debiased,
     energy_distance,
     exact_wasserstein,
-    floor,
-    ode_sde_gap,
     sliced_wasserstein,
+    split_half_distance,
     wasserstein,
 )
-from adjoint.fokker_planck.law import Law, grid, of_potential, of_samples, on_cells
-from adjoint.fokker_planck.penalty import potential_penalty, score_penalty
-from adjoint.fokker_planck.potential import Potential, potential_residual
-from adjoint.fokker_planck.profile import Level, residual_profile
-from adjoint.fokker_planck.residual import (
+from adjoint.fokker_planck.distribution import (
+    Distribution,
+    binned,
+    empirical,
+    of_potential,
+    regular_grid,
+)
+from adjoint.fokker_planck.estimators import (
     ESTIMATORS,
+    DifferenceSteps,
     Estimator,
     Residual,
-    Steps,
-    choose_estimator,
-    residual,
     squared_norm,
     squared_norms,
 )
+from adjoint.fokker_planck.gap import Gap, ode_sde_gap
+from adjoint.fokker_planck.penalty import potential_penalty, score_penalty
+from adjoint.fokker_planck.potential import Potential, potential_residual
+from adjoint.fokker_planck.profile import ResidualLevel, residual_profile, score_residual
 
 __all__ = [
     "ESTIMATORS",
-    "Bound",
-    "Denoiser",
+    "BoundTerms",
+    "DifferenceSteps",
+    "Distance",
+    "Distribution",
     "Estimator",
     "Gap",
-    "Instant",
-    "Law",
-    "Level",
+    "GapBound",
     "Potential",
     "Residual",
-    "Steps",
+    "ResidualLevel",
+    "binned",
     "binned_wasserstein",
-    "bound",
-    "centred",
-    "choose_estimator",
-    "denoiser_of",
-    "divergence",
+    "bound_terms",
+    "debiased",
+    "empirical",
     "energy_distance",
     "exact_wasserstein",
-    "floor",
-    "grid",
-    "instant",
+    "gap_bound",
+    "kl_divergence",
     "ode_sde_gap",
     "of_potential",
-    "of_samples",
-    "on_cells",
     "potential_penalty",
     "potential_residual",
-    "residual",
+    "regular_grid",
     "residual_profile",
     "score_penalty",
+    "score_residual",
     "sliced_wasserstein",
+    "split_half_distance",
     "squared_norm",
     "squared_norms",
     "wasserstein",

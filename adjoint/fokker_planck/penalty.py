@@ -1,44 +1,44 @@
-r"""The residual as a regulariser of a training (Deveney et al. 2023, Lai et al. 2022).
+r"""The residual as a regulariser in training (Deveney et al. 2023, Lai et al. 2022).
 
-Both are objectives of :mod:`samplers.training`, to be given as its ``penalty``:
+Both are objectives of :mod:`samplers.training`, passed as its ``penalty``:
 
-    train(model, data, denoising_loss(...), config, folder, penalty=score_penalty(...))
+    train(network, data, denoising_loss(model), config, folder, penalty=score_penalty(model))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adjoint.fokker_planck.denoiser import denoiser_of
-from adjoint.fokker_planck.potential import potential_residual
-from adjoint.fokker_planck.residual import (
+from adjoint.fokker_planck.coordinates import level_denoiser
+from adjoint.fokker_planck.estimators import (
     Estimator,
     choose_estimator,
-    residual,
+    estimate_residual,
     squared_norms,
 )
-from samplers.prediction import Prediction, per_sample
+from adjoint.fokker_planck.potential import potential_residual
+from samplers.denoiser import Denoiser
+from samplers.prediction import per_sample
 from samplers.schedule import Point, Schedule
 from samplers.training import Objective
 from samplers.training.denoising import perturb
 
 WEIGHT = 0.1
-"""w_R, at which the paper's own models come nearest to the data."""
+"""w_R, with which the models of Deveney et al. come nearest to the data."""
 
 TimeWeight = Callable[[Point], Tensor]
 """One number for each time of a point."""
 
 
 def score_penalty(
-    network: Callable[..., Tensor],
-    schedule: Schedule,
-    prediction: Prediction,
+    model: Denoiser,
     weight: float = WEIGHT,
     *,
+    conditions: Sequence[str] = (),
     probes: int = 2,
     estimator: Estimator | None = None,
     time_weight: TimeWeight | None = None,
@@ -46,31 +46,32 @@ def score_penalty(
     r"""``w_R E[w(t) |R|^2 / d]`` of a denoiser, at noisy samples of the data.
 
     Args:
-        network: ``network(model, x_t, t, *conditions)``, as for
-            :func:`samplers.training.denoising.denoising_loss`; batches are the same.
+        model: what is trained, as for :func:`samplers.training.denoising.denoising_loss`; its
+            correction is ignored. Batches are the same.
+        weight: w_R.
+        conditions: the names of the conditions in a batch, in order.
         probes: two or more, so that the square has no bias.
-        estimator: see :func:`adjoint.fokker_planck.residual.residual`.
+        estimator: see :func:`adjoint.fokker_planck.score_residual`.
         time_weight: w; 1 if None. R has the unit of the data at every noise level.
 
     Raises ValueError for fewer than two probes or a negative weight.
     """
     _check(weight)
     if probes < 2:
-        raise ValueError(f"{probes} probe gives a square that is too large; take two or more.")
+        raise ValueError(f"{probes} probe gives a square that is too large; pass two or more.")
     chosen = estimator
 
-    def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+    def objective(network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         nonlocal chosen
-        x0, *conditions = batch
-        x, at, _ = perturb(schedule, x0, generator)
-        denoiser = denoiser_of(
-            lambda x, t, *given: network(model, x, t, *given), schedule, prediction, *conditions
-        )
+        x0, *rows = batch
+        x, at, _ = perturb(model.schedule, x0, generator)
+        given = dict(zip(conditions, rows, strict=True))
+        denoiser = level_denoiser(model.with_network(network), given)
         z, log_rho = x / per_sample(at.alpha, x), -at.lam.to(x)
         if chosen is None:  # once: it depends on the layers of the network alone
             chosen = choose_estimator(denoiser, z, log_rho)
         signs = torch.randint(2, (probes, *x.shape), generator=generator).to(x) * 2 - 1
-        found = residual(denoiser, z, log_rho, signs, chosen)
+        found = estimate_residual(denoiser, z, log_rho, signs, chosen)
         return weight * (_weights(time_weight, at).to(x) * squared_norms(found)).mean()
 
     return objective
@@ -85,22 +86,27 @@ def potential_penalty(
     centred: bool = False,
     time_weight: TimeWeight | None = None,
 ) -> Objective:
-    r"""``w_R E[w(t) R^2]`` of a potential, at points of one's own choice.
+    r"""``w_R E[w(t) R^2]`` of a potential, at given points.
 
     Args:
-        potential: ``potential(model, x, t)`` -> [N].
-        points: draws x [T, M, d] and t [T], on the CPU: M points at each of T times.
-        centred: take R less its mean over the points of a time, since a function of t alone in R
+        potential: ``potential(network, x, t)`` -> [N].
+        schedule: of its diffusion.
+        points: from a generator to x [T, M, d] and t [T], on the CPU: M points at each of T times.
+        weight: w_R.
+        centred: subtract the mean of R over the points of a time, since a function of t alone in R
             changes no score.
+        time_weight: w; 1 if None.
+
+    Raises ValueError for a negative weight.
     """
     _check(weight)
 
-    def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
-        device = next(model.parameters()).device
-        x, t = (drawn.to(device) for drawn in points(generator))
-        every = t[:, None].expand(x.shape[:2])
+    def objective(network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+        device = next(network.parameters()).device
+        x, t = (each.to(device) for each in points(generator))
+        times = t[:, None].expand(x.shape[:2])
         found = potential_residual(
-            lambda x, t: potential(model, x, t), schedule, x.flatten(0, 1), every.flatten()
+            lambda x, t: potential(network, x, t), schedule, x.flatten(0, 1), times.flatten()
         ).reshape(x.shape[:2])
         if centred:
             found = found - found.mean(dim=1, keepdim=True)

@@ -7,7 +7,7 @@ dimensions,
     - \frac{g^2}{2} \big(\Delta\phi + |\nabla\phi|^2\big)
 
 (Deveney et al. 2023, https://arxiv.org/abs/2311.15996). A function of t alone may be added to phi
-without changing any score, so of R only its differences within a time matter.
+without changing any score, so only differences of R at one time matter.
 """
 
 from __future__ import annotations
@@ -24,20 +24,27 @@ Potential = Callable[[Tensor, Tensor], Tensor]
 
 
 def potential_residual(phi: Potential, schedule: Schedule, x: Tensor, t: Tensor) -> Tensor:
-    """R at each point [B], by exact derivatives; gradients pass through it to weights of phi."""
+    """R at each point [B], by exact derivatives; gradients reach the weights of phi.
+
+    Args:
+        phi: the potential.
+        schedule: of its diffusion, from which f and g follow.
+        x: points [B, d].
+        t: their times [B].
+    """
     x, t = x.detach().requires_grad_(), t.detach().requires_grad_()
     with torch.enable_grad():
-        score, slope = slopes(phi(x, t), x, t)
-        second = [slopes(each, x)[0][:, i] for i, each in enumerate(score.unbind(dim=1))]
+        score, dphi_dt = gradients(phi(x, t), x, t)
+        second = [gradients(each, x)[0][:, i] for i, each in enumerate(score.unbind(dim=1))]
     time = t.detach().double()
-    drift, spread = schedule.drift(time).to(x), schedule.diffusion_squared(time).to(x)
+    drift, diffusion = schedule.drift(time).to(x), schedule.diffusion_squared(time).to(x)
     advection = drift * (x.shape[1] + (x * score).sum(dim=1))
-    return slope + advection - spread / 2 * (sum(second) + score.square().sum(dim=1))
+    return dphi_dt + advection - diffusion / 2 * (sum(second) + score.square().sum(dim=1))
 
 
-def slopes(values: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Of each value, which depends on its own point alone."""
+def gradients(values: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of each value, which depends on its own point alone."""
     total = values.sum()
-    if not total.requires_grad:  # what is linear has no second derivative
+    if not total.requires_grad:  # linear functions have no second derivative
         return tuple(torch.zeros_like(each) for each in inputs)
     return torch.autograd.grad(total, inputs, create_graph=True, materialize_grads=True)

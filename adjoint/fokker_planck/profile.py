@@ -1,26 +1,72 @@
-"""How large the residual of a denoiser is at each noise level."""
+"""The residual of a model: at given points, and its size at each noise level."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from adjoint.fokker_planck.denoiser import Denoiser
-from adjoint.fokker_planck.residual import Estimator, choose_estimator, residual, squared_norm
+from adjoint.fokker_planck.coordinates import level_denoiser
+from adjoint.fokker_planck.estimators import (
+    DifferenceSteps,
+    Estimator,
+    Residual,
+    choose_estimator,
+    estimate_residual,
+    squared_norm,
+)
+from samplers.denoiser import Denoiser
+from samplers.prediction import per_sample
 
 
-class Level(NamedTuple):
-    """Root mean squares over samples and their numbers, in the unit of the data.
+def score_residual(
+    model: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    probes: Tensor,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+    estimator: Estimator | None = None,
+    steps: DifferenceSteps | None = None,
+) -> Residual:
+    r"""The Fokker-Planck residual of a model at noisy samples; gradients reach its weights.
+
+    .. math:: R = \partial_{\ln \rho} D + 2 \, J_D \, (z - D) - \rho^2 \, \Delta D,
+        \qquad z = x / \alpha, \; \rho = \sigma / \alpha
+
+    It is zero if and only if the model is the score of a diffusion process; see
+    :mod:`adjoint.fokker_planck.estimators`.
+
+    Args:
+        model: taken without its correction.
+        x: noisy samples [B, ...].
+        t: their times [B] in float64, of the model's schedule, with sigma > 0.
+        probes: Rademacher probes, random signs [K, B, ...].
+        conditions: given to the model by name.
+        estimator: ``exact``, ``forward``, ``stencil`` or ``pullback``; chosen by the layers of the
+            network if None.
+        steps: step sizes of finite differences.
+
+    Raises ValueError for an unknown estimator.
+    """
+    at = model.schedule.point(t.double())
+    z, log_rho = x / per_sample(at.alpha, x), -at.lam.to(x)
+    denoiser = level_denoiser(model, conditions)
+    return estimate_residual(denoiser, z, log_rho, probes, estimator, steps)
+
+
+class ResidualLevel(NamedTuple):
+    """The residual at one noise level, over samples and their components, in units of the data.
 
     Attributes:
         rho: sigma / alpha.
-        squared, error: the mean of |R|^2 / d, without a bias, and its standard error.
-        advective, diffusive: of the two parts of R; of the latter the scatter of a probe is in it.
-        denoised: of the denoiser's own answer, to compare with.
+        squared, error: the mean of |R|^2 / d, without bias, and its standard error.
+        advective, diffusive: root mean squares of the two parts of R; that of the latter includes
+            the scatter of a probe.
+        denoised: root mean square of the denoiser's output, for comparison.
     """
 
     rho: float
@@ -32,25 +78,37 @@ class Level(NamedTuple):
 
     @property
     def rms(self) -> float:
-        """Of the residual; 0 where the estimate of its square is negative."""
+        """Root mean square of the residual; 0 if the estimate of its square is negative."""
         return math.sqrt(max(self.squared, 0.0))
 
 
 def residual_profile(
-    denoiser: Denoiser,
+    model: Denoiser,
     x0: Tensor,
     rhos: Sequence[float],
     *,
+    conditions: Mapping[str, Any] | None = None,
     probes: int = 4,
     seed: int = 0,
     estimator: Estimator | None = None,
     tick: Callable[[], object] = lambda: None,
-) -> tuple[list[Level], Estimator]:
-    """Measure the residual at noisy samples ``x0 + rho eps`` of data x0 [B, ...].
+) -> tuple[list[ResidualLevel], Estimator]:
+    """The size of the residual at each noise level, at noisy samples ``x0 + rho eps``.
 
-    Returns a level for each rho, and the estimator that was taken; see
-    :func:`adjoint.fokker_planck.residual.residual`. Raises ValueError for fewer than two probes.
+    Args:
+        model: taken without its correction.
+        x0: samples of the data [B, ...], in units of the model.
+        rhos: noise levels sigma / alpha.
+        conditions: given to the model by name.
+        probes: two or more.
+        seed: of the noise and the probes.
+        estimator: see :func:`score_residual`.
+        tick: called after each level.
+
+    Returns a level for each rho, and the estimator that was used. Raises ValueError for fewer than
+    two probes.
     """
+    denoiser = level_denoiser(model, conditions)
     generator = torch.Generator().manual_seed(seed)
     eps = torch.randn(x0.shape, generator=generator, dtype=torch.float64).to(x0)
     signs = torch.randint(2, (probes, *x0.shape), generator=generator).to(x0) * 2 - 1
@@ -60,10 +118,10 @@ def residual_profile(
     for rho in rhos:
         log_rho = torch.full((len(x0),), math.log(rho), dtype=x0.dtype, device=x0.device)
         z = x0 + rho * eps
-        found = residual(denoiser, z, log_rho, signs, chosen)
+        found = estimate_residual(denoiser, z, log_rho, signs, chosen)
         squared, error = squared_norm(found)
         parts = (found.advective, found.diffusive, denoiser(z, log_rho))
         rms = [float(part.detach().square().mean().sqrt()) for part in parts]
-        levels.append(Level(rho, float(squared.detach()), float(error.detach()), *rms))
+        levels.append(ResidualLevel(rho, float(squared.detach()), float(error.detach()), *rms))
         tick()
     return levels, chosen

@@ -1,18 +1,24 @@
-"""Rewards: what a finished image is worth, as numbers that gradients pass through.
+"""Rewards: differentiable metrics of finished images, higher is better.
 
-Here live the metrics, one file a family, their table, and what is read from disk for them. What is
-done with a gradient stands beside this folder: no sampler, no schedule and no optimiser in here.
+``build_reward(name, options)`` builds one of :func:`list_rewards`, or a custom function
+``package.module:name``. A reward maps images [B, C, H, W] in [-1, 1], and what each was conditioned
+on, to one number an image, [B].
+
+Here live the metrics, one file a family, their registry, and what they load from disk. Samplers,
+schedules and optimisers do not belong here.
 """
 
+from adjoint.rewards.features import gram_matrix
 from adjoint.rewards.registry import RewardKind, build_reward, get_reward, list_rewards
-from adjoint.rewards.reward import Place, Reward, checked
+from adjoint.rewards.reward import Placement, Reward, checked_reward
 
 __all__ = [
-    "Place",
+    "Placement",
     "Reward",
     "RewardKind",
     "build_reward",
-    "checked",
+    "checked_reward",
     "get_reward",
+    "gram_matrix",
     "list_rewards",
 ]

@@ -1,4 +1,4 @@
-"""Distances of the features of a network: as they are, and as their Gram matrices."""
+"""Distances of network features (perceptual), and of their Gram matrices (style)."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from typing import Any
 from torch import Tensor
 
 from adjoint.rewards.networks import load_features
-from adjoint.rewards.pictures import read_picture
-from adjoint.rewards.reward import Place, Reward, described, of_images
+from adjoint.rewards.reward import Placement, Reward, described, of_images
+from adjoint.rewards.targets import read_target
 
 
-def feature(
-    place: Place,
+def feature_reward(
+    placement: Placement,
     target: str,
     network: str,
     layers: list[int] | None = None,
     weights: list[float] | None = None,
 ) -> Reward:
-    r"""Nearness to a picture in the features F_l of a network.
+    r"""Minus the distance to a target image in the features F_l of a network (perceptual loss).
 
     .. math:: r(x) = -\sum_l w_l \frac{1}{C_l H_l W_l} \| F_l(x) - F_l(y) \|^2
 
     (Johnson et al. 2016, eq. 2, https://arxiv.org/abs/1603.08155).
 
     Args:
-        target: the path of the picture y; its features must be of the size of the images'.
+        target: path of the target image y; its features must have the size of the images' features.
         network: a folder, or ``package.module:name`` of a function from images to feature maps.
-        layers: which feature maps, from 0, or from -1 backwards; all if None.
+        layers: indices of feature maps, from 0, or from -1 backwards; all if None.
         weights: w_l of each of the layers; 1 if None.
     """
-    return _nearness(place, target, network, layers, weights, lambda maps: maps)
+    return _negative_distance(placement, target, network, layers, weights, lambda maps: maps)
 
 
-def gram(
-    place: Place,
+def gram_reward(
+    placement: Placement,
     style: str,
     network: str,
     layers: list[int] | None = None,
     weights: list[float] | None = None,
 ) -> Reward:
-    r"""Nearness to the style of a picture.
+    r"""Minus the style distance to an image.
 
     .. math:: r(x) = -\sum_l w_l \frac{1}{C_l^2} \| G_l(x) - G_l(y) \|^2
 
     with the matrices of :func:`gram_matrix` (Gatys et al. 2016, eq. 3-5,
-    https://arxiv.org/abs/1508.06576). Their G is C_l H_l W_l times this, so that their loss of a
-    layer is C_l^2 / 4 times this. They do not depend on where features stand, nor on how many
-    places there are.
+    https://arxiv.org/abs/1508.06576). Their G is C_l H_l W_l times this one, so that their loss of
+    a layer is C_l^2 / 4 times this one. Gram matrices do not depend on the positions of features,
+    nor on the size of the maps.
 
     Args:
-        style: the path of the picture y, of any size.
-        network, layers, weights: as of :func:`feature`.
+        style: path of the style image y, of any size.
+        network, layers, weights: as of :func:`feature_reward`.
     """
-    return _nearness(place, style, network, layers, weights, gram_matrix)
+    return _negative_distance(placement, style, network, layers, weights, gram_matrix)
 
 
 def gram_matrix(maps: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ def gram_matrix(maps: Tensor) -> Tensor:
     return flat @ flat.mT / flat[0].numel()
 
 
-def _nearness(
-    place: Place,
+def _negative_distance(
+    placement: Placement,
     target: str,
     network: str,
     layers: list[int] | None,
@@ -74,10 +74,10 @@ def _nearness(
 ) -> Reward:
     """Minus the weighted sum, over layers, of the mean squared distances of the maps' summaries."""
     _check_settings(layers, weights)
-    features = load_features(network, place)
+    features = load_features(network, placement)
 
     def summaries(images: Tensor) -> list[Tensor]:
-        maps = _checked(features(place.put(images)), network, len(images))
+        maps = _checked(features(placement.put(images)), network, len(images))
         for layer in layers or ():
             if not -len(maps) <= layer < len(maps):
                 raise ValueError(
@@ -86,7 +86,7 @@ def _nearness(
                 )
         return [summary(maps[layer]) for layer in layers or range(len(maps))]
 
-    wanted = [goal.detach() for goal in summaries(read_picture(target))]
+    wanted = [goal.detach() for goal in summaries(read_target(target))]
 
     def measure(images: Tensor) -> Tensor:
         found = summaries(images)
@@ -122,7 +122,7 @@ def _checked(maps: Any, network: str, count: int) -> Sequence[Tensor]:
 
 def _check_settings(layers: list[int] | None, weights: list[float] | None) -> None:
     if layers is not None and not layers:
-        raise ValueError("The list of layers is empty; name one at least, or leave it away.")
+        raise ValueError("The list of layers is empty; name at least one, or omit it for all.")
     if weights is None:
         return
     if layers is None or len(layers) != len(weights):

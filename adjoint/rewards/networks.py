@@ -1,11 +1,10 @@
-"""Networks by their source: the folder of a classifier of digits, of transformers, or a function.
+"""Networks for rewards: a folder with a digits classifier or a transformers model, or a function.
 
-A function of the user is ``package.module:name`` and gives the features or logits itself.
+A custom function ``package.module:name`` returns the features or logits itself.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,34 +16,35 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from adjoint.options import did_you_mean
 from adjoint.rewards.pretrained import pretrained_classifier, pretrained_features, read_json
-from adjoint.rewards.reward import Place, described
+from adjoint.rewards.reward import Placement, described
 
-Features = Callable[[Tensor], Sequence[Tensor]]
-"""Images [B, C, H, W] of values from -1 to 1 -> a map [B, C_l, H_l, W_l] for each layer."""
+FeatureExtractor = Callable[[Tensor], Sequence[Tensor]]
+"""Images [B, C, H, W] in [-1, 1] -> a map [B, C_l, H_l, W_l] for each layer."""
 
-Classifier = Callable[[Tensor], Tensor]
-"""Images [B, C, H, W] of values from -1 to 1 -> logits [B, classes], before any softmax."""
+ImageClassifier = Callable[[Tensor], Tensor]
+"""Images [B, C, H, W] in [-1, 1] -> logits [B, classes], before any softmax."""
 
-Kind = TypeVar("Kind", bound=Callable[..., Any])
-
-
-def load_features(network: str, place: Place) -> Features:
-    """The feature maps of the network at a path, or of a function; ValueError if there is none."""
-    return _loaded(network, place, pretrained_features, lambda digits: digits.features)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def load_classifier(network: str, place: Place) -> Classifier:
-    """The logits of the network at a path, or of a function; ValueError if there is none."""
-    return _loaded(network, place, pretrained_classifier, lambda digits: digits.classifier)
+def load_features(network: str, placement: Placement) -> FeatureExtractor:
+    """A network that returns feature maps, from a folder or a function; ValueError if not found."""
+    return _loaded(network, placement, pretrained_features, lambda digits: digits.features)
+
+
+def load_classifier(network: str, placement: Placement) -> ImageClassifier:
+    """A network that returns logits, from a folder or a function; ValueError if not found."""
+    return _loaded(network, placement, pretrained_classifier, lambda digits: digits.classifier)
 
 
 def _loaded(
     network: str,
-    place: Place,
-    pretrained: Callable[[Path, Place], Kind],
-    part: Callable[[Digits], Kind],
-) -> Kind | Callable[..., Any]:
+    placement: Placement,
+    pretrained: Callable[[Path, Placement], _Function],
+    part: Callable[[DigitsClassifier], _Function],
+) -> _Function | Callable[..., Any]:
     folder = Path(network)
     if not folder.is_dir():
         if ":" in network:
@@ -54,8 +54,8 @@ def _loaded(
             "'package.module:name'."
         )
     if "model_type" in read_json(folder / "config.json"):
-        return pretrained(folder, place)
-    return part(load_digits(folder, place))
+        return pretrained(folder, placement)
+    return part(load_digits(folder, placement))
 
 
 # ---------------------------------------------------------------------------- functions by name
@@ -63,27 +63,26 @@ def _loaded(
 _WRITTEN = re.compile(r"(\w+(?:\.\w+)*):(\w+)")
 
 
-def load_function(place: str) -> Callable[..., Any]:
-    """The function at ``package.module:name``, whose module's code is run; ValueError if none."""
-    written = _WRITTEN.fullmatch(place)
+def load_function(path: str) -> Callable[..., Any]:
+    """Import the function ``package.module:name``; ValueError if there is none."""
+    written = _WRITTEN.fullmatch(path)
     if written is None:
-        raise ValueError(f"{place!r} names no function; write it as 'package.module:name'.")
+        raise ValueError(f"{path!r} names no function; write it as 'package.module:name'.")
     module_name, name = written.groups()
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{place!r} can't be imported, for there is no module {error.name!r}; install it, or "
+            f"{path!r} can't be imported, since there is no module {error.name!r}; install it, or "
             "put its folder on PYTHONPATH."
         ) from error
     try:
         found: Any = getattr(module, name)
     except AttributeError as error:
-        near = difflib.get_close_matches(name, dir(module), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "define it there, or correct the name."
+        hint = did_you_mean(name, dir(module), "define it there, or correct the name.")
         raise ValueError(f"The module {module_name} has no {name!r}; {hint}") from error
     if not callable(found):
-        raise ValueError(f"{place!r} is {described(found)}; it must be a function of images.")
+        raise ValueError(f"{path!r} is {described(found)}; it must be a function of images.")
     function: Callable[..., Any] = found
     return function
 
@@ -91,23 +90,23 @@ def load_function(place: str) -> Callable[..., Any]:
 # --------------------------------------------------------------------- assets/digits-classifier
 
 
-class Digits(NamedTuple):
+class DigitsClassifier(NamedTuple):
     """The maps after each of the three convolutions, and the logits, as functions of images."""
 
-    features: Features
-    classifier: Classifier
+    features: FeatureExtractor
+    classifier: ImageClassifier
 
 
-def load_digits(folder: Path, place: Place) -> Digits:
+def load_digits(folder: Path, placement: Placement) -> DigitsClassifier:
     """The classifier in a folder such as ``assets/digits-classifier``; ValueError if none is there.
 
     Three convolutions, each followed by a maximum over 2x2 pixels, and two linear layers, as
     ``examples/digits`` trains them.
     """
     try:
-        w = {n: place.put(v) for n, v in load_file(folder / "model.safetensors").items()}
+        w = {n: placement.put(v) for n, v in load_file(folder / "model.safetensors").items()}
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder} has no whole model.safetensors; copy it there.") from error
+        raise ValueError(f"{folder} has no complete model.safetensors; copy it there.") from error
     if not {"convolutions.8.weight", "penultimate.1.weight", "head.weight"} <= w.keys():
         raise ValueError(
             f"{folder} holds a network that is not known here; it must be a classifier as in "
@@ -121,8 +120,8 @@ def load_digits(folder: Path, place: Place) -> Digits:
     def features(x: Tensor) -> list[Tensor]:
         if x.shape[1] != 1 or min(x.shape[2:]) < 8:
             raise ValueError(
-                f"The network of digits was given images of shape {list(x.shape[1:])}; they must "
-                "be grey, [1, H, W], and of 8 x 8 pixels at least."
+                f"The digits classifier was given images of shape {list(x.shape[1:])}; they must "
+                "be grey, [1, H, W], and at least 8 x 8 pixels."
             )
         maps = []
         for i in (0, 4, 8):
@@ -134,11 +133,11 @@ def load_digits(folder: Path, place: Place) -> Digits:
     def classifier(x: Tensor) -> Tensor:
         if x.shape[1:] != (1, 28, 28):
             raise ValueError(
-                f"The classifier of digits was given images of shape {list(x.shape[1:])}; they "
+                f"The digits classifier was given images of shape {list(x.shape[1:])}; they "
                 "must be grey and of 28 x 28 pixels, [1, 28, 28]."
             )
         x = features(x)[-1].flatten(1)
         x = F.linear(x, w["penultimate.1.weight"], w["penultimate.1.bias"])
         return F.linear(normalised(x, "penultimate.2").relu(), w["head.weight"], w["head.bias"])
 
-    return Digits(features, classifier)
+    return DigitsClassifier(features, classifier)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from adjoint.rewards.pictures import read_picture
-from adjoint.rewards.reward import Place, Reward, of_images
+from adjoint.rewards.reward import Placement, Reward, of_images
+from adjoint.rewards.targets import read_target
 
 
-def pixel(place: Place, target: str) -> Reward:
-    r"""Nearness to a picture, pixel by pixel.
+def pixel_reward(placement: Placement, target: str) -> Reward:
+    r"""Minus the mean squared error to a target image.
 
     .. math:: r(x) = -\frac{1}{C H W} \| x - y \|^2
 
     Args:
-        target: the path of the picture y, a PNG or JPEG of the images' size and channels.
+        target: path of the target y, a PNG or JPEG with the size and channels of the images.
     """
-    wanted = place.put(read_picture(target))
+    wanted = placement.put(read_target(target))
 
     def measure(images: Tensor) -> Tensor:
         if images.shape[1:] != wanted.shape[1:]:
@@ -24,6 +24,6 @@ def pixel(place: Place, target: str) -> Reward:
                 f"{target} has the shape {list(wanted.shape[1:])} (channels, height, width), but "
                 f"the images have {list(images.shape[1:])}; resize, crop or convert it."
             )
-        return -(place.put(images) - wanted).square().mean((1, 2, 3))
+        return -(placement.put(images) - wanted).square().mean((1, 2, 3))
 
     return of_images(measure)

@@ -1,4 +1,4 @@
-"""Models that transformers saved, read from a folder on this machine, and how they see images."""
+"""Models saved by transformers, loaded from a local folder, and their image preprocessing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from adjoint.rewards.reward import Place
+from adjoint.rewards.reward import Placement
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Resizing to (height, width), and normalising of values that were brought to [0, 1].
+    """Resize to (height, width), and normalise values that were scaled to [0, 1].
 
     The whole image is resized where transformers may crop it, and nothing is rounded or clipped,
     so that every pixel has a gradient.
+
+    Attributes:
+        size: None for no resizing.
+        mean, std: of each channel.
     """
 
     size: tuple[int, int] | None
@@ -27,7 +31,7 @@ class Preparation:
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] of values from -1 to 1, prepared; grey ones become coloured."""
+        """Preprocess images [B, C, H, W] in [-1, 1]; grey ones are broadcast to the channels."""
         if images.shape[1] not in (1, len(self.mean)):
             raise ValueError(
                 f"The images have {images.shape[1]} channels, but the network takes "
@@ -40,27 +44,27 @@ class Preparation:
 
 
 class Pretrained(NamedTuple):
-    """A model of transformers, not to be trained, and how it wants its images."""
+    """A frozen model of transformers, and its image preprocessing."""
 
     folder: Path
     model: Any
     prepare: Preparation
 
 
-def load_pretrained(kind: str, folder: Path, place: Place) -> Pretrained:
-    """A model by one of transformers' auto classes; ValueError if the folder holds none such.
+def load_pretrained(kind: str, folder: Path, placement: Placement) -> Pretrained:
+    """Load a model by one of transformers' auto classes; ValueError if the folder has none.
 
-    Weights are read from safetensors alone, and no code of the folder is run.
+    Weights are read from safetensors only, and no code in the folder is run.
     """
     model, report = _loaded(kind, folder, use_safetensors=True, output_loading_info=True)
-    # Poolers of plain models are missing where a classifier was saved; nothing here looks at them.
+    # A classifier's folder has no pooler of the plain model; nothing here uses it.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ValueError(
             f"{folder} lacks {len(missing)} of the weights of a {type(model).__name__}, "
-            f"{missing[0]!r} among them; save that whole model there."
+            f"{missing[0]!r} among them; save the complete model there."
         )
-    model = model.to(place.device, place.dtype).eval().requires_grad_(False)
+    model = model.to(placement.device, placement.dtype).eval().requires_grad_(False)
     return Pretrained(folder, model, read_preparation(folder))
 
 
@@ -89,12 +93,12 @@ def _loaded(kind: str, folder: Path, **settings: bool) -> Any:
 
 
 def read_preparation(folder: Path) -> Preparation:
-    """How the folder's image processor prepares images; ValueError if it does not say."""
+    """The preprocessing of the folder's image processor; ValueError if it is not given."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
         config = read_json(path)
     else:
-        # Processors of images and texts are saved as one.
+        # Image-text models save one processor for both.
         path = folder / "processor_config.json"
         config = read_json(path).get("image_processor", {}) if path.is_file() else {}
     mean, std = config.get("image_mean"), config.get("image_std")
@@ -130,7 +134,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path} can't be read, and the network beside it needs it.") from error
+        raise ValueError(f"{path} can't be read, but the network beside it needs it.") from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
     if not isinstance(found, dict):
@@ -138,9 +142,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def pretrained_features(folder: Path, place: Place) -> Callable[[Tensor], list[Tensor]]:
+def pretrained_features(folder: Path, placement: Placement) -> Callable[[Tensor], list[Tensor]]:
     """The hidden states of a vision model; tokens [B, T, C] become maps [B, C, T, 1]."""
-    network = load_pretrained("AutoModel", folder, place)
+    network = load_pretrained("AutoModel", folder, placement)
     if network.model.main_input_name != "pixel_values":
         raise ValueError(
             f"{folder} holds a {type(network.model).__name__}, which takes more than images; save "
@@ -155,9 +159,9 @@ def pretrained_features(folder: Path, place: Place) -> Callable[[Tensor], list[T
     return features
 
 
-def pretrained_classifier(folder: Path, place: Place) -> Callable[[Tensor], Tensor]:
+def pretrained_classifier(folder: Path, placement: Placement) -> Callable[[Tensor], Tensor]:
     """The logits [B, classes] of a model for the classification of images."""
-    network = load_pretrained("AutoModelForImageClassification", folder, place)
+    network = load_pretrained("AutoModelForImageClassification", folder, placement)
 
     def classifier(images: Tensor) -> Tensor:
         logits: Tensor = network.model(pixel_values=network.prepare(images)).logits

@@ -12,48 +12,48 @@ from samplers.errors import NotFiniteError
 
 
 class Reward(Protocol):
-    """What finished images are worth."""
+    """A differentiable metric of finished images."""
 
-    def __call__(self, images: Tensor, asked: Tensor | None = None, /) -> Tensor:
+    def __call__(self, images: Tensor, condition: Tensor | None = None, /) -> Tensor:
         """One number an image, [B]; higher is better.
 
         Args:
-            images: [B, C, H, W] of values from -1 to 1.
-            asked: what each image was to show, [B], a class or the number of a text; None if
-                nothing was asked for.
+            images: [B, C, H, W] in [-1, 1].
+            condition: what each image was conditioned on, [B]: a class, or the index of a prompt;
+                None if the model is unconditional.
         """
         ...
 
 
-class Place(NamedTuple):
-    """In which precision and on which device a reward computes; images are brought there."""
+class Placement(NamedTuple):
+    """The dtype and device in which a reward computes; images are converted to it."""
 
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")
 
     def put(self, tensor: Tensor) -> Tensor:
-        """The tensor there, with its gradient's way back."""
+        """The tensor, converted; gradients pass through."""
         return tensor.to(self.device, self.dtype)
 
 
 def of_images(measure: Callable[[Tensor], Tensor]) -> Reward:
-    """The reward that a function of the images alone is."""
-    return lambda images, asked=None: measure(images)
+    """The reward of a function that takes images alone."""
+    return lambda images, condition=None: measure(images)
 
 
-def checked(reward: Reward, name: str = "") -> Reward:
-    """The same reward, which raises where no gradient could come from its result.
-
-    ValueError unless that is a floating tensor of shape [B] that carries a gradient if the images
-    require one; NotFiniteError, an ArithmeticError, for NaN or infinity.
+def checked_reward(reward: Reward, name: str = "") -> Reward:
+    """The same reward, which raises an error if its result cannot be optimised.
 
     Args:
-        name: what the errors call it.
+        name: of the reward, for error messages.
+
+    The result raises ValueError unless it is a floating-point tensor [B] that requires a gradient
+    if the images do; and NotFiniteError, an ArithmeticError, for NaN or infinity.
     """
     subject = f"The reward {name!r}" if name else "The reward"
 
-    def checking(images: Tensor, asked: Tensor | None = None, /) -> Tensor:
-        value: Any = reward(images, asked)
+    def checking(images: Tensor, condition: Tensor | None = None, /) -> Tensor:
+        value: Any = reward(images, condition)
         if (
             not isinstance(value, Tensor)
             or value.shape != images.shape[:1]
@@ -66,14 +66,13 @@ def checked(reward: Reward, name: str = "") -> Reward:
         if images.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
             raise ValueError(
                 f"{subject} returned numbers without a gradient, though the images require one; "
-                "compute them by torch alone, without detach, item, numpy or no_grad."
+                "compute them with torch alone, without detach, item, numpy or no_grad."
             )
         finite = value.isfinite()
         if not bool(finite.all()):
             raise NotFiniteError(
                 f"{subject} is NaN or infinite for {int((~finite).sum())} of {len(images)} "
-                "images; see whether the images themselves are finite, or make their changes "
-                "smaller.",
+                "images; check that the images themselves are finite, or lower the learning rate.",
                 images,
             )
         return value
@@ -82,7 +81,7 @@ def checked(reward: Reward, name: str = "") -> Reward:
 
 
 def described(value: object) -> str:
-    """A few words on a value that is of the wrong kind."""
+    """A value of a wrong kind, in a few words."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)} and type {str(value.dtype)[6:]}"
     return f"a value of type {type(value).__name__}"

@@ -1,17 +1,17 @@
-"""Search starting noises whose digits fool the classifier, though they are still read as theirs.
+"""Search for initial noise whose digits a classifier misclassifies, though they keep their class.
 
     python examples/audit/audit.py --output assets/pictures/audit.png
 
-The noise moves on a sphere, away from where it began, until the classifier errs. Three searches may
-make equal numbers of network calls, a vector-Jacobian product counted as one:
+The noise moves on a sphere, away from where it started, until the classifier errs. Three searches
+have equal numbers of network evaluations, a vector-Jacobian product counted as one:
 
-- steps along the exact gradient of the classifier's surprise, back through the whole sampler;
-- the same with AdjointDPM's gradient, that of the ODE along the points of the run;
-- random points, ever farther away.
+- steps along the exact gradient of the classifier's surprisal, through the whole sampler;
+- the same with AdjointDPM's gradient, that of the ODE along the trajectory;
+- random points, at increasing distance.
 
-A digit fools if the classifier sees another class than was asked for, while a second classifier,
-which was trained apart on noisy digits and knows nothing of the search, still sees that class.
-Intervals are Wilson's, of 95 %.
+A digit fools the classifier if it predicts another class than the digit was conditioned on, while a
+second classifier, which was trained separately on noisy digits and takes no part in the search,
+still predicts that class. Intervals are Wilson's, of 95 %.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from adjoint import Adjoint, Checkpoint, Recorded
-from adjoint.rewards import build_reward
+from adjoint import AbstractAdjoint, CheckpointAdjoint, ContinuousAdjoint, build_reward
 from samplers import sample
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
-from samplers.cli.values import positive
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.images.figures import Cell, Figure, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 from samplers.noise import initial_noise, probe_noise
 
 ROOT = Path(__file__).parents[2]
@@ -43,82 +42,85 @@ from classifier import load_classifier  # noqa: E402  a script's neighbour
 from noisy_classifier import load_noisy_classifier  # noqa: E402
 
 SAMPLER = "dpmpp-2m"
-CALLS = 3
-"""Of a gradient, for each step: that of the run, that made again, and the product."""
+EVALUATIONS = 3
+"""Of a gradient, for each step: of the run, recomputed, and the vector-Jacobian product."""
 WITHIN, STRIDE = 0.6, 0.05
-"""How far the noise may go, and how far it goes in a step, as angles."""
+"""How far the noise may move, and how far it moves in a step, as angles."""
 SHOWN = 8
 
 
 class Found(NamedTuple):
-    """The images [N, 1, 28, 28] of a search, and the classes that both classifiers see."""
+    """The images [N, 1, 28, 28] of a search, and the predictions of both classifiers.
+
+    Attributes:
+        predicted: by the classifier that is to be fooled.
+        judged: by the second classifier.
+    """
 
     images: Tensor
-    seen: Tensor
-    read: Tensor
+    predicted: Tensor
+    judged: Tensor
 
 
 class Audit:
-    """The models, and digits that the classifier gets right."""
+    """The models, and digits that both classifiers get right."""
 
     def __init__(self, count: int, steps: int) -> None:
         checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions())
-        assert isinstance(checkpoint, NetworkCheckpoint)  # it is ours
+        assert isinstance(checkpoint, NetworkCheckpoint)  # the bundled one
         for weight in checkpoint.parameters():
             weight.requires_grad_(False)
-        self.checkpoint, self.steps = checkpoint, steps
-        self.judge = load_classifier(ROOT / "assets" / "digits-classifier")
+        self.model, self.shape, self.steps = checkpoint.denoiser(), checkpoint.shape, steps
+        self.classifier = load_classifier(ROOT / "assets" / "digits-classifier")
         network = str(ROOT / "assets" / "digits-classifier")
         self.reward = build_reward("class-surprisal", {"network": network})
         self.second = load_noisy_classifier(ROOT / "assets" / "digits-noisy-classifier")
         self.noise, self.labels = self._right(count)
 
     def _right(self, count: int) -> tuple[Tensor, Tensor]:
-        """Noise of digits, in turn of every class, on which both classifiers are right."""
+        """Noise of digits of all classes in turn, on which both classifiers are right."""
         labels = torch.arange(2 * count) % 10
-        noise = initial_noise(range(2 * count), self.checkpoint.shape).float()
+        noise = initial_noise(range(2 * count), self.shape).float()
         found = self.found(noise, labels)
-        right = ((found.seen == labels) & (found.read == labels)).nonzero().flatten()[:count]
+        right = ((found.predicted == labels) & (found.judged == labels)).nonzero().flatten()[:count]
         return noise[right], labels[right]
 
-    def draw(self, noise: Tensor, labels: Tensor, adjoint: Adjoint | None = None) -> Tensor:
-        settings = self.checkpoint.settings
-
+    def sample(
+        self, noise: Tensor, labels: Tensor, adjoint: AbstractAdjoint | None = None
+    ) -> Tensor:
         return sample(
-            self.checkpoint.conditional(),
+            self.model,
             noise,
-            schedule=settings.schedule,
-            prediction=settings.prediction,
             sampler=SAMPLER,
             steps=self.steps,
             grid="trailing",
-            conditions=(labels,),
+            conditions={"labels": labels},
             adjoint=adjoint,
         )
 
-    def surprise(self, images: Tensor, labels: Tensor) -> Tensor:
+    def surprisal(self, images: Tensor, labels: Tensor) -> Tensor:
         """-log p(label | image) under the classifier that is to be fooled."""
         return self.reward(images, labels)
 
     @torch.no_grad()
     def found(self, noise: Tensor, labels: Tensor) -> Found:
-        images = self.draw(noise, labels).clamp(-1, 1)
-        read: Tensor = self.second(images, torch.zeros(len(images))).argmax(dim=1)
-        seen: Tensor = self.judge(images).argmax(dim=1)
-        return Found(images, seen, read)
+        images = self.sample(noise, labels).clamp(-1, 1)
+        judged: Tensor = self.second(images, torch.zeros(len(images))).argmax(dim=1)
+        predicted: Tensor = self.classifier(images).argmax(dim=1)
+        return Found(images, predicted, judged)
 
     def fooled(self, images: Tensor) -> Tensor:
         """Whether the classifier errs: [N]."""
-        seen: Tensor = self.judge(images.detach().clamp(-1, 1)).argmax(dim=1)
-        return seen != self.labels
+        predicted: Tensor = self.classifier(images.detach().clamp(-1, 1)).argmax(dim=1)
+        return predicted != self.labels
 
-    def by_gradient(self, adjoint: Adjoint, name: str, iterations: int) -> Found:
-        """Steps of one length along the gradient, on the sphere and within reach."""
+    def by_gradient(self, adjoint: AbstractAdjoint, name: str, iterations: int) -> Found:
+        """Steps of one length along the gradient, on the sphere and within its cap."""
         noise = self.noise
         for _ in tqdm(range(iterations), name, leave=False):
             noise = noise.detach().requires_grad_()
-            images = self.draw(noise, self.labels, adjoint)
-            value = self.surprise(images, self.labels)
+            images = self.sample(noise, self.labels, adjoint)
+            value = self.surprisal(images, self.labels)
             (slope,) = torch.autograd.grad(value.sum(), noise)
             moved = _within(_turned(noise.detach(), slope, STRIDE), self.noise)
             done = self.fooled(images)[:, None, None, None]
@@ -127,20 +129,20 @@ class Audit:
 
     @torch.no_grad()
     def at_random(self, draws: int) -> Found:
-        """The first of random points, ever farther away, at which the classifier errs."""
+        """The first of random points, at increasing distance, at which the classifier errs."""
         kept, done = self.noise, torch.zeros(len(self.noise), dtype=torch.bool)
         for number in tqdm(range(draws), "random search", leave=False):
-            way = probe_noise(range(len(kept)), number, self.checkpoint.shape).float()
-            noise = _turned(self.noise, way, WITHIN * (number + 1) / draws)
-            errs = self.fooled(self.draw(noise, self.labels)) & ~done
+            direction = probe_noise(range(len(kept)), number, self.shape).float()
+            noise = _turned(self.noise, direction, WITHIN * (number + 1) / draws)
+            errs = self.fooled(self.sample(noise, self.labels)) & ~done
             kept = torch.where(errs[:, None, None, None], noise, kept)
             done = done | errs
         return self.found(kept, self.labels)
 
 
-def _turned(noise: Tensor, way: Tensor, angle: float) -> Tensor:
-    """The noise, turned by an angle towards a way along the sphere of its own length."""
-    flat, slope = noise.flatten(1), way.flatten(1)
+def _turned(noise: Tensor, direction: Tensor, angle: float) -> Tensor:
+    """The noise, rotated by an angle towards a direction along the sphere of its norm."""
+    flat, slope = noise.flatten(1), direction.flatten(1)
     length = flat.norm(dim=1, keepdim=True)
     unit = flat / length
     slope = slope - (slope * unit).sum(dim=1, keepdim=True) * unit
@@ -150,7 +152,7 @@ def _turned(noise: Tensor, way: Tensor, angle: float) -> Tensor:
 
 
 def _within(noise: Tensor, centre: Tensor) -> Tensor:
-    """The noise, brought back to the angle WITHIN of the centre if it is beyond."""
+    """The noise, projected to the angle WITHIN of the centre if it is beyond."""
     cosine = torch.cosine_similarity(noise.flatten(1), centre.flatten(1))
     border = _turned(centre, noise, WITHIN)
     beyond = cosine < math.cos(WITHIN)
@@ -158,7 +160,7 @@ def _within(noise: Tensor, centre: Tensor) -> Tensor:
 
 
 def interval(successes: int, count: int) -> tuple[float, float]:
-    """Wilson's, of 95 %."""
+    """Wilson's interval of 95 %."""
     z = 1.96
     share, spread = successes / count, z**2 / count
     middle = (share + spread / 2) / (1 + spread)
@@ -168,21 +170,23 @@ def interval(successes: int, count: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fool the classifier of digits.")
-    parser.add_argument("--count", type=positive, default=50, help="digits")
-    parser.add_argument("--steps", type=positive, default=10, help="of the sampler")
-    parser.add_argument("--iterations", type=positive, default=15, help="of the gradient searches")
+    parser.add_argument("--count", type=int, default=50, help="digits")
+    parser.add_argument("--steps", type=int, default=10, help="of the sampler")
+    parser.add_argument("--iterations", type=int, default=15, help="of the gradient searches")
     parser.add_argument("--output", type=Path, default=Path("audit.png"), help="the picture")
     arguments = parser.parse_args()
     try:
         audit = Audit(arguments.count, arguments.steps)
         iterations = arguments.iterations
-        budget = iterations * CALLS * arguments.steps
+        budget = iterations * EVALUATIONS * arguments.steps
         searches: dict[str, Callable[[], Found]] = {
             "exact gradient": partial(
-                audit.by_gradient, Checkpoint(), "exact gradient", iterations
+                audit.by_gradient, CheckpointAdjoint(), "exact gradient", iterations
             ),
-            "AdjointDPM": partial(audit.by_gradient, Recorded(order=1), "AdjointDPM", iterations),
-            "random search": partial(audit.at_random, iterations * CALLS),
+            "AdjointDPM": partial(
+                audit.by_gradient, ContinuousAdjoint(order=1), "AdjointDPM", iterations
+            ),
+            "random search": partial(audit.at_random, iterations * EVALUATIONS),
         }
         found = {"the digits": audit.found(audit.noise, audit.labels)}
         found |= {name: search() for name, search in searches.items()}
@@ -193,13 +197,13 @@ def main() -> None:
         )
     except (ArithmeticError, OSError, ValueError, CheckpointError) as error:
         sys.exit(f"error: {error}")
-    print(f"{len(audit.labels)} digits, {budget} network calls each")
+    print(f"{len(audit.labels)} digits, {budget} network evaluations each")
     for name, result in list(found.items())[1:]:
         print(line(name, result, audit.labels))
 
 
 def line(name: str, found: Found, labels: Tensor) -> str:
-    wrong, still = found.seen != labels, found.read == labels
+    wrong, still = found.predicted != labels, found.judged == labels
     fooled = int((wrong & still).sum())
     low, high = interval(fooled, len(labels))
     return (
@@ -208,14 +212,14 @@ def line(name: str, found: Found, labels: Tensor) -> str:
     )
 
 
-def picture(audit: Audit, found: dict[str, Found]) -> Image.Image:
-    """A row for each search: its digits, and what the classifier sees in them."""
+def picture(audit: Audit, found: dict[str, Found]) -> Figure:
+    """A row for each search: its digits, and the predictions of the classifier."""
     rows = []
     for name, result in found.items():
         shown = to_images(result.images[:SHOWN])
         cells = [
-            Cell((image,), (f"seen as {int(seen)}",))
-            for image, seen in zip(shown, result.seen, strict=False)
+            Cell(image, f"predicted {int(label)}")
+            for image, label in zip(shown, result.predicted, strict=False)
         ]
         rows.append((name, cells))
     headings = [str(int(label)) for label in audit.labels[:SHOWN]]

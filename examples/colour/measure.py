@@ -15,22 +15,22 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from samplers.prediction import PredictionType, door
-from samplers.schedule import VPDiscrete
+from adjoint.fokker_planck.coordinates import level_denoiser
+from samplers.denoiser import Denoiser
 from samplers.training import seeded
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.colour.cifar10 import cifar10
-from examples.colour.train import CLASS, call_unet
+from examples.colour.train import CLASS
+from examples.unets import as_denoiser
 
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Noise, sigma / alpha, at which denoising is measured; images are in [-1, 1]."""
 BATCH = 100
-PREDICTION: PredictionType = "v_prediction"
 
-Denoiser = Callable[[Tensor, float], Tensor]
+Guess = Callable[[Tensor, float], Tensor]
 """The best guess of x_0 for ``y = x_0 + rho eps``, told y and rho."""
 
 
@@ -46,12 +46,11 @@ def main() -> None:
         scheduler = DDPMScheduler.from_pretrained(arguments.model / "scheduler")
     except OSError as error:
         sys.exit(f"error: {error}")
-    schedule = VPDiscrete(scheduler.alphas_cumprod)
-    network, linear = network_denoiser(unet, schedule), linear_denoiser(training)
-    print(denoising_table(network, linear, training[: len(test)], test))
+    network = network_guess(as_denoiser(unet, scheduler))
+    print(denoising_table(network, linear_guess(training), training[: len(test)], test))
 
 
-def denoising_table(network: Denoiser, linear: Denoiser, seen: Tensor, test: Tensor) -> str:
+def denoising_table(network: Guess, linear: Guess, seen: Tensor, test: Tensor) -> str:
     """Peak signal-to-noise ratios in decibels, as Markdown."""
     lines = ["| sigma / alpha | noisy | best linear | network | network, training images |"]
     lines.append("|---:|---:|---:|---:|---:|")
@@ -66,20 +65,13 @@ def denoising_table(network: Denoiser, linear: Denoiser, seen: Tensor, test: Ten
     return "\n".join(lines)
 
 
-def network_denoiser(unet: nn.Module, schedule: VPDiscrete) -> Denoiser:
+def network_guess(model: Denoiser) -> Guess:
     """E[x_0 | y] by the network."""
-
-    def denoise(y: Tensor, rho: float) -> Tensor:
-        at = schedule.at_lam(torch.tensor(-math.log(rho), dtype=torch.float64))
-        of_x, of_output = (number.to(y) for number in door(PREDICTION, at))
-        x = at.alpha.to(y) * y
-        x0: Tensor = of_x * x + of_output * call_unet(unet, x, at.t.to(y).expand(len(y)))
-        return x0
-
-    return denoise
+    denoise = level_denoiser(model)
+    return lambda y, rho: denoise(y, torch.full((len(y),), math.log(rho), dtype=torch.float64))
 
 
-def linear_denoiser(images: Tensor) -> Denoiser:
+def linear_guess(images: Tensor) -> Guess:
     r"""E[x_0 | y] if the images were normal with mean m and covariance C: no linear one is better.
 
     .. math:: m + C (C + \rho^2 I)^{-1} (y - m)
@@ -96,10 +88,10 @@ def linear_denoiser(images: Tensor) -> Denoiser:
     return denoise
 
 
-def psnr(denoiser: Denoiser, images: Tensor, rho: float) -> float:
+def psnr(guess: Guess, images: Tensor, rho: float) -> float:
     r""":math:`10 \log_{10} (2^2 / \mathrm{MSE})` in decibels: black is -1, white is 1."""
     noisy = images + rho * torch.randn(images.shape, generator=seeded(0))
-    guesses = torch.cat([denoiser(part, rho).clamp(-1, 1) for part in noisy.split(BATCH)])
+    guesses = torch.cat([guess(part, rho).clamp(-1, 1) for part in noisy.split(BATCH)])
     return 10 * math.log10(4 / float((guesses - images).square().mean()))
 
 

@@ -19,13 +19,12 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.schedule import VPDiscrete
 from samplers.training import Every, Objective, TrainingConfig, seeded, train
 from samplers.training.denoising import denoising_loss
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.colour.cifar10 import cifar10
-from examples.unets import draw, parse_arguments, train_or_export
+from examples.unets import as_denoiser, draw, parse_arguments, train_or_export
 
 CLASS = "horse"
 
@@ -87,17 +86,9 @@ def build_scheduler() -> DDPMScheduler:
     )
 
 
-def call_unet(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
-    output: Tensor = model(x, t).sample
-    return output
-
-
 def train_unet(unet: UNet2DModel, data: Path, output: Path, config: TrainingConfig) -> nn.Module:
     """Train on velocities; returns the averaged model."""
-    scheduler = build_scheduler()
-    objective = denoising_loss(
-        VPDiscrete(scheduler.alphas_cumprod), scheduler.config.prediction_type, call_unet
-    )
+    objective = denoising_loss(as_denoiser(unet, build_scheduler()))
     images = TensorDataset(cifar10(data, "train", CLASS))
     pictures = Every(1000, lambda step, unet: draw_images(unet, output / f"step-{step:06d}.png"))
     return train(unet, images, mirroring(objective), config, output, callback=pictures)
@@ -119,14 +110,7 @@ def draw_images(unet: nn.Module, path: Path) -> None:
     """Write a picture with 36 images, from the same noise each time."""
     device = next(unet.parameters()).device
     noise = torch.randn(36, 3, 32, 32, generator=seeded(0)).to(device)
-    draw(
-        lambda x, t: call_unet(unet, x, t),
-        noise,
-        build_scheduler(),
-        steps=20,
-        columns=6,
-        path=path,
-    )
+    draw(as_denoiser(unet, build_scheduler()), noise, steps=20, columns=6, path=path)
 
 
 if __name__ == "__main__":

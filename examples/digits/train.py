@@ -16,14 +16,13 @@ from pathlib import Path
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from mnist import digits
-from torch import Tensor, nn
+from torch import nn
 
-from samplers.schedule import VPDiscrete
 from samplers.training import Every, TrainingConfig, seeded, train
 from samplers.training.denoising import LabelDropout, denoising_loss
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from examples.unets import draw, parse_arguments, train_or_export
+from examples.unets import as_denoiser, draw, parse_arguments, train_or_export
 
 CLASSES = 10
 NO_CLASS = CLASSES
@@ -88,20 +87,10 @@ def build_scheduler() -> DDPMScheduler:
     )
 
 
-def call_unet(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-    output: Tensor = model(x, t, class_labels=labels).sample
-    return output
-
-
 def train_unet(unet: UNet2DModel, data: Path, output: Path, config: TrainingConfig) -> nn.Module:
     """Train on velocities, a tenth of them without a label; returns the averaged model."""
-    scheduler = build_scheduler()
-    objective = denoising_loss(
-        VPDiscrete(scheduler.alphas_cumprod),
-        scheduler.config.prediction_type,
-        call_unet,
-        LabelDropout(0.1, NO_CLASS),
-    )
+    model = as_denoiser(unet, build_scheduler())
+    objective = denoising_loss(model, ("class_labels",), LabelDropout(0.1, NO_CLASS))
     pictures = Every(500, lambda step, unet: draw_digits(unet, output / f"step-{step:06d}.png"))
     return train(unet, digits(data, "train"), objective, config, output, callback=pictures)
 
@@ -112,12 +101,12 @@ def draw_digits(unet: nn.Module, path: Path) -> None:
     noise = torch.randn(100, 1, 28, 28, generator=seeded(0)).to(device)
     labels = torch.arange(CLASSES, device=device).repeat(10)
     draw(
-        lambda x, t: call_unet(unet, x, t, labels),
+        as_denoiser(unet, build_scheduler()),
         noise,
-        build_scheduler(),
         steps=10,
         columns=CLASSES,
         path=path,
+        conditions={"class_labels": labels},
     )
 
 

@@ -1,9 +1,9 @@
-"""Draw the pictures that the examples of this folder and of ``style`` learn from.
+"""Make the target images of the examples in this folder and in ``style``.
 
     python examples/effects/pictures.py
 
-Ten digits of the bundled network, thickened, or with a halo. No data set is needed, and no network
-sees these pictures but through a metric.
+Ten digits of the bundled network, dilated, or with a halo. No data set is needed, and networks see
+these images through a reward only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import torch
 from PIL import Image, ImageChops, ImageFilter
 
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.images.pixels import to_images, write_png
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 
 ROOT = Path(__file__).parents[2]
 FAINT = 24
-"""Levels of grey, of 255, that no stroke of a pen would leave."""
+"""Grey levels, of 255, that are set to 0 as background."""
 
 
 def bold(image: Image.Image) -> Image.Image:
@@ -44,8 +45,8 @@ def main() -> None:
     assert isinstance(checkpoint, NetworkCheckpoint)
     recipe = checkpoint.settle(Recipe(steps=20, guidance=2.0))
     with torch.no_grad():
-        drawn = checkpoint.draw(recipe, range(100, 110), range(10), lambda: None)
-    images = [image.point(lambda level: max(0, level - FAINT)) for image in to_images(drawn)]
+        sampled = checkpoint.draw(recipe, range(100, 110), range(10), lambda: None)
+    images = [image.point(lambda level: max(0, level - FAINT)) for image in to_images(sampled)]
     for name, effect in EFFECTS.items():
         width = images[0].width
         strip = Image.new("L", (width * len(images), images[0].height))

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from samplers.files import replacing
-from text2pde.captions import flow_of
 from text2pde.cli import main as text2pde
-from text2pde.mesh_files import write_mesh
+from text2pde.data.mesh_files import write_mesh
 from text2pde.pipeline import load_text2pde
-from text2pde.solver.meshing import triangulate
+from text2pde.solver.meshing import mesh_of
+from text2pde.subject import read_prompt
 
 CASES, HELD_OUT, AUTOENCODER_CASES = 88, 16, 39
 SENTENCE = "Water flows past a cylinder of radius 0.05 m at Reynolds number 120"
@@ -42,7 +42,7 @@ def export(pipeline: Path, folder: Path, keep: Iterable[str] = ("README.md",)) -
     pipe = load_text2pde(pipeline, torch.device("cpu")).to(torch.float16)
     with replacing(folder) as part:
         pipe.save_pretrained(part)
-        write_mesh(triangulate(flow_of(SENTENCE).channel), part / "mesh.msh")
+        write_mesh(mesh_of(read_prompt(SENTENCE)), part / "mesh.msh")
         for name in keep:
             if (folder / name).exists():
                 (part / name).write_bytes((folder / name).read_bytes())

@@ -38,7 +38,7 @@ class OrnsteinUhlenbeck(Schedule):
         return torch.log1p(2 * (-2 * lam).exp()) / 2
 
     def at_fraction(self, u: Tensor) -> Tensor:
-        """Of uniform u times whose logarithm is uniform."""
+        """Times whose logarithm is uniform, from uniform u."""
         return self.t_min * (self.t_max / self.t_min) ** u
 
     def fraction(self, t: Tensor) -> Tensor:
@@ -50,12 +50,12 @@ class OrnsteinUhlenbeck(Schedule):
 
 
 class PotentialNetwork(nn.Module):
-    r"""log p_t up to a constant: that of normal data of deviation s, corrected by a network F,
+    r"""log p_t up to a constant: that of normal data with standard deviation s plus a network F,
 
     .. math:: \phi(x, t) = -\frac{|x|^2}{2 n^2} + \frac{\alpha s}{n}
         F\Big(\frac{x}{n}, \log(t + t_0)\Big), \qquad n^2 = \alpha^2 s^2 + \sigma^2.
 
-    So at the end of the process it is the noise's own. F is a perceptron with three hidden layers.
+    At the end of the process it is exactly that of the noise. F is an MLP with three hidden layers.
     """
 
     DEVIATION, SOONEST = 1.7, 0.02
@@ -87,7 +87,7 @@ def score(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
 
 
 def mixture(count: int, generator: Generator) -> Tensor:
-    """Nine equal normal laws, in the middle, at the corners of a square, and beyond its sides."""
+    """Nine equal Gaussians: in the middle, at the corners of a square, beyond its sides."""
     at = 1.3 * torch.tensor(
         [(0, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (2, 0), (-2, 0), (0, 2), (0, -2)]
     )
@@ -96,7 +96,7 @@ def mixture(count: int, generator: Generator) -> Tensor:
 
 
 def circles(count: int, generator: Generator) -> Tensor:
-    """Two rings about 0, of radius 1.3 and 2.8, with as many points."""
+    """Two rings about 0, of radius 1.3 and 2.8, with equally many points."""
     inner = torch.rand(count, generator=generator) < 0.5
     radius = torch.where(inner, 1.3, 2.8) + 0.2 * torch.randn(count, generator=generator)
     angle = 2 * math.pi * torch.rand(count, generator=generator)

@@ -2,7 +2,7 @@
 
     accelerate launch examples/fokker_planck/train.py --data mixture --weight 0.1
 
-Run it again to go on where it stopped.
+Run it again to resume it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import TensorDataset
 
-from adjoint.fokker_planck import potential_penalty
+from adjoint import potential_penalty
+from samplers.denoiser import Denoiser
 from samplers.schedule import Point, Schedule
 from samplers.training import TrainingConfig, seeded, train
 from samplers.training.denoising import denoising_loss
@@ -34,9 +35,9 @@ from examples.fokker_planck.plane import (
 
 SCHEDULE = OrnsteinUhlenbeck()
 POINTS = 200_000
-"""Of data, in which batches are drawn."""
-TIMES, PLACES = 20, 50
-"""Times of one step, and places at each, at which the residual is taken."""
+"""Number of data points, from which batches are sampled."""
+TIMES, POINTS_EACH = 20, 50
+"""Times of one step, and points at each time, at which the residual is evaluated."""
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--data", choices=DATA, default="mixture")
     parser.add_argument("--weight", type=float, default=0.1, help="w_R [0.1]")
     parser.add_argument(
-        "--centred", action="store_true", help="take the residual less its mean at each time"
+        "--centred", action="store_true", help="subtract the mean of the residual at each time"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/fokker_planck"))
     parser.add_argument("--steps", type=int, default=STEPS_TRAINED)
@@ -69,17 +70,19 @@ def fit(arguments: argparse.Namespace) -> None:
     penalty = potential_penalty(
         lambda model, x, t: model(x, t),
         SCHEDULE,
-        places,
+        residual_points,
         arguments.weight,
         centred=arguments.centred,
         time_weight=weight_of_residuals,
     )
     torch.manual_seed(config.seed)
     folder = run_folder(arguments.output, arguments.data, arguments.weight, arguments.centred)
+    network = PotentialNetwork()
+    model = Denoiser(network, SCHEDULE, "score", call=score)
     train(
-        PotentialNetwork(),
+        network,
         TensorDataset(DATA[arguments.data](POINTS, seeded(config.seed))),
-        denoising_loss(SCHEDULE, "score", score, weighting=weight_of_scores),
+        denoising_loss(model, weighting=weight_of_scores),
         config,
         folder,
         penalty=penalty if arguments.weight > 0 else None,
@@ -87,8 +90,8 @@ def fit(arguments: argparse.Namespace) -> None:
 
 
 # The objective is that of the paper but for times below 0.001, with times from 10 Beta(1, 2) for
-# the scores and uniform ones for the residual; both are drawn with a uniform logarithm and
-# weighted, which scatters less.
+# the scores and uniform ones for the residual; both are sampled with a uniform logarithm and
+# weighted, which has less variance.
 
 
 def weight_of_scores(schedule: Schedule, at: Point) -> Tensor:
@@ -100,10 +103,10 @@ def weight_of_residuals(at: Point) -> Tensor:
     return 1 / SCHEDULE.t_max / SCHEDULE.density(at.t)
 
 
-def places(generator: Generator) -> tuple[Tensor, Tensor]:
-    """Where the residual is taken: uniform in the square, at some times."""
+def residual_points(generator: Generator) -> tuple[Tensor, Tensor]:
+    """Points uniform in the square, at random times."""
     t = SCHEDULE.at_fraction(torch.rand(TIMES, generator=generator))
-    x = EDGE * (2 * torch.rand(TIMES, PLACES, 2, generator=generator) - 1)
+    x = EDGE * (2 * torch.rand(TIMES, POINTS_EACH, 2, generator=generator) - 1)
     return x, t
 
 

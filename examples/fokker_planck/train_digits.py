@@ -1,9 +1,9 @@
-"""Train the bundled network of digits further, with or without a penalty.
+"""Continue training the bundled digits network, with or without a penalty.
 
     accelerate launch examples/fokker_planck/train_digits.py --data data/mnist --penalty residual
 
-Run it again to go on where it stopped. The result is a diffusers pipeline in the folder of the run.
-``--penalty none`` is the same training without one, to compare with.
+Run it again to resume it. The result is a diffusers pipeline in the folder of the run.
+``--penalty none`` is the same training without one, for comparison.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from accelerate import PartialState
 from diffusers import DDPMPipeline
 from torch import Generator, Tensor, nn
 
-from adjoint.fokker_planck import score_penalty
-from adjoint.solver_cost import solver_cost_penalty
-from samplers.schedule import VPDiscrete
+from adjoint import score_penalty, solver_cost_penalty
 from samplers.training import Objective, TrainingConfig, train
 from samplers.training.denoising import LabelDropout, denoising_loss
 
@@ -28,15 +26,15 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]
 from mnist import digits  # noqa: E402  another example's
 
-from examples.unets import export  # noqa: E402
+from examples.unets import as_denoiser, export  # noqa: E402
 
 CHECKPOINT = ROOT / "assets" / "digits"
 NO_CLASS = 10
 STEPS, BATCH = 400, 32
 SHARE = 8
-"""Images of a batch at which the penalty is taken, which costs several calls for each."""
+"""Images of a batch at which the penalty is evaluated; each costs several evaluations."""
 WEIGHTS = {"none": 0.0, "residual": 1.0, "solver-cost": 2000.0}
-"""Of each penalty, if no other is asked for."""
+"""Default weight of each penalty."""
 
 
 def main() -> None:
@@ -78,18 +76,17 @@ def fit(
         log_every=10,
         checkpoint_every=50,
     )
-    schedule = VPDiscrete(pipeline.scheduler.alphas_cumprod)
-    loss = denoising_loss(schedule, "v_prediction", call, LabelDropout(0.1, NO_CLASS))
+    model, names = as_denoiser(pipeline.unet, pipeline.scheduler), ("class_labels",)
     built: dict[str, Callable[[], Objective | None]] = {
         "none": lambda: None,
-        "residual": lambda: score_penalty(call, schedule, "v_prediction", weight),
-        "solver-cost": lambda: solver_cost_penalty(call, schedule, "v_prediction", weight),
+        "residual": lambda: score_penalty(model, weight, conditions=names),
+        "solver-cost": lambda: solver_cost_penalty(model, weight, conditions=names),
     }
     extra = built[penalty]()
     return train(
         pipeline.unet,
         digits(data, "train"),
-        loss,
+        denoising_loss(model, names, LabelDropout(0.1, NO_CLASS)),
         config,
         folder,
         penalty=None if extra is None else of_some(extra),
@@ -103,11 +100,6 @@ def of_some(penalty: Objective) -> Objective:
         return penalty(model, tuple(values[:SHARE] for values in batch), generator)
 
     return objective
-
-
-def call(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-    output: Tensor = model(x, t, class_labels=labels).sample
-    return output
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Draw digits of each class with a model that is told no class, guided by a classifier.
+"""Sample digits of each class with an unconditional model and classifier guidance.
 
     python examples/inverse_problems/classes.py --output assets/pictures/classifier_guidance.png
 
-A row is a scale of the guidance, a column a class, all from the same noise. What is printed is how
-often the classifier of clean digits, which took no part, sees the class that was asked for.
+A row is a guidance scale, a column a class, all from the same initial noise. It prints the share of
+samples in which the classifier of clean digits, which took no part, sees the wanted class.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
-from samplers.cli.values import positive
 from samplers.grid import default_spacing
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.guidance import classifier_guidance
+from samplers.guidance.classifier import Classifier
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 from samplers.noise import initial_noise
-from samplers.prediction import Classifier, classifier_guidance
 from samplers.sampling import sample
 
 ROOT = Path(__file__).parents[2]
@@ -49,24 +51,24 @@ def main() -> None:
             seen = judge(images.clamp(-1, 1)).argmax(dim=1)
         agreement = float((seen == labels).double().mean())
         print(f"scale {scale:g}: {100 * agreement:.1f} % of {len(labels)} digits")
-        cells = [Cell((image,), ()) for image in to_images(images[:10])]
-        rows.append((f"scale {scale:g}, {100 * agreement:.0f} %", cells))
-    title = f"{SAMPLER}, {arguments.steps} steps, guided by a classifier of noisy digits"
-    picture = table(title, [str(digit) for digit in range(10)], rows)
+        cells = [Cell(image) for image in to_images(images[:10])]
+        rows.append((f"scale {scale:g}\n{100 * agreement:.0f} % recognised", cells))
+    title = f"Classifier guidance of an unconditional model: {SAMPLER}, {arguments.steps} steps"
+    figure = table(title, [str(digit) for digit in range(10)], rows)
     try:
-        write_png(picture, arguments.output, {"sampler": SAMPLER, "steps": arguments.steps})
+        write_png(figure, arguments.output, {"sampler": SAMPLER, "steps": arguments.steps})
     except OSError as error:
         sys.exit(f"error: {error}")
-    print(f"The picture is {arguments.output}.")
+    print(f"The figure is {arguments.output}.")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draw digits guided by a classifier.")
+    parser = argparse.ArgumentParser(description="Sample digits with classifier guidance.")
     folder = ROOT / "assets" / "digits-noisy-classifier"
     parser.add_argument("--classifier", type=Path, default=folder, help="of noisy digits")
-    parser.add_argument("--output", type=Path, required=True, help="the picture")
-    parser.add_argument("--each", type=positive, default=20, help="digits of each class")
-    parser.add_argument("--steps", type=positive, default=30)
+    parser.add_argument("--output", type=Path, required=True, help="the figure")
+    parser.add_argument("--each", type=int, default=20, help="digits of each class")
+    parser.add_argument("--steps", type=int, default=30)
     return parser.parse_args()
 
 
@@ -75,20 +77,16 @@ def draw(
     checkpoint: NetworkCheckpoint, guide: Classifier, labels: Tensor, scale: float, steps: int
 ) -> Tensor:
     """A digit [N, 1, 28, 28] for each label."""
-    seeds, settings = range(len(labels)), checkpoint.settings
-    unconditional = checkpoint.model([checkpoint.null_label or 0] * len(labels))
-    model = classifier_guidance(
-        unconditional, guide, labels, scale, settings.schedule, settings.prediction
-    )
+    seeds = range(len(labels))
+    model = classifier_guidance(checkpoint.denoiser(), guide, labels, scale)
     return sample(
         model,
         initial_noise(seeds, checkpoint.shape).float(),
-        schedule=settings.schedule,
-        prediction=settings.prediction,
         sampler=SAMPLER,
         steps=steps,
-        grid=default_spacing(settings.schedule),
+        grid=default_spacing(model.schedule),
         seeds=seeds,
+        conditions=checkpoint.conditions([checkpoint.null_label or 0] * len(labels)),
     )
 
 

@@ -1,19 +1,18 @@
-"""Restore pictures that were measured in part, with a diffusion model of such pictures.
+"""Solve inverse problems with a diffusion model of the images as the prior.
 
     python examples/inverse_problems/restore.py assets/digits --data data/mnist \\
         --output assets/pictures/restored_digits.png
     python examples/inverse_problems/restore.py assets/colour --data data/cifar10 \\
         --tasks grey,square,downsampled --output assets/pictures/restored_colour.png
 
-The pictures are test images, which the model has not seen: digits for a model of grey pictures,
-horses for one of colours. A row of the result is one picture: itself, what was measured of it, and
-several answers by each of the two methods, all to the same measurement. What is printed are root
-mean squares for each task:
+The images are test images, which the model has not seen: digits for a grey model, horses for a
+colour model. A row of the figure is one image: the original, its measurement, and several solutions
+by each of the two methods. It prints root mean squares for each task:
 
-- error: of the measurement of the answers, A x - y;
-- distance: of what was not measured, to that of the original;
-- diversity: of what was not measured, between two answers. Answers that are samples of the
-  posterior are as far from each other as from the original.
+- error: of the measurement of the solutions, A x - y;
+- distance: of the unmeasured part, to that of the original;
+- diversity: of the unmeasured part, between two solutions. Samples of the posterior are as far from
+  each other as from the original.
 """
 
 from __future__ import annotations
@@ -34,7 +33,9 @@ from samplers.checkpoint import (
     NetworkCheckpoint,
     load_checkpoint,
 )
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 from samplers.inverse_problems import (
     Guidance,
     InverseProblem,
@@ -98,23 +99,23 @@ def main() -> None:
             rows += solve_task(checkpoint, task, chosen, arguments)
     except (OSError, ValueError, IndexError, CheckpointError) as error:
         sys.exit(f"error: {error}")
-    title = f"{SAMPLER}, {arguments.steps} steps; {VISITS} visits to each for replacement"
+    title = f"{SAMPLER}, {arguments.steps} steps, {VISITS} evaluations of each for replacement"
     columns = ["original", "measured", *(n for n in METHODS for _ in range(arguments.answers))]
-    picture = table(title, columns, rows)
+    figure = table(title, columns, rows)
     names = ("steps", "answers", "seed", "tasks", "images")
     recipe = {name: getattr(arguments, name) for name in names}
-    write_png(picture, arguments.output, {"sampler": SAMPLER, **recipe})
-    print(f"The picture is {arguments.output}.")
+    write_png(figure, arguments.output, {"sampler": SAMPLER, **recipe})
+    print(f"The figure is {arguments.output}.")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Restore pictures that were measured in part.")
+    parser = argparse.ArgumentParser(description="Solve inverse problems with a diffusion prior.")
     parser.add_argument("checkpoint", type=Path, help="diffusers folder of a network over pixels")
     parser.add_argument("--data", type=Path, required=True, help="folder of MNIST or CIFAR-10")
-    parser.add_argument("--output", type=Path, required=True, help="the picture")
+    parser.add_argument("--output", type=Path, required=True, help="the figure")
     parser.add_argument("--tasks", type=tasks, default=["lower-half", "square", "downsampled"])
     parser.add_argument("--images", type=numbers, default=[1, 4, 11], help="which test images")
-    parser.add_argument("--answers", type=int, default=4, help="to each measurement")
+    parser.add_argument("--answers", type=int, default=4, help="solutions of each problem")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -164,7 +165,7 @@ def solve_task(
         report(f"{task}, {name}", operator, originals, y, found, seconds)
         for row, answers in zip(rows, found, strict=True):
             row.extend(answers)
-    return [(task, [Cell(tuple(to_images(x[None])), ()) for x in row]) for row in rows]
+    return [(task, [Cell(image) for image in to_images(torch.stack(row))]) for row in rows]
 
 
 @torch.no_grad()
@@ -179,15 +180,14 @@ def solve(
     seeds = range(arguments.seed, arguments.seed + arguments.answers)
     null = checkpoint.null_label
     return solve_inverse_problem(
-        checkpoint.model(None if null is None else [null] * len(seeds)),
+        checkpoint.denoiser(),
         initial_noise(seeds, checkpoint.shape).float(),
         InverseProblem(operator, y),
-        schedule=checkpoint.settings.schedule,
-        prediction=checkpoint.settings.prediction,
         method=method,
         sampler=SAMPLER,
         steps=arguments.steps,
         seeds=seeds,
+        conditions=checkpoint.conditions(None if null is None else [null] * len(seeds)),
     )
 
 

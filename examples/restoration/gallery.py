@@ -1,9 +1,9 @@
-"""Draw photographs, degraded in every way and restored, into one picture.
+"""Make one figure of photographs, degraded in every way and restored.
 
     python examples/restoration/gallery.py --photographs data/photographs
 
-It is what `samplers restore CHECKPOINT PHOTOGRAPHS --degrade NAME --sampler mr-sde-d-1 --steps 5`
-makes of each degradation.
+It shows what `samplers restore CHECKPOINT PHOTOGRAPHS --degrade NAME --sampler mr-sde-d-1
+--steps 5` makes of each degradation.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from samplers import SamplerScheduler
 from samplers.checkpoint import LoadOptions, load_restoration
-from samplers.cli.images import picture_paths, read_any
 from samplers.files import replacing
-from samplers.images.pixels import Cell, table, to_images
+from samplers.images.figures import Cell, table
+from samplers.images.files import image_paths
+from samplers.images.inputs import read_any
+from samplers.images.pixels import to_images
 from samplers.restoration import degrade
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pipe = load_restoration(arguments.checkpoint, LoadOptions())
     pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler=arguments.sampler)
-    images = [read_any(path) for path in picture_paths([arguments.photographs])]
+    images = [read_any(path) for path in image_paths([arguments.photographs])]
     rows = []
     for task in tqdm(pipe.config.tasks, "degradations"):
         given = [degrade(image, [task], [seed]) for seed, image in enumerate(images)]
@@ -45,17 +47,18 @@ def main() -> None:
             ]
         rows += [(task, [cell(mu) for mu in given]), ("restored", [cell(x) for x in found])]
     rows.append(("original", [cell(image) for image in images]))
-    how = f"restored by {arguments.sampler} in {arguments.steps} network calls"
-    picture = table(how, [""] * len(images), rows)
+    title = f"Restored by {arguments.sampler}, NFE {arguments.steps}"
+    figure = table(title, [""] * len(images), rows)
     with replacing(arguments.output) as part:
-        picture.save(part, format="JPEG", quality=90)
+        jpeg = {"quality": 90}
+        figure.savefig(part, format="jpeg", bbox_inches="tight", pil_kwargs=jpeg)
     print(arguments.output)
 
 
 def cell(image: torch.Tensor) -> Cell:
     (picture,) = to_images(image)
     colours: Image.Image = picture.convert("RGB")
-    return Cell((colours,), ())
+    return Cell(colours)
 
 
 if __name__ == "__main__":

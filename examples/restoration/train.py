@@ -27,7 +27,9 @@ from torch import Generator, Tensor, nn
 
 from samplers import SamplerScheduler
 from samplers.diffusers.restoration import RestorationPipeline
-from samplers.images.pixels import sheet, to_images, write_png
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
+from samplers.images.sheets import sheet
 from samplers.restoration import (
     DEGRADATIONS,
     RestorationProcess,
@@ -192,7 +194,7 @@ def draw(unet: nn.Module, images: Tensor, path: Path) -> None:
         return call(unet, x, mu, t, task)
 
     tasks = torch.arange(len(TASKS), device=device)
-    restored = restore(network, mu, PROCESS, seeds=range(len(images)), conditions=(tasks,))
+    restored = restore(network, mu, PROCESS, seeds=range(len(images)), conditions={"task": tasks})
     rows = torch.cat([mu.cpu(), restored.cpu(), images])
     write_png(sheet(to_images(rows), len(images)), path, {})
 

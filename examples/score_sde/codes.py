@@ -2,11 +2,11 @@
 
     python examples/score_sde/codes.py --data data/mnist --output assets/pictures/codes.png
 
-Three things that the probability-flow ODE can do, all with ``samplers.checkpoint.Flow``:
+Three uses of the probability-flow ODE, all with ``samplers.checkpoint.Flow``:
 
-- the way between two test images, along a great circle between their codes;
-- one code at several temperatures;
-- one noise at several tolerances: ever fewer network calls, and much the same image.
+- spherical interpolation between the latent codes of two test images;
+- one latent code at several temperatures;
+- one initial noise at several tolerances: the NFE falls, the image hardly changes.
 
 The arithmetic is that of ``samplers encode``, ``decode`` and ``interpolate``.
 """
@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from samplers.checkpoint import Flow, LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
 from samplers.noise import initial_noise
 from samplers.probability_flow.codes import DEFAULT, interpolate, tempered
 from samplers.probability_flow.integration import Adaptive
@@ -41,7 +43,7 @@ Row = tuple[str, list[Cell]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw what codes of digits can do.")
+    parser = argparse.ArgumentParser(description="A figure of latent codes of digits.")
     parser.add_argument("--data", type=Path, default=Path("data/mnist"))
     parser.add_argument("--output", type=Path, default=Path("codes.png"))
     arguments = parser.parse_args()
@@ -51,28 +53,30 @@ def main() -> None:
         images, labels = digits(arguments.data, "test").tensors
         flow = Flow(checkpoint, checkpoint.settle(Recipe()), DEFAULT, lambda: None)
         with torch.no_grad():
-            rows = [way(flow, images[list(pair)], labels[list(pair)]) for pair in PAIRS]
+            rows = [between(flow, images[list(pair)], labels[list(pair)]) for pair in PAIRS]
             rows += [temperatures(flow), tolerances(flow)]
-        picture = table("The probability flow of assets/digits", [""] * FRAMES, rows)
-        write_png(picture, arguments.output, {"pairs": PAIRS, "label": LABEL, "seed": SEED})
+        figure = table(
+            "Latent codes of assets/digits by the probability-flow ODE", [""] * FRAMES, rows
+        )
+        write_png(figure, arguments.output, {"pairs": PAIRS, "label": LABEL, "seed": SEED})
     except (ArithmeticError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    print(f"{arguments.output} is drawn.")
+    print(f"The figure is {arguments.output}.")
 
 
-def way(flow: Flow, images: Tensor, labels: Tensor) -> Row:
-    """From one test image to another, without a class on the way."""
+def between(flow: Flow, images: Tensor, labels: Tensor) -> Row:
+    """From one test image to another, unconditionally."""
     null = flow.checkpoint.null_label
     assert null is not None
     codes = flow.encode(images, [null, null]).x
     frames = flow.decode(interpolate(codes[0], codes[1], FRAMES), [null] * FRAMES).x
     first, last = labels.tolist()
     shares = ["first" if i == 0 else "last" if i == FRAMES - 1 else "" for i in range(FRAMES)]
-    return f"{first} to {last}", cells(frames, shares)
+    return f"from {first} to {last}", cells(frames, shares)
 
 
 def temperatures(flow: Flow) -> Row:
-    """One code, nearer to and farther from the mean of its law."""
+    """One latent code, scaled towards and away from the mean of its distribution."""
     code = initial_noise((SEED,), flow.checkpoint.shape)
     codes = torch.cat([tempered(code, temperature) for temperature in TEMPERATURES])
     found = flow.decode(codes.float(), [LABEL] * len(codes))
@@ -80,19 +84,19 @@ def temperatures(flow: Flow) -> Row:
 
 
 def tolerances(flow: Flow) -> Row:
-    """One noise, by how exactly the ODE is solved."""
+    """One initial noise, by the tolerance of the ODE solver."""
     drawn = []
     for tolerance in TOLERANCES:
         settings = Adaptive("bogacki-shampine", tolerance, tolerance, max_nfe=1000)
         drawn.append(replace(flow, settings=settings).draw([SEED], [LABEL]))
     counts = [int(found.nfe) for found in drawn]
-    lines = [f"{e:g}: {n} calls" for e, n in zip(TOLERANCES, counts, strict=True)]
+    lines = [f"{e:g}: NFE {n}" for e, n in zip(TOLERANCES, counts, strict=True)]
     return "tolerance", cells(torch.cat([found.x for found in drawn]), lines)
 
 
 def cells(images: Tensor, lines: list[str]) -> list[Cell]:
     pairs = zip(to_images(images), lines, strict=True)
-    return [Cell((image,), (line,)) for image, line in pairs]
+    return [Cell(image, line) for image, line in pairs]
 
 
 if __name__ == "__main__":

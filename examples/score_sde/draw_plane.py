@@ -1,4 +1,4 @@
-"""Sample the networks that ``train_plane.py`` trained; draw and measure what comes out.
+"""Sample the networks that ``train_plane.py`` trained; plot and evaluate the samples.
 
     python examples/score_sde/draw_plane.py --picture assets/pictures/plane.png
 
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from samplers.images.pixels import Cell, table, write_png
+from samplers.denoiser import Denoiser
+from samplers.images.figures import Cell, Figure, table
+from samplers.images.files import write_png
 from samplers.sampling import sample
 from samplers.training import CHECKPOINT, load_average, seeded
 from samplers.training.denoising import WeightingName
@@ -41,7 +42,7 @@ LINES = 100
 """Directions in which points are projected to compare them."""
 PIXELS = 176
 EDGE = 0.65 * SQUARES
-"""Half the side of a picture: the board with a margin."""
+"""Half the side of an image: the board with a margin."""
 HEADINGS = {"ve": "VE", "vp": "VP", "sub-vp": "sub-VP"}
 
 
@@ -58,7 +59,7 @@ Models = dict[WeightingName, dict[str, Measured]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw what the score networks sample.")
+    parser = argparse.ArgumentParser(description="Plot the samples of the score networks.")
     add_output(parser)
     parser.add_argument("--picture", type=Path, default=Path("plane.png"))
     arguments = parser.parse_args()
@@ -78,10 +79,10 @@ def main() -> None:
     print(markdown(models, data))
 
 
-def picture(models: Models, data: Measured) -> Image.Image:
-    """A row for each weighting: the data, and what each SDE makes of noise."""
+def picture(models: Models, data: Measured) -> Figure:
+    """A row for each weighting: the data, and the samples of each SDE."""
     rows = [(name, [cell(data), *map(cell, row.values())]) for name, row in models.items()]
-    title = f"Score networks on a checkerboard, {SAMPLER} in {STEPS} steps"
+    title = f"Score networks on a checkerboard: {SAMPLER}, {STEPS} steps"
     return table(title, ["data", *(HEADINGS[name] for name in SCHEDULES)], rows)
 
 
@@ -105,9 +106,7 @@ def draw(output: Path, name: str, weighting: str) -> Tensor:
         )
     load_average(checkpoint, network)
     noise = torch.randn(COUNT, 2, generator=seeded(0, 3)) * float(schedule.noisiest.sigma)
-    return sample(
-        network.eval(), noise, schedule=schedule, prediction="score", sampler=SAMPLER, steps=STEPS
-    )
+    return sample(Denoiser(network.eval(), schedule, "score"), noise, sampler=SAMPLER, steps=STEPS)
 
 
 def measure(points: Tensor, fresh: Tensor) -> Measured:
@@ -131,8 +130,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: Tensor) -> float:
 
 def cell(measured: Measured) -> Cell:
     # Ink for twice the mean on the dark squares.
-    picture = density(measured.points, EDGE, 4 / SQUARES**2, PIXELS)
-    return Cell((picture,), (f"distance {measured.distance:.3f}",))
+    image = density(measured.points, EDGE, 4 / SQUARES**2, PIXELS)
+    return Cell(image, f"distance {measured.distance:.3f}")
 
 
 def line(name: str, measured: Measured) -> str:

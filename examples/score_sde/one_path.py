@@ -1,9 +1,9 @@
-"""One seed at more and more steps: along a Brownian path the images converge to one.
+"""One seed at more and more steps: along one Brownian path the samples converge.
 
     python examples/score_sde/one_path.py --output one_path.png
 
-Each row is a sampler and a kind of noise, from the same starting noise; under each image is its
-root mean square distance to the one with twice as many steps.
+Each row is a sampler and a kind of noise, from the same initial noise; under each image is its root
+mean square distance to the one with twice as many steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, load_checkpoint
-from samplers.images.pixels import Cell, table, to_images, write_png
+from samplers.images.figures import Cell, table
+from samplers.images.files import write_png
+from samplers.images.pixels import to_images
+from samplers.images.sheets import sheet
 from samplers.noise import initial_noise
 from samplers.sampling import sample
 from samplers.solve import NoiseKind
@@ -30,7 +33,7 @@ ROWS: tuple[tuple[str, NoiseKind], ...] = (
     ("euler-maruyama", "brownian"),
 )
 SIGMA_MAX, SIGMA_MIN = 40.0, 0.03
-"""Fixed ends, in units of sigma / alpha: more steps then refine one and the same problem."""
+"""Fixed ends, in units of sigma / alpha: more steps then refine the same problem."""
 
 
 def main() -> None:
@@ -47,9 +50,9 @@ def main() -> None:
             (f"{name}, {noise}", cells(checkpoint, name, noise, arguments.labels))
             for name, noise in tqdm(ROWS)
         ]
-    title = "One seed and one start; the RMS distance is to the image with twice the steps"
-    picture = table(title, [f"{n} steps" for n in STEPS], rows)
-    write_png(picture, arguments.output, {"steps": STEPS, "labels": arguments.labels})
+    title = "One seed at more and more steps, with the RMS distance to the image at twice the steps"
+    figure = table(title, [f"{n} steps" for n in STEPS], rows)
+    write_png(figure, arguments.output, {"steps": STEPS, "labels": arguments.labels})
     print(f"-> {arguments.output}")
 
 
@@ -61,10 +64,9 @@ def cells(
         f"RMS {float((finer - image).square().mean().sqrt()):.3f}"
         for image, finer in pairwise(drawn)
     ]
-    lines = [*distances, "the finest"]
-    return [
-        Cell(tuple(to_images(image)), (line,)) for image, line in zip(drawn, lines, strict=True)
-    ]
+    lines = [*distances, "finest"]
+    sheets = [sheet(to_images(images), len(labels)) for images in drawn]
+    return [Cell(*pair) for pair in zip(sheets, lines, strict=True)]
 
 
 def draw(
@@ -72,10 +74,8 @@ def draw(
 ) -> Tensor:
     seeds = range(len(labels))
     return sample(
-        checkpoint.model(labels),
+        checkpoint.denoiser(),
         initial_noise(seeds, checkpoint.shape).float(),
-        schedule=checkpoint.settings.schedule,
-        prediction=checkpoint.settings.prediction,
         sampler=name,
         steps=steps,
         grid="log-snr",
@@ -83,6 +83,7 @@ def draw(
         sigma_min=SIGMA_MIN,
         seeds=seeds,
         noise=noise,
+        conditions=checkpoint.conditions(labels),
     )
 
 

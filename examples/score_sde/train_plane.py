@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from samplers.denoiser import Denoiser
 from samplers.training import TrainingConfig, seeded, train
 from samplers.training.denoising import denoising_loss
 
@@ -49,19 +49,16 @@ def main() -> None:
         checkpoint_every=1000,
     )
     schedule = SCHEDULES[arguments.schedule]
-    objective = denoising_loss(schedule, "score", call, weighting=arguments.weighting)
     points = TensorDataset(checkerboard(POINTS, seeded(config.seed)))
     torch.manual_seed(config.seed)
+    network = ScoreNetwork(schedule)
+    model = Denoiser(network, schedule, "score")
+    objective = denoising_loss(model, weighting=arguments.weighting)
     folder = run_folder(arguments.output, arguments.schedule, arguments.weighting)
     try:
-        train(ScoreNetwork(schedule), points, objective, config, folder)
+        train(network, points, objective, config, folder)
     except (ArithmeticError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-
-
-def call(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
-    score: Tensor = model(x, t)
-    return score
 
 
 if __name__ == "__main__":

@@ -15,13 +15,30 @@ line, and no sampler's mathematics.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
-from samplers.checkpoint.flow import Flow
-from samplers.checkpoint.folder import read_folder, read_index, read_settings
-from samplers.checkpoint.network import NetworkCheckpoint, load_network, network_component
-from samplers.checkpoint.pipeline import PipelineCheckpoint, load_pipeline
-from samplers.checkpoint.restoration import load_restoration, restores
+from samplers.checkpoint.index import CheckpointError, check_samples, read_index, restores
+
+if TYPE_CHECKING:
+    from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
+    from samplers.checkpoint.flow import Flow
+    from samplers.checkpoint.folder import read_settings
+    from samplers.checkpoint.network import NetworkCheckpoint
+    from samplers.checkpoint.pipeline import PipelineCheckpoint
+    from samplers.checkpoint.restoration import load_restoration
+
+# Imported on first use: each kind of checkpoint needs another part of diffusers.
+_HOMES = {
+    "Checkpoint": "base",
+    "Flow": "flow",
+    "LoadOptions": "base",
+    "NetworkCheckpoint": "network",
+    "PipelineCheckpoint": "pipeline",
+    "Recipe": "base",
+    "Tick": "base",
+    "load_restoration": "restoration",
+    "read_settings": "folder",
+}
 
 __all__ = [
     "Checkpoint",
@@ -40,18 +57,28 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
 def load_checkpoint(folder: Path, options: LoadOptions) -> Checkpoint:
     """Load a diffusers folder.
 
     Raises CheckpointError if it can't be read or can't be sampled, ValueError for an impossible
     null label.
     """
+    check_samples(folder)
+    from samplers.checkpoint.folder import read_folder
+    from samplers.checkpoint.network import load_network, network_component
+
     found = read_folder(folder, options.allow_pickle)
-    if restores(folder):
-        raise CheckpointError(
-            f"{folder} restores degraded images and draws none; use `samplers restore`."
-        )
     component = network_component(found)
-    if component is None:
-        return load_pipeline(found, options)
-    return load_network(found, component, options)
+    if component is not None:
+        return load_network(found, component, options)
+    from samplers.checkpoint.pipeline import load_pipeline
+
+    return load_pipeline(found, options)

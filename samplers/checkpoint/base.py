@@ -20,10 +20,6 @@ Tick = Callable[[], object]
 """Called after every network call."""
 
 
-class CheckpointError(Exception):
-    """The checkpoint can't be read, or is of a kind that can't be sampled here."""
-
-
 @dataclass(frozen=True)
 class LoadOptions:
     """How a checkpoint is loaded.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from samplers.checkpoint.base import Recipe, Tick
 from samplers.checkpoint.network import NetworkCheckpoint
+from samplers.denoiser import Denoiser
 from samplers.grid import make_grid
 from samplers.probability_flow import codes as latent_codes
 from samplers.probability_flow import likelihood
@@ -43,45 +44,38 @@ class Flow:
         final = self.recipe.final or own.final
         grid = make_grid(own.schedule, 1, sigma_min=low, sigma_max=high, final=final)
         found = sample_adaptive(
-            self._model,
+            self._denoiser,
             self.checkpoint.start(grid.start, seeds),
-            schedule=own.schedule,
-            prediction=own.prediction,
-            conditions=self._conditions(labels),
+            conditions=self.checkpoint.conditions(labels),
             settings=self.settings,
             sigma_min=low,
             sigma_max=high,
             final=final,
-            correct=own.correction,
         )
         return found._replace(x=self.checkpoint.finished(found.x, grid.end))
 
     def encode(self, images: Tensor, labels: Sequence[int] | None) -> AdaptiveResult:
-        """The code of each image [B, C, H, W]: [B, *shape of the network], see ``latent_codes``."""
-        own, (low, high) = self.checkpoint.settings, self.ends
+        """The code ``[B, *shape]`` of each image [B, C, H, W]."""
+        low, high = self.ends
         return latent_codes.encode(
-            self._model,
+            self._denoiser,
             self.checkpoint.encode(images),
-            schedule=own.schedule,
-            prediction=own.prediction,
             settings=self.settings,
             sigma_min=low,
             sigma_max=high,
-            conditions=self._conditions(labels),
+            conditions=self.checkpoint.conditions(labels),
         )
 
     def decode(self, codes: Tensor, labels: Sequence[int] | None) -> AdaptiveResult:
         """The image of each code: [B, C, H, W]."""
-        own, (low, high) = self.checkpoint.settings, self.ends
+        low, high = self.ends
         found = latent_codes.decode(
-            self._model,
+            self._denoiser,
             codes,
-            schedule=own.schedule,
-            prediction=own.prediction,
             settings=self.settings,
             sigma_min=low,
             sigma_max=high,
-            conditions=self._conditions(labels),
+            conditions=self.checkpoint.conditions(labels),
         )
         return found._replace(x=self.checkpoint.decode(found.x))
 
@@ -93,15 +87,13 @@ class Flow:
         Args:
             trace, seeds: see :func:`samplers.probability_flow.likelihood.log_likelihood`.
         """
-        own, (low, high) = self.checkpoint.settings, self.ends
+        low, high = self.ends
         return likelihood.log_likelihood(
-            self._model,
+            self._denoiser,
             self.checkpoint.encode(images),
-            schedule=own.schedule,
-            prediction=own.prediction,
             trace=trace,
             seeds=seeds,
-            conditions=self._conditions(labels),
+            conditions=self.checkpoint.conditions(labels),
             settings=self.settings,
             sigma_min=low,
             sigma_max=high,
@@ -115,12 +107,14 @@ class Flow:
         high = own.sigma_max if recipe.sigma_max is None else recipe.sigma_max
         return low, high
 
-    def _model(self, x: Tensor, t: Tensor, *rows: Tensor) -> Tensor:
+    @property
+    def _denoiser(self) -> Denoiser:
         guidance = 1.0 if self.recipe.guidance is None else self.recipe.guidance
-        model = self.checkpoint.conditional(guidance, self.recipe.guidance_rescale)
-        output = model(x, t, *rows)
-        self.tick()
-        return output
+        model = self.checkpoint.denoiser(guidance, self.recipe.guidance_rescale)
 
-    def _conditions(self, labels: Sequence[int] | None) -> tuple[Tensor, ...]:
-        return () if labels is None else (torch.tensor(labels, device=self.checkpoint.device),)
+        def counted(x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
+            output = model(x, t, **conditions)
+            self.tick()
+            return output
+
+        return model.wrapped(counted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from samplers.checkpoint.base import CheckpointError
+from samplers.checkpoint.index import CheckpointError, read_index, read_json
 from samplers.diffusers.config import read_config
 from samplers.diffusers.settings import SchedulerSettings
-
-INDEX = "model_index.json"
-NULL_LABEL = "_null_label"
-"""The key of ``model_index.json`` that says which class stands for "no class"."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -68,20 +63,6 @@ def read_folder(path: Path, allow_pickle: bool) -> Folder:
     return Folder(path, index, settings, files)
 
 
-def read_index(path: Path) -> dict[str, Any]:
-    """``model_index.json`` of a checkpoint; CheckpointError if there is none."""
-    if path.is_file():
-        raise CheckpointError(
-            f"{path} is a single file; a checkpoint is a folder that diffusers saved, with "
-            f"{INDEX} in it (from_single_file and save_pretrained make one)."
-        )
-    if not path.is_dir():
-        raise CheckpointError(f"There is no checkpoint at {path}: no such folder.")
-    if not (path / INDEX).is_file():
-        raise CheckpointError(f"{path} is not a diffusers checkpoint: it has no {INDEX}.")
-    return _read_json(path / INDEX)
-
-
 def read_settings(path: Path) -> SchedulerSettings:
     """The noise schedule of a checkpoint and what its network predicts; reads no weights."""
     read_index(path)
@@ -89,19 +70,9 @@ def read_settings(path: Path) -> SchedulerSettings:
     if not config.is_file():
         raise CheckpointError(f"{path} has no noise schedule: {config} is missing.")
     try:
-        return read_config(_read_json(config))
+        return read_config(read_json(config))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"The noise schedule in {config} can't be used: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds a {type(data).__name__}, not a JSON object.")
-    return data
 
 
 # --------------------------------------------------------------------------- files of weights

@@ -10,12 +10,14 @@ from pathlib import Path
 import diffusers
 from torch import nn
 
-from samplers.checkpoint.base import CheckpointError, LoadOptions
+from samplers.checkpoint.base import LoadOptions
 from samplers.checkpoint.folder import Folder, is_pickle
+from samplers.checkpoint.index import CheckpointError
+from samplers.diffusers.deferred import defer_packages
 
 
 @contextmanager
-def loading(path: Path) -> Iterator[None]:
+def load_errors(path: Path) -> Iterator[None]:
     """Turn whatever diffusers raises at a folder that it can't load into a CheckpointError."""
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
@@ -33,7 +35,8 @@ def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.M
     """One model of a checkpoint with its weights, ready to be called and not to be trained."""
     path = folder.path / component
     pickled = any(is_pickle(file) for file in folder.files_of(component))
-    with loading(path):
+    defer_packages()
+    with load_errors(path):
         model, report = getattr(diffusers, str(folder.class_of(component))).from_pretrained(
             path,
             dtype=options.dtype,

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
-from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
-from samplers.checkpoint.folder import INDEX, NULL_LABEL, Folder
+from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
+from samplers.checkpoint.folder import Folder
+from samplers.checkpoint.index import INDEX, NULL_LABEL, CheckpointError
 from samplers.checkpoint.loading import load_component
+from samplers.denoiser import Denoiser
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import default_spacing
+from samplers.guidance import classifier_free_guidance
 from samplers.inverse_problems import (
     Guidance,
     InverseProblem,
@@ -23,11 +25,10 @@ from samplers.inverse_problems import (
     solve_inverse_problem,
 )
 from samplers.noise import initial_noise
-from samplers.prediction import classifier_free_guidance
 from samplers.registry import get_sampler
 from samplers.sampling import Adjoint, checked, sample
 from samplers.schedule import Point
-from samplers.solve import Model, Solver, State, make_noise, working_dtype
+from samplers.solve import Solver, State, make_noise, working_dtype
 
 NetworkComponent = Literal["unet", "transformer"]
 
@@ -141,7 +142,7 @@ class NetworkCheckpoint(Checkpoint):
     def draw(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick
     ) -> Tensor:
-        classes = None if labels is None else torch.tensor(labels, device=self.device)
+        classes = self.conditions(labels).get("labels")
         return self.draw_from(
             self.start(self.tableau(recipe).start, seeds), recipe, seeds, classes, tick=tick
         )
@@ -156,7 +157,7 @@ class NetworkCheckpoint(Checkpoint):
         adjoint: Adjoint | None = None,
         tick: Tick = lambda: None,
     ) -> Tensor:
-        """Draw one image for each starting noise [B, *shape]: [B, C, H, W].
+        """Draw one image for each starting noise ``[B, *shape]``: [B, C, H, W].
 
         Args:
             seeds: of the noise of stochastic samplers.
@@ -165,18 +166,15 @@ class NetworkCheckpoint(Checkpoint):
         """
         grid = self.grid(recipe)
         x = sample(
-            self.conditional(_guidance(recipe), recipe.guidance_rescale),
+            self.denoiser(_guidance(recipe), recipe.guidance_rescale),
             x_T,
-            schedule=self.settings.schedule,
-            prediction=self.settings.prediction,
             sampler=recipe.sampler,
             grid=grid,
             seeds=seeds,
             noise=recipe.noise,
             options=recipe.options,
-            correct=self.settings.correction,
             callback=lambda state: tick(),
-            conditions=() if labels is None else (labels,),
+            conditions={} if labels is None else {"labels": labels},
             adjoint=adjoint,
         )
         return self.finished(x, grid.end)
@@ -205,17 +203,15 @@ class NetworkCheckpoint(Checkpoint):
         """
         tableau = self.tableau(recipe)
         x = solve_inverse_problem(
-            self.model(labels, _guidance(recipe), recipe.guidance_rescale),
+            self.denoiser(_guidance(recipe), recipe.guidance_rescale),
             self.start(tableau.start, seeds),
             problem,
-            schedule=self.settings.schedule,
-            prediction=self.settings.prediction,
             method=method,
             sampler=recipe.sampler,
             grid=self.grid(recipe),
             seeds=seeds,
             options=recipe.options,
-            correct=self.settings.correction,
+            conditions=self.conditions(labels),
             callback=lambda state: tick(),
         )
         return self.finished(x, tableau.end)
@@ -228,9 +224,10 @@ class NetworkCheckpoint(Checkpoint):
     def _states(
         self, solver: Solver, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None
     ) -> Iterator[State]:
-        model = self.model(labels, _guidance(recipe), recipe.guidance_rescale)
+        model = self.denoiser(_guidance(recipe), recipe.guidance_rescale)
+        given = self.conditions(labels)
         state = solver.init(self.start(solver.tableau.start, seeds))
-        return solver.run(checked(model, solver), state)
+        return solver.run(checked(lambda x, t: model(x, t, **given), solver), state)
 
     def finished(self, x: Tensor, end: Point) -> Tensor:
         """Images [B, C, H, W] from the samples at the end of a grid."""
@@ -238,62 +235,40 @@ class NetworkCheckpoint(Checkpoint):
         return self.decode(x / float(end.alpha))
 
     def start(self, start: Point, seeds: Sequence[int]) -> Tensor:
-        """Starting noise, of deviation 1 where alpha^2 + sigma^2 is 1, else sigma."""
-        noise = initial_noise(seeds, self.shape)
-        if self.settings.starts_at_sigma:
-            noise = noise * start.sigma
+        """Initial noise of a grid that starts there."""
+        noise = initial_noise(seeds, self.shape) * self.settings.schedule.initial_std(start)
         return noise.to(self.device, working_dtype(self.dtype))
 
-    def model(
-        self,
-        labels: Sequence[int] | None = None,
-        guidance: float = 1.0,
-        guidance_rescale: float = 0.0,
-    ) -> Model:
-        """The network as a function of x [B, *shape] and the schedule's own time t [B].
+    def denoiser(self, guidance: float = 1.0, guidance_rescale: float = 0.0) -> Denoiser:
+        """The model over what the network works on, with the condition ``labels`` [B] if it has
+        classes.
 
-        It returns what ``settings.prediction`` says, in the shape and dtype of x. Nothing is
-        checked for NaN, and ``settings.correction`` is left to the caller.
+        Nothing is checked for NaN.
 
         Args:
-            labels: the class of each sample of the batch; None for a network that knows none.
             guidance: the scale of classifier-free guidance; 1 is none, and costs half.
-            guidance_rescale: see :func:`samplers.prediction.classifier_free_guidance`.
+            guidance_rescale: see :func:`samplers.guidance.classifier_free_guidance`.
 
         Raises ValueError for guidance without classes, or without a class that stands for none.
         """
-        model = self.conditional(guidance, guidance_rescale)
-        wanted = () if labels is None else (torch.tensor(labels, device=self.device),)
-        return lambda x, t: model(x, t, *wanted)
-
-    def conditional(
-        self, guidance: float = 1.0, guidance_rescale: float = 0.0
-    ) -> Callable[..., Tensor]:
-        """The same as a function of x, t and the classes [B], or of x and t for a network without.
-
-        Raises ValueError as :meth:`model`.
-        """
         self._check_guidance(guidance)
+        model = self.settings.denoiser(self._network, self._call)
+        # Without guidance the null label is not read.
+        null = {"labels": self.null_label or 0}
+        return classifier_free_guidance(model, null, guidance, guidance_rescale)
 
-        def call(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-            if labels is None:
-                return self._call(x, t)
-            # Without guidance the null label is not read.
-            null = torch.full_like(labels, self.null_label or 0)
-            guided = classifier_free_guidance(self._call, labels, null, guidance, guidance_rescale)
-            return guided(x, t)
+    def conditions(self, labels: Sequence[int] | None) -> dict[str, Tensor]:
+        """The conditions of samples of these classes, where the network is; none for None."""
+        return {} if labels is None else {"labels": torch.tensor(labels, device=self.device)}
 
-        return call
-
-    def _call(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        time = t * self.settings.time_scale
-        output = self._network(x.to(self.dtype), time, class_labels=labels).sample
+    def _call(self, network: Any, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        output = network(x.to(self.dtype), t, class_labels=labels).sample
         # Some networks also predict a variance, in channels after those of the prediction.
         prediction: Tensor = output[:, : x.shape[1]].to(x.dtype)
         return prediction
 
     def encode(self, images: Tensor) -> Tensor:
-        """What the network works on, [B, *shape], from images [B, C, H, W] of values from -1 to 1.
+        """The input ``[B, *shape]`` of the network from images [B, C, H, W] of values from -1 to 1.
 
         The images themselves, or their latents, scaled as the network knows them; their mean, if
         the autoencoder has a distribution of them.
@@ -302,7 +277,7 @@ class NetworkCheckpoint(Checkpoint):
             return images
         pixels = images.to(self._autoencoder.dtype)
         encoded = self._autoencoder.encode(pixels, return_dict=False)[0]
-        latents = encoded.mean if isinstance(encoded, DiagonalGaussianDistribution) else encoded
+        latents = encoded if isinstance(encoded, Tensor) else encoded.mean
         scaled: Tensor = latents * self._autoencoder.config.scaling_factor
         return scaled.to(images.dtype)
 

@@ -12,9 +12,10 @@ import diffusers
 import torch
 from torch import Tensor
 
-from samplers.checkpoint.base import Checkpoint, CheckpointError, LoadOptions, Recipe, Tick
+from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import Folder, is_pickle
-from samplers.checkpoint.loading import loading
+from samplers.checkpoint.index import CheckpointError
+from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.errors import NotFiniteError
@@ -126,7 +127,7 @@ def load_pipeline(folder: Folder, options: LoadOptions) -> PipelineCheckpoint:
     if options.null_label is not None:
         raise ValueError("This checkpoint is asked by a prompt and knows no classes.")
     pickled = any(is_pickle(file) for file in folder.weight_files)
-    with loading(folder.path):
+    with load_errors(folder.path):
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             folder.path,
             dtype=options.dtype,

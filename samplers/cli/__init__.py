@@ -1,10 +1,17 @@
-"""Layer 7. The command line: parse, build, call; no mathematics.
+"""Layer 7. The command line: one file a command; no mathematics.
 
-``commands/`` holds the arguments of each command, ``work/`` what it does with them, in a file of
-the same name; beside these folders stands what they share. Exit codes: 0 done, 1 something failed
-on the way, 2 the command asks for something impossible, 130 interrupted.
+Each command parses its options, checks what can be checked at once, and only then imports torch
+and diffusers, which takes seconds. What commands share, also those of the other packages, stands
+in ``common/``. Exit codes: 0 done, 1 failed during the run, 2 impossible settings, 130 interrupted.
 """
 
-from samplers.cli.main import main
+from __future__ import annotations
 
-__all__ = ["main"]
+from collections.abc import Sequence
+
+from samplers.cli.common import start
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Errors are one sentence on stderr."""
+    return start("samplers.cli.program", argv)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,7 @@ from diffusers.modular_pipelines.modular_pipeline_utils import (
 from diffusers.modular_pipelines.stable_diffusion_xl.denoise import StableDiffusionXLDenoiseStep
 from torch import Tensor
 
+from samplers.denoiser import Denoiser
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.probability_flow.adaptive import sample_adaptive
@@ -41,14 +43,13 @@ class Task(NamedTuple):
     """What a loop is given.
 
     Attributes:
-        model: ``model(x, t, places)`` -> the guided output, like x [b, ...]; t [b] is the
-            schedule's own time, ``places`` [b] says which samples of the batch these are, so that
-            each has its own prompt.
+        model: with guidance; its condition ``places`` [b] says which samples of the batch x [b,
+            ...] are, so that each has its own prompt.
         x: the latents [B, ...] at ``start``, in the coordinates of the network.
         settings: the noise schedule, what the network predicts, and where sampling ends.
     """
 
-    model: Callable[[Tensor, Tensor, Tensor], Tensor]
+    model: Denoiser
     x: Tensor
     start: Point
     settings: SchedulerSettings
@@ -77,14 +78,11 @@ def adaptive_loop(settings: Adaptive = DEFAULT) -> Loop:
         found = sample_adaptive(
             task.model,
             task.x,
-            schedule=task.settings.schedule,
-            prediction=task.settings.prediction,
-            conditions=(torch.arange(len(task.x)),),
+            conditions={"places": torch.arange(len(task.x))},
             settings=settings,
             sigma_min=task.settings.sigma_min,
             sigma_max=None if task.start.pure_noise else float(task.start.rho),
             final=task.settings.final,
-            correct=task.settings.correction,
         )
         return Drawn(found.x, found.nfe, found.within_tolerance)
 
@@ -210,7 +208,8 @@ class OwnLoop(LoopSequentialPipelineBlocks):  # type: ignore[misc]  # diffusers 
         settings = scheduler.settings
         start = settings.schedule.point(block_state.timesteps[0].cpu() / settings.time_scale)
         network = _Network(self, components, block_state, settings.time_scale)
-        drawn = self._loop(Task(network, block_state.latents, start, settings))
+        model = replace(settings.denoiser(network), time_scale=1.0)  # the blocks scale it
+        drawn = self._loop(Task(model, block_state.latents, start, settings))
         block_state.latents, block_state.nfe, block_state.within_tolerance = drawn
         self.set_block_state(state, block_state)
         return components, state

@@ -150,7 +150,8 @@ def class_name(config: Mapping[str, Any]) -> str:
         return _checked_name(config["_class_name"])
     if {"sampler", "schedule"} <= set(config):
         return OWN_CLASS
-    fits = {name: len(keys) for name, keys in _signatures().items() if set(keys) <= set(config)}
+    keys = {name: set(_signature(name)) for name in KNOWN_CLASSES}
+    fits = {name: len(own) for name, own in keys.items() if own <= set(config)}
     if not fits:
         raise ValueError(
             "The scheduler config names no class, and its keys are not those of a known one; add "
@@ -176,7 +177,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     name = class_name(config)
     if name == OWN_CLASS:
         return {**DEFAULTS, **config}
-    read = {key: config.get(key, default) for key, default in _signatures()[name].items()}
+    read = {key: config.get(key, default) for key, default in _signature(name).items()}
     keys = {**DEFAULTS, **read}
     if "flow_shift" in read:
         keys["shift"] = read["flow_shift"]
@@ -184,13 +185,10 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _signatures() -> dict[str, dict[str, Any]]:
-    """The arguments of every known scheduler class, with their defaults."""
-    classes = {name: inspect.signature(getattr(diffusers, name)) for name in KNOWN_CLASSES}
-    return {
-        name: {p.name: p.default for p in signature.parameters.values()}
-        for name, signature in classes.items()
-    }
+def _signature(name: str) -> dict[str, Any]:
+    """The arguments of a scheduler class of diffusers, with their defaults."""
+    parameters = inspect.signature(getattr(diffusers, name)).parameters
+    return {p.name: p.default for p in parameters.values()}
 
 
 def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:

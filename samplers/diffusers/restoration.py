@@ -18,10 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from samplers.checks import check_one_each
+from samplers.denoiser import Denoiser
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
-from samplers.images.pixels import levels_of, to_images, unpacked, values_of
+from samplers.images.pixels import levels_of, to_8_bit, to_images, values_of
 from samplers.noise import initial_noise
 from samplers.restoration import RestorationProcess, restore
 from samplers.sampling import Adjoint
@@ -92,6 +93,10 @@ class RestorationPipeline(DiffusionPipeline):
             )
         config: Any = self.config
         return RestorationProcess(schedule, config.lambda_inf, config.predicts)
+
+    def denoiser(self) -> Denoiser:
+        """The network as a model of y = (x - mu) / lambda_inf, with the condition ``mu``."""
+        return self.process.denoiser(self._network)
 
     @property
     def stride(self) -> int:
@@ -177,7 +182,7 @@ class RestorationPipeline(DiffusionPipeline):
             sampler=config.sampler,
             grid=grid_of(config, steps),
             options=config.sampler_options,
-            conditions=() if labels is None else (labels,),
+            conditions={} if labels is None else {"task": labels},
             adjoint=adjoint,
             callback=callback,
         )
@@ -251,7 +256,7 @@ def _values(picture: object) -> Tensor:
             f"A {type(picture).__name__} came; give a picture of PIL, some of them, or one tensor "
             "[B, C, H, W]."
         )
-    plain = unpacked(picture)
+    plain = to_8_bit(picture)
     if plain.mode not in ("L", "RGB"):
         raise ValueError(f"A picture has the mode {plain.mode}; convert it to L or RGB.")
     return values_of(levels_of(plain)).float()

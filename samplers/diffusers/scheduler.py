@@ -192,7 +192,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     @property
     def init_noise_sigma(self) -> float:
         """The deviation of the starting noise: 1 where alpha^2 + sigma^2 is 1, else sigma."""
-        return float(self.sigmas[0]) if self._settings().starts_at_sigma else 1.0
+        return float(self.sigmas[0]) if self._settings().schedule.starts_at_sigma else 1.0
 
     @property
     def begin_index(self) -> int | None:

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from samplers.denoiser import Denoiser, call_network
 from samplers.grid import Final, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
 from samplers.prediction import Correction, Prediction
-from samplers.schedule import FlowMatching, Schedule, VarianceExploding, shifted
+from samplers.schedule import FlowMatching, Schedule, shifted
 
 Numbers = Sequence[float] | NDArray[Any] | Tensor
 
@@ -44,10 +45,18 @@ class SchedulerSettings:
     dynamic_shift: Callable[[float], float] | None
     shift_terminal: float | None
 
-    @property
-    def starts_at_sigma(self) -> bool:
-        """Whether starting noise has the deviation sigma; it has 1 where alpha^2 + sigma^2 is 1."""
-        return isinstance(self.schedule, VarianceExploding | FlowMatching)
+    def denoiser(
+        self, network: Callable[..., Any], call: Callable[..., Tensor] = call_network
+    ) -> Denoiser:
+        """The network that the config belongs to, as a model.
+
+        Args:
+            network: called with ``time_scale * t``.
+            call: how it is called, see :class:`samplers.Denoiser`.
+        """
+        return Denoiser(
+            network, self.schedule, self.prediction, self.time_scale, self.correction, call
+        )
 
     def grid(
         self,

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from samplers.checks import check_whole
+from samplers.denoiser import Denoiser
 from samplers.inverse_problems.operators import (
     Map,
     conjugate_gradients,
@@ -28,16 +30,9 @@ from samplers.inverse_problems.operators import (
     within_range,
 )
 from samplers.inverse_problems.problem import InverseProblem, check_count
-from samplers.prediction import (
-    Prediction,
-    door,
-    points_at,
-    recorded,
-    score_gain,
-    value_and_pullback,
-)
-from samplers.schedule import Point, Schedule
-from samplers.solve import Model
+from samplers.prediction import points_at, score_gain, to_data
+from samplers.pullback import recorded, value_and_pullback
+from samplers.schedule import Point
 
 
 @dataclass(frozen=True)
@@ -105,13 +100,7 @@ class Guidance:
             )
 
 
-def guiding(
-    model: Model,
-    problem: InverseProblem,
-    schedule: Schedule,
-    prediction: Prediction,
-    settings: Guidance | None = None,
-) -> Model:
+def guiding(model: Denoiser, problem: InverseProblem, settings: Guidance | None = None) -> Denoiser:
     """The model of the posterior given the measurement, for any sampler.
 
     The adaptive ones need one measurement for all samples, because they call the model with some.
@@ -122,14 +111,14 @@ def guiding(
     chosen = settings or Guidance()
     measurement = within_range(problem.operator, problem.measurement)
 
-    asked = recorded(model)
+    network = recorded(model)
 
-    def guided(x: Tensor, t: Tensor) -> Tensor:
+    def guided(x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
         check_count(problem, len(x))
-        at = points_at(schedule, t, x)
-        gain = score_gain(prediction, at)
-        of_x, of_output = (number.to(x) for number in door(prediction, at))
-        output, pull = value_and_pullback(lambda x: asked(x, t), x)
+        at = points_at(model.schedule, t, x)
+        gain = score_gain(model.prediction, at)
+        of_x, of_output = (number.to(x) for number in to_data(model.prediction, at))
+        output, pull = value_and_pullback(lambda x: network(x, t, **conditions), x)
 
         def pull_data(cotangent: Tensor) -> Tensor:
             """J^T times a cotangent, for D = of_x x + of_output output."""
@@ -139,7 +128,7 @@ def guiding(
         weighted = _weighted(chosen.covariance, problem, residual, at, pull_data)
         return output + (chosen.scale * gain).to(x) * pull_data(weighted)
 
-    return guided
+    return model.wrapped(guided)
 
 
 def _weighted(

@@ -1,6 +1,6 @@
 r"""Linear measurements ``y = A x``: of masks, of other images, of any pair of functions.
 
-All maps take and give batches, [B, *image_shape] to [B, ...] and back, and treat samples alike.
+All maps take and give batches, ``[B, *image_shape]`` to [B, ...] and back, and treat samples alike.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from samplers import choices
 from samplers.checks import check_whole
 
 Map = Callable[[Tensor], Tensor]
 Shape = tuple[int, ...]
 
-Grey = Literal["mean", "luma"]
+Grey = choices.Grey
 
 # The weights of red, green and blue in the luma of ITU-R BT.601.
 _LUMA = (0.299, 0.587, 0.114)
@@ -31,7 +32,7 @@ class LinearOperator:
     r"""A linear map A of images, with its adjoint.
 
     Attributes:
-        forward: x [B, *image_shape] to A x.
+        forward: x ``[B, *image_shape]`` to A x.
         adjoint: y to A^T y, with <A x, y> = <x, A^T y>.
         image_shape: the shape of one image.
         gram: the number c with A A^T = c on every A x, if there is one; then A^+ = A^T / c.

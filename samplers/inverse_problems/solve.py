@@ -1,4 +1,4 @@
-"""The front door: model, noise and measurement in, image out."""
+"""``solve_inverse_problem``: a denoiser, initial noise and a measurement in, samples out."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ from typing import Any
 from torch import Tensor
 
 from samplers.checks import check_one_each
+from samplers.denoiser import Denoiser, check_conditions
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.inverse_problems.guidance import Guidance, guiding
 from samplers.inverse_problems.problem import InverseProblem, check_problem
 from samplers.inverse_problems.replacement import Replacement, replaced_run, replacing
 from samplers.noise import RowNoise
-from samplers.prediction import Correction, Prediction
 from samplers.registry import Method
 from samplers.sampling import build_tableau, checked
-from samplers.schedule import Schedule
-from samplers.solve import Model, Solver, State
+from samplers.solve import Solver, State
 
 
 def solve_inverse_problem(
-    model: Model,
+    model: Denoiser,
     x_T: Tensor,
     problem: InverseProblem,
     *,
-    schedule: Schedule,
-    prediction: Prediction = "epsilon",
     method: Guidance | Replacement | None = None,
     sampler: str | Method = "ancestral",
     steps: int = 20,
@@ -36,10 +33,10 @@ def solve_inverse_problem(
     sigma_max: float | None = None,
     final: Final = "zero",
     options: Mapping[str, Any] | None = None,
-    correct: Correction | None = None,
+    conditions: Mapping[str, Any] | None = None,
     callback: Callable[[State], object] | None = None,
 ) -> Tensor:
-    """Draw one image x_0 with ``A x_0 = y`` (up to the noise of y) for each starting noise.
+    """Sample x_0 with ``A x_0 = y`` (up to the noise of y) from each initial noise in ``x_T``.
 
     Args:
         problem: the operator A, the measurement y and its noise.
@@ -56,25 +53,28 @@ def solve_inverse_problem(
     none are wanted.
     """
     check_problem(problem, x_T)
+    check_conditions(conditions or {}, len(x_T))
     if isinstance(grid, str):
         grid = make_grid(
-            schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final
+            model.schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final
         )
     if seeds is not None:
         check_one_each("seeds", seeds, "samples", len(x_T))
     noise = None if seeds is None else RowNoise(tuple(seeds), tuple(x_T.shape[1:]))
-    solver = Solver(build_tableau(sampler, grid, options), prediction, noise, correct)
+    solver = Solver(
+        build_tableau(sampler, grid, options), model.prediction, noise, model.correction
+    )
+    given = conditions or {}
     state = solver.init(x_T)
     match method or Guidance():
         case Guidance() as guidance:
-            posterior = guiding(model, problem, grid.schedule, prediction, guidance)
-            states = solver.run(checked(posterior, solver), state)
+            posterior = guiding(model, problem, guidance)
+            states = solver.run(checked(lambda x, t: posterior(x, t, **given), solver), state)
         case Replacement() as replacement:
-            given = _needed(seeds)
-            state = replacing(solver, problem, given)(state)
-            states = replaced_run(
-                solver, checked(model, solver), state, problem, given, replacement
-            )
+            own = _needed(seeds)
+            network = checked(lambda x, t: model(x, t, **given), solver)
+            state = replacing(solver, problem, own)(state)
+            states = replaced_run(solver, network, state, problem, own, replacement)
         case other:
             raise ValueError(f"The method is {other!r}; it must be a Guidance() or Replacement().")
     for state in states:

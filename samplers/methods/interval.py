@@ -34,7 +34,22 @@ Predicting = Literal["data", "noise"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A step between two points of finite log-SNR."""
+    r"""A step between two points of finite log-SNR, and the numbers of its exact solution.
+
+    With h the step in the half log-SNR, from s to t, and f what is predicted:
+
+    ==========  ===================================  ======================================
+    number      data prediction, f = D               noise prediction, f = eps
+    ==========  ===================================  ======================================
+    decay       sigma_t / sigma_s e^(-eta h)         alpha_t / alpha_s
+    gain_k      (1 + eta) h alpha_t phi_k(z),        -(1 + eta) h sigma_t phi_k(z),
+                z = -(1 + eta) h                     z = h
+    noise       sigma_t sqrt(1 - e^(-2 eta h))       sigma_t sqrt(eta (e^(2 h) - 1))
+    ==========  ===================================  ======================================
+
+    with ``phi_1(z) = (e^z - 1) / z`` and ``phi_{k+1}(z) = (phi_k(z) - 1 / k!) / z``. If f does not
+    change within the step, ``x_t = decay x_s + gain_1 f + noise z`` is exact.
+    """
 
     now: Point
     nxt: Point

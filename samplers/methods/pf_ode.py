@@ -49,17 +49,36 @@ def ddim(grid: Grid) -> Tableau:
 
 
 def heun(grid: Grid) -> Tableau:
-    """Heun's method in rho: EDM's deterministic sampler (Karras et al. 2022, algorithm 1)."""
+    r"""Heun's method in rho: EDM's deterministic sampler (Karras et al. 2022, algorithm 1).
+
+    .. math:: y_t = y + \frac{h}{2} \big[\varepsilon(y, \rho)
+              + \varepsilon(y + h \, \varepsilon(y, \rho), \rho + h)\big], \qquad h = \rho_t - \rho
+
+    A step that touches infinite log-SNR is DDIM's.
+    """
     return runge_kutta(grid, HEUN)
 
 
 def midpoint(grid: Grid) -> Tableau:
-    """The explicit midpoint method in rho."""
+    r"""The explicit midpoint method in rho.
+
+    .. math:: y_t = y + h \, \varepsilon\Big(y + \frac{h}{2} \varepsilon(y, \rho),
+              \rho + \frac{h}{2}\Big), \qquad h = \rho_t - \rho
+
+    A step that touches infinite log-SNR is DDIM's.
+    """
     return runge_kutta(grid, MIDPOINT)
 
 
 def rk4(grid: Grid) -> Tableau:
-    """The classical Runge-Kutta method of fourth order in rho."""
+    r"""The classical Runge-Kutta method of fourth order in rho.
+
+    .. math:: y_t = y + \frac{h}{6} (\varepsilon_1 + 2 \varepsilon_2 + 2 \varepsilon_3
+              + \varepsilon_4), \qquad h = \rho_t - \rho
+
+    with the slopes at y, twice at half of the step, and at its end. A step that touches infinite
+    log-SNR is DDIM's.
+    """
     return runge_kutta(grid, CLASSICAL)
 
 

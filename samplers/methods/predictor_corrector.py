@@ -43,6 +43,9 @@ def predictor_corrector(
 ) -> Tableau:
     r"""A predictor step to each noise level, then ``corrector_steps`` Langevin steps there.
 
+    .. math:: x \leftarrow x - \delta \sigma \varepsilon + \sqrt{2 \delta} \, \sigma z,
+              \qquad \delta = 2 r^2
+
     Args:
         corrector: ``annealed-langevin`` takes the step above, which the schedule alone decides: no
             sample depends on its batch mates, and the bias vanishes with ``snr``. ``langevin`` is
@@ -50,7 +53,7 @@ def predictor_corrector(
             multiplied by the squared ratio of the mean norms over the batch of z and eps, so its
             bias falls with the size of the batch only. (A norm of each sample's own is not offered:
             even on N(0, I_16) it would make the variance 1.26.)
-        corrector_steps: 1 or more; each is a network call.
+        corrector_steps: 1 or more; each evaluates the network once.
         snr: r, zero or positive; 0.16 in the paper's experiments on CIFAR-10.
         eta: the predictor's share of the reverse SDE's noise.
     """

@@ -29,7 +29,7 @@ Predictor = Callable[[Draft, Evaluation, Point, float], None]
 
 
 def reverse_sde(grid: Grid, *, predictor: Predictor, eta: float = 1.0) -> Tableau:
-    """The sampler that crosses every interval with one predictor."""
+    """The sampler that crosses every interval of the grid by a predictor."""
     check_eta(eta)
     draft = Draft(grid)
     for _, nxt in draft.intervals():

@@ -29,10 +29,20 @@ def unipc(
 ) -> Tableau:
     r"""UniPC-p, of order p + 1.
 
-    The predictor UniP-p integrates the polynomial through the last p predictions, the corrector
-    UniC-p the one through those and the new prediction. Where a single difference is left
-    (UniP-2 and UniC-1) the paper puts its weight at B(h)/2, with ``B(h) = h`` (``b1``) or
-    ``B(h) = e^h - 1`` (``b2``, h negative in data prediction).
+    .. math:: x_t = \text{decay} \, x^c + \int_0^h w(\tau) \, P(\tau) \, d\tau, \qquad
+              x^c_t = \text{decay} \, x^c + \int_0^h w(\tau) \, C(\tau) \, d\tau
+
+    with decay and w those of the exact solution (:mod:`samplers.methods.interval`). The predictor
+    UniP-p integrates P, the polynomial through the last p predictions f, from the corrected point
+    x^c. The corrector UniC-p integrates C, the one through those and the prediction at x_t. Where a
+    single difference is left (UniP-2 and UniC-1) the paper sets its weight itself, so that the
+    integral is
+
+    .. math:: \text{gain}_1 f_0 + \frac{b}{2} \, \frac{f_1 - f_0}{r}
+
+    with f_1 predicted at the fraction r of the step, and b from ``B(h) = e^h - 1``, which is
+    gain_1 (``b2``), or from ``B(h) = h``, which is alpha_t h in data prediction and -sigma_t h in
+    noise prediction (``b1``).
     """
     if order not in (1, 2, 3):
         raise ValueError(f"UniPC has order 1, 2 or 3, not {order}.")

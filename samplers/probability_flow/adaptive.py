@@ -15,54 +15,45 @@ Here a network becomes the slope; :mod:`samplers.probability_flow.integration` c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from samplers.checks import check_numbers
+from samplers.denoiser import Denoiser, check_conditions, select_rows
 from samplers.errors import NotFiniteError
 from samplers.grid import Final, make_grid
 from samplers.methods.embedded import Parts, lanes, spread
-from samplers.prediction import Correction, Prediction, door
+from samplers.prediction import to_data
 from samplers.probability_flow.integration import DEFAULT, Adaptive, Field, Integration, integrate
 from samplers.schedule import Point, Schedule
 from samplers.solve import working_dtype
 
-Network = Callable[..., Tensor]
-"""A network: (x [b, ...], t [b], and rows [b, ...] of as many conditions as there are) -> its
-output, shaped like x."""
 
-
-def probability_flow(
-    model: Network,
-    schedule: Schedule,
-    prediction: Prediction,
-    correct: Correction | None = None,
-    conditions: Sequence[Tensor] = (),
-) -> Field:
-    r"""The slope of the probability-flow ODE, from a network.
+def probability_flow(model: Denoiser, conditions: Mapping[str, Any] | None = None) -> Field:
+    r"""The slope of the probability-flow ODE of a denoiser.
 
     .. math:: v = (\cos\phi \, x - D) / \sin\phi
 
-    It takes Parts of one tensor, x in variance-preserving coordinates; the network is asked about
-    x in the coordinates of the schedule, with a time for each sample, and the rows of the
-    ``conditions`` [B, ...] that belong to the samples. Raises ValueError for an output of another
-    shape, NotFiniteError for NaN or infinity.
+    It takes Parts of one tensor, x in variance-preserving coordinates; the network is evaluated at
+    x in the coordinates of the schedule, with a time for each sample, and with the rows of the
+    ``conditions`` [B, ...] of these samples. Raises ValueError for an output of another shape,
+    NotFiniteError for NaN or infinity.
     """
+    given = conditions or {}
 
     def field(parts: Parts, angle: Tensor, places: Tensor) -> Parts:
         (x,) = parts.tensors
-        at = _schedule_points(schedule, angle)
+        at = _schedule_points(model.schedule, angle)
         scale = scale_of(at)
-        asked = spread(scale, x) * x
-        given = [condition[places.to(condition.device)] for condition in conditions]
-        output = model(asked, at.t.to(x), *given)
-        _check_output(output, asked, at.t)
-        of_x, of_output = door(prediction, at)
-        data = spread(of_x, x) * asked + spread(of_output, x) * output.to(x.dtype)
-        data = data if correct is None else correct(data)
+        state = spread(scale, x) * x
+        output = model(state, at.t.to(x), **select_rows(given, places))
+        _check_output(output, state, at.t)
+        of_x, of_output = to_data(model.prediction, at)
+        data = spread(of_x, x) * state + spread(of_output, x) * output.to(x.dtype)
+        data = data if model.correction is None else model.correction(data)
         return Parts(((spread(at.alpha / scale, x) * x - data) / spread(at.sigma / scale, x),))
 
     return field
@@ -117,32 +108,28 @@ class AdaptiveResult(NamedTuple):
 
 
 def sample_adaptive(
-    model: Network,
+    model: Denoiser,
     x_T: Tensor,
     *,
-    schedule: Schedule,
-    prediction: Prediction = "epsilon",
-    conditions: Sequence[Tensor] = (),
+    conditions: Mapping[str, Any] | None = None,
     settings: Adaptive = DEFAULT,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     final: Final = "zero",
-    correct: Correction | None = None,
 ) -> AdaptiveResult:
-    """Draw one sample for each starting noise in ``x_T``, each with steps of its own.
+    """Sample x_0 from each initial noise in ``x_T``, with adaptive step sizes for each sample.
 
     Args:
-        model: ``model(x, t)`` with x [b, ...] and t [b], the schedule's own time. The b samples are
-            those that need the call, and their times differ.
-        x_T: starting noise [B, ...] at ``sigma_max``; its dtype decides the arithmetic (float64
+        model: its network is evaluated at a part of the batch, x [b, ...], with a time for each
+            sample, t [b]: those samples that need the evaluation.
+        x_T: initial noise [B, ...] at ``sigma_max``; its dtype decides the arithmetic (float64
             stays float64, half precision is accumulated in float32).
-        conditions: tensors [B, ...] of what belongs to each sample, such as labels; the model is
-            given the rows of its b samples after x and t.
-        sigma_min, sigma_max: where the steps begin and end, in units of sigma / alpha; the whole
+        conditions: by name; of a tensor [B, ...] the network is given the rows of its b samples.
+        settings: the method, its tolerances, and the most evaluations.
+        sigma_min, sigma_max: the last and the first noise level, as sigma / alpha; those of the
             trained range if not given.
         final: ``zero`` returns the prediction of x_0 at ``sigma_min``, ``sigma_min`` the state
             there.
-        correct: a change of every predicted x_0, such as :func:`samplers.prediction.clip`.
 
     Gradients flow through everything but the choice of the steps: call it under
     ``torch.no_grad()`` if none are wanted. Raises ValueError for impossible settings, or if the
@@ -152,27 +139,24 @@ def sample_adaptive(
     if final not in get_args(Final):
         raise ValueError(f"final is {final!r}; it must be one of {', '.join(get_args(Final))}.")
     check_numbers("x_T", x_T)
-    check_conditions(conditions, len(x_T))
-    clean, noisy = ends(schedule, sigma_min, sigma_max)
-    door(prediction, noisy)  # an error here is better than one in the middle
-    reached = clean if final == "sigma_min" else schedule.clean()
-    field = probability_flow(model, schedule, prediction, correct, conditions)
+    check_conditions(conditions or {}, len(x_T))
+    clean, noisy = ends(model.schedule, sigma_min, sigma_max)
+    to_data(model.prediction, noisy)  # an error here is better than one in the middle
+    reached = clean if final == "sigma_min" else model.schedule.clean()
+    field = probability_flow(model, conditions)
     way = (angle_of(noisy), angle_of(clean))
     found = integrate(field, _parts(x_T, noisy), *way, settings, land=angle_of(reached))
     return _result(found, reached, x_T.dtype)
 
 
 def encode_adaptive(
-    model: Network,
+    model: Denoiser,
     x: Tensor,
     *,
-    schedule: Schedule,
-    prediction: Prediction = "epsilon",
-    conditions: Sequence[Tensor] = (),
+    conditions: Mapping[str, Any] | None = None,
     settings: Adaptive = DEFAULT,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    correct: Correction | None = None,
 ) -> AdaptiveResult:
     """The noise at ``sigma_max`` from which :func:`sample_adaptive` comes to x at ``sigma_min``.
 
@@ -183,10 +167,10 @@ def encode_adaptive(
     The other arguments, and the errors, are those of :func:`sample_adaptive`.
     """
     check_numbers("x", x)
-    check_conditions(conditions, len(x))
-    clean, noisy = ends(schedule, sigma_min, sigma_max)
-    door(prediction, noisy)
-    field = probability_flow(model, schedule, prediction, correct, conditions)
+    check_conditions(conditions or {}, len(x))
+    clean, noisy = ends(model.schedule, sigma_min, sigma_max)
+    to_data(model.prediction, noisy)
+    field = probability_flow(model, conditions)
     found = integrate(field, _parts(x, clean), angle_of(clean), angle_of(noisy), settings)
     return _result(found, noisy, x.dtype)
 
@@ -202,15 +186,6 @@ def ends(
             "for a slope; give a sigma_min."
         )
     return grid.end, grid.start
-
-
-def check_conditions(conditions: Sequence[Tensor], count: int) -> None:
-    """Raise ValueError unless each condition has a row for each of so many samples."""
-    for rows in conditions:
-        if len(rows) != count:
-            raise ValueError(
-                f"A condition has {len(rows)} rows for {count} samples; give one for each."
-            )
 
 
 def _parts(x: Tensor, at: Point) -> Parts:

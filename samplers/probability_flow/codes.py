@@ -8,22 +8,21 @@ of the model's own data are standard normal.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from samplers.checks import check_whole
-from samplers.prediction import Prediction
+from samplers.denoiser import Denoiser
 from samplers.probability_flow.adaptive import (
     AdaptiveResult,
-    Network,
     encode_adaptive,
     ends,
     sample_adaptive,
 )
 from samplers.probability_flow.integration import Adaptive
-from samplers.schedule import Schedule
 
 DEFAULT = Adaptive("bogacki-shampine", rtol=1e-4, atol=1e-4, max_nfe=2_000)
 
@@ -32,15 +31,13 @@ _PARALLEL = 1e-6
 
 
 def encode(
-    model: Network,
+    model: Denoiser,
     x_0: Tensor,
     *,
-    schedule: Schedule,
-    prediction: Prediction = "epsilon",
     settings: Adaptive = DEFAULT,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    conditions: Sequence[Tensor] = (),
+    conditions: Mapping[str, Any] | None = None,
 ) -> AdaptiveResult:
     """The code of each image, ``x_T / sigma_T``, in the place of the result's x.
 
@@ -49,12 +46,10 @@ def encode(
 
     All other arguments, and the errors, are those of :func:`samplers.sample_adaptive`.
     """
-    clean, noisy = ends(schedule, sigma_min, sigma_max)
+    clean, noisy = ends(model.schedule, sigma_min, sigma_max)
     found = encode_adaptive(
-        model,
+        model.uncorrected,
         float(clean.alpha) * x_0,
-        schedule=schedule,
-        prediction=prediction,
         settings=settings,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
@@ -64,23 +59,19 @@ def encode(
 
 
 def decode(
-    model: Network,
+    model: Denoiser,
     code: Tensor,
     *,
-    schedule: Schedule,
-    prediction: Prediction = "epsilon",
     settings: Adaptive = DEFAULT,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    conditions: Sequence[Tensor] = (),
+    conditions: Mapping[str, Any] | None = None,
 ) -> AdaptiveResult:
     """The image of each code [B, ...]: the inverse of :func:`encode`, to the tolerance."""
-    clean, noisy = ends(schedule, sigma_min, sigma_max)
+    clean, noisy = ends(model.schedule, sigma_min, sigma_max)
     found = sample_adaptive(
-        model,
+        model.uncorrected,
         float(noisy.sigma) * code,
-        schedule=schedule,
-        prediction=prediction,
         settings=settings,
         sigma_min=sigma_min,
         sigma_max=sigma_max,

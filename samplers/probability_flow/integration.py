@@ -20,7 +20,7 @@ from torch import Tensor
 
 from samplers.checks import check_whole
 from samplers.methods.embedded import Known, Parts, Slope, Trial
-from samplers.registry import Pair, get_pair
+from samplers.registry import AdaptiveSampler, get_adaptive_sampler
 
 # The controller of step sizes: h <- h * clamp(0.9 E^(-1/q)), as in DPM-Solver's algorithm but for
 # the bounds, which are those of every textbook.
@@ -39,7 +39,7 @@ class Adaptive:
     """How the steps are chosen.
 
     Attributes:
-        method: a name from :func:`list_adaptive`.
+        method: a name from ``list_samplers("adaptive")``.
         rtol, atol: a step is accepted if the root mean square, over the sample, of
             ``error / (atol + rtol max(|before|, |after|))`` is at most 1, with x in
             variance-preserving coordinates (for data of order one, x is too, at every noise level).
@@ -60,17 +60,17 @@ class Adaptive:
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be positive and finite.")
-        least = self.pair.least_nfe
+        least = self.sampler.least_nfe
         check_whole("max_nfe", self.max_nfe)
         if self.max_nfe < least:
             raise ValueError(
-                f"max_nfe is {self.max_nfe}; {self.pair.name!r} needs at least {least} network "
+                f"max_nfe is {self.max_nfe}; {self.sampler.name!r} needs at least {least} network "
                 "calls for one step."
             )
 
     @property
-    def pair(self) -> Pair:
-        return get_pair(self.method)
+    def sampler(self) -> AdaptiveSampler:
+        return get_adaptive_sampler(self.method)
 
 
 DEFAULT = Adaptive()
@@ -170,7 +170,7 @@ def _reachable(angle: float, settings: Adaptive) -> float:
 
     DDIM errs by the square of the angle that it crosses.
     """
-    if not settings.pair.in_log_snr or math.pi / 2 - angle > 1e-9:
+    if not settings.sampler.in_log_snr or math.pi / 2 - angle > 1e-9:
         return angle
     return math.pi / 2 - 0.1 * math.sqrt(settings.rtol + settings.atol)
 
@@ -195,9 +195,9 @@ def _goes_on(sample: _Sample, last: float, land: float, settings: Adaptive) -> b
     """Whether there is a step to try, and calls enough for it and for what must follow."""
     if sample.angle == last:
         return False
-    pair = settings.pair
-    finished = pair.keeps_last or _next_angle(sample, last) == land
-    return sample.nfe + pair.calls - 1 + (0 if finished else 1) <= settings.max_nfe
+    sampler = settings.sampler
+    finished = sampler.keeps_last or _next_angle(sample, last) == land
+    return sample.nfe + sampler.calls - 1 + (0 if finished else 1) <= settings.max_nfe
 
 
 def _next_angle(sample: _Sample, last: float) -> float:
@@ -235,11 +235,11 @@ def _tried(
     known = Known(_joined(sample.x for sample in samples), Parts.joined(slopes), _angles(samples))
     angles = [_next_angle(sample, last) for sample in samples]
     slope = _at_places(field, _places(samples))
-    trial = settings.pair.step(slope, known, torch.tensor(angles, dtype=torch.float64))
+    trial = settings.sampler.method(slope, known, torch.tensor(angles, dtype=torch.float64))
     errors = _errors(trial, known.x, settings)
     slopes_there = [None] * len(samples) if trial.last is None else trial.last.rows
     rows = zip(samples, angles, errors, trial.x.rows, slopes_there, strict=True)
-    return [_judged(*row, settings.pair) for row in rows]
+    return [_judged(*row, settings.sampler) for row in rows]
 
 
 def _at_places(field: Field, places: Tensor) -> Slope:
@@ -247,10 +247,15 @@ def _at_places(field: Field, places: Tensor) -> Slope:
 
 
 def _judged(
-    sample: _Sample, angle: float, error: float, x: Parts, slope: Parts | None, pair: Pair
+    sample: _Sample,
+    angle: float,
+    error: float,
+    x: Parts,
+    slope: Parts | None,
+    sampler: AdaptiveSampler,
 ) -> _Sample:
-    h = abs(angle - sample.angle) * _factor(error, pair.order)
-    paid = sample._replace(h=h, nfe=sample.nfe + pair.calls - 1)
+    h = abs(angle - sample.angle) * _factor(error, sampler.order)
+    paid = sample._replace(h=h, nfe=sample.nfe + sampler.calls - 1)
     if error <= 1:
         return paid._replace(x=x, slope=slope, angle=angle, accepted=sample.accepted + 1)
     return paid._replace(rejected=sample.rejected + 1)

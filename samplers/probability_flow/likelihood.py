@@ -15,31 +15,31 @@ level, in units of x_0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from samplers import choices
 from samplers.checks import check_numbers, check_one_each, check_whole
+from samplers.denoiser import Denoiser, check_conditions
 from samplers.methods.embedded import Parts
 from samplers.noise import probe_noise, uniform_noise
-from samplers.prediction import Prediction, door, recorded, value_and_pullback
+from samplers.prediction import to_data
 from samplers.probability_flow.adaptive import (
-    Network,
     angle_of,
-    check_conditions,
     ends,
     probability_flow,
     scale_of,
 )
 from samplers.probability_flow.integration import Adaptive, Field, integrate
-from samplers.schedule import Schedule
+from samplers.pullback import recorded, value_and_pullback
 from samplers.solve import working_dtype
 
-ProbeLaw = Literal["rademacher", "gaussian"]
+ProbeLaw = choices.ProbeLaw
 
 # Where the data hardly vary the trace is near to 1 / phi for each number. The error estimate of
 # Dormand-Prince gives that peak at the clean end a weight of 1 / 1000, and oversteps it.
@@ -104,14 +104,12 @@ class Likelihood(NamedTuple):
 
 
 def log_likelihood(
-    model: Network,
+    model: Denoiser,
     x_0: Tensor,
     *,
-    schedule: Schedule,
-    prediction: Prediction = "epsilon",
     trace: Trace | None = None,
     seeds: Sequence[int] | None = None,
-    conditions: Sequence[Tensor] = (),
+    conditions: Mapping[str, Any] | None = None,
     settings: Adaptive = DEFAULT,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
@@ -119,32 +117,34 @@ def log_likelihood(
     """The log density of each image in ``x_0`` [B, ...] under the model.
 
     Args:
-        model: ``model(x, t, *conditions)``, as for :func:`samplers.sample_adaptive`; its
-            gradient is needed, so that it must not switch recording off itself.
-        trace: how the divergence is found; ``Hutchinson()`` if not given.
-        seeds: of the probes, one for each sample; 0, 1, 2, … if not given. A sample keeps its
-            probes along the way.
-        settings: the tolerance is for the image and for the logarithm of the density alike.
-        sigma_min, sigma_max: the ends of the flow, in units of sigma / alpha; the whole trained
+        model: without its correction. Its network is differentiated, so it must not switch
+            recording off itself.
+        trace: the estimator of the divergence; ``Hutchinson()`` if not given.
+        seeds: of the probes, one for each sample; 0, 1, 2, … if not given. The probes of a sample
+            are the same over the whole integration.
+        conditions: by name, as for :func:`samplers.sample_adaptive`.
+        settings: the tolerance holds for the image and for the logarithm of the density alike.
+        sigma_min, sigma_max: the ends of the integration, as sigma / alpha; those of the trained
             range if not given.
 
     It works under ``torch.no_grad`` too. Where gradients are recorded, they flow to the result;
     that takes second derivatives of the network, which PyTorch's fused attention lacks (on a CPU:
     run it in ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``).
-    Raises ValueError for impossible settings, or a network that can't be asked at the noisy end;
-    NotFiniteError if it returns NaN or infinity.
+    Raises ValueError for impossible settings, or a network that can't be evaluated at the noisy
+    end; NotFiniteError if it returns NaN or infinity.
     """
     if not isinstance(trace, Hutchinson | ExactTrace | None):
         raise ValueError(f"The trace is {trace!r}; it must be a Hutchinson() or an ExactTrace().")
     own_seeds = range(len(x_0)) if seeds is None else seeds
-    _check(x_0, own_seeds, conditions)
-    clean, noisy = ends(schedule, sigma_min, sigma_max)
-    door(prediction, noisy)  # an error here is better than one in the middle
+    _check(x_0, own_seeds, conditions or {})
+    clean, noisy = ends(model.schedule, sigma_min, sigma_max)
+    to_data(model.prediction, noisy)  # an error here is better than one in the middle
     start, end = angle_of(clean), angle_of(noisy)
+    own = model.uncorrected
     chosen = Hutchinson() if trace is None else trace
     u = math.cos(start) * x_0.to(working_dtype(x_0.dtype))
     divergence = _divergence(chosen, u, own_seeds)
-    flow = probability_flow(recorded(model), schedule, prediction, conditions=conditions)
+    flow = probability_flow(own.wrapped(recorded(own)), conditions)
     field = _with_divergence(flow, divergence)
     none = u.new_zeros(len(u), 1 if isinstance(chosen, ExactTrace) else chosen.probes)
     found = integrate(field, Parts((u, none)), start, end, settings)
@@ -159,7 +159,7 @@ def log_likelihood(
     return Likelihood(log_prob, error, latent, found.nfe, found.within_tolerance)
 
 
-def _check(x_0: Tensor, seeds: Sequence[int], conditions: Sequence[Tensor]) -> None:
+def _check(x_0: Tensor, seeds: Sequence[int], conditions: Mapping[str, Any]) -> None:
     check_numbers("The data", x_0)
     if x_0.ndim < 2 or len(x_0) == 0:
         raise ValueError(f"The data have shape {tuple(x_0.shape)}; they must be a batch [B, ...].")

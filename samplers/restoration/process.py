@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import check_one_each
+from samplers.denoiser import Denoiser
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.noise import initial_noise
 from samplers.prediction import PredictionType, per_sample
@@ -45,7 +46,7 @@ _KINDS: dict[Predicts, PredictionType] = {
 }
 
 Network = Callable[..., Tensor]
-"""``network(x, mu, t, *conditions)``: x and mu [B, C, H, W], t [B] -> its output, like x."""
+"""``network(x, mu, t, **conditions)``: x and mu [B, C, H, W], t [B] -> its output, like x."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class RestorationProcess:
 
     @property
     def prediction(self) -> PredictionType:
-        """What the network predicts in y, after :meth:`in_y`."""
+        """What the network predicts in y, see :meth:`denoiser`."""
         return _KINDS[self.predicts]
 
     def to_y(self, x: Tensor, mu: Tensor) -> Tensor:
@@ -89,14 +90,14 @@ class RestorationProcess:
     def to_x(self, y: Tensor, mu: Tensor) -> Tensor:
         return mu + self.lambda_inf * y
 
-    def in_y(self, network: Network) -> Callable[..., Tensor]:
-        """The network as a function of (y, t, mu, ...), for any loop over the schedule of y."""
+    def denoiser(self, network: Network) -> Denoiser:
+        """The network as a model of y, with the condition ``mu`` [B, ...] besides its own."""
 
-        def model(y: Tensor, t: Tensor, mu: Tensor, *conditions: Tensor) -> Tensor:
-            output = network(self.to_x(y, mu), mu, t, *conditions)
+        def of_y(y: Tensor, t: Tensor, mu: Tensor, **conditions: Any) -> Tensor:
+            output = network(self.to_x(y, mu), mu, t, **conditions)
             return self._output_in_y(output, y, t, mu)
 
-        return model
+        return Denoiser(of_y, self.schedule, self.prediction)
 
     def _output_in_y(self, output: Tensor, y: Tensor, t: Tensor, mu: Tensor) -> Tensor:
         match self.predicts:
@@ -131,14 +132,14 @@ def restore(
     grid: Spacing | Grid = "log-snr",
     final: Final = "zero",
     options: Mapping[str, Any] | None = None,
-    conditions: Sequence[Tensor] = (),
+    conditions: Mapping[str, Any] | None = None,
     callback: Callable[[State], object] | None = None,
     adjoint: Adjoint | None = None,
 ) -> Tensor:
     """Restore degraded images ``mu`` [B, C, H, W].
 
     Args:
-        network: ``network(x, mu, t, *conditions)``, which predicts what the process says.
+        network: ``network(x, mu, t, **conditions)``, which predicts what the process says.
         seeds: one whole number for each image; its starting noise, and what the sampler draws.
         noise: the starting noise, of deviation 1; that of the seeds if None.
         noise_kind: ``noise`` of :func:`samplers.sample`, where also sampler, steps, grid, final,
@@ -154,16 +155,14 @@ def restore(
     check_one_each("seeds", seeds, "images", len(mu))
     z = initial_noise(seeds, mu.shape[1:]).to(mu) if noise is None else noise
     y = sample(
-        process.in_y(network),
+        process.denoiser(network),
         float(grid.start.sigma) * z,
-        schedule=process.schedule,
-        prediction=process.prediction,
         sampler=sampler,
         grid=grid,
         seeds=seeds,
         noise=noise_kind,
         options=options,
-        conditions=(mu, *conditions),
+        conditions={"mu": mu, **(conditions or {})},
         callback=callback,
         adjoint=adjoint,
     )

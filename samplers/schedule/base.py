@@ -6,7 +6,7 @@ import abc
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,9 @@ class Schedule(abc.ABC):
 
     t_min: float
     t_max: float
+    starts_at_sigma: ClassVar[bool] = False
+    """Whether initial noise has standard deviation sigma; it has 1 where alpha^2 + sigma^2 is near
+    1 at the noisy end, as in diffusers."""
 
     @abc.abstractmethod
     def log_alpha(self, t: Tensor) -> Tensor:
@@ -102,6 +105,14 @@ class Schedule(abc.ABC):
         r"""g(t)^2 = -2 sigma^2 d lam / dt of the forward SDE dx = f x dt + g dw."""
         return -2 * self.sigma(t).square() * _derivative(self.lam, t)
 
+    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """d alpha / dt and d sigma / dt."""
+        return _derivative(self.alpha, t), _derivative(self.sigma, t)
+
+    def initial_std(self, start: Point) -> Tensor:
+        """The standard deviation of initial noise at the point where a grid starts."""
+        return start.sigma if self.starts_at_sigma else torch.ones_like(start.sigma)
+
     @cached_property
     def noisiest(self) -> Point:
         return self.point(torch.tensor(self.t_max, dtype=torch.float64))
@@ -130,9 +141,9 @@ def shifted(u: Fraction, shift: float) -> Fraction:
 
 
 def check_betas(beta_min: float, beta_max: float) -> None:
-    if not 0 < beta_min < beta_max < math.inf:
+    if not 0 < beta_min <= beta_max < math.inf:
         raise ValueError(
-            f"beta_min = {beta_min} and beta_max = {beta_max}; need 0 < beta_min < beta_max."
+            f"beta_min = {beta_min} and beta_max = {beta_max}; need 0 < beta_min <= beta_max."
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from samplers.schedule.variance_preserving import VariancePreserving
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VPDiscrete(VariancePreserving):
     r"""The continuous form of a model trained at N discrete steps with ``alphas_cumprod``.
 
@@ -27,6 +27,11 @@ class VPDiscrete(VariancePreserving):
         table = torch.as_tensor(self.alphas_cumprod).detach().to("cpu", torch.float64)
         object.__setattr__(self, "alphas_cumprod", table)
         _check_alphas_cumprod(table)
+
+    def __repr__(self) -> str:
+        table = self.alphas_cumprod
+        first, last = float(table[0]), float(table[-1])
+        return f"VPDiscrete({len(table)} steps, alphas_cumprod from {first:.4g} to {last:.3g})"
 
     @classmethod
     def from_betas(cls, betas: Tensor) -> VPDiscrete:

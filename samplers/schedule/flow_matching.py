@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ class FlowMatching(Schedule):
 
     ``shift`` moves evenly spaced times towards the noise, see :func:`shifted`.
     """
+
+    starts_at_sigma: ClassVar[bool] = True
 
     shift: float = 1.0
     u_min: float = 1e-3
@@ -48,3 +51,6 @@ class FlowMatching(Schedule):
 
     def time(self, lam: Tensor) -> Tensor:
         return torch.sigmoid(-lam)
+
+    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(t), torch.ones_like(t)  # log1p(-t) has none at t = 1

@@ -14,6 +14,8 @@ from samplers.schedule.base import Schedule, check_range, check_sigmas
 class VarianceExploding(Schedule):
     """Schedules with alpha = 1."""
 
+    starts_at_sigma = True
+
     def log_alpha(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)
 

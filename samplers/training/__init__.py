@@ -7,17 +7,17 @@ replaced in one rename. A run killed at any moment goes on from that file, bit f
 never stopped (with as many processes, on the same kind of machine, where its kernels are
 deterministic).
 
-What is learned is an :data:`Objective`; :mod:`samplers.training.denoising` has that of a
-diffusion model.
-Processes, devices and mixed precision are the business of ``accelerate``.
+What is learned is an :data:`Objective`; that of a diffusion model is in ``denoising``. Processes,
+devices and mixed precision are the business of ``accelerate``.
 
 Here live its settings (``config``), whose a folder is (``claim``), what it draws (``draws``), what
-changes in it (``learner``), its log and the loop itself. No loss, no model and no data set belongs
-here.
+changes in it (``learner``), what a denoiser learns (``denoising``), its log and the loop itself. No
+other loss, no model and no data set belongs here.
 """
 
 from samplers.training.claim import SETTINGS, claim_folder
 from samplers.training.config import Precision, TrainingConfig, average_decay, learning_rate
+from samplers.training.denoising import LabelDropout, denoising_loss
 from samplers.training.draws import batch_indices, derived_seed, seeded
 from samplers.training.learner import Objective, load_average, trained_state, update_average
 from samplers.training.loop import CHECKPOINT, LOG, Every, Samples, train
@@ -27,6 +27,7 @@ __all__ = [
     "LOG",
     "SETTINGS",
     "Every",
+    "LabelDropout",
     "Objective",
     "Precision",
     "Samples",
@@ -34,6 +35,7 @@ __all__ = [
     "average_decay",
     "batch_indices",
     "claim_folder",
+    "denoising_loss",
     "derived_seed",
     "learning_rate",
     "load_average",

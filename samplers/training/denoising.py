@@ -7,16 +7,17 @@ predictions, and nothing of how a network is trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from samplers.prediction import PredictionType, check_kind, door, per_sample, target
+from samplers.denoiser import Denoiser
+from samplers.prediction import PredictionName, per_sample, target, to_data
 from samplers.schedule import Point, Schedule, shifted
-from samplers.training import Objective
+from samplers.training.learner import Objective
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ _SCORE_WEIGHTINGS: dict[WeightingName, ScoreWeighting] = {
 
 
 def target_weight(
-    weighting: Weighting, prediction: PredictionType, schedule: Schedule, at: Point
+    weighting: Weighting, prediction: PredictionName, schedule: Schedule, at: Point
 ) -> Tensor:
     r"""What the squared error of a network's own output is multiplied by, one number a time.
 
@@ -130,7 +131,7 @@ def target_weight(
     _check_weighting(weighting)
     if weighting == "simple":
         return torch.ones_like(at.t)
-    slope = at.alpha * door(prediction, at).of_output / at.sigma.square()
+    slope = at.alpha * to_data(prediction, at).of_output / at.sigma.square()
     lam = _SCORE_WEIGHTINGS[weighting] if isinstance(weighting, str) else weighting
     return lam(schedule, at) * slope.square()
 
@@ -145,9 +146,8 @@ def _check_weighting(weighting: Weighting) -> None:
 
 
 def denoising_loss(
-    schedule: Schedule,
-    prediction: PredictionType,
-    network: Callable[..., Tensor],
+    model: Denoiser,
+    conditions: Sequence[str] = (),
     label_dropout: LabelDropout | None = None,
     weighting: Weighting = "simple",
     time_shift: float = 1.0,
@@ -162,10 +162,10 @@ def denoising_loss(
     :func:`target_weight`.
 
     Args:
-        schedule: alpha and sigma at each time.
-        prediction: what the network predicts, see :func:`samplers.prediction.target`.
-        network: ``network(model, x_t, t, *conditions)``, how the model is called; ``t`` (batch,)
-            has the dtype of x and may lie between two trained steps.
+        model: what is trained. Its network is replaced by the module that the training loop gives
+            to the objective, and called in the same way, at times t (batch,) of the dtype of x that
+            may lie between two trained steps.
+        conditions: the names of the conditions in a batch, in order.
         label_dropout: applied to the first condition.
         weighting: how the errors at different times weigh.
         time_shift: moves the times towards the noise, see :func:`samplers.schedule.shifted`. What
@@ -179,19 +179,25 @@ def denoising_loss(
     Raises:
         ValueError: if the prediction type or the weighting is unknown, or the shift not positive.
     """
-    check_kind(prediction)
+    prediction = model.prediction
+    if not isinstance(prediction, str):
+        raise ValueError(
+            f"The model's prediction is {prediction!r}, a conversion alone, of which no training "
+            "target follows; give the name of a prediction type."
+        )
     _check_weighting(weighting)
     if not 0 < time_shift < math.inf:
         raise ValueError(f"The time shift is {time_shift}; it must be positive and finite.")
 
-    def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
-        x0, *conditions = batch
+    def objective(network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+        x0, *rows = batch
         if label_dropout is not None:
-            conditions[0] = label_dropout(conditions[0], generator)
-        x, at, eps = perturb(schedule, x0, generator, time_shift)
-        weight = target_weight(weighting, prediction, schedule, at)
+            rows[0] = label_dropout(rows[0], generator)
+        x, at, eps = perturb(model.schedule, x0, generator, time_shift)
+        weight = target_weight(weighting, prediction, model.schedule, at)
         alpha, sigma, weight = (per_sample(n, x0) for n in (at.alpha, at.sigma, weight))
-        output = network(model, x, at.t.to(x0), *conditions)
+        given = dict(zip(conditions, rows, strict=True))
+        output = model.with_network(network)(x, at.t.to(x0), **given)
         error = output - target(prediction, x0, eps, alpha, sigma)
         return (weight * error.square()).mean()
 

@@ -1,7 +1,7 @@
-"""Clips as the autoencoder takes them: without units, and with their neighbourhoods.
+"""Clips as the autoencoder takes them: dimensionless, with the graph of their mesh.
 
-Flows that differ in speed alone are one flow: velocities are divided by the mean speed at the inlet
-and pressures by its square, so that the model sees only the Reynolds number and the shape.
+Velocities are divided by the mean inlet velocity and pressures by its square, so that the model
+sees only the Reynolds number and the geometry.
 """
 
 from __future__ import annotations
@@ -15,58 +15,66 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text2pde.autoencoder.batch import MeshBatch, prepare
+from text2pde.autoencoder.batch import MeshBatch, prepare_mesh
 from text2pde.autoencoder.grid import LatentGrid
-from text2pde.flows.clip import SUFFIX, Clip, load_clip
-from text2pde.scene import Scene
+from text2pde.data.clip import Clip, load_clip
+from text2pde.subject import Scene
 
 
-class Prepared(NamedTuple):
-    """A clip without units.
+class PreparedClip(NamedTuple):
+    """A dimensionless clip.
 
     Attributes:
-        fields: by their units, such as u / U and p / U^2, [F, N, 3] in float32.
-        mesh: of it alone. areas: of its nodes, which add up to 1 [N].
-        interval: between frames, in units of the flow's clock; 0 if there is but one.
+        fields: such as u / U and p / U^2, [F, N, 3] in float32.
+        mesh: a batch of one.
+        areas: of the nodes, normalised to sum 1 [N].
+        interval: between frames, in units of the scene's ``time_unit``; 0 for a single frame.
     """
 
-    flow: Scene
+    scene: Scene
     fields: Tensor
     mesh: MeshBatch
     areas: Tensor
     interval: float
 
 
-def without_units(fields: NDArray[np.float32], flow: Scene) -> Tensor:
-    """u / U and p / U^2, of fields [F, N, 3] in SI units."""
-    return torch.from_numpy(fields / _units(flow))
+def nondimensionalise(fields: NDArray[np.float32], scene: Scene) -> Tensor:
+    """Fields [F, N, 3] in SI units, divided by the scales of the scene."""
+    return torch.from_numpy(fields / _units(scene))
 
 
-def with_units(fields: Tensor, flow: Scene) -> NDArray[np.float32]:
-    """The inverse of :func:`without_units`."""
-    found: NDArray[np.float32] = fields.detach().cpu().numpy() * _units(flow)
+def redimensionalise(fields: Tensor, scene: Scene) -> NDArray[np.float32]:
+    """The inverse of :func:`nondimensionalise`."""
+    found: NDArray[np.float32] = fields.detach().cpu().numpy() * _units(scene)
     return found
 
 
-def _units(flow: Scene) -> NDArray[np.float32]:
-    return np.array(flow.units, dtype=np.float32)
+def _units(scene: Scene) -> NDArray[np.float32]:
+    return np.array(scene.units, dtype=np.float32)
 
 
-def prepare_clip(clip: Clip, grid: LatentGrid, radius: float) -> Prepared:
-    """A clip of the size of the grid; ValueError for another."""
-    length, height = clip.flow.size
+def prepare_clip(clip: Clip, grid: LatentGrid, radius: float) -> PreparedClip:
+    """Prepare a clip for a model.
+
+    Args:
+        radius: of neighbourhoods, in spacings of the grid.
+
+    Raises:
+        ValueError: if the domain of the clip is not that of the grid.
+    """
+    length, height = clip.scene.size
     if (length, height) != (grid.length, grid.height):
         raise ValueError(
-            f"A clip is of {length:g} x {height:g} m, and the model of {grid.length:g} x "
-            f"{grid.height:g} m; they must be the same."
+            f"The domain of the clip is {length:g} x {height:g} m, and that of the model "
+            f"{grid.length:g} x {grid.height:g} m; they must be the same."
         )
-    mesh, own = prepare(clip.mesh, grid, radius), clip.mesh.node_areas
+    mesh, own = prepare_mesh(clip.mesh, grid, radius), clip.mesh.node_areas
     areas = torch.from_numpy(own / own.sum()).float()
-    fields = without_units(clip.fields, clip.flow)
-    return Prepared(clip.flow, fields, mesh, areas, clip.interval)
+    fields = nondimensionalise(clip.fields, clip.scene)
+    return PreparedClip(clip.scene, fields, mesh, areas, clip.interval)
 
 
-def as_it_is(clip: Clip) -> Clip:
+def unchanged(clip: Clip) -> Clip:
     return clip
 
 
@@ -75,19 +83,15 @@ def read_clips(
     grid: LatentGrid,
     radius: float,
     tick: Callable[[], object] = lambda: None,
-    change: Callable[[Clip], Clip] = as_it_is,
-) -> list[Prepared]:
-    """The clips of files, or what ``change`` makes of them; ValueError if one can't be used."""
+    transform: Callable[[Clip], Clip] = unchanged,
+) -> list[PreparedClip]:
+    """Read, transform and prepare clips.
+
+    Raises:
+        ValueError: as :func:`load_clip` and :func:`prepare_clip` do.
+    """
     found = []
     for path in paths:
-        found.append(prepare_clip(change(load_clip(path)), grid, radius))
+        found.append(prepare_clip(transform(load_clip(path)), grid, radius))
         tick()
     return found
-
-
-def clip_paths(folder: Path) -> list[Path]:
-    """The files of clips in a folder, in the order of their names; ValueError if there are none."""
-    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
-    if not paths:
-        raise ValueError(f"There are no clips in {folder}; make some by `text2pde simulate`.")
-    return paths

@@ -1,4 +1,4 @@
-"""Where the latent points lie: a regular grid of square cells over a rectangle."""
+"""The latent points: a regular grid of square cells over a rectangle."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from text2pde.mesh import Numbers
+from text2pde.mesh import FloatArray
 
 _POINTS = 1024
 _MULTIPLE = 4
 
 
-def cells_of(length: float, height: float) -> tuple[int, int]:
-    """Columns and rows of nearly square cells over a rectangle, some thousand in all, that can be
-    halved twice."""
+def default_cells(length: float, height: float) -> tuple[int, int]:
+    """Columns and rows of nearly square cells, about a thousand, both multiples of four."""
     rows = _MULTIPLE * max(1, round(math.sqrt(_POINTS * height / length) / _MULTIPLE))
     return _MULTIPLE * max(1, round(rows * length / height / _MULTIPLE)), rows
 
 
 @dataclass(frozen=True)
 class LatentGrid:
-    """Points in the middle of equal cells over a rectangle that begins at the origin.
+    """The centres of equal cells over a rectangle with a corner at the origin.
 
     Attributes:
-        columns, rows: the cells along x and along y.
+        columns, rows: numbers of cells along x and y.
         length, height: of the rectangle, in metres.
 
-    Raises ValueError for cells that are far from square, since a neighbourhood is a circle.
+    Raises:
+        ValueError: for cells that are far from square, since neighbourhoods are circles.
     """
 
     columns: int = 64
@@ -38,12 +38,14 @@ class LatentGrid:
 
     def __post_init__(self) -> None:
         if self.columns < 1 or self.rows < 1:
-            raise ValueError(f"The grid has {self.columns} x {self.rows} cells; it must have some.")
-        across, up = self.length / self.columns, self.height / self.rows
-        if not 2 / 3 < across / up < 3 / 2:
             raise ValueError(
-                f"Cells of {across:.3g} x {up:.3g} m are far from square; choose columns and rows "
-                f"in the ratio of {self.length:g} to {self.height:g}."
+                f"The grid has {self.columns} x {self.rows} cells; it must have at least one."
+            )
+        width, height = self.length / self.columns, self.height / self.rows
+        if not 2 / 3 < width / height < 3 / 2:
+            raise ValueError(
+                f"Cells of {width:.3g} x {height:.3g} m are far from square; choose columns and "
+                f"rows in the ratio of {self.length:g} to {self.height:g}."
             )
 
     @property
@@ -52,7 +54,7 @@ class LatentGrid:
         return max(self.length / self.columns, self.height / self.rows)
 
     @property
-    def points(self) -> Numbers:
+    def points(self) -> FloatArray:
         """[rows * columns, 2], row by row."""
         x = (np.arange(self.columns) + 0.5) * self.length / self.columns
         y = (np.arange(self.rows) + 0.5) * self.height / self.rows

@@ -1,4 +1,7 @@
-"""The autoencoder: fields at the nodes of meshes to a latent grid in space and time, and back."""
+"""The network: fields on meshes to a latent grid in space and time, and back.
+
+Saved pipelines name this module, and their weights its attributes.
+"""
 
 from __future__ import annotations
 
@@ -12,40 +15,41 @@ from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Generator, Tensor, nn
 
-from text2pde.autoencoder.batch import FEATURES, MeshBatch
+from text2pde.autoencoder.batch import FEATURES, EdgeTensors, MeshBatch
 from text2pde.autoencoder.grid import LatentGrid
-from text2pde.autoencoder.kernel import KernelSum
 
 FIELDS = 3
-"""Two of velocity, and pressure or density."""
+"""Two components of the velocity, and pressure or density."""
 
 
 class Posterior(NamedTuple):
-    """A normal law of the latent, [B, Z, frames, rows, columns] each."""
+    """A diagonal Gaussian over latents; mean and log-variance are [B, Z, frames, rows, columns]."""
 
     mean: Tensor
     log_variance: Tensor
 
-    def draw(self, noise: Tensor) -> Tensor:
-        """A latent, of standard normal noise."""
+    def sample(self, noise: Tensor) -> Tensor:
+        """A latent, from standard normal noise."""
         return self.mean + (self.log_variance / 2).exp() * noise
 
     @property
-    def divergence(self) -> Tensor:
-        """KL from the standard normal law, in the mean over the numbers of the latent."""
+    def kl(self) -> Tensor:
+        """The KL divergence from the standard normal distribution, mean over the latent."""
         found = self.mean.square() + self.log_variance.exp() - 1 - self.log_variance
         return found.mean() / 2
 
 
 class MeshAutoencoder(ModelMixin, ConfigMixin):
-    """Flows on any meshes as latents of one size.
+    """A variational autoencoder of fields on meshes, by graph kernels and 3D convolutions.
 
     Args:
-        channels: at full resolution, doubled at each halving. latent: channels of the latent.
-        halvings: of frames, rows and columns. radius: of neighbourhoods, in spacings of the grid.
+        channels: at full resolution, doubled at each downsampling.
+        latent: channels of the latent.
+        halvings: of frames, rows and columns by downsampling.
+        radius: of neighbourhoods, in spacings of the grid.
         columns, rows, length, height: of the :class:`~text2pde.autoencoder.grid.LatentGrid`.
 
-    Fields are in units in which they have a standard deviation of about 1.
+    Fields are dimensionless, with a standard deviation of about 1.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -67,14 +71,14 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
         self.lift = nn.Linear(FIELDS + FEATURES, channels)
         self.gather = KernelSum(channels, FEATURES)
         self.down = nn.Sequential(
-            *(Halving(a, b) for a, b in pairwise(widths)),
-            Block(widths[-1]),
+            *(Downsampling(a, b) for a, b in pairwise(widths)),
+            ResidualBlock(widths[-1]),
         )
         self.to_latent = nn.Conv3d(widths[-1], 2 * latent, 1)
         self.from_latent = nn.Conv3d(latent, widths[-1], 1)
         self.up = nn.Sequential(
-            Block(widths[-1]),
-            *(Doubling(b, a) for a, b in reversed(list(pairwise(widths)))),
+            ResidualBlock(widths[-1]),
+            *(Upsampling(b, a) for a, b in reversed(list(pairwise(widths)))),
         )
         self.scatter = KernelSum(channels, FEATURES)
         self.project = nn.Sequential(
@@ -84,23 +88,24 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
     def forward(
         self, fields: Tensor, meshes: MeshBatch, generator: Generator
     ) -> tuple[Tensor, Posterior]:
-        """What comes back of fields through a random latent, and its law."""
-        law = self.encode(fields, meshes)
-        noise = torch.randn(law.mean.shape, generator=generator).to(law.mean)
-        return self.decode(law.draw(noise), meshes), law
+        """The reconstruction from a sampled latent, and the posterior."""
+        posterior = self.encode(fields, meshes)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+        return self.decode(posterior.sample(noise), meshes), posterior
 
     def encode(self, fields: Tensor, meshes: MeshBatch) -> Posterior:
-        """The latent of fields at the nodes of all meshes, one after the other, [F, N, 3].
+        """The posterior of fields [F, N, 3] at the nodes of all meshes, concatenated.
 
-        Raises ValueError for another number of nodes than the meshes have, and for frames that
-        can't be halved as often as they must.
+        Raises:
+            ValueError: if N is not the number of nodes, or F no multiple of ``2**halvings``.
         """
         return self.posterior(self.on_grid(fields, meshes))
 
     def on_grid(self, fields: Tensor, meshes: MeshBatch) -> Tensor:
-        """Fields [F, N, 3] gathered on the grid, each frame for itself, [B, C, F, rows, columns].
+        """Fields [F, N, 3] gathered on the grid frame by frame, [B, C, F, rows, columns].
 
-        Raises ValueError for another number of nodes than the meshes have.
+        Raises:
+            ValueError: if N is not the number of nodes.
         """
         self._check_nodes(fields, meshes)
         features = meshes.features.expand(len(fields), -1, -1)
@@ -111,9 +116,10 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
         return self._as_grid(found, meshes)
 
     def posterior(self, grid: Tensor) -> Posterior:
-        """The latent of what :meth:`on_grid` gathered.
+        """The posterior of what :meth:`on_grid` gathered.
 
-        Raises ValueError for frames that can't be halved as often as they must.
+        Raises:
+            ValueError: if the number of frames is no multiple of ``2**halvings``.
         """
         self._check_halves(grid.shape[2])
         mean, log_variance = self.to_latent(self.down(grid)).chunk(2, dim=1)
@@ -122,7 +128,7 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
     def decode(self, latent: Tensor, meshes: MeshBatch) -> Tensor:
         """Fields [F, N, 3] at the nodes of meshes, which need not be those that were encoded.
 
-        Fluid rests on walls and cylinders exactly.
+        The no-slip condition on walls and cylinders holds exactly.
         """
         grid = self.up(self.from_latent(latent))
         values = rearrange(grid, "b c f rows columns -> f (b rows columns) c")
@@ -134,19 +140,24 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
         return fields * moving
 
     def latent_shape(self, frames: int) -> tuple[int, int, int, int]:
-        """Of one clip of so many frames: channels, frames, rows, columns."""
+        """The shape of the latent of one clip: channels, frames, rows, columns."""
         config, share = self.config, 2**self.config.halvings
         return (config.latent, frames // share, config.rows // share, config.columns // share)
 
     def check_frames(self, frames: int, shortest: int, name: str) -> None:
-        """Raise ValueError unless so many frames can be encoded, and clips have as many."""
+        """Raise ValueError unless windows of so many frames can be encoded.
+
+        Args:
+            shortest: the frames of the shortest clip.
+            name: of the data set, for the message.
+        """
         share = 2**self.config.halvings
         if frames % share:
-            raise ValueError(f"{frames} frames were asked for; take a multiple of {share}.")
+            raise ValueError(f"{frames} frames were requested; take a multiple of {share}.")
         if shortest < frames:
             raise ValueError(
-                f"The shortest clip that is {name} has {shortest} frames, less than the {frames} "
-                "that are asked for; take fewer, or simulate more."
+                f"The shortest {name} clip has {shortest} frames, fewer than the {frames} "
+                "requested; take fewer, or simulate more."
             )
 
     def _as_grid(self, values: Tensor, meshes: MeshBatch) -> Tensor:
@@ -164,20 +175,26 @@ class MeshAutoencoder(ModelMixin, ConfigMixin):
     def _check_halves(self, frames: int) -> None:
         share = 2**self.config.halvings
         if frames % share:
-            raise ValueError(f"{frames} frames came; their number must be a multiple of {share}.")
+            raise ValueError(
+                f"There are {frames} frames; their number must be a multiple of {share}."
+            )
 
 
-def load_autoencoder(folder: Path) -> MeshAutoencoder:
-    """The model in a folder, in evaluation mode; ValueError if there is none, or it is broken."""
+def load_autoencoder(folder: Path | str) -> MeshAutoencoder:
+    """Load an autoencoder in evaluation mode.
+
+    Raises:
+        ValueError: if the folder holds none, or is incomplete.
+    """
     try:
         config = MeshAutoencoder.load_config(folder, local_files_only=True)
         if config["_class_name"] != MeshAutoencoder.__name__:
             raise ValueError(f"it holds a {config['_class_name']}")
         found: MeshAutoencoder = MeshAutoencoder.from_pretrained(folder, local_files_only=True)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        inside = folder / "autoencoder"
-        hint = f"; {inside} may be meant" if inside.is_dir() else ", or is broken"
-        raise ValueError(f"{folder} holds no autoencoder of flows{hint}.") from error
+        inside = Path(folder) / "autoencoder"
+        hint = f"; {inside} may be meant" if inside.is_dir() else ", or is incomplete"
+        raise ValueError(f"{folder} holds no mesh autoencoder{hint}.") from error
     found.eval()
     return found
 
@@ -186,13 +203,13 @@ def _check_divisible(grid: LatentGrid, halvings: int) -> None:
     share = 2**halvings
     if grid.columns % share or grid.rows % share:
         raise ValueError(
-            f"A grid of {grid.columns} x {grid.rows} can't be halved {halvings} times; take "
+            f"A grid of {grid.columns} x {grid.rows} can't be downsampled {halvings} times; take "
             f"multiples of {share}."
         )
 
 
-class Block(nn.Module):
-    """Two convolutions, added to what came."""
+class ResidualBlock(nn.Module):
+    """Two convolutions and a skip connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -204,25 +221,63 @@ class Block(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        changed: Tensor = x + self.layers(x)
-        return changed
+        output: Tensor = x + self.layers(x)
+        return output
 
 
-class Halving(nn.Sequential):
-    """A block at one resolution, and half of that."""
+class Downsampling(nn.Sequential):
+    """A residual block, and a convolution that halves the resolution."""
 
     def __init__(self, before: int, after: int) -> None:
-        super().__init__(Block(before), nn.Conv3d(before, after, 4, stride=2, padding=1))
+        super().__init__(ResidualBlock(before), nn.Conv3d(before, after, 4, stride=2, padding=1))
 
 
-class Doubling(nn.Sequential):
-    """Twice the resolution, and a block at that."""
+class Upsampling(nn.Sequential):
+    """Interpolation and a convolution at twice the resolution, and a residual block."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__(
-            nn.Upsample(scale_factor=2), nn.Conv3d(before, after, 3, padding=1), Block(after)
+            nn.Upsample(scale_factor=2),
+            nn.Conv3d(before, after, 3, padding=1),
+            ResidualBlock(after),
         )
 
 
 def _groups(channels: int) -> int:
     return 8 if channels % 8 == 0 else 1
+
+
+class KernelSum(nn.Module):
+    r"""A graph kernel network (Li et al. 2020, https://arxiv.org/abs/2003.03485).
+
+    .. math:: g(x) = \sum_{y \in B(x)} w_{xy} \, k_\theta(y - x, a) \odot f(y)
+
+    The weights w are shares of the area, so that the sum is a quadrature of an integral over the
+    neighbourhood, whatever the mesh.
+
+    Args:
+        channels: of the values.
+        features: a, of the points on which the kernel depends; 0 for none.
+    """
+
+    def __init__(self, channels: int, features: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.kernel = nn.Sequential(
+            nn.Linear(2 + features, hidden), nn.SiLU(),
+            nn.Linear(hidden, hidden), nn.SiLU(),
+            nn.Linear(hidden, channels),
+        )  # fmt: skip
+
+    def forward(self, values: Tensor, edges: EdgeTensors, features: Tensor, count: int) -> Tensor:
+        """The values at the targets [F, count, C].
+
+        Args:
+            values: at the sources [F, S, C].
+            features: of each edge [E, features].
+            count: the number of targets.
+        """
+        weights = self.kernel(torch.cat([edges.offset, features], dim=1)) * edges.share[:, None]
+        messages = weights * values[:, edges.source]
+        zeros = messages.new_zeros(len(values), count, values.shape[2])
+        found: Tensor = zeros.index_add(1, edges.target, messages)
+        return found

@@ -1,5 +1,15 @@
-"""The command ``text2pde``, a file for each of its commands: parse, build, call; no mathematics."""
+"""The command ``text2pde``: a module for each command, with its options and its work.
 
-from text2pde.cli.main import main
+``program`` lists the commands, ``common`` has what several of them share. No mathematics is here.
+"""
 
-__all__ = ["main"]
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from samplers.cli.common import start
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return start("text2pde.cli.program", argv)

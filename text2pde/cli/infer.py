@@ -1,36 +1,45 @@
-"""``text2pde infer``: how a flow goes on. The work is in ``drawing.py``."""
+"""``text2pde infer``: a clip from a first frame."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from samplers.cli.arguments import Commands, add_command
-from samplers.cli.values import whole
-from text2pde.cli.arguments import add_drawing_arguments, add_output_arguments
+from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.values import PATH, WHOLE
+from text2pde.cli.common import GenerationOptions, OutputOptions, generate_one
 
-_EPILOG = """\
-example:
-  text2pde infer data/held-out/case-00000.safetensors --output after.gif
+if TYPE_CHECKING:
+    from text2pde.pipeline import Request, Text2PDEPipeline
 
-The model is told one frame and the numbers of the flow. If the clip has more frames, it is said how
-far what was drawn is from these. What is written begins at time 0.
+_EXAMPLES = """\
+Example:
+  text2pde infer data/held-out/case-00000.safetensors --frame 10 --output after.gif
 """
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the command ``infer``."""
-    parser = add_command(commands, "infer", "draw how a flow goes on from one frame", _EPILOG)
-    parser.add_argument("clip", type=Path, metavar="CLIP", help="a file that holds the frame")
-    parser.add_argument("--frame", type=whole, default=0, metavar="N", help="of the clip [0]")
-    add_drawing_arguments(parser)
-    add_output_arguments(parser)
-    parser.set_defaults(run=run)
+@command(_EXAMPLES)
+def run(
+    *,
+    clip: Path = argument("CLIP", type=PATH),
+    frame: int = option("--frame", type=WHOLE, default=0, help="Frame of CLIP to start at."),
+    output: OutputOptions,
+    options: GenerationOptions,
+) -> int:
+    """Generate a solution from one frame of a clip.
 
+    The model is conditioned on the frame and on the parameters of the scene. If CLIP has later
+    frames, the error against them is printed. The output starts at time 0.
+    """
+    from text2pde.data.clip import load_clip
 
-def run(arguments: argparse.Namespace) -> int:
-    """Draw; returns the exit code."""
-    # diffusers takes seconds to import, and --help needs nothing of it.
-    from text2pde.cli import drawing
+    given = load_clip(clip)
+    if frame >= len(given.times):
+        raise ValueError(f"--frame is {frame}; {clip} has frames from 0 to {len(given.times) - 1}.")
 
-    return drawing.infer(arguments)
+    def request(_: Text2PDEPipeline) -> Request:
+        from text2pde.pipeline import Request
+
+        return Request(given.scene, mesh=given.mesh, first=given.window(frame))
+
+    return generate_one(options, output, {"clip": f"{clip}, frame {frame}"}, request)

@@ -1,58 +1,51 @@
-"""``text2pde show``: a clip as a film, as a strip of pictures, or for other programs."""
+"""``text2pde show``: a clip as a film, as a figure, or in the format of another program."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from samplers.cli.arguments import Commands, add_command
-from samplers.cli.values import positive
+from samplers.cli.common.output import prepare_folder, refuse_folder
+from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.values import PATH, POSITIVE
+from text2pde.cli.common import FORMATS
 
-_EPILOG = """\
-examples:
+_EXAMPLES = """\
+Examples:
   text2pde show data/cylinder/case-00000.safetensors --output street.gif
   text2pde show data/cylinder/case-00000.safetensors --output street.png
   text2pde show data/cylinder/case-00000.safetensors --output flow.vtu
-
-Colours are the vorticity, how fast the fluid turns: red against the clock, blue with it; or the
-density of smoke. ParaView opens the series NAME.pvd that is beside files of VTK.
 """
+_LEAST_WIDTH = 160
 
 
-LEAST_WIDTH = 16
-"""In pixels, of a picture that shows anything."""
+@command(_EXAMPLES)
+def run(
+    *,
+    clip: Path = argument("CLIP", type=PATH),
+    output: Path = option(
+        "--output", type=PATH, required=True, help=f"File, in the format of its suffix: {FORMATS}."
+    ),
+    width: int = option(
+        "--width", type=POSITIVE, default=640, help="Of films and figures, in pixels."
+    ),
+) -> int:
+    """Show a clip, or convert it.
 
+    Films and figures show the vorticity in units of U / D, red for counterclockwise rotation, or
+    the density of smoke. ParaView opens the series NAME.pvd beside the VTK files.
+    """
+    from text2pde.data.clip import load_clip
+    from text2pde.export import check_format, export_clip
 
-def add_parser(commands: Commands) -> None:
-    """Add the command ``show``."""
-    parser = add_command(commands, "show", "draw a clip of a flow", _EPILOG)
-    parser.add_argument("clip", type=Path, metavar="CLIP", help="a file of `text2pde simulate`")
-    parser.add_argument("--width", type=positive, default=640, metavar="N", help="in pixels [640]")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="NAME.SUFFIX",
-        help="gif or mp4 for a film, png for a strip, vtu for ParaView, safetensors for a clip",
-    )
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Draw; returns the exit code."""
-    from samplers.cli.output import prepare_folder
-    from text2pde.cli.writing import check_output, write_clip
-    from text2pde.flows.clip import load_clip
-
-    output: Path = arguments.output
-    check_output(output)
-    if arguments.width < LEAST_WIDTH:
-        raise ValueError(f"--width is {arguments.width}; it must be {LEAST_WIDTH} pixels or more.")
-    clip = load_clip(arguments.clip)
+    check_format(output)
+    refuse_folder(output)
+    if width < _LEAST_WIDTH:
+        raise ValueError(f"--width is {width}; it must be {_LEAST_WIDTH} pixels or more.")
+    found = load_clip(clip)
     prepare_folder(output.parent)
-    where = write_clip(clip, output, {"clip": str(arguments.clip)}, arguments.width)
+    where = export_clip(found, output, {"clip": str(clip)}, width)
     print(
-        f"{clip.flow}; {len(clip.times)} frames of {clip.times[-1] - clip.times[0]:.3g} s, "
-        f"{len(clip.mesh.nodes)} nodes -> {where}"
+        f"{found.scene}; {len(found.times)} frames of {found.times[-1] - found.times[0]:.3g} s, "
+        f"{len(found.mesh.nodes)} nodes -> {where}"
     )
     return 0

@@ -1,137 +1,151 @@
-"""``text2pde simulate``: flows around cylinders, or smoke, as data."""
+"""``text2pde simulate``: a data set of solutions."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
+import click
 
-from samplers.cli.arguments import Commands, add_command
-from samplers.cli.failure import Failure
-from samplers.cli.text import counted
-from samplers.cli.values import not_negative, positive, positive_number, whole
+from samplers.cli.common.errors import Failure
+from samplers.cli.common.output import prepare_folder
+from samplers.cli.common.program import Options, argument, command, option
+from samplers.cli.common.text import counted
+from samplers.cli.common.values import NOT_NEGATIVE, PATH, POSITIVE, POSITIVE_NUMBER, WHOLE
 
 if TYPE_CHECKING:
-    from text2pde.flows.generate import Maker
-    from text2pde.scene import Scene
+    from text2pde.solver.dataset import Simulator
+    from text2pde.subject import Scene
 
-_EPILOG = """\
-examples:
+_EXAMPLES = """\
+Examples:
   text2pde simulate data/cylinder --cases 150
   text2pde simulate data/held-out --cases 12 --held-out
   text2pde simulate data/smoke --family smoke --cases 400
   text2pde simulate data/cylinder --cases 2000 --scheduler tcp://10.0.0.1:8786
-
-Every case has a Reynolds number from 40 to 160, a radius, a place of the cylinder and a mesh of its
-own, and is one file in the format of safetensors. Reynolds numbers from 100 to 115 are held out,
-and are what --held-out simulates. It takes most of a minute a case on one core.
-
-Smoke rises in a box with a buoyancy from 0.2 to 0.5 m/s^2, from clouds of several sizes and places;
-buoyancies from 0.32 to 0.38 are held out. It takes half a second a case.
 """
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the command ``simulate``."""
-    parser = add_command(commands, "simulate", "solve for flows, one file a case", _EPILOG)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the files")
-    parser.add_argument(
-        "--family", choices=("cylinder", "smoke"), default="cylinder", help="[cylinder]"
+class FamilyOptions(Options, section="Scenes"):
+    """Which scenes are simulated, and which frames are recorded."""
+
+    family: str = option(
+        "--family",
+        type=click.Choice(("cylinder", "smoke")),
+        default="cylinder",
+        help="Flows past a cylinder, or rising smoke.",
     )
-    parser.add_argument("--cases", type=positive, default=150, metavar="N", help="[150]")
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the family [0]")
-    parser.add_argument(
+    cases: int = option("--cases", type=POSITIVE, default=150, help="Number of scenes.")
+    seed: int = option("--seed", type=WHOLE, default=0, help="Seed of the parameters.")
+    held_out: bool = option(
         "--held-out",
-        action="store_true",
-        help="the Reynolds numbers, or buoyancies, that training never sees",
+        is_flag=True,
+        help="Take Reynolds numbers from 100 to 115, or buoyancies from 0.32 to 0.38 m/s^2, which "
+        "training data omit.",
     )
-    parser.add_argument(
+    frames: int | None = option(
         "--frames",
-        type=positive,
-        metavar="N",
-        help="of a clip [96 of a cylinder, some 17 a period; 48 of smoke]",
+        type=POSITIVE,
+        help="Of a clip.",
+        show_default="96 of cylinders, 17 a period; 48 of smoke",
     )
-    group = parser.add_argument_group("of cylinders")
-    group.add_argument(
+    settling: float | None = option(
         "--settling",
-        type=not_negative,
+        type=NOT_NEGATIVE,
         metavar="T",
-        help="before the first frame, in diameters that the inlet's fluid goes [60]",
+        help="Time before the first frame in units of D / U; for cylinders.",
+        show_default="60",
     )
-    group.add_argument(
+    edge: float | None = option(
         "--edge",
-        type=positive_number,
+        type=POSITIVE_NUMBER,
         metavar="E",
-        help="of triangles at the cylinder, in its radii; smaller is more exact [0.24]",
+        help="Edge length of the mesh at the cylinder in radii; for cylinders.",
+        show_default="0.24",
     )
-    group = parser.add_argument_group("how to run")
-    where = group.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workers", type=positive, metavar="N", help="processes [as many as there are cores]"
-    )
-    where.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a Dask cluster that sees the same folder"
-    )
-    parser.set_defaults(run=run)
+
+    def scenes(self) -> tuple[Sequence[Scene], Simulator]:
+        """The scenes, and how they are simulated."""
+        return self._smoke() if self.family == "smoke" else self._cylinders()
+
+    def _cylinders(self) -> tuple[Sequence[Scene], Simulator]:
+        from text2pde.solver.dataset import cylinder_simulator
+        from text2pde.solver.meshing import DEFAULT_SIZES, MeshSizes
+        from text2pde.solver.simulation import DEFAULT_RECORDING, Recording
+        from text2pde.subject.cylinder.family import (
+            CylinderFamily,
+            sample_flows,
+            sample_held_out_flows,
+        )
+
+        sampled = sample_held_out_flows if self.held_out else sample_flows
+        settling = DEFAULT_RECORDING.settling if self.settling is None else self.settling
+        recording = Recording(frames=self.frames or DEFAULT_RECORDING.frames, settling=settling)
+        sizes = MeshSizes(near=self.edge or DEFAULT_SIZES.near)
+        flows = sampled(CylinderFamily(), self.cases, self.seed)
+        return flows, cylinder_simulator(recording, sizes)
+
+    def _smoke(self) -> tuple[Sequence[Scene], Simulator]:
+        from text2pde.solver.dataset import smoke_simulator
+        from text2pde.solver.simulation import DEFAULT_SMOKE_RECORDING, SmokeRecording
+        from text2pde.subject.smoke.family import (
+            SmokeFamily,
+            sample_held_out_plumes,
+            sample_plumes,
+        )
+
+        if self.settling is not None or self.edge is not None:
+            raise ValueError("--settling and --edge are for cylinders; omit them for smoke.")
+        sampled = sample_held_out_plumes if self.held_out else sample_plumes
+        recording = SmokeRecording(frames=self.frames or DEFAULT_SMOKE_RECORDING.frames)
+        return sampled(SmokeFamily(), self.cases, self.seed), smoke_simulator(recording)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Simulate what is not there yet; returns the exit code."""
-    # The solver's packages take seconds to import, and --help needs none of them.
-    from samplers.cli.output import prepare_folder
-    from text2pde.flows.generate import Workers, generate
+@command(_EXAMPLES)
+def run(
+    *,
+    folder: Path = argument("FOLDER", type=PATH),
+    family: FamilyOptions,
+    workers: int | None = option(
+        "--workers",
+        section="Computation",
+        type=POSITIVE,
+        excludes=["--scheduler"],
+        help="Processes.",
+        show_default="as many as there are cores",
+    ),
+    scheduler: str | None = option(
+        "--scheduler",
+        section="Computation",
+        metavar="ADDRESS",
+        help="Address of a Dask cluster that sees the same folder.",
+    ),
+) -> int:
+    """Solve the equations for many scenes, one file each.
 
-    prepare_folder(arguments.folder)
-    flows, maker = (_smoke if arguments.family == "smoke" else _cylinders)(arguments)
+    Flows past a cylinder have a Reynolds number from 40 to 160, and a radius, a position of the
+    cylinder and a mesh of their own; a core solves one in most of a minute. Smoke has a buoyancy
+    from 0.2 to 0.5 m/s^2, a radius and a position; a core solves one in half a second.
+    """
+    from tqdm.auto import tqdm
+
+    from text2pde.solver.dataset import Workers, simulate_dataset
+
+    prepare_folder(folder)
+    scenes, simulator = family.scenes()
     try:
-        with tqdm(total=len(flows), unit="case", disable=None) as bar:
-            outcome = generate(
-                flows,
-                arguments.folder,
-                maker,
-                Workers(arguments.workers, arguments.scheduler),
-                bar.update,
+        with tqdm(total=len(scenes), unit="case", disable=None) as bar:
+            report = simulate_dataset(
+                scenes, folder, simulator, Workers(workers, scheduler), bar.update
             )
     except KeyboardInterrupt:
         raise Failure(
-            f"Interrupted. {arguments.folder} keeps what is done; the same command goes on.", 130
+            f"Interrupted. {folder} has the cases that are done; the same command resumes.", 130
         ) from None
-    for name, why in sorted(outcome.failed.items()):
-        print(f"{name}: {why}", file=sys.stderr)
-    kept = f", {outcome.kept} kept from before" if outcome.kept else ""
-    print(f"{counted(outcome.made, 'case')} simulated{kept} -> {arguments.folder}")
-    return 1 if outcome.failed else 0
-
-
-def _cylinders(arguments: argparse.Namespace) -> tuple[Sequence[Scene], Maker]:
-    from text2pde.flows.cylinder import Family, draw, draw_held_out
-    from text2pde.flows.generate import channel_maker
-    from text2pde.flows.simulate import CLIP, Recording
-    from text2pde.solver.meshing import DEFAULT, Sizes
-
-    drawn = draw_held_out if arguments.held_out else draw
-    settling = CLIP.settling if arguments.settling is None else arguments.settling
-    recording = Recording(frames=arguments.frames or CLIP.frames, settling=settling)
-    sizes = Sizes(near=arguments.edge or DEFAULT.near)
-    return drawn(Family(), arguments.cases, arguments.seed), channel_maker(recording, sizes)
-
-
-def _smoke(arguments: argparse.Namespace) -> tuple[Sequence[Scene], Maker]:
-    from text2pde.flows.generate import smoke_maker
-    from text2pde.flows.smoke import (
-        SMOKE,
-        SmokeFamily,
-        SmokeRecording,
-        draw_held_out_smoke,
-        draw_smoke,
-    )
-
-    if arguments.settling is not None or arguments.edge is not None:
-        raise ValueError("--settling and --edge are of cylinders; leave them away for smoke.")
-    drawn = draw_held_out_smoke if arguments.held_out else draw_smoke
-    recording = SmokeRecording(frames=arguments.frames or SMOKE.frames)
-    return drawn(SmokeFamily(), arguments.cases, arguments.seed), smoke_maker(recording)
+    for name, error in sorted(report.failed.items()):
+        print(f"{name}: {error}", file=sys.stderr)
+    existing = f", {report.kept} existed" if report.kept else ""
+    print(f"{counted(report.made, 'case')} simulated{existing} -> {folder}")
+    return 1 if report.failed else 0

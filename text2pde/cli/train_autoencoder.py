@@ -1,87 +1,83 @@
-"""``text2pde train-autoencoder``: the autoencoder of flows on meshes."""
+"""``text2pde train-autoencoder``: an autoencoder of fields on meshes."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from samplers.cli.arguments import Commands, add_command
-from samplers.cli.processes import is_main_process
-from samplers.cli.values import not_negative, positive
-from text2pde.cli.training import add_training_arguments, named_endings, training_config
+from samplers.cli.common.errors import is_main_process
+from samplers.cli.common.program import Options, argument, changed, command, option
+from samplers.cli.common.values import NOT_NEGATIVE, PATH, POSITIVE
+from text2pde.cli.common import TrainingOptions, training_failures
 
-_EPILOG = """\
-examples:
+_EXAMPLES = """\
+Examples:
   text2pde train-autoencoder data/cylinder --output runs/autoencoder
   accelerate launch -m text2pde train-autoencoder data/cylinder --output runs/autoencoder
-
-After an interruption the same command goes on where it stopped. Every so many steps the relative
-error on held-out clips is printed, if there are any (`text2pde simulate --held-out`).
 """
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the command ``train-autoencoder``."""
-    parser = add_command(
-        commands, "train-autoencoder", "learn latents of flows on any mesh", _EPILOG
+class ArchitectureOptions(Options, section="Model"):
+    """The options of a new autoencoder."""
+
+    channels: int = option("--channels", type=POSITIVE, default=24, help="At full resolution.")
+    latent: int = option("--latent", type=POSITIVE, default=8, help="Channels of the latent.")
+    columns: int | None = option(
+        "--columns", type=POSITIVE, help="Of the latent grid.", show_default="64 for a channel"
     )
-    parser.add_argument("clips", type=Path, metavar="CLIPS", help="folder of `text2pde simulate`")
-    parser.add_argument("--held-out", type=Path, metavar="CLIPS", help="folder to measure on")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FOLDER", help="of the run and its result"
+    rows: int | None = option(
+        "--rows", type=POSITIVE, help="Of the latent grid.", show_default="16 for a channel"
     )
-    parser.add_argument(
-        "--cases", type=positive, metavar="N", help="learn from the first so many [all]"
-    )
-    group = parser.add_argument_group("model")
-    group.add_argument("--channels", type=positive, default=24, metavar="N", help="[24]")
-    group.add_argument(
-        "--latent", type=positive, default=8, metavar="N", help="channels of the latent [8]"
-    )
-    group.add_argument(
-        "--columns", type=positive, metavar="N", help="of the latent grid [64 of a channel]"
-    )
-    group.add_argument("--rows", type=positive, metavar="N", help="of it [16 of a channel]")
-    group = parser.add_argument_group("training")
-    add_training_arguments(group, 2, "clips")
-    group.add_argument(
-        "--frames", type=positive, default=16, metavar="N", help="of a clip, at once [16]"
-    )
-    group.add_argument(
+
+
+class AutoencoderTrainingOptions(TrainingOptions):
+    """How long, how fast, and on what loss."""
+
+    batch_size: int = changed(TrainingOptions, "batch_size", default=2)
+    frames: int = option("--frames", type=POSITIVE, default=16, help="Of a training window.")
+    kl_weight: float = option(
         "--kl-weight",
-        type=not_negative,
-        default=1e-5,
+        type=NOT_NEGATIVE,
         metavar="W",
-        help="of the latent's law [0.00001]",
+        default=1e-5,
+        help="Weight of the KL divergence in the loss.",
     )
-    group.add_argument(
-        "--every", type=positive, default=500, metavar="N", help="steps between measurements [500]"
-    )
-    parser.set_defaults(run=run)
+    every: int = option("--every", type=POSITIVE, default=500, help="Steps between evaluations.")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Train, or go on; returns the exit code."""
-    # diffusers takes seconds to import, and --help needs nothing of it.
-    from text2pde.autoencoder.run import Architecture, train_autoencoder
+@command(_EXAMPLES)
+def run(
+    *,
+    clips: Path = argument("CLIPS", type=PATH),
+    output: Path = option("--output", type=PATH, required=True, help="Folder of the run."),
+    held_out: Path | None = option(
+        "--held-out", type=PATH, help="Folder of clips for evaluation (`simulate --held-out`)."
+    ),
+    cases: int | None = option(
+        "--cases", type=POSITIVE, help="Train on the first N clips.", show_default="all"
+    ),
+    model: ArchitectureOptions,
+    training: AutoencoderTrainingOptions,
+) -> int:
+    """Train an autoencoder of fields on meshes.
 
-    architecture = Architecture(
-        arguments.channels, arguments.latent, arguments.columns, arguments.rows
-    )
-    with named_endings(arguments.output, "take a smaller --batch-size or fewer --frames"):
-        outcome = train_autoencoder(
-            arguments.clips,
-            arguments.held_out,
-            arguments.output,
-            architecture,
-            training_config(arguments),
-            frames=arguments.frames,
-            kl_weight=arguments.kl_weight,
-            every=arguments.every,
-            most=arguments.cases,
+    CLIPS is a folder of `text2pde simulate`. After an interruption the same command resumes.
+    """
+    from text2pde.autoencoder.training import Architecture, AutoencoderData, train_autoencoder
+
+    with training_failures(output, "take a smaller --batch-size or fewer --frames"):
+        result = train_autoencoder(
+            AutoencoderData(clips, held_out, cases, training.frames),
+            output,
+            Architecture(**vars(model)),
+            training.config(),
+            kl_weight=training.kl_weight,
+            evaluate_every=training.every,
         )
     if is_main_process():
-        for name, errors in outcome.errors.items():
-            print(f"{name}: {errors.overall:.3f} of all fields, {errors.across:.3f} across")
-        print(f"{outcome.compression:.1f} numbers of a clip to one of its latent -> {outcome.path}")
+        for name, errors in result.errors.items():
+            print(
+                f"relative error on {name} clips: {errors.overall:.3f} of all fields, "
+                f"{errors.transverse:.3f} of the transverse velocity"
+            )
+        print(f"compression by a factor of {result.compression:.1f} -> {result.path}")
     return 0

@@ -1,108 +1,112 @@
-"""``text2pde train-diffusion``: a transformer over the latents of flows."""
+"""``text2pde train-diffusion``: a diffusion transformer over latents."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samplers.cli.arguments import Commands, add_command
-from samplers.cli.failure import Failure
-from samplers.cli.processes import is_main_process
-from samplers.cli.values import positive_number
-from text2pde.cli.training import add_training_arguments, named_endings, training_config
-from text2pde.diffusion.presets import PRESETS, Size
+import click
+
+from samplers.cli.common.errors import Failure, is_main_process
+from samplers.cli.common.program import Options, argument, changed, command, option
+from samplers.cli.common.values import PATH, POSITIVE_NUMBER
+from text2pde.cli.common import TrainingOptions, training_failures
 
 if TYPE_CHECKING:
+    from text2pde.diffusion.transformer import Size
     from text2pde.pipeline import Text2PDEPipeline
 
-_EPILOG = """\
-examples:
+_EXAMPLES = """\
+Examples:
   text2pde train-diffusion runs/latents.safetensors --autoencoder runs/autoencoder/autoencoder \\
       --output runs/diffusion
   accelerate launch -m text2pde train-diffusion runs/latents.safetensors \\
       --autoencoder runs/autoencoder/autoencoder --preset small --output runs/diffusion
-
   text2pde train-diffusion runs/own.safetensors --autoencoder assets/cylinder/autoencoder \\
       --start assets/cylinder --learning-rate 3e-4 --output runs/further
-
-The result is a folder for `text2pde generate --checkpoint`. After an interruption the same command
-goes on where it stopped. Sentences are encoded once, and kept beside the run.
 """
+_SIZES = ("tiny", "base", "small", "medium", "large")
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the command ``train-diffusion``."""
-    parser = add_command(
-        commands, "train-diffusion", "learn to draw latents from sentences", _EPILOG
-    )
-    parser.add_argument("latents", type=Path, metavar="LATENTS", help="file of `text2pde encode`")
-    parser.add_argument(
-        "--autoencoder", type=Path, required=True, metavar="MODEL", help="that they are of"
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FOLDER", help="of the run and its result"
-    )
-    group = parser.add_argument_group("model")
-    begun = group.add_mutually_exclusive_group()
-    begun.add_argument(
+class TransformerOptions(Options, section="Model"):
+    """The transformer before training, and what encodes its prompts."""
+
+    preset: str = option(
         "--preset",
-        choices=PRESETS,
+        type=click.Choice(_SIZES),
         default="tiny",
-        help="a new one; tiny trains on two cores, small, medium and large are those of the paper "
-        "[tiny]",
+        excludes=["--start"],
+        help="Size of a new transformer: tiny trains on two CPU cores; small, medium and large are "
+        "those of the paper.",
     )
-    begun.add_argument(
-        "--start", type=Path, metavar="CHECKPOINT", help="a pipeline that is trained further"
+    start: Path | None = option(
+        "--start", type=PATH, help="Pipeline whose transformer is trained further."
     )
-    group.add_argument(
+    text_encoder: str | None = option(
         "--text-encoder",
         metavar="NAME",
-        help="a folder, or a name on the hub [that of --start, or all-MiniLM-L6-v2, of the extra "
-        "text]",
+        help="Folder or hub name.",
+        show_default="that of --start, or all-MiniLM-L6-v2 of the extra text",
     )
-    group = parser.add_argument_group("training")
-    add_training_arguments(group, 16, "windows")
-    group.add_argument(
+
+    def initial(self) -> Size | Text2PDEPipeline:
+        """The size of a new transformer, or the pipeline to start from."""
+        import torch
+
+        from samplers.checkpoint import CheckpointError
+        from text2pde.diffusion.transformer import PRESETS
+        from text2pde.pipeline import load_text2pde
+
+        if self.start is None:
+            return PRESETS[self.preset]
+        try:
+            return load_text2pde(self.start, torch.device("cpu"))
+        except CheckpointError as error:
+            raise Failure(str(error)) from error
+
+
+class DiffusionTrainingOptions(TrainingOptions):
+    """How long, how fast, and at which noise levels."""
+
+    batch_size: int = changed(TrainingOptions, "batch_size", default=16)
+    time_shift: float = option(
         "--time-shift",
-        type=positive_number,
-        default=1.0,
+        type=POSITIVE_NUMBER,
         metavar="S",
-        help="above 1 trains more where there is much noise, which decides how a flow moves as a "
-        "whole [1]",
+        default=1.0,
+        help="Above 1, train more at high noise levels, which decide the amplitude of velocity "
+        "fluctuations.",
     )
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Train, or go on; returns the exit code."""
-    # diffusers takes seconds to import, and --help needs nothing of it.
-    from text2pde.pipeline_training import train_diffusion
+@command(_EXAMPLES)
+def run(
+    *,
+    latents: Path = argument("LATENTS", type=PATH),
+    autoencoder: Path = option(
+        "--autoencoder", type=PATH, required=True, help="Folder of the latents' autoencoder."
+    ),
+    output: Path = option("--output", type=PATH, required=True, help="Folder of the run."),
+    model: TransformerOptions,
+    training: DiffusionTrainingOptions,
+) -> int:
+    """Train a diffusion transformer over latents.
 
-    with named_endings(arguments.output, "take a smaller --batch-size or --preset"):
+    LATENTS is a file of `text2pde encode`. The result is a pipeline for `text2pde generate
+    --checkpoint`. After an interruption the same command resumes.
+    """
+    from text2pde.training import train_diffusion
+
+    with training_failures(output, "take a smaller --batch-size or --preset"):
         path = train_diffusion(
-            arguments.latents,
-            arguments.autoencoder,
-            arguments.output,
-            _start(arguments),
-            training_config(arguments),
-            encoder=arguments.text_encoder,
-            time_shift=arguments.time_shift,
+            latents,
+            autoencoder,
+            output,
+            model.initial(),
+            training.config(),
+            encoder=model.text_encoder,
+            time_shift=training.time_shift,
         )
     if is_main_process():
         print(f"a pipeline for `text2pde generate --checkpoint {path}`")
     return 0
-
-
-def _start(arguments: argparse.Namespace) -> Size | Text2PDEPipeline:
-    import torch
-
-    from samplers.checkpoint import CheckpointError
-    from text2pde.pipeline import load_text2pde
-
-    if arguments.start is None:
-        return PRESETS[arguments.preset]
-    try:
-        return load_text2pde(arguments.start, torch.device("cpu"))
-    except CheckpointError as error:
-        raise Failure(str(error)) from error

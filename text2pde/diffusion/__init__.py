@@ -1,6 +1,6 @@
-"""Diffusion over the latents of flows: a transformer that is told a sentence, numbers, a frame.
+"""Diffusion over the latents of clips, conditioned on text, parameters or a first frame.
 
-Here live what it is told (``conditions``), the network (``transformer``) and its sizes
-(``presets``), and what it learns (``learning``). Nothing here knows meshes or equations; what comes
-out is a plain denoiser.
+Here live the text encoder (``text_encoder``), what the network is conditioned on (``conditions``),
+the network and its sizes (``transformer``), and its loss (``objective``). Nothing here knows meshes
+or equations.
 """

@@ -1,37 +1,39 @@
-"""What the network is told of a flow: a sentence, its numbers, its first frame, or some of them."""
+"""What the network is conditioned on: text, the parameters of a scene, a first frame."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+
+UNCONDITIONAL = {"text_mask": False, "has_parameters": False}
+"""The conditions without text and parameters, for classifier-free guidance.
+
+A first frame stays: it is an initial condition, which guidance must not extrapolate.
+"""
 
 
 class Conditions(NamedTuple):
-    """What is told of each of B flows.
+    """The conditions of B samples, any of which may be absent.
 
     Attributes:
-        states: of a sentence's tokens [B, L, D]; spoken: which are there [B, L], none without a
-            sentence.
-        numbers: of the flow, scaled to [-1, 1], [B, K]; stated: whether they are told [B].
-        frame: the latent of a flow that stands still as it is at first [B, Z, rows, columns];
-            shown: whether it is told [B].
+        text: the states of the prompt's tokens [B, L, D].
+        text_mask: which tokens there are [B, L]; none without a prompt.
+        parameters: of the scene, scaled to [-1, 1], [B, K].
+        has_parameters: [B].
+        frame: the latent of the first frame [B, Z, rows, columns].
+        has_frame: [B].
     """
 
-    states: Tensor
-    spoken: Tensor
-    numbers: Tensor
-    stated: Tensor
+    text: Tensor
+    text_mask: Tensor
+    parameters: Tensor
+    has_parameters: Tensor
     frame: Tensor
-    shown: Tensor
-
-    def of(self, rows: Tensor) -> Conditions:
-        """Those of some flows, by their numbers."""
-        return Conditions(*(value[rows] for value in self))
+    has_frame: Tensor
 
     def to(self, like: Tensor) -> Conditions:
-        """The same on the device of a tensor, and numbers in its type."""
+        """On the device of a tensor, with its dtype for all but masks."""
         return Conditions(*(_moved(value, like) for value in self))
 
 
@@ -39,24 +41,10 @@ def _moved(value: Tensor, like: Tensor) -> Tensor:
     return value.to(like) if value.is_floating_point() else value.to(like.device)
 
 
-def joined(one: Conditions, other: Conditions) -> Conditions:
-    """Those of two batches whose sentences are filled up to the same length."""
-    return Conditions(*(torch.cat(pair) for pair in zip(one, other, strict=True)))
-
-
-def without(conditions: Conditions, text: Tensor, numbers: Tensor, frame: Tensor) -> Conditions:
-    """The same, where some are not told the sentence, the numbers or the frame: booleans [B]."""
+def dropped(conditions: Conditions, text: Tensor, parameters: Tensor, frame: Tensor) -> Conditions:
+    """Conditions without the text, the parameters or the frame where these are True [B]."""
     return conditions._replace(
-        spoken=conditions.spoken & ~text[:, None],
-        stated=conditions.stated & ~numbers,
-        shown=conditions.shown & ~frame,
+        text_mask=conditions.text_mask & ~text[:, None],
+        has_parameters=conditions.has_parameters & ~parameters,
+        has_frame=conditions.has_frame & ~frame,
     )
-
-
-def nothing(conditions: Conditions) -> Conditions:
-    """The same without a sentence and numbers, from which guidance leads away.
-
-    A frame that is shown stays: it is where the flow begins, and no matter of degree.
-    """
-    every = torch.ones_like(conditions.stated)
-    return without(conditions, every, every, ~every)

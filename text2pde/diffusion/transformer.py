@@ -1,14 +1,17 @@
 """The network: a diffusion transformer over latents in space and time.
 
 Its blocks are those of DiT (Peebles and Xie 2022, https://arxiv.org/abs/2212.09748) with
-adaLN-Zero, and with attention to the tokens of a sentence between the two usual parts, as in
-Text2PDE (Zhou et al. 2024, https://arxiv.org/abs/2410.01153).
+adaLN-Zero, with cross-attention to the prompt's tokens after self-attention, as in Text2PDE (Zhou
+et al. 2024, https://arxiv.org/abs/2410.01153).
+
+Saved pipelines name this module, and their weights its attributes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,22 +22,41 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from text2pde.diffusion.conditions import Conditions
-from text2pde.scene import Scene
+from text2pde.subject import Scene
 
 _OCTAVES = 4
 
 
+class Size(NamedTuple):
+    """Of a transformer."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+PRESETS = {
+    "tiny": Size(192, 6, 6),
+    "base": Size(384, 12, 6),
+    "small": Size(512, 24, 16),
+    "medium": Size(1024, 28, 16),
+    "large": Size(2304, 28, 32),
+}
+"""From what two CPU cores train to the three sizes of the paper."""
+
+
 class FlowTransformer(ModelMixin, ConfigMixin):
-    """``network(x, t, conditions)``, for latents x [B, Z, F, rows, columns] and times t [B].
+    """``network(x, t, **conditions)``, for latents x [B, Z, F, rows, columns] and times t [B].
 
     Args:
-        ranges: from where to where the numbers of a scene go in training, by their names.
-        channels: Z of the latents. patch: how many frames, rows and columns make a token.
-        text_width: of the states of a sentence.
+        ranges: of the scene's parameters in training, by name.
+        channels: Z of the latents.
+        patch: frames, rows and columns of a token.
+        text_width: D of the text encoder's states.
 
-    The buffers ``latent_mean`` and ``latent_std`` are of the latents before they are standardised.
+    The buffers ``latent_mean`` and ``latent_std`` are those by which latents are standardised.
 
-    Any number of frames, rows and columns that the patch divides will do.
+    It takes any number of frames, rows and columns that the patch divides.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -50,9 +72,11 @@ class FlowTransformer(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if width < 12:
-            raise ValueError(f"A width of {width} is too small to tell places; take 12 at least.")
+            raise ValueError(
+                f"A width of {width} is too small for the positional encoding; take at least 12."
+            )
         if width % heads:
-            raise ValueError(f"A width of {width} can't be shared by {heads} heads.")
+            raise ValueError(f"A width of {width} can't be divided among {heads} heads.")
         a, b, c = size = tuple(patch)
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
@@ -62,7 +86,7 @@ class FlowTransformer(ModelMixin, ConfigMixin):
         self.unstated = nn.Parameter(torch.zeros(width))
         self.tell_text = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width))
         self.silence = nn.Parameter(torch.randn(width) / math.sqrt(width))
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.last = Modulation(width, 2)
         self.project = nn.Linear(width, channels * math.prod(size))
         nn.init.zeros_(self.project.weight)
@@ -71,65 +95,73 @@ class FlowTransformer(ModelMixin, ConfigMixin):
     latent_mean: Tensor
     latent_std: Tensor
 
-    def forward(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """What it predicts, like x.
+    def forward(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        """The prediction, of the shape and dtype of x, computed in the dtype of the weights.
 
-        Raises ValueError for a latent that the patch does not divide.
+        Args:
+            conditions: the fields of :class:`~text2pde.diffusion.conditions.Conditions`.
+
+        Raises:
+            ValueError: for a latent that the patch does not divide.
         """
-        told = conditions.to(x)
-        tokens, grid = self._tokens(x, told)
-        context, spoken = self._context(told)
-        known = self._time(t, x) + self._numbers(told) + _mean(context, spoken)
+        given = Conditions(**conditions).to(self.cut.weight)
+        tokens, grid = self._tokens(x.to(self.cut.weight), given)
+        context, mask = self._context(given)
+        embedding = (
+            self._embed_time(t, tokens) + self._embed_parameters(given) + _mean(context, mask)
+        )
         for block in self.blocks:
-            tokens = block(tokens, known, context, spoken)
-        shift, scale = self.last(known)
-        return self._latent(self.project(_modulated(tokens, shift, scale)), grid)
+            tokens = block(tokens, embedding, context, mask)
+        shift, scale = self.last(embedding)
+        return self._latent(self.project(_modulated(tokens, shift, scale)), grid).to(x)
 
     def scaled(self, scene: Scene) -> list[float]:
-        """The numbers of a scene as the network is told them, from -1 to 1, in the order of their
-        names.
+        """The parameters of a scene, scaled from their ranges to [-1, 1], sorted by name.
 
-        Raises ValueError for a scene of another subject, and for numbers that it was not trained
-        with.
+        Raises:
+            ValueError: for a scene of another subject, and for parameters outside the ranges.
         """
-        numbers, ranges = scene.numbers, self.config.ranges
-        if set(numbers) != set(ranges):
-            raise ValueError(f"This model knows {', '.join(ranges)}; it can't draw {scene}.")
-        # A config that was saved has lost the order of its keys.
-        return [_scaled(name, numbers[name], *ranges[name]) for name in sorted(ranges)]
+        parameters, ranges = scene.parameters, self.config.ranges
+        if set(parameters) != set(ranges):
+            raise ValueError(
+                f"This model is conditioned on {', '.join(ranges)}; it can't generate {scene}."
+            )
+        # A saved config has lost the order of its keys.
+        return [_scaled(name, parameters[name], *ranges[name]) for name in sorted(ranges)]
 
-    def _tokens(self, x: Tensor, told: Conditions) -> tuple[Tensor, torch.Size]:
-        """The patches, each with where it lies [B, tokens, width], and their grid."""
+    def _tokens(self, x: Tensor, given: Conditions) -> tuple[Tensor, torch.Size]:
+        """The patches with their positional encoding [B, tokens, width], and their grid."""
         self._check(x)
-        shown = told.shown.to(x)[:, None, None, None, None]
-        frame = (told.frame[:, :, None] * shown).expand_as(x)
-        flag = shown.expand(-1, 1, *x.shape[2:])
+        has_frame = given.has_frame.to(x)[:, None, None, None, None]
+        frame = (given.frame[:, :, None] * has_frame).expand_as(x)
+        flag = has_frame.expand(-1, 1, *x.shape[2:])
         patches = self.cut(torch.cat([x, frame, flag], dim=1))
         grid = patches.shape[2:]
-        return rearrange(patches, "b c f h w -> b (f h w) c") + _places(grid, patches), grid
+        return rearrange(patches, "b c f h w -> b (f h w) c") + _positions(grid, patches), grid
 
     def _latent(self, values: Tensor, grid: torch.Size) -> Tensor:
-        """The inverse of cutting: [B, tokens, Z * patch] as [B, Z, F, rows, columns]."""
+        """The inverse of patching: [B, tokens, Z * patch] as [B, Z, F, rows, columns]."""
         sizes = dict(zip("fhwabc", (*grid, *self.config.patch), strict=True))
         return rearrange(values, "n (f h w) (z a b c) -> n z (f a) (h b) (w c)", **sizes)
 
-    def _context(self, told: Conditions) -> tuple[Tensor, Tensor]:
-        """The tokens of a sentence, after one that is always there, and which are spoken."""
-        states = self.tell_text(told.states)
+    def _context(self, given: Conditions) -> tuple[Tensor, Tensor]:
+        """The tokens of the prompt, after one that is always present, and their mask."""
+        states = self.tell_text(given.text)
         first = self.silence.to(states).expand(len(states), 1, -1)
-        always = torch.ones_like(told.spoken[:, :1])
-        return torch.cat([first, states], dim=1), torch.cat([always, told.spoken], dim=1)
+        present = torch.ones_like(given.text_mask[:, :1])
+        return torch.cat([first, states], dim=1), torch.cat([present, given.text_mask], dim=1)
 
-    def _time(self, t: Tensor, x: Tensor) -> Tensor:
-        found: Tensor = self.tell_time(get_timestep_embedding(t, self.config.width).to(x))
+    def _embed_time(self, t: Tensor, like: Tensor) -> Tensor:
+        found: Tensor = self.tell_time(get_timestep_embedding(t, self.config.width).to(like))
         return found
 
-    def _numbers(self, told: Conditions) -> Tensor:
-        angles = told.numbers[..., None] * (math.pi / 2 * 2.0 ** torch.arange(_OCTAVES)).to(
-            told.numbers
-        )
-        waves = torch.cat([told.numbers[..., None], angles.sin(), angles.cos()], dim=2)
-        return torch.where(told.stated[:, None], self.tell_numbers(waves.flatten(1)), self.unstated)
+    def _embed_parameters(self, given: Conditions) -> Tensor:
+        """By Fourier features, since encoders of text represent numbers poorly."""
+        values = given.parameters[..., None]
+        angles = values * (math.pi / 2 * 2.0 ** torch.arange(_OCTAVES)).to(values)
+        features = torch.cat([values, angles.sin(), angles.cos()], dim=2)
+        embedded = self.tell_numbers(features.flatten(1))
+        return torch.where(given.has_parameters[:, None], embedded, self.unstated)
 
     def _check(self, x: Tensor) -> None:
         channels, patch = self.config.channels, tuple(self.config.patch)
@@ -140,13 +172,13 @@ class FlowTransformer(ModelMixin, ConfigMixin):
             )
         if any(size % part for size, part in zip(x.shape[2:], patch, strict=True)):
             raise ValueError(
-                f"A latent of {list(x.shape[2:])} frames, rows and columns can't be cut into "
+                f"A latent of {list(x.shape[2:])} frames, rows and columns can't be divided into "
                 f"patches of {list(patch)}."
             )
 
 
 class Attention(nn.Module):
-    """Of tokens to others, by several heads; what is to be added begins at zero."""
+    """Multi-head attention, to the tokens themselves or to others."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -155,21 +187,21 @@ class Attention(nn.Module):
         self.answer = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, others: Tensor, spoken: Tensor | None = None) -> Tensor:
-        """x: [B, T, width]; others: [B, L, width]; spoken: which of them may be read [B, L]."""
+    def forward(self, x: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor:
+        """From queries x [B, T, width] to others [B, L, width], where the mask [B, L] is True."""
         query = self._split(self.ask(x))
         key, value = map(self._split, self.answer(others).chunk(2, dim=-1))
-        mask = None if spoken is None else spoken[:, None, None]
-        found = F.scaled_dot_product_attention(query, key, value, mask)
-        added: Tensor = self.out(rearrange(found, "b heads t w -> b t (heads w)"))
-        return added
+        visible = None if mask is None else mask[:, None, None]
+        found = F.scaled_dot_product_attention(query, key, value, visible)
+        output: Tensor = self.out(rearrange(found, "b heads t w -> b t (heads w)"))
+        return output
 
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b t (heads w) -> b heads t w", heads=self.heads)
 
 
 class Modulation(nn.Module):
-    """Numbers that a block is shifted, scaled and gated by; all zero at first."""
+    """Shifts, scales and gates of a block (adaLN-Zero), which start at zero."""
 
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
@@ -178,14 +210,14 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, known: Tensor) -> tuple[Tensor, ...]:
-        """known: [B, width]; returns [B, 1, width] each."""
-        every: Tensor = self.linear(F.silu(known))[:, None]
+    def forward(self, embedding: Tensor) -> tuple[Tensor, ...]:
+        """From an embedding [B, width] to [B, 1, width] each."""
+        every: Tensor = self.linear(F.silu(embedding))[:, None]
         return every.chunk(self.parts, dim=-1)
 
 
-class Block(nn.Module):
-    """Tokens attend to each other, read the sentence, and think."""
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention to the prompt, and a perceptron."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -197,20 +229,21 @@ class Block(nn.Module):
         nn.init.zeros_(self.read.out.weight)
         nn.init.zeros_(self.read.out.bias)
 
-    def forward(self, x: Tensor, known: Tensor, context: Tensor, spoken: Tensor) -> Tensor:
-        shift, scale, gate, shift_2, scale_2, gate_2 = self.modulation(known)
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        shift, scale, gate, shift_2, scale_2, gate_2 = self.modulation(embedding)
         own = _modulated(x, shift, scale)
         x = x + gate * self.attend(own, own)
-        x = x + self.read(self.norm(x), context, spoken)
-        thought: Tensor = x + gate_2 * self.think(_modulated(x, shift_2, scale_2))
-        return thought
+        x = x + self.read(self.norm(x), context, mask)
+        output: Tensor = x + gate_2 * self.think(_modulated(x, shift_2, scale_2))
+        return output
 
 
 def _scaled(name: str, value: float, low: float, high: float) -> float:
     room = 1e-6 * (high - low)
     if not low - room <= value <= high + room:
         raise ValueError(
-            f"The {name} is {value:.4g}; this model was trained from {low:g} to {high:g}."
+            f"The {name} is {value:.4g}; this model was trained from {low:g} to {high:g}, so take "
+            "one in this range."
         )
     return 2 * (value - low) / (high - low) - 1
 
@@ -223,20 +256,21 @@ def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
 
 
-def _mean(context: Tensor, spoken: Tensor) -> Tensor:
-    share = spoken.to(context)[..., None]
+def _mean(context: Tensor, mask: Tensor) -> Tensor:
+    """Over the tokens that are present."""
+    share = mask.to(context)[..., None]
     return (context * share).sum(dim=1) / share.sum(dim=1)
 
 
-def _places(grid: torch.Size, like: Tensor) -> Tensor:
-    """Waves along each axis for each place of a grid, [places, width]."""
+def _positions(grid: torch.Size, like: Tensor) -> Tensor:
+    """The sinusoidal positional encoding of a grid, a third of the channels for each axis."""
     width = like.shape[1]
     each = width // 6 * 2
     f, h, w = grid
 
     def waves(size: int) -> Tensor:
-        places = torch.arange(size, dtype=torch.float32)
-        found: Tensor = get_timestep_embedding(places, each, max_period=100)
+        positions = torch.arange(size, dtype=torch.float32)
+        found: Tensor = get_timestep_embedding(positions, each, max_period=100)
         return found
 
     axes = [

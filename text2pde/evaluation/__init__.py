@@ -1,6 +1,6 @@
-"""How good a model of flows is, on clips that it never saw.
+"""How good a model is, on clips that it was not trained on.
 
-Here live what is asked of sentences (``sentences``, ``smoke``), of first frames (``frames``), of
-drawn frames and the equations (``continuation``), and of the autoencoder alone
-(``reconstruction``). Nothing here trains or draws pictures.
+Here live what is generated from prompts (``prompts``), what is generated from first frames, with
+how well it obeys the equations (``first_frames``), and the autoencoder alone (``reconstruction``).
+Each error stands beside that of a baseline without a model. Nothing here trains.
 """

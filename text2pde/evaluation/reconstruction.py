@@ -1,4 +1,4 @@
-"""The autoencoder alone: what comes back of clips of channels that it never saw."""
+"""The autoencoder alone: the reconstruction of clips that it was not trained on."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import torch
 from einops import rearrange
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator, RegularGridInterpolator
 
-from text2pde.autoencoder.clips import Prepared, prepare_clip
-from text2pde.autoencoder.learning import (
-    Errors,
+from text2pde.autoencoder.clips import PreparedClip, prepare_clip
+from text2pde.autoencoder.model import MeshAutoencoder
+from text2pde.autoencoder.objective import (
+    RelativeErrors,
     mean_errors,
     reconstruction_errors,
     relative_errors,
 )
-from text2pde.autoencoder.model import MeshAutoencoder
-from text2pde.flows.clip import Clip
-from text2pde.mesh import Numbers
+from text2pde.data.clip import Clip
+from text2pde.mesh import FloatArray
 
 _SIDE = 32
 
 
 class Reconstruction(NamedTuple):
-    """Relative errors, in the mean over clips.
+    """Relative errors, mean over clips.
 
     Attributes:
-        coded: of what comes back through the latent. interpolated: through values on a grid of 32 x
-            32, linearly. compression: numbers of a clip to one of its latent.
+        model: of the autoencoder.
+        interpolated: of linear interpolation to a grid of 32 x 32 and back.
+        compression: the numbers of a clip over those of its latent.
     """
 
-    coded: Errors
-    interpolated: Errors
+    model: RelativeErrors
+    interpolated: RelativeErrors
     compression: float
 
 
@@ -49,24 +50,24 @@ def evaluate_reconstruction(
     return Reconstruction(mean_errors(coded), mean_errors(plain), float(values) / latent)
 
 
-def _interpolated(clip: Clip, prepared: Prepared, frames: int) -> Errors:
-    """From the nodes to a regular grid over the channel, and back."""
+def _interpolated(clip: Clip, prepared: PreparedClip, frames: int) -> RelativeErrors:
+    """From the nodes to a regular grid over the domain, and back."""
     x = prepared.fields[:frames]
     nodes, values = clip.mesh.nodes, rearrange(x, "f n c -> n (f c)").numpy()
     ends = nodes.max(axis=0)
     axes = tuple(np.linspace(0, end, _SIDE) for end in ends)
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    on_grid = spread(nodes, values.astype(np.float64), grid.reshape(-1, 2))
+    on_grid = interpolate(nodes, values.astype(np.float64), grid.reshape(-1, 2))
     back = RegularGridInterpolator(axes, on_grid.reshape(_SIDE, _SIDE, -1))(nodes)
     found = rearrange(torch.from_numpy(back).float(), "n (f c) -> f n c", f=len(x))
     return relative_errors(found, x, prepared.areas)
 
 
-def spread(nodes: Numbers, values: Numbers, places: Numbers) -> Numbers:
-    """Values [N, K] at nodes as values at other places, linear between; those of the nearest node
-    where no nodes are around."""
-    found: Numbers = LinearNDInterpolator(nodes, values)(places)
-    beyond = np.isnan(found).any(axis=1)
-    if beyond.any():
-        found[beyond] = NearestNDInterpolator(nodes, values)(places[beyond])
+def interpolate(nodes: FloatArray, values: FloatArray, points: FloatArray) -> FloatArray:
+    """Values [N, K] at nodes, interpolated linearly to points, and from the nearest node outside
+    their convex hull."""
+    found: FloatArray = LinearNDInterpolator(nodes, values)(points)
+    outside = np.isnan(found).any(axis=1)
+    if outside.any():
+        found[outside] = NearestNDInterpolator(nodes, values)(points[outside])
     return found

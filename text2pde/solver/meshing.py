@@ -1,4 +1,4 @@
-"""Triangles in a channel, by gmsh."""
+"""Meshes of scenes: triangulations of channels by gmsh, and uniform meshes of boxes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from text2pde.channel import Channel
-from text2pde.mesh import Mesh, check_mesh, trimmed
+from text2pde.mesh import Mesh, check_mesh, compact
+from text2pde.solver.smoke import CELLS, uniform_mesh
+from text2pde.subject import Scene
+from text2pde.subject.cylinder.channel import Channel
+from text2pde.subject.smoke.plume import Plume
 
 
-class Sizes(NamedTuple):
-    """Lengths of edges.
+class MeshSizes(NamedTuple):
+    """Edge lengths.
 
     Attributes:
         near: on the cylinder, in units of its radius.
-        far: the longest of all, in metres.
-        growth: by how much they grow on the way from the cylinder, a sixth of that downstream.
+        far: the longest, in metres.
+        growth: per distance from the cylinder; a sixth of that downstream.
     """
 
     near: float = 0.24
@@ -27,54 +30,63 @@ class Sizes(NamedTuple):
     growth: float = 0.3
 
 
-DEFAULT = Sizes()
-_WAKE = 6.0
-_ONE_AT_A_TIME = threading.Lock()
-"""Of the threads of a process; gmsh holds one model for all."""
+DEFAULT_SIZES = MeshSizes()
+_DOWNSTREAM = 6.0
+_GMSH_LOCK = threading.Lock()
+"""gmsh holds one model for the whole process."""
 
 
-def triangulate(channel: Channel, sizes: Sizes = DEFAULT) -> Mesh:
-    """Triangles that fill the channel around the cylinder, finer there and in its wake.
+def mesh_of(scene: Scene) -> Mesh:
+    """The default mesh of a scene."""
+    if isinstance(scene, Plume):
+        return uniform_mesh(scene, CELLS)
+    return triangulate(scene.channel)
 
-    The same channel and sizes give the same mesh. Raises ValueError without the package gmsh, and
-    for sizes that are not positive.
+
+def triangulate(channel: Channel, sizes: MeshSizes = DEFAULT_SIZES) -> Mesh:
+    """A mesh of the channel, refined at the cylinder and in its wake.
+
+    It is deterministic.
+
+    Raises:
+        ValueError: without the package gmsh, and for sizes that are not positive.
     """
     if not all(size > 0 for size in sizes):
-        raise ValueError(f"The sizes of edges are {tuple(sizes)}; they must be positive.")
+        raise ValueError(f"The edge lengths are {tuple(sizes)}; they must be positive.")
 
     def size(x: float, y: float) -> float:
         ahead = channel.x - x
-        distance = float(np.hypot(ahead if ahead > 0 else ahead / _WAKE, y - channel.y))
+        distance = float(np.hypot(ahead if ahead > 0 else ahead / _DOWNSTREAM, y - channel.y))
         away = max(0.0, distance - channel.radius)
         return min(sizes.far, sizes.near * channel.radius + sizes.growth * away)
 
     with _gmsh() as gmsh:
         shape, mesh = gmsh.model.occ, gmsh.model.mesh
-        whole = shape.addRectangle(0, 0, 0, channel.length, channel.height)
-        hole = shape.addDisk(channel.x, channel.y, 0, channel.radius, channel.radius)
-        shape.cut([(2, whole)], [(2, hole)])
+        rectangle = shape.addRectangle(0, 0, 0, channel.length, channel.height)
+        disk = shape.addDisk(channel.x, channel.y, 0, channel.radius, channel.radius)
+        shape.cut([(2, rectangle)], [(2, disk)])
         shape.synchronize()
         mesh.setSizeCallback(lambda dim, tag, x, y, z, default: size(x, y))
         mesh.generate(2)
-        tags, places, _ = mesh.getNodes()
-        _, corners = mesh.getElementsByType(2)
-        return _built(channel, np.asarray(tags), np.asarray(places), np.asarray(corners))
+        tags, points, _ = mesh.getNodes()
+        _, triangles = mesh.getElementsByType(2)
+        return _mesh_from_gmsh(channel, *map(np.asarray, (tags, points, triangles)))
 
 
 @contextmanager
 def _gmsh() -> Iterator[Any]:
-    """The package, which holds one model for the whole process, with an empty one."""
+    """The package gmsh, with an empty model, for one thread at a time."""
     try:
         import gmsh
     except ModuleNotFoundError as error:
         raise ValueError(
-            "Meshes are made by the package gmsh; install it with pip install 'retrograde[pde]'."
+            "Meshing needs the package gmsh; install it with pip install 'retrograde[pde]'."
         ) from error
-    with _ONE_AT_A_TIME:
-        yield from _opened(gmsh)
+    with _GMSH_LOCK:
+        yield from _with_empty_model(gmsh)
 
 
-def _opened(gmsh: Any) -> Iterator[Any]:
+def _with_empty_model(gmsh: Any) -> Iterator[Any]:
     gmsh.initialize(interruptible=False)
     try:
         options = {"General.Terminal": 0, "General.NumThreads": 1}
@@ -94,11 +106,11 @@ def _opened(gmsh: Any) -> Iterator[Any]:
         gmsh.finalize()
 
 
-def _built(channel: Channel, tags: Any, places: Any, corners: Any) -> Mesh:
-    """A mesh of the nodes that triangles have; gmsh adds the centre of the cylinder."""
+def _mesh_from_gmsh(channel: Channel, tags: Any, points: Any, triangles: Any) -> Mesh:
+    """Of the nodes that triangles use; gmsh adds the centre of the cylinder."""
     row = np.zeros(int(tags.max()) + 1, dtype=np.int64)
     row[tags.astype(np.int64)] = np.arange(len(tags))
-    nodes, triangles = trimmed(places.reshape(-1, 3)[:, :2], row[corners.astype(np.int64)])
-    mesh = Mesh(nodes, triangles, channel.kinds(nodes))
+    nodes, oriented = compact(points.reshape(-1, 3)[:, :2], row[triangles.astype(np.int64)])
+    mesh = Mesh(nodes, oriented, channel.kinds(nodes))
     check_mesh(mesh)
     return mesh

@@ -1,6 +1,6 @@
-"""Checkpoints as models with parts that can be optimised, one kind to a file.
+"""Checkpoints as models that can be trained by a reward, one kind to a file.
 
-Nothing of a training loop or of rewards belongs here.
+Training loops and rewards do not belong here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from adjoint.finetune.config import FinetuneConfig
-from adjoint.finetune.models.base import Model
+from adjoint.finetune.models.base import ImageModel
 from adjoint.finetune.models.network import NetworkModel
 from adjoint.finetune.models.pipeline import PipelineModel
 from adjoint.finetune.models.restoration import RestorationModel
@@ -21,22 +21,24 @@ from samplers.checkpoint import (
     restores,
 )
 
-__all__ = ["Model", "NetworkModel", "PipelineModel", "RestorationModel", "load_model"]
+__all__ = ["ImageModel", "NetworkModel", "PipelineModel", "RestorationModel", "load_model"]
 
 
-def load_model(config: FinetuneConfig, device: torch.device) -> Model:
-    """The checkpoint of a run.
+def load_model(config: FinetuneConfig, device: torch.device) -> ImageModel:
+    """Load the checkpoint of a run.
 
-    Raises CheckpointError if it can't be read, ValueError if it can't follow the settings or the
-    way back can't serve it.
+    Raises CheckpointError if it cannot be read, ValueError for settings that it does not support or
+    an adjoint that cannot differentiate it.
     """
     options = LoadOptions(device=device)
     if restores(config.checkpoint):
         return RestorationModel(config, load_restoration(config.checkpoint, options))
-    if config.drawing.images or config.drawing.task is not None:
-        raise ValueError("This checkpoint restores no images; leave 'images' and 'task' away.")
+    if config.sampling.images or config.sampling.task is not None:
+        raise ValueError(
+            "This checkpoint restores no images; omit 'images' and 'task' in [sampling]."
+        )
     checkpoint = load_checkpoint(config.checkpoint, options)
     if isinstance(checkpoint, NetworkCheckpoint):
         return NetworkModel(config, checkpoint)
-    assert isinstance(checkpoint, PipelineCheckpoint)  # there is no third kind that draws
+    assert isinstance(checkpoint, PipelineCheckpoint)  # no third kind samples images
     return PipelineModel(config, checkpoint)

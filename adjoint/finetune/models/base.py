@@ -1,4 +1,4 @@
-"""What all such checkpoints have in common: they draw with a part, and save what it learned."""
+"""What all such checkpoints have in common: they sample with a trained module, and save it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from adjoint.finetune.parts import (
-    Embedding,
+from adjoint.finetune.penalty import PenaltySettings
+from adjoint.finetune.trainable import (
     LearnedNoise,
-    LoRA,
-    Noise,
     Optimised,
-    Part,
+    OptimiseEmbedding,
+    OptimiseLoRA,
+    OptimiseNoise,
+    Trainable,
     adapter_state,
     add_adapter,
     fold_classes,
     merge_adapter,
     train_weights,
 )
-from adjoint.finetune.penalty import Penalty
 from samplers.checkpoint import read_index
 from samplers.files import replacing
 from samplers.training import Objective
@@ -34,86 +34,98 @@ ADAPTER = "pytorch_lora_weights.safetensors"
 """The file in which diffusers looks for an adapter."""
 
 
-class Model(abc.ABC):
-    """A checkpoint from which images are drawn while a part of it is learned.
+class ImageModel(abc.ABC):
+    """A checkpoint that samples images while a part of it is trained.
 
-    Args:
-        asked: everything that its images may be asked to show, in numbers: classes, or prompts by
-            their place in the list. Empty if nothing is asked for.
-        component: the name of the network in the folder.
+    Attributes:
+        network: the network itself.
+        component: its name in the folder.
+        conditions: what the images may be conditioned on, as numbers: classes, or indices of
+            prompts or of degraded images. Empty for an unconditional model.
+        of_classes: whether these are classes.
     """
 
     network: nn.Module
     component: str
-    asked: tuple[int, ...]
+    conditions: tuple[int, ...]
     of_classes = False
-    """Whether what is asked for are classes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @abc.abstractmethod
-    def start(self, seeds: Sequence[int]) -> Tensor:
-        """Starting noise; ValueError if it can't be given to this checkpoint."""
+    def initial_noise(self, seeds: Sequence[int]) -> Tensor:
+        """Initial noise, one sample for each seed; ValueError if the model takes none."""
 
     @abc.abstractmethod
-    def draw(
-        self, part: Part, seeds: Sequence[int], asked: Tensor | None, noise: Tensor | None
+    def sample(
+        self,
+        trained: Trainable,
+        seeds: Sequence[int],
+        condition: Tensor | None,
+        noise: Tensor | None,
     ) -> Tensor:
-        """Images [B, C, H, W] of values from -1 to 1, through which gradients pass.
+        """Images [B, C, H, W] in [-1, 1], differentiably.
 
         Args:
-            noise: where they start; that of the seeds if None.
+            trained: holds the network.
+            seeds: of all noise.
+            condition: of each image [B]; None for an unconditional model.
+            noise: initial noise; that of the seeds if None.
         """
 
     @abc.abstractmethod
-    def with_embedding(self, settings: Embedding) -> Part:
-        """The part whose embedding is learned; ValueError if this checkpoint has none."""
+    def with_embedding(self, settings: OptimiseEmbedding) -> Trainable:
+        """The module whose embedding is trained; ValueError if the checkpoint has none."""
 
-    def penalty(self, settings: Penalty, images: Tensor, asked: Tensor | None) -> Objective:
-        """A penalty of the network, at images that show what they were asked to.
+    def penalty(
+        self, settings: PenaltySettings, images: Tensor, condition: Tensor | None
+    ) -> Objective:
+        """A penalty of the network at images with their conditions.
 
         Raises ValueError if there is none for this checkpoint.
         """
         raise ValueError(
-            "A penalty is for networks without a prompt that draw from noise alone; leave "
-            "[penalty] away."
+            "A penalty needs a network without prompts that samples from noise alone; omit "
+            "[penalty]."
         )
 
-    def part(self, optimised: Optimised, seed: int) -> Part:
-        """The module that holds what is optimised; ValueError if this checkpoint has no such."""
-        if isinstance(optimised, Embedding):
+    def trainable(self, optimised: Optimised, seed: int) -> Trainable:
+        """The module that holds what is optimised; ValueError if the checkpoint has no such."""
+        if isinstance(optimised, OptimiseEmbedding):
             return self.with_embedding(optimised)
-        if isinstance(optimised, Noise):
+        if isinstance(optimised, OptimiseNoise):
             self.network.requires_grad_(False)
-            seeds = range(optimised.seed, optimised.seed + optimised.count)
-            return Part(self.network, LearnedNoise(self.start(seeds), optimised.reach))
-        if isinstance(optimised, LoRA):
+            seeds = range(optimised.seed, optimised.seed + optimised.num_images)
+            noise = LearnedNoise(self.initial_noise(seeds), optimised.max_angle)
+            return Trainable(self.network, noise)
+        if isinstance(optimised, OptimiseLoRA):
             add_adapter(self.network, optimised, seed)
         else:
             train_weights(self.network, optimised)
-        return Part(self.network)
+        return Trainable(self.network)
 
-    def save(self, part: Part, optimised: Optimised, folder: Path) -> list[Path]:
-        """Write what was learned into the folder; returns what was written."""
-        if part.noise is not None:
-            every = torch.arange(len(part.noise.start), device=part.noise.start.device)
-            return [_written({"noise": part.noise(every)}, folder / "noise.safetensors")]
-        if part.embedding is not None:
-            return [_written({"prompt_embeds": part.embedding}, folder / "embedding.safetensors")]
-        if isinstance(optimised, LoRA):
-            return self._save_adapter(part.network, folder)
-        fold_classes(part.network)
-        return [self._save_network(part.network, folder)]
+    def save(self, trained: Trainable, optimised: Optimised, folder: Path) -> list[Path]:
+        """Write what was learned into the folder; returns the paths."""
+        if trained.noise is not None:
+            every = torch.arange(len(trained.noise.start), device=trained.noise.start.device)
+            return [_write({"noise": trained.noise(every)}, folder / "noise.safetensors")]
+        if trained.embedding is not None:
+            embedding: dict[str, Tensor] = {"prompt_embeds": trained.embedding}
+            return [_write(embedding, folder / "embedding.safetensors")]
+        if isinstance(optimised, OptimiseLoRA):
+            return self._save_adapter(trained.network, folder)
+        fold_classes(trained.network)
+        return [self._save_network(trained.network, folder)]
 
     def _save_adapter(self, network: nn.Module, folder: Path) -> list[Path]:
         state = {f"{self.component}.{name}": v for name, v in adapter_state(network).items()}
-        adapter = _written(state, folder / ADAPTER)
+        adapter = _write(state, folder / ADAPTER)
         merge_adapter(network)
         return [adapter, self._save_network(network, folder)]
 
     def _save_network(self, network: Any, folder: Path) -> Path:
-        """A checkpoint as the one that was loaded, with this network in it."""
+        """Write a checkpoint like the one that was loaded, with this network in it."""
         path = folder / "checkpoint"
         kept = [name for name in read_index(self._folder) if (self._folder / name).is_dir()]
         with replacing(path) as part:
@@ -126,9 +138,9 @@ class Model(abc.ABC):
         return path
 
 
-def _written(tensors: dict[str, Tensor], path: Path) -> Path:
+def _write(tensors: dict[str, Tensor], path: Path) -> Path:
     with replacing(path) as part:
-        # Not `save_file`, whose files only their owner may read.
-        kept = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
-        part.write_bytes(save(kept))
+        # `save_file` would make it readable for its owner alone.
+        contiguous = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
+        part.write_bytes(save(contiguous))
     return path

@@ -1,4 +1,4 @@
-"""A network that restores given images."""
+"""A network that restores degraded images."""
 
 from __future__ import annotations
 
@@ -10,88 +10,97 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adjoint.finetune.config import DrawingSettings, FinetuneConfig
-from adjoint.finetune.models.base import Model
+from adjoint.finetune.config import FinetuneConfig, SamplingSettings
+from adjoint.finetune.models.base import ImageModel
 from adjoint.finetune.models.network import of_run
-from adjoint.finetune.parts import Embedding, Part, learn_classes
-from adjoint.rewards.pictures import read_picture
+from adjoint.finetune.trainable import OptimiseEmbedding, Trainable, learn_classes
+from adjoint.rewards.targets import read_target
 from samplers import SamplerScheduler
 from samplers.diffusers.restoration import RestorationPipeline
 from samplers.diffusers.settings import named_settings
-from samplers.images.pixels import PictureError, listed
+from samplers.images.files import ImageError, image_paths
+
+_USED = ("sampler", "steps", "images", "task", "grid", "sigma_min", "sigma_max", "options")
+"""The settings that a restoration pipeline has."""
 
 
-class RestorationModel(Model):
-    """Restores the degraded images that the settings name; what is asked for is one of these."""
+class RestorationModel(ImageModel):
+    """A pipeline that restores the degraded images of the settings; these are its conditions."""
 
     component = "unet"
 
     def __init__(self, config: FinetuneConfig, pipe: RestorationPipeline) -> None:
         super().__init__(config.checkpoint)
-        drawing, self.adjoint = config.drawing, config.adjoint
-        if not drawing.images:
+        settings, self.adjoint = config.sampling, config.adjoint
+        if not settings.images:
             raise ValueError("This checkpoint restores images; name some by 'images'.")
-        used = ("sampler", "steps", "images", "task", "grid", "sigma_min", "sigma_max", "options")
-        given = [f.name for f in fields(drawing) if getattr(drawing, f.name) != _default(f.name)]
-        foreign = [name for name in given if name not in used]
-        if foreign:
-            raise ValueError(
-                f"This checkpoint restores images, and has no {foreign[0]!r}; leave it away."
-            )
-        self.pipe, self.network, self.steps = pipe, pipe.unet, drawing.steps
-        pipe.scheduler = _changed(pipe.scheduler, drawing)
+        _check_settings(settings)
+        self.pipe, self.network, self.steps = pipe, pipe.unet, settings.steps
+        pipe.scheduler = _changed(pipe.scheduler, settings)
         self.adjoint.check(pipe.tableau(self.steps))
-        self.task = drawing.task
-        self.given = _read(drawing.images).to(pipe.device)
-        self.asked = tuple(range(len(self.given)))
+        self.task = settings.task
+        self.degraded = _read(settings.images).to(pipe.device)
+        self.conditions = tuple(range(len(self.degraded)))
 
-    def start(self, seeds: Sequence[int]) -> Tensor:
-        return self.pipe.noise(self.given[:1].shape, seeds)
+    def initial_noise(self, seeds: Sequence[int]) -> Tensor:
+        return self.pipe.noise(self.degraded[:1].shape, seeds)
 
-    def draw(
-        self, part: Part, seeds: Sequence[int], asked: Tensor | None, noise: Tensor | None
+    def sample(
+        self,
+        trained: Trainable,
+        seeds: Sequence[int],
+        condition: Tensor | None,
+        noise: Tensor | None,
     ) -> Tensor:
-        assert asked is not None  # there always are images
-        self.pipe.register_modules(unet=part.network)
+        assert condition is not None  # there always are images
+        self.pipe.register_modules(unet=trained.network)
         return self.pipe.restore(
-            self.given[asked],
-            [self.task] * len(asked),
+            self.degraded[condition],
+            [self.task] * len(condition),
             seeds,
             self.steps,
             noise=noise,
             adjoint=of_run(self.adjoint, seeds) if torch.is_grad_enabled() else None,
         )
 
-    def with_embedding(self, settings: Embedding) -> Part:
+    def with_embedding(self, settings: OptimiseEmbedding) -> Trainable:
         labels = self.pipe.labels([self.task])
         learn_classes(self.network, () if labels is None else tuple(labels.tolist()), settings)
-        return Part(self.network)
+        return Trainable(self.network)
 
 
-def _changed(scheduler: SamplerScheduler, drawing: DrawingSettings) -> SamplerScheduler:
-    """The checkpoint's own, but for what the settings name."""
+def _check_settings(settings: SamplingSettings) -> None:
+    """Raise ValueError for a setting that differs from its default and is not used here."""
+    default = SamplingSettings()
+    names = [f.name for f in fields(settings)]
+    given = [name for name in names if getattr(settings, name) != getattr(default, name)]
+    foreign = [name for name in given if name not in _USED]
+    if foreign:
+        raise ValueError(
+            f"This checkpoint restores images, and has no {foreign[0]!r}; omit it in [sampling]."
+        )
+
+
+def _changed(scheduler: SamplerScheduler, settings: SamplingSettings) -> SamplerScheduler:
+    """The checkpoint's scheduler, with what the settings name."""
     config: Any = scheduler.config
-    named = named_settings(config, drawing.sampler, drawing.options, drawing.grid)
-    ends = {"sigma_min": drawing.sigma_min, "sigma_max": drawing.sigma_max}
+    named = named_settings(config, settings.sampler, settings.options, settings.grid)
+    ends = {"sigma_min": settings.sigma_min, "sigma_max": settings.sigma_max}
     named |= {name: sigma for name, sigma in ends.items() if sigma is not None}
     changed: SamplerScheduler = SamplerScheduler.from_config(config, **named)
     return changed
 
 
-def _default(name: str) -> object:
-    return getattr(DrawingSettings(), name)
-
-
 def _read(places: Sequence[str]) -> Tensor:
-    """The pictures, all of one size; those of folders sorted by name."""
+    """The images [N, C, H, W], all of one size; those of folders sorted by name."""
     try:
-        paths = listed([Path(place) for place in places])
-    except PictureError as error:
+        paths = image_paths([Path(place) for place in places])
+    except ImageError as error:
         raise ValueError(str(error)) from error
-    images = [read_picture(str(path)) for path in paths]
+    images = [read_target(str(path)) for path in paths]
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) != 1:
         raise ValueError(
-            f"The images have the shapes {sorted(shapes)}; they must be some, of one size."
+            f"The images have the shapes {sorted(shapes)}; pass at least one, and all of one size."
         )
     return torch.cat(images).float()

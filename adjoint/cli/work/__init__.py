@@ -1,1 +1,0 @@
-"""What the commands of ``adjoint`` do, where that takes heavy imports."""

@@ -1,0 +1,80 @@
+"""Latent codes on disk: one safetensors file, which says what its codes belong to.
+
+The file has the tensor ``codes`` [N, *shape], and as metadata how they were found, in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from samplers.checkpoint.network import NetworkCheckpoint
+from samplers.files import replacing
+
+_CODES = "codes"
+_ABOUT = "parameters"
+_NEEDED = ("weights_sha256", "checkpoint", "null_label", "guidance", "guidance_rescale",
+           "sigma_min", "sigma_max")  # fmt: skip
+
+
+class CodesError(OSError):
+    """A file of codes can't be read; the message says why in a sentence."""
+
+
+class Codes(NamedTuple):
+    """Codes [N, *shape], the class of each or None, and how they were found.
+
+    Attributes:
+        about: the settings of the network and of the flow, as images of ``samplers`` hold them.
+    """
+
+    codes: Tensor
+    labels: tuple[int, ...] | None
+    about: dict[str, Any]
+
+
+def write_codes(path: Path, found: Codes) -> None:
+    """Write a file of codes; ``path`` is whole or untouched at every moment."""
+    with replacing(path) as part:
+        save_file({_CODES: found.codes.contiguous()}, part, {_ABOUT: json.dumps(found.about)})
+
+
+def read_codes(path: Path) -> Codes:
+    """The codes of a file; CodesError if it can't be read, ValueError if its parts do not agree."""
+    if not path.is_file():
+        raise CodesError(f"There are no codes at {path}: no such file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[_ABOUT])
+            codes = file.get_tensor(_CODES)
+        labels, _ = about["labels"], [about[name] for name in _NEEDED]
+        found = Codes(codes, None if labels is None else tuple(labels), about)
+    except (KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
+        raise CodesError(
+            f"{path} can't be read; give a file that `samplers encode` wrote."
+        ) from error
+    count = len(codes) if codes.ndim else 0
+    if not count or not bool(codes.isfinite().all()):
+        raise ValueError(f"{path} holds no codes, or such that are not finite.")
+    if found.labels is not None and len(found.labels) != count:
+        raise ValueError(f"{path} holds {count} codes, and classes of {len(found.labels)}.")
+    return found
+
+
+def check_codes(found: Codes, path: Path, checkpoint: NetworkCheckpoint) -> None:
+    """Raise ValueError if the codes of a file are of another network."""
+    same = found.about["weights_sha256"] == checkpoint.weights
+    if not same or tuple(found.codes.shape[1:]) != tuple(checkpoint.shape):
+        raise ValueError(
+            f"The codes in {path} belong to the network of {found.about['checkpoint']}, with other "
+            "weights than this checkpoint's; a code means nothing to another network."
+        )
+    known = {*checkpoint.classes, checkpoint.null_label}
+    wrong = [label for label in found.labels or () if label not in known]
+    if wrong:
+        raise ValueError(f"A code in {path} is of the class {wrong[0]}, which there is not.")

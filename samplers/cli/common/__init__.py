@@ -1,0 +1,33 @@
+"""What the commands of all three programs share; nothing here imports torch when it is imported.
+
+==============  ====================================================================================
+``program``     the programs and their commands: options in groups, help, completion
+``options``     groups of options that several commands have: model, seeds, grid, device
+``values``      types of values: seeds, labels, names of samplers
+``errors``      how a command ends: exit codes, and errors in one sentence
+``output``      where results may be written, and what they say of their making
+``processes``   what ``accelerate launch`` started
+``text``        columns, and counts of things
+==============  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+
+def start(module: str, argv: Sequence[str] | None) -> int:
+    """Run the program ``PROGRAM`` of a module; returns the exit code.
+
+    Args:
+        argv: the words of the command line; None for those of this process.
+    """
+    try:
+        program = import_module(module).PROGRAM
+    except KeyboardInterrupt:  # at the start, before anything else could say so
+        print(f"{module.split('.', maxsplit=1)[0]}: error: Interrupted.", file=sys.stderr)
+        return 130
+    code: int = program.run(sys.argv[1:] if argv is None else argv)
+    return code

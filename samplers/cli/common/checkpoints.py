@@ -1,0 +1,182 @@
+"""From options to a loaded checkpoint, a recipe for it, and what results say of both.
+
+Importing this imports torch: commands do so when their cheap checks are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from samplers.checkpoint import LoadOptions, Recipe, load_checkpoint
+from samplers.checkpoint.network import NetworkCheckpoint
+from samplers.cli.common.options import ConditionOptions, ModelOptions, SchedulerOptions
+from samplers.cli.common.processes import find_device
+from samplers.cli.common.program import package_version
+from samplers.cli.common.text import counted
+from samplers.cli.common.values import fixed_sampler
+from samplers.registry import get_sampler
+
+if TYPE_CHECKING:
+    from samplers.checkpoint import Checkpoint
+
+_RECIPE = ("grid", "sigma_min", "sigma_max", "final", "guidance", "guidance_rescale", "prompt",
+           "negative_prompt")  # fmt: skip
+_BOOLEANS = {"true": True, "false": False}
+
+
+# --------------------------------------------------------------------------------- to be loaded
+
+
+def open_checkpoint(model: ModelOptions, device: torch.device) -> Checkpoint:
+    """Load a checkpoint of any kind."""
+    dtype = getattr(torch, model.dtype)
+    options = LoadOptions(dtype, device, model.allow_pickle, model.null_label)
+    return load_checkpoint(model.checkpoint, options)
+
+
+def open_network(model: ModelOptions) -> NetworkCheckpoint:
+    """Load a checkpoint; ValueError if it is conditioned on a prompt."""
+    checkpoint = open_checkpoint(model, find_device(model.device))
+    if not isinstance(checkpoint, NetworkCheckpoint):
+        raise ValueError(
+            f"{model.checkpoint} is a pipeline with a prompt; a network without one is needed here."
+        )
+    return checkpoint
+
+
+# ------------------------------------------------------------------------------------ the recipe
+
+
+def recipe_from(options: object) -> Recipe:
+    """What a command's options say of conditions and grid; no sampler yet, nothing is settled."""
+    said = {name: getattr(options, name, None) for name in _RECIPE}
+    return Recipe(**{name: value for name, value in said.items() if value is not None})
+
+
+def sampler_options(sampler: str, texts: Sequence[str]) -> dict[str, Any]:
+    """The options of a sampler from NAME=VALUE, each of the type of its default."""
+    known = get_sampler(sampler).options
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"The option {text!r} has no value; write it as NAME=VALUE.")
+        if name not in known:
+            has = ", ".join(known) or "none"
+            raise ValueError(f"The sampler {sampler!r} has no option {name!r}; it has {has}.")
+        found[name] = _value(name, value, known[name])
+    return found
+
+
+def _value(name: str, text: str, default: object) -> object:
+    if isinstance(default, bool):
+        if text.lower() not in _BOOLEANS:
+            raise ValueError(f"The option {name} is {text!r}; it must be true or false.")
+        return _BOOLEANS[text.lower()]
+    if not isinstance(default, int | float):
+        return text
+    try:
+        return type(default)(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise ValueError(f"The option {name} is {text!r}; it must be {kind}.") from None
+
+
+def changed_scheduler(scheduler: Any, options: SchedulerOptions) -> Any:
+    """A SamplerScheduler with the sampler, its options and the grid that were asked for.
+
+    Options of the same sampler that it had stay, unless they are named.
+    """
+    from samplers.diffusers.settings import named_settings
+
+    config = scheduler.config
+    name = None if options.sampler is None else fixed_sampler(options.sampler)
+    chosen = sampler_options(name or config.sampler, options.options)
+    named = named_settings(config, name, chosen, options.grid)
+    return type(scheduler).from_config(config, **named)
+
+
+# ------------------------------------------------------------------------------------ the classes
+
+
+def labels_in_turn(
+    conditions: ConditionOptions, checkpoint: Checkpoint, count: int
+) -> tuple[int, ...] | None:
+    """The classes that ``count`` images take in turn, or None for a model without classes.
+
+    Those that are named, and all of the model's if none is.
+    """
+    asked, classes, null = conditions.label, checkpoint.classes, checkpoint.null_label
+    if not classes:
+        if asked is not None:
+            raise ValueError("This checkpoint knows no classes; omit --label.")
+        return None
+    if asked is None or isinstance(asked, str):
+        return tuple(classes)
+    wrong = [label for label in asked if label not in classes and label != null]
+    if wrong:
+        none = "" if null is None else f" ({null} stands for 'no class')"
+        raise ValueError(
+            f"There is no class {wrong[0]}; this checkpoint knows the classes {min(classes)} to "
+            f"{max(classes)}{none}."
+        )
+    if len(asked) > count:
+        raise ValueError(
+            f"--label names {len(asked)} classes for {counted(count, 'image')}; name fewer."
+        )
+    return asked
+
+
+def labels_of(
+    conditions: ConditionOptions, checkpoint: Checkpoint, count: int
+) -> tuple[int, ...] | None:
+    """The class of each of ``count`` images; None for a model without classes."""
+    unlabelled = conditions.label is None and not conditions.every_class
+    if unlabelled and checkpoint.null_label is not None:
+        return (checkpoint.null_label,) * count
+    turn = labels_in_turn(conditions, checkpoint, count)
+    return None if turn is None else tuple(turn[i % len(turn)] for i in range(count))
+
+
+# ------------------------------------------------------------------------------ what results say
+
+
+def made_by(checkpoint: Path, dtype: str, weights: Mapping[str, str]) -> dict[str, Any]:
+    """What an image of every command says of the program and of the checkpoint.
+
+    Args:
+        weights: the SHA-256 of each file of weights.
+    """
+    return {
+        "software": "retrograde",
+        "version": package_version(),
+        "checkpoint": str(checkpoint),
+        "weights_sha256": dict(weights),
+        "dtype": dtype,
+    }
+
+
+def parameters(
+    model: ModelOptions,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    seeds: Sequence[int] | None,
+    labels: Sequence[int | None] | None,
+) -> dict[str, Any]:
+    """The same, and the settings of a network that samples; the recipe is a settled one."""
+    return made_by(model.checkpoint, model.dtype, checkpoint.weights) | {
+        "sigma_min": recipe.sigma_min,
+        "sigma_max": recipe.sigma_max,
+        "final": recipe.final,
+        "guidance": recipe.guidance,
+        "guidance_rescale": recipe.guidance_rescale,
+        "prompt": recipe.prompt,
+        "negative_prompt": recipe.negative_prompt,
+        "null_label": model.null_label,
+        "labels": None if labels is None else list(labels),
+        "seeds": None if seeds is None else list(seeds),
+    }

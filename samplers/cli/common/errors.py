@@ -1,0 +1,125 @@
+"""How a command ends: its exit code, and what went wrong as one sentence on stderr.
+
+Impossible settings are a ValueError, wherever they are found. What fails during the run is a
+:class:`Failure`, or one of the library's errors that say so in a sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from samplers.checkpoint.index import CheckpointError
+from samplers.errors import NotFiniteError
+
+
+class Failure(Exception):
+    """Something failed during the run; the command ends with this sentence and code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def exit_code(program: str, run: Callable[[], int]) -> int:
+    """Run a command; returns its exit code and reports what went wrong."""
+    try:
+        return run()
+    except BrokenPipeError:
+        # Whoever read our output, such as `head`, has had enough of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _report(program, "Interrupted.", 130)
+    except click.UsageError as error:
+        return _report(program, _with_hint(error), 2)
+    except ValueError as error:
+        return _report(program, error, 2)
+    except OverflowError as error:
+        return _report(program, f"A number is too large to compute with ({error}).", 2)
+    except Failure as failure:
+        return _report(program, failure, failure.code)
+    except (CheckpointError, NotFiniteError) as error:
+        return _report(program, error, 1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _report(program, f"{error.strerror or error}".removesuffix(".") + f"{where}.", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_memory(error):
+            raise
+        return _report(program, "There is not enough memory for what was asked; ask for less.", 1)
+
+
+def _with_hint(error: click.UsageError) -> str:
+    """What click says of wrong words, and where to read of the right ones."""
+    near = getattr(error, "possibilities", None)  # of mistyped options and commands, best first
+    message = error.message if near else error.format_message()
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    where = "" if error.ctx is None else f" (see `{error.ctx.command_path} --help`)"
+    return message.removesuffix(".") + hint + where
+
+
+def _report(program: str, message: object, code: int) -> int:
+    if is_main_process():
+        text = " ".join(str(message).split())
+        print(f"{program}: error: {text}", file=sys.stderr)
+    return code
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for all that ``accelerate launch`` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+# -------------------------------------------------------------------------- what fails on the way
+
+
+@contextmanager
+def named_failures(remedy: str) -> Iterator[None]:
+    """Around network evaluations: what may go wrong with them leaves as a Failure.
+
+    Args:
+        remedy: what to do if the device's memory is too small.
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        raise Failure(str(error)) from error
+    except (MemoryError, RuntimeError) as error:  # that of a CPU has no class of its own
+        if not is_of_memory(error):
+            raise
+        raise Failure(f"The device ran out of memory; {remedy}.") from error
+
+
+@contextmanager
+def evaluating(remedy: str) -> Iterator[None]:
+    """The same, without gradients."""
+    import torch
+
+    with torch.no_grad(), named_failures(remedy):
+        yield
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around the writing of a file: a full disk and the like leave as a Failure."""
+    try:
+        yield
+    except OSError as error:
+        raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
+
+
+def smaller_batches(size: int) -> str:
+    """The remedy of commands that run in batches."""
+    return f"take --batch-size below {size}" if size > 1 else "one image at once is too much for it"
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether a device has too little memory for what was asked."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

@@ -1,0 +1,300 @@
+"""What ``samplers sample`` is to do, settled before the first network evaluation.
+
+A job is a list of images, how a batch of them is sampled, and what they say of it. Importing this
+imports torch.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from PIL import Image
+
+from samplers.checkpoint import Flow, Recipe, Tick
+from samplers.checkpoint.network import NetworkCheckpoint
+from samplers.cli.common.checkpoints import (
+    labels_in_turn,
+    open_checkpoint,
+    parameters,
+    recipe_from,
+    sampler_options,
+)
+from samplers.cli.common.options import MAX_NFE, NUM_IMAGES, STEPS, TOLERANCE, SamplerOptions
+from samplers.cli.common.processes import Processes, join
+from samplers.cli.common.text import counted
+from samplers.cli.common.values import seeds_text
+from samplers.images.pixels import to_images
+from samplers.probability_flow.integration import Adaptive
+from samplers.registry import AdaptiveSampler, Sampler, get_sampler
+
+if TYPE_CHECKING:
+    from samplers.checkpoint import Checkpoint
+
+# Options that only one kind of samplers has, by the name of the field.
+_OF_FIXED = {"steps": "--steps", "grid": "--grid", "options": "--option", "noise": "--noise"}
+_OF_ADAPTIVE = {"tolerance": "--tolerance", "max_nfe": "--max-nfe"}
+
+
+class Cost(NamedTuple):
+    """The network evaluations of one image, and whether it is as accurate as was asked."""
+
+    nfe: int
+    within_tolerance: bool = True
+
+
+class Sampled(NamedTuple):
+    """A finished image."""
+
+    image: Image.Image
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Method:
+    """A settled recipe on a checkpoint, and how a batch is sampled by it.
+
+    Attributes:
+        settings: what images say of it; words, the same as it is written on the command line, and
+            ``text``, as it is reported.
+        nfe: the network evaluations of a batch; None if they are known afterwards only.
+        together: whether an image depends on the others of its batch.
+    """
+
+    recipe: Recipe
+    settings: dict[str, Any]
+    words: list[str]
+    text: str
+    nfe: int | None
+    together: bool
+    sample: Callable[[Sequence[int], Sequence[int] | None, Tick], list[Sampled]]
+
+    def outcome(self, costs: Sequence[Cost]) -> dict[str, Any]:
+        """What finished images say beyond the settings."""
+        if self.nfe is not None:
+            return {}
+        return {
+            "network_calls": [cost.nfe for cost in costs],
+            "within_tolerance": [cost.within_tolerance for cost in costs],
+        }
+
+    def summary(self, costs: Sequence[Cost]) -> str:
+        """How the images were sampled, in words."""
+        if self.nfe is not None or not costs:
+            return self.text
+        nfe = [cost.nfe for cost in costs]
+        mean, missed = sum(nfe) / len(nfe), sum(not cost.within_tolerance for cost in costs)
+        short = f", {missed} of {counted(len(costs), 'image')} not within it" if missed else ""
+        return f"{self.text}{short}, {mean:.1f} network evaluations each ({min(nfe)} to {max(nfe)})"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to sample."""
+
+    position: int
+    seed: int
+    label: int | None
+
+    @property
+    def name(self) -> str:
+        return f"seed-{self.seed:08d}.png"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run does.
+
+    Attributes:
+        turn: the classes that the images take in turn; None for a model without classes.
+    """
+
+    options: SamplerOptions
+    checkpoint: Checkpoint
+    method: Method
+    items: tuple[Item, ...]
+    turn: tuple[int, ...] | None
+    processes: Processes
+
+    def labels(self, items: Sequence[Item]) -> list[int] | None:
+        """The classes of some images."""
+        return [item.label for item in items if item.label is not None] if self.turn else None
+
+    def batches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """The items as they are sampled at once, if all of them are sampled."""
+        size = self.options.batch_size
+        return [items[start : start + size] for start in range(0, len(items), size)]
+
+    def share(self, pending: Sequence[Item]) -> list[Sequence[Item]]:
+        """The batches that this process samples, so that all that are pending get done."""
+        if not self.method.together:
+            return self.batches(self.processes.share(pending))
+        missing = set(pending)
+        whole = [batch for batch in self.batches(self.items) if not missing.isdisjoint(batch)]
+        return list(self.processes.share(whole))
+
+    def parameters(self, items: Sequence[Item], output: str) -> dict[str, Any]:
+        """All that is needed to sample these images again."""
+        seeds = [item.seed for item in items]
+        labels = None if self.turn is None else [item.label for item in items]
+        own = {
+            "command": self._command(items, output),
+            **self.method.settings,
+            "device": self.processes.device.type,
+        }
+        recipe = self.method.recipe
+        return own | parameters(self.options, self.checkpoint, recipe, seeds, labels)
+
+    def single_parameters(self, item: Item) -> dict[str, Any]:
+        """The same for one image of a folder, which may depend on the others of its batch."""
+        own = self.parameters([item], item.name)
+        if not self.method.together:
+            return own
+        batch = next(batch for batch in self.batches(self.items) if item in batch)
+        return own | {
+            # Its batch has to be sampled, into a folder.
+            "command": self._command(batch, f"seed-{item.seed:08d}"),
+            "batch_seeds": [other.seed for other in batch],
+            "batch_labels": [other.label for other in batch],
+        }
+
+    def _command(self, items: Sequence[Item], output: str) -> str:
+        """The command that samples these images again, every setting written out."""
+        options, recipe = self.options, self.method.recipe
+        words = ["samplers", "sample", str(options.checkpoint), *self.method.words]
+        settings = {
+            "sigma-min": recipe.sigma_min,
+            "sigma-max": recipe.sigma_max,
+            "final": recipe.final,
+            "guidance": recipe.guidance,
+            "guidance-rescale": recipe.guidance_rescale or None,
+            "prompt": recipe.prompt,
+            "negative-prompt": recipe.negative_prompt,
+            "null-label": options.null_label,
+            "label": self._label_words(items),
+            "seeds": seeds_text([item.seed for item in items]),
+            "batch-size": options.batch_size if self.method.together else None,
+            "dtype": options.dtype,
+        }
+        for name, setting in settings.items():
+            words += [] if setting is None else [f"--{name}", str(setting)]
+        words += ["--allow-pickle"] if options.allow_pickle else []
+        return shlex.join([*words, "--output", output])
+
+    def _label_words(self, items: Sequence[Item]) -> str | None:
+        """The classes of these items, one turn of them if they are taken in turn."""
+        if self.turn is None:
+            return None
+        own = [item.label for item in items]
+        turn = own[: len(self.turn)]
+        in_turn = all(label == turn[k % len(turn)] for k, label in enumerate(own))
+        return ",".join(str(label) for label in (turn if in_turn else own))
+
+
+# ------------------------------------------------------------------------------------- planning
+
+
+def plan(options: SamplerOptions) -> Job:
+    """Load the checkpoint, and settle what is sampled and how.
+
+    Raises ValueError for settings that sampler and checkpoint can't have.
+    """
+    sampler = get_sampler(options.sampler)
+    adaptive = _checked(options, sampler)
+    processes = join(options.device)
+    checkpoint = open_checkpoint(options, processes.device)
+    if adaptive is None:
+        method = _fixed_steps(options, checkpoint, sampler.name)
+    else:
+        method = _adaptive_steps(options, checkpoint, adaptive)
+    seeds = options.chosen_seeds(NUM_IMAGES)
+    turn = labels_in_turn(options, checkpoint, len(seeds))
+    if turn is not None and options.label is None and processes.main:
+        print(f"no --label given: taking the {len(turn)} classes in turn", file=sys.stderr)
+    items = tuple(
+        Item(i, seed, turn[i % len(turn)] if turn else None) for i, seed in enumerate(seeds)
+    )
+    return Job(options, checkpoint, method, items, turn, processes)
+
+
+def _checked(options: SamplerOptions, sampler: Sampler) -> Adaptive | None:
+    """The settings of an adaptive sampler, None for one of fixed steps; ValueError for options that
+    it does not have."""
+    name = sampler.name
+    if isinstance(sampler, AdaptiveSampler):
+        _refuse(options, _OF_FIXED, f"{name!r} has adaptive step sizes; set --tolerance instead")
+        tolerance = options.tolerance or TOLERANCE
+        return Adaptive(name, tolerance, tolerance, options.max_nfe or MAX_NFE)
+    _refuse(options, _OF_ADAPTIVE, f"{name!r} takes fixed steps; set --steps instead")
+    sampler_options(name, options.options)
+    if options.noise is not None and not sampler.stochastic:
+        raise ValueError(f"--noise is for stochastic samplers: {name!r} has no noise.")
+    return None
+
+
+def _refuse(options: SamplerOptions, names: Mapping[str, str], why: str) -> None:
+    for name, written in names.items():
+        if getattr(options, name):
+            raise ValueError(f"{written} is not for this sampler: {why}.")
+
+
+def _fixed_steps(options: SamplerOptions, checkpoint: Checkpoint, sampler: str) -> Method:
+    asked = replace(
+        recipe_from(options),
+        sampler=sampler,
+        steps=options.steps or STEPS,
+        options=sampler_options(sampler, options.options),
+        noise=options.noise or "independent",
+    )
+    recipe = checkpoint.settle(asked)
+    tableau = checkpoint.tableau(recipe)
+    cost = Cost(tableau.calls)
+
+    def sample(seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick) -> list[Sampled]:
+        images = to_images(checkpoint.draw(recipe, seeds, labels, tick))
+        return [Sampled(image, cost) for image in images]
+
+    settings = {
+        "sampler": recipe.sampler,
+        "options": dict(recipe.options),
+        "steps": recipe.steps,
+        "grid": recipe.grid,
+        "noise": recipe.noise if tableau.stochastic else None,
+        "network_calls": tableau.calls,
+    }
+    words = ["--sampler", recipe.sampler, "--steps", str(recipe.steps)]
+    for name, value in recipe.options.items():
+        words += ["--option", f"{name}={value}"]
+    words += [] if recipe.grid is None else ["--grid", recipe.grid]
+    words += ["--noise", recipe.noise] if tableau.stochastic else []
+    cost_words = counted(tableau.calls, "network evaluation")
+    text = f"{recipe.sampler}, {counted(recipe.steps, 'step')}, {cost_words} each"
+    together = not tableau.batch_invariant
+    return Method(recipe, settings, words, text, tableau.calls, together, sample)
+
+
+def _adaptive_steps(options: SamplerOptions, checkpoint: Checkpoint, adaptive: Adaptive) -> Method:
+    if not isinstance(checkpoint, NetworkCheckpoint):
+        raise ValueError(
+            f"{adaptive.method!r} has adaptive step sizes, but a pipeline evaluates its network at "
+            "given times; take a sampler of fixed steps, such as dpmpp-2m."
+        )
+    recipe = checkpoint.settle(recipe_from(options))
+
+    def sample(seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick) -> list[Sampled]:
+        found = Flow(checkpoint, recipe, adaptive, tick).draw(seeds, labels)
+        costs = map(Cost, found.nfe.tolist(), found.within_tolerance.tolist())
+        return list(map(Sampled, to_images(found.x), costs))
+
+    settings = {
+        "sampler": adaptive.method,
+        "tolerance": adaptive.rtol,
+        "max_nfe": adaptive.max_nfe,
+    }
+    words = ["--sampler", adaptive.method, "--tolerance", str(adaptive.rtol)]
+    words += ["--max-nfe", str(adaptive.max_nfe)]
+    text = f"{adaptive.method} at tolerance {adaptive.rtol:g}"
+    return Method(recipe, settings, words, text, None, False, sample)

@@ -1,0 +1,291 @@
+"""The groups of options that commands share, see :mod:`.program`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from click import Choice
+
+from samplers.checkpoint.index import check_samples
+from samplers.choices import SPACINGS, Final, NoiseKind, Spacing
+from samplers.cli.common.output import check_places, check_png
+from samplers.cli.common.program import Options, argument, changed, option
+from samplers.cli.common.values import (
+    DEVICE,
+    FINITE,
+    IMAGE_COUNT,
+    LABELS,
+    NOT_NEGATIVE,
+    PATH,
+    POSITIVE,
+    POSITIVE_NUMBER,
+    SAMPLER,
+    SEEDS,
+    WHOLE,
+)
+
+STEPS, TOLERANCE, MAX_NFE = 20, 0.01, 500
+NUM_IMAGES = 16
+NUM_SAMPLES = 6
+"""Images that are sampled for one measurement."""
+
+ABOUT_SAMPLES = """\
+Two numbers are printed, root mean squares over pixels from -1 to 1: the error of the measurement,
+and the deviation of the samples from each other in what was not measured."""
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+_SPACING = f"Spacing of the time grid: {', '.join(SPACINGS)}."
+
+Labels = tuple[int, ...] | str | None
+
+
+class ComputeOptions(Options, section="Computation"):
+    """In which precision, and on which device."""
+
+    dtype: str = option(type=Choice(DTYPES), help="Precision of the network.", default="float32")
+    device: str = option(
+        type=DEVICE, help="cpu, cuda or cuda:N; auto is the GPU, if any.", default="auto"
+    )
+
+
+class ModelOptions(ComputeOptions, section="Computation"):
+    """A checkpoint with a model, and how it is loaded."""
+
+    checkpoint: Path = argument("CHECKPOINT", type=PATH, help="Folder that diffusers saved.")
+    null_label: int | None = option(
+        type=WHOLE, help="Class that stands for 'no class'.", show_default="as the checkpoint says"
+    )
+    allow_pickle: bool = option(
+        is_flag=True,
+        help="Read weights from a pickle where there are no safetensors (tensors only).",
+    )
+
+    def check_checkpoint(self) -> None:
+        """Raise CheckpointError unless there is a checkpoint that can be sampled; loads nothing."""
+        check_samples(self.checkpoint)
+
+
+class ConditionOptions(Options, section="Conditions"):
+    """What the model is conditioned on; without a label, on every class in turn."""
+
+    every_class: ClassVar[bool] = True
+
+    label: Labels = option(
+        type=LABELS, help="Classes; several are taken in turn.", show_default="all in turn"
+    )
+    guidance: float | None = option(
+        type=FINITE,
+        help="Scale of classifier-free guidance; 1 is none, and costs half.",
+        metavar="W",
+        show_default="1, unless a pipeline has its own",
+    )
+    guidance_rescale: float | None = option(
+        type=FINITE,
+        help="Share of the guided prediction that is rescaled to the contrast of the unguided "
+        "one, 0 to 1.",
+        metavar="R",
+        default=0.0,
+    )
+
+
+class NoClassOptions(ConditionOptions):
+    """The same; without a label, on none, if the model has a label for 'no class'."""
+
+    every_class: ClassVar[bool] = False
+
+    label: Labels = changed(
+        ConditionOptions, "label", show_default="no class, if the model knows that"
+    )
+
+
+class PromptOptions(Options, section="Conditions"):
+    """The prompt of a pipeline with a text encoder."""
+
+    prompt: str | None = option(help="Of a model with a text encoder.", metavar="TEXT")
+    negative_prompt: str | None = option(help="What guidance leads away from.", metavar="TEXT")
+
+
+class SeedOptions(Options, section="Seeds"):
+    """The seeds of the noise."""
+
+    seed: int = option(type=WHOLE, help="Seed of the first image.", default=0)
+    seeds: tuple[int, ...] | None = option(
+        type=SEEDS, help="A seed for each image: 0,1,2 or 0-15 or both.", excludes=["--seed"]
+    )
+
+
+class ImageOptions(SeedOptions, section="Seeds"):
+    """How many images are sampled, and with which seeds."""
+
+    num_images: int | None = option(
+        type=IMAGE_COUNT, help="Images to sample.", show_default="as --seeds"
+    )
+
+    def chosen_seeds(self, count: int) -> tuple[int, ...]:
+        """The seed of each image; ``count`` is how many there are if nothing is given."""
+        if self.seeds is None:
+            return tuple(self.seed + i for i in range(self.num_images or count))
+        if self.num_images not in (None, len(self.seeds)):
+            raise ValueError(
+                f"--num-images is {self.num_images}, but --seeds lists {len(self.seeds)}; give "
+                "only one."
+            )
+        return self.seeds
+
+
+class NoiseLevelOptions(Options, section="Noise levels"):
+    """Between which noise levels a sampler runs."""
+
+    sigma_min: float | None = option(
+        type=FINITE,
+        help="Lowest positive noise level, in units of sigma/alpha.",
+        metavar="S",
+        show_default="the lowest that was trained",
+    )
+    sigma_max: float | None = option(
+        type=FINITE,
+        help="Highest noise level, in units of sigma/alpha.",
+        metavar="S",
+        show_default="the highest that was trained",
+    )
+
+
+class GridOptions(NoiseLevelOptions, section="Noise levels"):
+    """The time grid of a sampler of fixed steps."""
+
+    grid: Spacing | None = option(
+        type=Choice(SPACINGS),
+        help=_SPACING,
+        metavar="SPACING",
+        show_default="a pipeline's own; else trailing for discrete times and flow matching, "
+        "log-snr for others",
+    )
+    final: Final | None = option(
+        type=Choice(get_args(Final)),
+        help="Where the last step ends: at sigma = 0, or at the lowest positive noise level.",
+        show_default="as the checkpoint says, else zero",
+    )
+
+
+class SchedulerOptions(Options, section="Sampler"):
+    """What takes the place of the sampler in a checkpoint's scheduler."""
+
+    sampler: str | None = option(
+        type=SAMPLER, help="See `samplers list`.", show_default="the checkpoint's own"
+    )
+    steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=20)
+    options: tuple[str, ...] = option(
+        "--option",
+        help="Option of the sampler, such as eta=0.5; repeatable (see `samplers show NAME`).",
+        metavar="NAME=VALUE",
+        multiple=True,
+    )
+    grid: Spacing | None = option(
+        type=Choice(SPACINGS), help=_SPACING, metavar="SPACING", show_default="the checkpoint's own"
+    )
+
+
+class SamplerOptions(
+    ConditionOptions, PromptOptions, ImageOptions, GridOptions, ModelOptions, section="Sampler"
+):
+    """A model, and how it is sampled with fixed steps or adaptive step sizes."""
+
+    sampler: str = option(type=SAMPLER, help="See `samplers list`.", default="dpmpp-2m")
+    steps: int | None = option(type=POSITIVE, help="Steps of the sampler.", show_default=f"{STEPS}")
+    options: tuple[str, ...] = changed(SchedulerOptions, "options")
+    noise: NoiseKind | None = option(
+        type=Choice(get_args(NoiseKind)),
+        help="Of stochastic samplers: independent from step to step, or along a Brownian path, "
+        "where more steps converge to one image for each seed.",
+        show_default="independent",
+    )
+    tolerance: float | None = option(
+        type=POSITIVE_NUMBER,
+        help="Of adaptive methods, in place of --steps: the error that a step may make, relative "
+        "and absolute.",
+        show_default=f"{TOLERANCE:g}",
+    )
+    max_nfe: int | None = option(
+        type=POSITIVE,
+        help="Of adaptive methods: most network evaluations of an image.",
+        show_default=f"{MAX_NFE}",
+    )
+    num_images: int | None = changed(
+        ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
+    )
+    batch_size: int = option(
+        type=POSITIVE,
+        help="Images at once; a setting of samplers whose step depends on the whole batch.",
+        default=16,
+    )
+
+
+class FlowOptions(NoClassOptions, NoiseLevelOptions, ModelOptions, section="Probability flow"):
+    """A network, and how its probability-flow ODE is integrated."""
+
+    tolerance: float = option(
+        type=POSITIVE_NUMBER,
+        help="Error that a step may make, relative and absolute.",
+        default=1e-4,
+    )
+    max_nfe: int = option(type=POSITIVE, help="Most network evaluations of an image.", default=2000)
+    batch_size: int = option(type=POSITIVE, help="Images at once.", default=16)
+
+
+class TemperatureOptions(Options, section="Output"):
+    """What is done to latent codes before they are decoded."""
+
+    temperature: float = option(
+        type=NOT_NEGATIVE,
+        help="Variance that the codes are scaled to; below 1, images get more typical.",
+        default=1.0,
+    )
+
+
+class InverseProblemOptions(
+    NoClassOptions, ImageOptions, GridOptions, ModelOptions, section="Method"
+):
+    """How images are sampled that satisfy a measurement."""
+
+    method: Literal["guidance", "replacement"] = option(
+        type=Choice(("guidance", "replacement")),
+        help="guidance: a gradient bends the prediction towards the measurement; replacement: "
+        "the measured part is replaced before every step, which costs less and fits exactly, but "
+        "the rest knows less of it.",
+        default="guidance",
+    )
+    visits: int | None = option(
+        type=POSITIVE,
+        help="Of replacement: how often each step is repeated, which harmonises the parts and "
+        "multiplies the cost.",
+        show_default="1",
+    )
+    noise_std: float = option(
+        type=NOT_NEGATIVE,
+        help="Standard deviation of the noise in the measurement, for pixels from -1 to 1.",
+        default=0.0,
+    )
+    sampler: str = option(type=SAMPLER, help="See `samplers list`.", default="ancestral")
+    steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=50)
+    options: tuple[str, ...] = changed(SchedulerOptions, "options")
+    batch_size: int = option(type=POSITIVE, help="Images at once.", default=16)
+    # The first steps must be short: near pure noise the gradient of a prediction is large.
+    grid: Spacing = changed(GridOptions, "grid", default="log-snr")
+    num_images: int | None = changed(
+        ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
+    )
+    output: Path = option(
+        type=PATH, help="The figure.", metavar="NAME.png", required=True, section="Output"
+    )
+
+    def check(self, given: Sequence[Path]) -> None:
+        """Raise what can be seen to be wrong without loading anything; ``given`` are read."""
+        check_png(self.output, "the result")
+        check_places([self.output], given)
+        if self.method != "replacement" and self.visits is not None:
+            raise ValueError(
+                "--visits is for --method replacement; guidance takes every step once."
+            )
+        self.check_checkpoint()

@@ -1,0 +1,78 @@
+"""Results on disk: where they may be written, and what images say of their making."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samplers.cli.common.errors import Failure, writing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+_OTHER_IMAGES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def is_png(path: Path) -> bool:
+    """Whether an output is one PNG file, and not a folder; ValueError for other images."""
+    if path.suffix.lower() in _OTHER_IMAGES:
+        raise ValueError(f"The output is {path}, but images are written as PNG; name it .png.")
+    return path.suffix.lower() == ".png" and not path.is_dir()
+
+
+def check_png(path: Path, what: str) -> None:
+    """Raise ValueError unless ``what`` can be written as one PNG file."""
+    if not is_png(path):
+        raise ValueError(f"The output is {path}; {what} is one image, NAME.png.")
+    check_folder(path.parent)
+
+
+def check_places(outputs: Sequence[Path], given: Sequence[Path] = ()) -> None:
+    """Raise ValueError if a file to be written is a folder, another of them, or a given one."""
+    read, written = {path.resolve() for path in given}, set[Path]()
+    for path in outputs:
+        refuse_folder(path)
+        place = path.resolve()
+        if place in written:
+            raise ValueError(f"Two outputs are {path}; name different files.")
+        if place in read:
+            raise ValueError(f"{path} is one of the given files; choose another output.")
+        written.add(place)
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise ValueError if what is to be a file is a folder, which it would replace."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file.")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise Failure unless the folder is there or can be made; makes nothing."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise Failure(f"{there} is a file; nothing can be written into it.")
+    if not os.access(there, os.W_OK):
+        raise Failure(f"{folder} can't be written to: permission denied.")
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder and try to write into it, so that a long job does not fail at its end."""
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Failure(f"{folder} can't be written to: {error.strerror or error}.") from error
+
+
+def write(image: Image.Image | Figure, path: Path, parameters: dict[str, Any]) -> None:
+    """Write an image whole or not at all; Failure if the disk is full or forbids it."""
+    from samplers.images.files import write_png
+
+    with writing(path):
+        write_png(image, path, parameters)

@@ -1,0 +1,21 @@
+"""Text for people: columns, and counts of things."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of text in columns, with a line under the first."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rule = tuple("-" * width for width in widths)
+    padded = (
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        for row in (rows[0], rule, *rows[1:])
+    )
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def counted(number: int, what: str) -> str:
+    """``1 step``, ``2 steps``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,252 @@
+"""``samplers compare``: samplers side by side, by number of network evaluations."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samplers.cli.common.errors import evaluating
+from samplers.cli.common.options import (
+    ConditionOptions,
+    GridOptions,
+    ImageOptions,
+    ModelOptions,
+    PromptOptions,
+)
+from samplers.cli.common.output import check_png, prepare_folder, write
+from samplers.cli.common.program import changed, command, option
+from samplers.cli.common.text import aligned, counted
+from samplers.cli.common.values import COUNTS, PATH, POSITIVE, SAMPLER, SAMPLERS, fixed_sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from samplers.checkpoint import Checkpoint, Recipe
+    from samplers.images.figures import Cell
+
+_ENOUGH = 10
+"""Steps enough for every sampler."""
+
+_EXAMPLES = """
+Example:
+  samplers compare assets/digits --samplers ddim,heun,dpmpp-2m,unipc --nfe 5,10,20 --label 3 \\
+      --output compare.png
+
+All start from the same initial noise. Each sampler takes the most steps whose network evaluations
+(NFE) stay within the column's budget. The error is the root mean square difference to the
+reference, over pixels from -1 to 1; stochastic samplers have no such error.
+"""
+
+
+class CompareOptions(
+    ConditionOptions, PromptOptions, ImageOptions, GridOptions, ModelOptions, section="Samplers"
+):
+    samplers: tuple[str, ...] = option(
+        type=SAMPLERS,
+        help="The rows, see `samplers list`.",
+        default=("ddim", "heun", "dpmpp-2m", "unipc-2"),
+    )
+    nfe: tuple[int, ...] = option(
+        type=COUNTS, help="The columns: budgets of network evaluations.", default=(5, 10, 20)
+    )
+    reference: str = option(
+        type=SAMPLER, help="What the error is measured to.", default="dpmpp-3m-corrected"
+    )
+    reference_steps: int = option(type=POSITIVE, help="Steps of the reference.", default=200)
+    num_images: int | None = changed(ImageOptions, "num_images", show_default="1, or as --seeds")
+    output: Path = option(type=PATH, help="The figure.", metavar="NAME.png", required=True)
+
+
+@command(_EXAMPLES, single_process=True)
+def run(options: CompareOptions) -> None:
+    """Compare samplers side by side, by number of network evaluations."""
+    check_png(options.output, "a comparison")
+    options.check_checkpoint()
+    for name, values in (("samplers", options.samplers), ("nfe", options.nfe)):
+        if len(set(values)) < len(values):
+            raise ValueError(f"--{name} lists one twice; name each once.")
+    comparison = _plan(options)
+    prepare_folder(options.output.parent)
+    started = time.perf_counter()
+    with evaluating("compare fewer images"):
+        results = comparison.run()
+    _write(comparison, results)
+    print(f"{_title(comparison)}\n\n{_text(options.nfe, results)}\n")
+    print(f"{time.perf_counter() - started:.1f} s -> {options.output}")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run to make: its recipe, the network evaluations that it takes, whether it is noisy."""
+
+    recipe: Recipe
+    nfe: int
+    stochastic: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that was made; the error is None if the sampler is stochastic."""
+
+    trial: Trial
+    images: Tensor
+    error: float | None
+
+
+Rows = dict[str, list[Trial | None]]
+ResultRows = dict[str, list[Result | None]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a run of ``compare`` does, settled before the first network evaluation."""
+
+    options: CompareOptions
+    checkpoint: Checkpoint
+    seeds: tuple[int, ...]
+    labels: tuple[int, ...] | None
+    reference: Trial
+    rows: Rows
+
+    def run(self) -> ResultRows:
+        """Make every run; stochastic samplers get no error."""
+        from tqdm.auto import tqdm
+
+        trials = [trial for row in self.rows.values() for trial in row if trial is not None]
+        total = self.reference.nfe + sum(trial.nfe for trial in trials)
+        with tqdm(total=total, unit="evaluation", disable=None) as bar:
+            exact = self._sample(self.reference, bar.update)
+            return {
+                name: [self._result(trial, exact, bar.update) for trial in row]
+                for name, row in self.rows.items()
+            }
+
+    def _result(
+        self, trial: Trial | None, exact: Tensor, tick: Callable[[], object]
+    ) -> Result | None:
+        if trial is None:
+            return None
+        images = self._sample(trial, tick)
+        error = None if trial.stochastic else float(((images - exact) ** 2).mean().sqrt())
+        return Result(trial, images, error)
+
+    def _sample(self, trial: Trial, tick: Callable[[], object]) -> Tensor:
+        return self.checkpoint.draw(trial.recipe, self.seeds, self.labels, tick)
+
+
+def _plan(options: CompareOptions) -> Comparison:
+    from samplers.cli.common.checkpoints import labels_of, open_checkpoint
+    from samplers.cli.common.processes import find_device
+
+    names = [fixed_sampler(name) for name in options.samplers]
+    checkpoint = open_checkpoint(options, find_device(options.device))
+    seeds = options.chosen_seeds(1)
+    labels = labels_of(options, checkpoint, len(seeds))
+    reference = _trial(
+        options, checkpoint, fixed_sampler(options.reference), options.reference_steps
+    )
+    if reference.stochastic:
+        raise ValueError(
+            f"The reference {reference.recipe.sampler!r} is stochastic, so there is no error to "
+            "it; take one that is not."
+        )
+    rows = {
+        name: [_within(options, checkpoint, name, budget) for budget in options.nfe]
+        for name in names
+    }
+    return Comparison(options, checkpoint, seeds, labels, reference, rows)
+
+
+def _trial(options: CompareOptions, checkpoint: Checkpoint, sampler: str, steps: int) -> Trial:
+    from samplers.cli.common.checkpoints import recipe_from
+    from samplers.registry import get_sampler
+
+    recipe = checkpoint.settle(replace(recipe_from(options), sampler=sampler, steps=steps))
+    return Trial(recipe, checkpoint.tableau(recipe).calls, get_sampler(sampler).stochastic)
+
+
+def _within(
+    options: CompareOptions, checkpoint: Checkpoint, sampler: str, budget: int
+) -> Trial | None:
+    """The run with the most steps whose evaluations stay within the budget, if there is one."""
+    from samplers.registry import get_sampler
+
+    _trial(options, checkpoint, sampler, _ENOUGH)  # what is wrong but for a lack of steps
+    most = min(budget, budget // get_sampler(sampler).calls + 1)
+    for steps in range(most, 0, -1):
+        with contextlib.suppress(ValueError):
+            trial = _trial(options, checkpoint, sampler, steps)
+            if trial.nfe <= budget:
+                return trial
+    return None
+
+
+# ----------------------------------------------------------------------------- what is written
+
+
+def _title(comparison: Comparison) -> str:
+    name, nfe = comparison.reference.recipe.sampler, comparison.reference.nfe
+    return f"RMS error to {name} with NFE {nfe}, from the same initial noise"
+
+
+def _write(comparison: Comparison, results: ResultRows) -> None:
+    from samplers.cli.common.checkpoints import parameters
+    from samplers.images.figures import table
+
+    options, recipe = comparison.options, comparison.reference.recipe
+    headings = [f"NFE up to {budget}" for budget in options.nfe]
+    cells = [(name, [_cell(result) for result in row]) for name, row in results.items()]
+    about = parameters(
+        options, comparison.checkpoint, recipe, comparison.seeds, comparison.labels
+    ) | {
+        "grid": recipe.grid,
+        "reference": {"sampler": recipe.sampler, "steps": recipe.steps},
+        "results": [
+            _numbers(name, result)
+            for name, row in results.items()
+            for result in row
+            if result is not None
+        ],
+    }
+    write(table(_title(comparison), headings, cells), options.output, about)
+
+
+def _numbers(name: str, result: Result) -> dict[str, Any]:
+    trial = result.trial
+    return {
+        "sampler": name,
+        "steps": trial.recipe.steps,
+        "network_calls": trial.nfe,
+        "error": result.error,
+    }
+
+
+def _cell(result: Result | None) -> Cell:
+    from samplers.images.figures import Cell
+    from samplers.images.pixels import to_images
+    from samplers.images.sheets import sheet
+
+    if result is None:
+        return Cell(caption="needs more")
+    trial, images = result.trial, to_images(result.images)
+    error = "stochastic" if result.error is None else f"error {result.error:.3g}"
+    cost = f"NFE {trial.nfe}, {counted(trial.recipe.steps, 'step')}"
+    return Cell(sheet(images, len(images)), f"{error}\n{cost}")
+
+
+def _text(budgets: Sequence[int], results: ResultRows) -> str:
+    rows = [("sampler", *(f"NFE up to {budget}" for budget in budgets))]
+    for name, row in results.items():
+        rows.append((name, *(_line(result) for result in row)))
+    return aligned(rows)
+
+
+def _line(result: Result | None) -> str:
+    if result is None:
+        return "needs more"
+    error = "stochastic" if result.error is None else f"{result.error:.3g}"
+    return f"{error} (NFE {result.trial.nfe})"

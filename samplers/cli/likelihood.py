@@ -1,0 +1,295 @@
+"""``samplers likelihood``: how likely images are under a network."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, NamedTuple, get_args
+
+from click import Choice
+
+from samplers.choices import ProbeLaw
+from samplers.cli.common.errors import Failure, evaluating, smaller_batches
+from samplers.cli.common.options import FlowOptions, SeedOptions
+from samplers.cli.common.output import (
+    check_folder,
+    check_places,
+    check_png,
+    prepare_folder,
+    write,
+)
+from samplers.cli.common.program import argument, changed, command, option
+from samplers.cli.common.records import Record, Records, read_records, write_records
+from samplers.cli.common.text import aligned, counted
+from samplers.cli.common.values import PATH, POSITIVE
+
+if TYPE_CHECKING:
+    from samplers.cli.common.flow import OpenedFlow, Part
+    from samplers.images.inputs import ImageInput
+    from samplers.probability_flow.likelihood import Trace
+
+SHOWN = 40
+"""Rows that are printed; the CSV file has all."""
+
+_EXAMPLES = """
+Examples:
+  samplers likelihood assets/digits three.png seven.png --label 3,7
+  samplers likelihood assets/digits digits/ clothes/ --csv bits.csv --histogram bits.png
+
+Printed are bits per dimension, an upper bound: the 256 levels of the image are dequantised by
+uniform noise, and the log density follows the probability flow. For a network of latents it is the
+log density of the latents, in nats.
+
+The divergence is estimated with random probes (Hutchinson); from 2 probes on its standard error is
+known. --exact sums it instead, at the cost of a backward pass for each number of the image.
+
+With --csv every measured image is saved, and an interrupted command continues when it is repeated.
+The noise of an image follows from its content and --seed, whatever other images come with it.
+"""
+
+
+class LikelihoodOptions(FlowOptions, SeedOptions, section="Divergence"):
+    images: tuple[Path, ...] = argument(
+        "IMAGES...", type=PATH, help="PNG or JPEG files, and folders.", nargs=-1, required=True
+    )
+    probes: int = option(type=POSITIVE, help="Random probes of each image.", default=1)
+    exact: bool = option(
+        is_flag=True, help="Sum it exactly, at a high cost.", excludes=["--probes"]
+    )
+    law: ProbeLaw = option(
+        type=Choice(get_args(ProbeLaw)), help="Distribution of the probes.", default="rademacher"
+    )
+    tolerance: float = changed(FlowOptions, "tolerance", default=1e-3)
+    max_nfe: int = changed(FlowOptions, "max_nfe", default=10_000)
+    csv: Path | None = option(
+        type=PATH, help="The table, for programs.", metavar="NAME.csv", section="Output"
+    )
+    histogram: Path | None = option(
+        type=PATH,
+        help="A histogram, with a colour for each folder.",
+        metavar="NAME.png",
+        section="Output",
+    )
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Every file that will be written."""
+        return [path for path in (self.csv, self.histogram) if path is not None]
+
+    def check(self) -> None:
+        """Raise what can be seen to be wrong without loading anything."""
+        if self.histogram is not None:
+            check_png(self.histogram, "the histogram")
+        for path in self.outputs:
+            check_folder(path.parent)
+        self.check_checkpoint()
+
+
+@command(_EXAMPLES, single_process=True)
+def run(options: LikelihoodOptions) -> None:
+    """Measure how likely images are."""
+    options.check()
+    job = _plan(options)
+    check_places(options.outputs, [item.image.path for item in job.items])
+    for path in options.outputs:
+        prepare_folder(path.parent)
+    records = _measure_all(job)
+    _report(job, records)
+    if options.histogram is not None:
+        _draw(job, options.histogram, records)
+
+
+class Item(NamedTuple):
+    """One image to measure; ``made_of`` and the seed decide the result."""
+
+    image: ImageInput
+    label: int | None
+    seed: int
+    made_of: str
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.made_of, self.seed
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run does, settled before the first network evaluation."""
+
+    options: LikelihoodOptions
+    flow: OpenedFlow
+    trace: Trace
+    items: tuple[Item, ...]
+
+    @property
+    def of_pixels(self) -> bool:
+        return self.flow.checkpoint.of_pixels
+
+    @property
+    def unit(self) -> str:
+        return "bits/dim" if self.of_pixels else "nats"
+
+    def number(self, record: Record) -> float:
+        """What is printed of an image, in the job's unit."""
+        return record.bits_per_dim if self.of_pixels else record.log_prob
+
+    def error(self, record: Record) -> float:
+        """The standard error of this number."""
+        numbers = self.items[0].image.levels.numel()
+        return record.standard_error / (numbers * math.log(2) if self.of_pixels else 1)
+
+    def measure(self, items: Sequence[Item], part: Part) -> list[Record]:
+        """The records of some items, in one batch."""
+        seeds = [item.seed for item in items]
+        labels = [item.label for item in items if item.label is not None] or None
+        images = [item.image for item in items]
+        found = self.flow.log_likelihood(images, labels, self.trace, seeds, part.tick)
+        bits = self.flow.bits_per_dim(found.log_prob)
+        return [
+            Record(
+                image=str(item.image.path),
+                bits_per_dim=float(bits[place]),
+                log_prob=float(found.log_prob[place]),
+                standard_error=float(found.standard_error[place]),
+                nfe=int(found.nfe[place]),
+                seed=item.seed,
+                made_of=item.made_of,
+            )
+            for place, item in enumerate(items)
+        ]
+
+
+def _plan(options: LikelihoodOptions) -> Job:
+    from samplers.cli.common.flow import open_flow
+    from samplers.images.inputs import read_inputs
+    from samplers.probability_flow.likelihood import DEFAULT, ExactTrace, Hutchinson
+
+    flow = open_flow(options, DEFAULT)
+    trace: Trace = ExactTrace() if options.exact else Hutchinson(options.probes, options.law)
+    images = read_inputs(options.images, flow.checkpoint.image_shape)
+    labels = flow.labels(len(images))
+    contents = [_digest(image.levels.numpy().tobytes()) for image in images]
+    seeds, settings, items = _seeds(options, contents), _settings(flow, trace), []
+    for place, (image, content) in enumerate(zip(images, contents, strict=True)):
+        label = None if labels is None else labels[place]
+        made_of = f"picture {content}, class {label}, {settings}"
+        items.append(Item(image, label, seeds[place], made_of))
+    return Job(options, flow, trace, tuple(items))
+
+
+def _seeds(options: LikelihoodOptions, contents: Sequence[str]) -> list[int]:
+    """Those that are listed; else of each image its own, whatever others come with it."""
+    if options.seeds is None:
+        return [options.seed + int(content[:8], 16) for content in contents]
+    if len(options.seeds) != len(contents):
+        count = counted(len(contents), "image")
+        raise ValueError(f"--seeds lists {len(options.seeds)} for {count}.")
+    return list(options.seeds)
+
+
+def _settings(flow: OpenedFlow, trace: Trace) -> str:
+    """What decides the result of every image, in words."""
+    recipe, chosen, checkpoint = flow.recipe, flow.settings, flow.checkpoint
+    low, high = flow.flow(lambda: None).ends
+    return (
+        f"{chosen.method}, tolerance {chosen.rtol:g}, at most {chosen.max_nfe} calls, {trace}, "
+        f"guidance {recipe.guidance:g} rescaled {recipe.guidance_rescale:g} away from class "
+        f"{checkpoint.null_label}, "
+        f"sigma {low} to {high}, {checkpoint.dtype}, "
+        f"weights {_digest(''.join(checkpoint.weights.values()).encode())}"
+    )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _measure_all(job: Job) -> list[Record]:
+    """The records of all items, those that the CSV file holds already included."""
+    path: Path | None = job.options.csv
+    found = {} if path is None else read_records(path)
+    missing = [item for item in job.items if item.key not in found]
+    if len(missing) < len(job.items):
+        print(f"{counted(len(job.items) - len(missing), 'image')} in {path} already")
+    from samplers.cli.common.flow import in_parts
+
+    try:
+        with evaluating(smaller_batches(job.options.batch_size)):
+            for part in in_parts(len(missing), job.options.batch_size):
+                measured = job.measure([missing[place] for place in part.places], part)
+                found |= {record.key: record for record in measured}
+                if path is not None:
+                    write_records(path, found.values())
+    except (Failure, KeyboardInterrupt) as stop:
+        raise _stopped(job, found, stop) from stop
+    return [found[item.key]._replace(image=str(item.image.path)) for item in job.items]
+
+
+def _stopped(job: Job, found: Records, stop: BaseException) -> Failure:
+    """How an unfinished run ends."""
+    why, code = (str(stop), stop.code) if isinstance(stop, Failure) else ("Interrupted.", 130)
+    if job.options.csv is None:
+        return Failure(f"{why} Nothing is saved without --csv.", code)
+    done = sum(item.key in found for item in job.items)
+    return Failure(
+        f"{why} {done} of {counted(len(job.items), 'image')} are in {job.options.csv}; run "
+        "the same command again to continue.",
+        code,
+    )
+
+
+# ------------------------------------------------------------------------------ for the reader
+
+
+def _report(job: Job, records: Sequence[Record]) -> None:
+    with_class = job.items[0].label is not None
+    rows = [("image", *(("class",) if with_class else ()), job.unit, "±", "NFE")]
+    for item, record in zip(job.items[:SHOWN], records, strict=False):
+        own = (str(item.label),) if with_class else ()
+        error = job.error(record)
+        spread = "-" if math.isnan(error) else f"{error:.2g}"
+        rows.append((record.image, *own, f"{job.number(record):.4g}", spread, str(record.nfe)))
+    print(aligned(rows))
+    if len(records) > SHOWN:
+        print(f"… and {counted(len(records) - SHOWN, 'image')} more")
+    for name, values in _sets(job, records).items():
+        if len(values) > 1:
+            print(_summary(name, values, job.unit))
+    unfinished = sum(math.isnan(job.number(record)) for record in records)
+    if unfinished:
+        print(f"{counted(unfinished, 'image')} without a result: --max-nfe ran out")
+
+
+def _summary(name: str, values: Sequence[float], unit: str) -> str:
+    error = stdev(values) / math.sqrt(len(values))
+    average = f"{fmean(values):.4g} ± {error:.2g} {unit}"
+    return f"{name}: {average}, the mean of {counted(len(values), 'image')}"
+
+
+def _sets(job: Job, records: Sequence[Record]) -> dict[str, list[float]]:
+    """The numbers of each folder that was named, and of all single files; NaN left out."""
+    sets: dict[str, list[float]] = {}
+    for item, record in zip(job.items, records, strict=True):
+        name = str(item.image.place) if item.image.place.is_dir() else "images"
+        number = job.number(record)
+        sets.setdefault(name, []).extend([] if math.isnan(number) else [number])
+    return {name: values for name, values in sets.items() if values}
+
+
+def _draw(job: Job, path: Path, records: Sequence[Record]) -> None:
+    import torch
+
+    from samplers.images.figures import histogram
+
+    sets = {name: torch.tensor(values) for name, values in _sets(job, records).items()}
+    if not sets:
+        raise Failure("No image has a result, so there is no histogram; raise --max-nfe.")
+    unit = "bits per dimension" if job.of_pixels else "log density of latents, nats"
+    seeds, labels = zip(*((item.seed, item.label) for item in job.items), strict=True)
+    about = job.flow.parameters(labels, seeds) | {"trace": str(job.trace)}
+    write(histogram(sets, unit), path, about)
+    print(f"histogram -> {path}")

@@ -1,0 +1,95 @@
+"""``samplers list``: the registry as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+from samplers.cli.common.program import Options, command, option
+from samplers.cli.common.text import aligned
+
+if TYPE_CHECKING:
+    from samplers.registry import AdaptiveSampler, Sampler
+
+_NOTES = """
+order  of accuracy on the probability-flow ODE (of a stochastic sampler: without its noise)
+noise  of stochastic samplers, the weak and the strong order (of distributions, of paths)
+NFE    network evaluations of a full step; the last step, to sigma = 0, takes one
+`samplers show NAME` prints equation, reference, options and tableau.
+
+Adaptive methods, for `samplers sample --tolerance`, choose the step size for each image. The order
+is that of the solution, and in brackets that of the solution it is compared with.
+"""
+
+
+class ListOptions(Options):
+    json: bool = option(is_flag=True, help="As JSON, with everything known of each.")
+    aliases: bool = option(is_flag=True, help="Their other names.", excludes=["--json"])
+
+
+@command()
+def run(options: ListOptions) -> None:
+    """List all samplers with their order, cost and reference."""
+    from samplers.registry import adaptive_registry, registry
+
+    fixed, adaptive = registry().values(), adaptive_registry().values()
+    if options.json:
+        print(json.dumps([*map(_facts, fixed), *map(_adaptive_facts, adaptive)], indent=2))
+    elif options.aliases:
+        rows = [(own.name, ", ".join(own.aliases)) for own in (*fixed, *adaptive) if own.aliases]
+        print(aligned([("name", "also known as"), *rows]))
+    else:
+        print(f"{_fixed_table(fixed)}\n{_NOTES}\n{_adaptive_table(adaptive)}")
+
+
+def _facts(sampler: Sampler) -> dict[str, Any]:
+    fields = ("name", "order", "weak_order", "strong_order", "stochastic", "calls", "options",
+              "aliases", "reference")  # fmt: skip
+    return {name: getattr(sampler, name) for name in fields} | {"adaptive": False}
+
+
+def _adaptive_facts(sampler: AdaptiveSampler) -> dict[str, Any]:
+    return {
+        "name": sampler.name,
+        "order": sampler.order,
+        "calls": _nfe(sampler),
+        "aliases": sampler.aliases,
+        "reference": sampler.reference,
+        "adaptive": True,
+    }
+
+
+def _fixed_table(samplers: Iterable[Sampler]) -> str:
+    rows = [
+        (
+            sampler.name,
+            f"{sampler.order:g}",
+            _noise(sampler),
+            f"{sampler.calls}",
+            shorten(sampler.reference, 42, placeholder=" …", break_on_hyphens=False),
+        )
+        for sampler in samplers
+    ]
+    return aligned([("name", "order", "noise", "NFE", "reference"), *rows])
+
+
+def _adaptive_table(samplers: Iterable[AdaptiveSampler]) -> str:
+    rows = [
+        (own.name, f"{own.order} ({own.order - 1})", f"{_nfe(own)}", own.reference)
+        for own in samplers
+    ]
+    return aligned([("name", "order", "NFE", "reference"), *rows])
+
+
+def _nfe(sampler: AdaptiveSampler) -> int:
+    """Network evaluations of a step after the first."""
+    return sampler.calls - 1 if sampler.keeps_last else sampler.calls
+
+
+def _noise(sampler: Sampler) -> str:
+    if not sampler.stochastic:
+        return "-"
+    orders = (sampler.weak_order, sampler.strong_order)
+    return " / ".join("-" if order is None else f"{order:g}" for order in orders)

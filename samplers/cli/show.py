@@ -1,0 +1,117 @@
+"""``samplers show``: a sampler's equation, reference, options and tableau."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from click import Choice
+
+from samplers.cli.common.options import GridOptions, SchedulerOptions
+from samplers.cli.common.program import argument, changed, command, option
+from samplers.cli.common.values import PATH, POSITIVE, SAMPLER
+
+if TYPE_CHECKING:
+    from samplers.grid import Final
+    from samplers.registry import Sampler
+    from samplers.schedule import Schedule
+    from samplers.tableau import Tableau
+
+# The name on the command line, and what makes it in samplers.schedule.
+_SCHEDULES = {
+    "vp-linear": "VPLinear",
+    "vp-scaled-linear": "VPScaledLinear",
+    "vp-cosine": "VPCosine",
+    "ddpm": "VPDiscrete.linear",
+    "stable-diffusion": "VPDiscrete.scaled_linear",
+    "sub-vp": "SubVP",
+    "ve": "VE",
+    "edm": "EDM",
+    "flow": "FlowMatching",
+}
+
+_EXAMPLES = """
+Examples:
+  samplers show dpmpp-2m --steps 5
+  samplers show heun --steps 3 --schedule edm --grid karras
+  samplers show ancestral --steps 10 --option eta=0.5 --json
+"""
+
+
+class ShowOptions(GridOptions, section="Tableau"):
+    name: str = argument("NAME", type=SAMPLER, help="Of a sampler, or an alias.")
+    steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=5)
+    options: tuple[str, ...] = changed(SchedulerOptions, "options")
+    schedule: str = option(
+        type=Choice(_SCHEDULES),
+        help=f"Noise schedule: {', '.join(_SCHEDULES)}.",
+        metavar="NAME",
+        default="vp-linear",
+    )
+    checkpoint: Path | None = option(
+        type=PATH,
+        help="Folder that diffusers saved, with the noise schedule.",
+        metavar="FOLDER",
+        excludes=["--schedule"],
+    )
+    json: bool = option(is_flag=True, help="The tableau alone, as JSON with all digits.")
+
+
+@command(_EXAMPLES)
+def run(options: ShowOptions) -> None:
+    """Show a sampler: its equation, reference, options and tableau."""
+    from samplers.registry import AdaptiveSampler, get_sampler
+
+    sampler = get_sampler(options.name)
+    adaptive = isinstance(sampler, AdaptiveSampler)
+    if adaptive and options.json:
+        raise ValueError(f"{sampler.name!r} has adaptive step sizes, so it has no tableau to show.")
+    if options.json:
+        print(_tableau(options, sampler).to_json())
+        return
+    others = f"Also known as {', '.join(sampler.aliases)}." if sampler.aliases else ""
+    settings = ", ".join(f"{name}={value}" for name, value in sampler.options.items())
+    known = f"Options and their defaults: {settings}." if settings else ""
+    steps = _adaptive_note(sampler.name) if adaptive else f"{_NOTE}\n{_tableau(options, sampler)}"
+    print(*filter(None, (sampler.description, others, known, steps)), sep="\n\n")
+
+
+_NOTE = "x[k], D[k]: the k-th newest point and prediction of x_0; z: fresh noise."
+
+
+def _adaptive_note(name: str) -> str:
+    return (
+        "The step size adapts to each image, so there is no tableau: "
+        f"`samplers sample CHECKPOINT --sampler {name} --tolerance 0.01`."
+    )
+
+
+def _tableau(options: ShowOptions, sampler: Sampler) -> Tableau:
+    from samplers.cli.common.checkpoints import sampler_options
+    from samplers.grid import default_spacing, make_grid
+
+    schedule, final = _schedule(options)
+    grid = make_grid(
+        schedule,
+        options.steps,
+        options.grid or default_spacing(schedule),
+        sigma_min=options.sigma_min,
+        sigma_max=options.sigma_max,
+        final=options.final or final,
+    )
+    return sampler.tableau(grid, sampler_options(sampler.name, options.options))
+
+
+def _schedule(options: ShowOptions) -> tuple[Schedule, Final]:
+    """The noise schedule, and where its grids end if nothing else is asked for."""
+    if options.checkpoint is None:
+        from samplers import schedule
+
+        made: Any = schedule
+        for part in _SCHEDULES[options.schedule].split("."):
+            made = getattr(made, part)
+        return made(), "zero"
+    from samplers.checkpoint import read_settings
+
+    settings = read_settings(options.checkpoint)
+    return settings.schedule, settings.final

@@ -1,0 +1,38 @@
+"""The network inside a diffusers pipeline as a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from samplers.denoiser import Denoiser
+from samplers.diffusers.loop import settings_of
+from samplers.diffusers.scheduler import SamplerScheduler
+
+
+def pipeline_denoiser(pipe: Any) -> Denoiser:
+    """The UNet of a pipeline, with the noise schedule and prediction type of its scheduler.
+
+    The model is over what the UNet works on (latents, if the pipeline has an autoencoder), without
+    guidance. Conditions are the UNet's own keywords, such as ``encoder_hidden_states``; guidance
+    wraps it, see :func:`samplers.classifier_free_guidance`.
+
+    Raises ValueError for a pipeline without a UNet (the networks of Stable Diffusion 3 or Flux are
+    given packed latents and times of their own: describe them by :class:`samplers.Denoiser`), and
+    for a scheduler config that cannot be read.
+    """
+    unet = pipe.components.get("unet")
+    if not isinstance(unet, nn.Module):
+        raise ValueError(
+            f"{type(pipe).__name__} has no component 'unet'; describe its network by "
+            "samplers.Denoiser(network, schedule, prediction)."
+        )
+    scheduler = SamplerScheduler.from_config(pipe.scheduler.config)
+    return settings_of(scheduler.config).denoiser(unet, _call)
+
+
+def _call(unet: Any, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
+    output: Tensor = unet(x.to(unet.dtype), t, return_dict=False, **conditions)[0]
+    # Some networks also predict a variance, in channels after those of the prediction.
+    return output[:, : x.shape[1]].to(x.dtype)

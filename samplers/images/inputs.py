@@ -1,0 +1,112 @@
+"""Layer 6. Images that a network is given: read, and checked against what it takes.
+
+Nothing is resized or converted unasked. A file that can't be read is an ImageError, one of another
+size or kind a ValueError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from samplers.images.files import image_paths, open_image
+from samplers.images.pixels import levels_of, values_of
+
+_MODES = {1: "L", 3: "RGB"}
+_KINDS = {
+    "L": "grey",
+    "RGB": "in colour",
+    "LA": "grey with opacity",
+    "RGBA": "in colour with opacity",
+}
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An image on disk, its levels [1, C, H, W], and which of the named places it came from."""
+
+    path: Path
+    levels: Tensor
+    place: Path
+
+
+def read_inputs(places: Sequence[Path], shape: tuple[int, int, int]) -> list[ImageInput]:
+    """All images of the named files and folders, as :func:`samplers.images.files.image_paths`.
+
+    Args:
+        shape: [C, H, W], as each must be.
+    """
+    return [
+        ImageInput(path, read_levels(path, shape), place)
+        for place in places
+        for path in image_paths([place])
+    ]
+
+
+def read_levels(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """An image [1, C, H, W] of levels from 0 (black) to 255 (white): torch.uint8.
+
+    Args:
+        shape: [C, H, W], as it must be.
+    """
+    channels, height, width = shape
+    if channels not in _MODES:
+        raise ValueError(
+            f"This network has images of {channels} channels; image files have 1 or 3, so only "
+            "such networks can be given any."
+        )
+    image = open_image(path)
+    if image.mode != _MODES[channels]:
+        wanted = _MODES[channels]
+        raise ValueError(
+            f"{path} is {_kind(image)}, but it must be {_KINDS[wanted]} here; {_convert(wanted)}"
+        )
+    _check_size(path, image, (width, height))
+    return levels_of(image)
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """The same, of values from -1 (black) to 1 (white): torch.float32."""
+    return values_of(read_levels(path, shape)).float()
+
+
+def read_any(path: Path) -> Tensor:
+    """An image of any size, grey or in colour: [1, C, H, W] of values from -1 to 1."""
+    image = open_image(path)
+    if image.mode not in _MODES.values():
+        raise ValueError(
+            f"{path} is {_kind(image)}, but it must be grey or in colour; {_convert('RGB')}"
+        )
+    return values_of(levels_of(image)).float()
+
+
+def read_mask(path: Path, height: int, width: int) -> Tensor:
+    """Where an image is white, or nearer to it than to black: [H, W]."""
+    opened = open_image(path)
+    if opened.has_transparency_data:
+        raise ValueError(f"The mask {path} has an opacity; paint it black and white alone.")
+    image = opened.convert("L")
+    _check_size(path, image, (width, height))
+    return torch.from_numpy(np.asarray(image) >= 128)
+
+
+def _kind(image: Image.Image) -> str:
+    return _KINDS.get(image.mode, f"of mode {image.mode}")
+
+
+def _convert(mode: str) -> str:
+    return f"convert it (with Pillow: image.convert({mode!r}))."
+
+
+def _check_size(path: Path, image: Image.Image, size: tuple[int, int]) -> None:
+    if image.size != size:
+        raise ValueError(
+            f"{path} is {image.width} x {image.height} pixels (width x height), but {size[0]} x "
+            f"{size[1]} are needed here; resize or crop it."
+        )

@@ -1,0 +1,1 @@
+"""Flows past a cylinder in a channel."""

@@ -1,0 +1,1 @@
+"""Smoke that rises in a closed box."""
