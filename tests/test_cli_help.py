@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -139,16 +138,17 @@ def test_defaults_are_those_of_the_library() -> None:
         assert (options.tolerance, options.max_nfe) == (default.rtol, default.max_nfe)
 
 
-def test_an_interrupt_at_the_start_is_one_line() -> None:
-    """While torch is being imported, say."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "samplers", "list"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+@pytest.mark.parametrize("module", ["click", "torch"])
+def test_an_interrupt_during_the_imports_is_one_line(module: str) -> None:
+    code = (
+        "import signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from samplers.cli import main\n"
+        "print(main(['list']))"
     )
-    time.sleep(1)
-    process.send_signal(2)
-    _, err = process.communicate()
-    assert (process.returncode, err) == (130, "samplers: error: Interrupted.\n")
+    done = run(code)
+    assert (done.stdout, done.stderr) == ("130\n", "samplers: error: Interrupted.\n")

@@ -226,7 +226,7 @@ def test_bad_input_is_one_sentence(say: Say, code: int, command: str, why: str) 
 def test_a_failure_leaves_nothing(
     say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, why: str
 ) -> None:
-    def call(self: NetworkCheckpoint, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def call(self: NetworkCheckpoint, *given: object, **named: object) -> Tensor:
         raise error
 
     monkeypatch.setattr(NetworkCheckpoint, "_call", call)
