@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import diffusers
 from torch import nn
 
 from samplers.checkpoint.base import LoadOptions
 from samplers.checkpoint.folder import Folder, is_pickle
 from samplers.checkpoint.index import CheckpointError
-from samplers.diffusers.deferred import defer_packages
+from samplers.diffusers.deferred import import_diffusers
 
 
 @contextmanager
 def load_errors(path: Path) -> Iterator[None]:
     """Turn whatever diffusers raises at a folder that it can't load into a CheckpointError."""
-    diffusers.logging.set_verbosity_error()
-    diffusers.logging.disable_progress_bar()
+    logging = import_diffusers().logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     except (
@@ -35,9 +35,10 @@ def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.M
     """One model of a checkpoint with its weights, ready to be called and not to be trained."""
     path = folder.path / component
     pickled = any(is_pickle(file) for file in folder.files_of(component))
-    defer_packages()
     with load_errors(path):
-        model, report = getattr(diffusers, str(folder.class_of(component))).from_pretrained(
+        model, report = getattr(
+            import_diffusers(), str(folder.class_of(component))
+        ).from_pretrained(
             path,
             dtype=options.dtype,
             use_safetensors=not pickled,
@@ -49,5 +50,6 @@ def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.M
             f"{path} lacks {len(report['missing_keys'])} of the network's weights, "
             f"{report['missing_keys'][0]!r} among them."
         )
-    loaded: nn.Module = model.to(options.device).eval().requires_grad_(False)
-    return loaded
+    # The method of diffusers imports the compiler, to see whether weights wait elsewhere.
+    loaded: nn.Module = nn.Module.to(model, options.device)
+    return loaded.eval().requires_grad_(False)

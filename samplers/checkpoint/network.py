@@ -94,8 +94,7 @@ class NetworkCheckpoint(Checkpoint):
     @property
     def device(self) -> torch.device:
         """Where the network computes; what it is given must be there."""
-        device: torch.device = self._network.device
-        return device
+        return next(self.parameters()).device
 
     @property
     def network(self) -> nn.Module:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from click import Choice
@@ -205,6 +203,8 @@ def _settings(flow: OpenedFlow, trace: Trace) -> str:
 
 
 def _digest(data: bytes) -> str:
+    import hashlib
+
     return hashlib.sha256(data).hexdigest()[:16]
 
 
@@ -265,6 +265,8 @@ def _report(job: Job, records: Sequence[Record]) -> None:
 
 
 def _summary(name: str, values: Sequence[float], unit: str) -> str:
+    from statistics import fmean, stdev
+
     error = stdev(values) / math.sqrt(len(values))
     average = f"{fmean(values):.4g} ± {error:.2g} {unit}"
     return f"{name}: {average}, the mean of {counted(len(values), 'image')}"

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samplers.checkpoint.index import check_restores
@@ -273,5 +272,6 @@ def _report(options: RestoreOptions, done: Sequence[Restored], seconds: float) -
     if options.degrade is None:
         print(what)
         return
-    before, after = fmean(one.before for one in done), fmean(one.after for one in done)
+    before = sum(one.before for one in done) / len(done)
+    after = sum(one.after for one in done) / len(done)
     print(f"{what}: PSNR {before:.1f} dB before, {after:.1f} dB after")

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, cast
 
-import diffusers
 import torch
 from torch import Tensor
 
+from samplers.diffusers.deferred import import_diffusers
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.prediction import (
     Correction,
@@ -187,7 +187,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _signature(name: str) -> dict[str, Any]:
     """The arguments of a scheduler class of diffusers, with their defaults."""
-    parameters = inspect.signature(getattr(diffusers, name)).parameters
+    parameters = inspect.signature(getattr(import_diffusers(), name)).parameters
     return {p.name: p.default for p in parameters.values()}
 
 

@@ -5,6 +5,8 @@ because the packages around it import all of diffusers' models in their ``__init
 packages are set up but run only when something asks for a name that is not there yet; nothing of
 them is changed or left out. Releases of diffusers whose packages import lazily by themselves make
 this module superfluous.
+
+The compiler of PyTorch takes two more seconds; diffusers does without where it can't be imported.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+_COMPILER = "torch._dynamo"  # a private name, since PyTorch 2.0
 # Packages by name, with what is taken from single modules without running the package.
 _PACKAGES: dict[str, dict[str, str]] = {
     "diffusers.hooks": {},
@@ -23,6 +26,30 @@ _PACKAGES: dict[str, dict[str, str]] = {
     "diffusers.models.unets": {},
     "diffusers.quantizers": {"DiffusersAutoQuantizer": "auto", "DiffusersQuantizer": "base"},
 }
+
+
+def import_diffusers() -> Any:
+    """The package diffusers, with the packages above set up that are not imported yet."""
+    import diffusers.models  # which is lazy itself
+
+    for name in _PACKAGES:
+        if name not in sys.modules:
+            _set_up(name)
+    return diffusers
+
+
+def import_without_compiler() -> None:
+    """Import what diffusers imports first, in a process of ours that compiles no network.
+
+    diffusers asks the compiler not to trace into some blocks. What is imported already stays.
+    """
+    if "diffusers" in sys.modules or _COMPILER in sys.modules:
+        return
+    sys.modules[_COMPILER] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        import diffusers.utils.torch_utils  # noqa: F401
+    finally:
+        del sys.modules[_COMPILER]
 
 
 class _Package(ModuleType):
@@ -40,15 +67,12 @@ class _Package(ModuleType):
         return getattr(self, name)
 
 
-def defer_packages() -> None:
-    """Set up the packages that are not imported yet; what is imported stays as it is."""
-
-    for name in _PACKAGES:
-        spec = importlib.util.find_spec(name) if name not in sys.modules else None
-        if spec is None:
-            continue
-        package = importlib.util.module_from_spec(spec)
-        package.__class__ = _Package
-        sys.modules[name] = package
-        parent, _, child = name.rpartition(".")
-        setattr(sys.modules[parent], child, package)
+def _set_up(name: str) -> None:
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return
+    package = importlib.util.module_from_spec(spec)
+    package.__class__ = _Package
+    sys.modules[name] = package
+    parent, _, child = name.rpartition(".")
+    setattr(sys.modules[parent], child, package)

@@ -18,6 +18,7 @@ from samplers.cli.common.processes import find_device
 from samplers.cli.common.program import package_version
 from samplers.cli.common.text import counted
 from samplers.cli.common.values import fixed_sampler
+from samplers.diffusers.deferred import import_without_compiler
 from samplers.registry import get_sampler
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _BOOLEANS = {"true": True, "false": False}
 
 def open_checkpoint(model: ModelOptions, device: torch.device) -> Checkpoint:
     """Load a checkpoint of any kind."""
+    import_without_compiler()
     dtype = getattr(torch, model.dtype)
     options = LoadOptions(dtype, device, model.allow_pickle, model.null_label)
     return load_checkpoint(model.checkpoint, options)
