@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from samplers.cli.common.errors import named_failures, smaller_batches
+from samplers.cli.common.errors import evaluating, smaller_batches
 from samplers.cli.common.options import ConditionOptions, ImageOptions, ModelOptions
 from samplers.cli.common.output import check_png, prepare_folder, write
-from samplers.cli.common.processes import join
-from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import aligned, counted
 from samplers.cli.common.values import COUNTS, PATH, POSITIVE, SAMPLER
 
@@ -39,65 +38,54 @@ beside. With images of the data, both sets are compared with those as well.
 NUM_IMAGES = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class GapOptions:
-    """What is measured."""
-
-    section: ClassVar[str] = "Measurement"
-
-    steps: tuple[int, ...] = option(
-        "--steps", type=COUNTS, default=(10, 20, 40), help="Numbers of steps of the samplers."
+class GapOptions(ConditionOptions, ImageOptions, ModelOptions, section="Measurement"):
+    images: tuple[Path, ...] = argument(
+        "[IMAGES]...", type=PATH, nargs=-1, help="Images of the data, and folders, to compare with."
     )
-    ode: str = option("--ode", type=SAMPLER, default="dpmpp-2m", help="Deterministic sampler.")
-    sde: str = option("--sde", type=SAMPLER, default="sde-dpmpp-2m", help="Stochastic sampler.")
+    steps: tuple[int, ...] = option(
+        type=COUNTS, default=(10, 20, 40), help="Numbers of steps of the samplers."
+    )
+    ode: str = option(type=SAMPLER, default="dpmpp-2m", help="Deterministic sampler.")
+    sde: str = option(type=SAMPLER, default="sde-dpmpp-2m", help="Stochastic sampler.")
     distance: str = option(
-        "--distance",
         type=click.Choice(("sliced", "energy")),
         default="sliced",
         help="The squared sliced Wasserstein distance, or the energy distance.",
     )
-    batch_size: int = option("--batch-size", type=POSITIVE, default=16, help="Images at once.")
-
-    def check(self) -> None:
-        """Raise ValueError for what cannot be measured."""
-        from samplers import get_sampler
-
-        if len(set(self.steps)) < 2:
-            raise ValueError(
-                f"--steps is {self.steps[0]}, which shows no limit; take two or more, as in "
-                "10,20,40."
-            )
-        if get_sampler(self.ode).stochastic:
-            raise ValueError(f"The sampler {self.ode!r} of --ode is stochastic; take another.")
-        if not get_sampler(self.sde).stochastic:
-            raise ValueError(f"The sampler {self.sde!r} of --sde is deterministic; take another.")
+    num_images: int | None = changed(
+        ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
+    )
+    batch_size: int = option(type=POSITIVE, default=16, help="Images at once.")
+    output: Path = option(type=PATH, required=True, metavar="NAME.png", help="The figure.")
 
 
-@command(_EXAMPLES)
-def run(
-    *,
-    model: ModelOptions,
-    images: tuple[Path, ...] = argument("[IMAGES]...", type=PATH, nargs=-1),
-    conditions: ConditionOptions,
-    count: ImageOptions,
-    gap: GapOptions,
-    output: Path = option("--output", type=PATH, required=True, help="Figure, NAME.png."),
-) -> None:
-    """Measure the distance between ODE and SDE samples.
-
-    IMAGES are files and folders of the data, to compare with.
-    """
-    check_png(output, "the figure")
-    gap.check()
-    if not join(model.device).main:
-        return
-    measurement = _plan(model, images, conditions, count, gap)
-    prepare_folder(output.parent)
-    with named_failures(smaller_batches(gap.batch_size)):
+@command(_EXAMPLES, single_process=True)
+def run(options: GapOptions) -> None:
+    """Measure the distance between ODE and SDE samples."""
+    check_png(options.output, "the figure")
+    options.check_checkpoint()
+    _check(options)
+    measurement = _plan(options)
+    prepare_folder(options.output.parent)
+    with evaluating(smaller_batches(options.batch_size)):
         gaps, chances = measurement.gaps()
-    write(_figure(gaps, chances), output, {"distance": gap.distance})
-    _report(gaps, chances, gap)
-    print(f"-> {output}")
+    write(_figure(gaps, chances), options.output, {"distance": options.distance})
+    _report(gaps, chances, options)
+
+
+def _check(options: GapOptions) -> None:
+    """Raise ValueError for what cannot be measured."""
+    from samplers import get_sampler
+
+    if len(set(options.steps)) < 2:
+        raise ValueError(
+            f"--steps is {options.steps[0]}, which shows no limit; take two or more, as in "
+            "10,20,40."
+        )
+    if get_sampler(options.ode).stochastic:
+        raise ValueError(f"The sampler {options.ode!r} of --ode is stochastic; take another.")
+    if not get_sampler(options.sde).stochastic:
+        raise ValueError(f"The sampler {options.sde!r} of --sde is deterministic; take another.")
 
 
 class Measurement(NamedTuple):
@@ -117,7 +105,6 @@ class Measurement(NamedTuple):
 
     def gaps(self) -> tuple[list[Gap], list[float]]:
         """The gap at each number of steps, and the distance that is due to finite sets."""
-        import torch
         from tqdm.auto import tqdm
 
         from adjoint.fokker_planck import (
@@ -132,7 +119,7 @@ class Measurement(NamedTuple):
         distance = sliced_wasserstein if biased else energy_distance
         others = [seed + max(self.seeds) + 1 for seed in self.seeds]
         total = 2 * len(steps) * len(self.seeds)
-        with torch.no_grad(), tqdm(total=total, unit="image", disable=None) as bar:
+        with tqdm(total=total, unit="image", disable=None) as bar:
             ode = self._sampled(self.options.ode, self.seeds, bar.update)
             sde = self._sampled(self.options.sde, others, bar.update)
             found = ode_sde_gap(ode, sde, steps, distance, self.data)
@@ -163,45 +150,35 @@ class Measurement(NamedTuple):
         return sampled
 
 
-def _plan(
-    model: ModelOptions,
-    images: Sequence[Path],
-    conditions: ConditionOptions,
-    count: ImageOptions,
-    options: GapOptions,
-) -> Measurement:
-    from adjoint.cli.opening import labels_in_turn
-    from samplers.checkpoint import Recipe
-    from samplers.cli.common.checkpoints import open_network
+def _plan(options: GapOptions) -> Measurement:
+    from samplers.cli.common.checkpoints import labels_of, open_network, recipe_from
 
-    checkpoint = open_network(model)
-    seeds = count.chosen_seeds(NUM_IMAGES)
-    data = _data(images, checkpoint, len(seeds))
-    labels = labels_in_turn(conditions, checkpoint, len(seeds))
-    recipe = checkpoint.settle(
-        Recipe(guidance=conditions.guidance, guidance_rescale=conditions.guidance_rescale or 0.0)
-    )
+    checkpoint = open_network(options)
+    seeds = options.chosen_seeds(NUM_IMAGES)
+    data = _data(options.images, checkpoint, len(seeds))
+    labels = labels_of(options, checkpoint, len(seeds))
+    recipe = checkpoint.settle(recipe_from(options))
     return Measurement(options, checkpoint, recipe, seeds, labels, data)
 
 
-def _data(images: Sequence[Path], checkpoint: NetworkCheckpoint, count: int) -> Tensor | None:
+def _data(places: Sequence[Path], checkpoint: NetworkCheckpoint, count: int) -> Tensor | None:
     """As many images of the data as are sampled, if there are any."""
     import torch
 
-    from adjoint.cli.opening import read_levels
+    from samplers.images.inputs import read_inputs
     from samplers.images.pixels import values_of
 
     if count < 4:
         raise ValueError(f"Sets of {count} are too small to measure; take 4 images or more.")
-    if not images:
+    if not places:
         return None
-    levels = read_levels(images, checkpoint.image_shape)
-    if len(levels) < count:
+    images = read_inputs(places, checkpoint.image_shape)
+    if len(images) < count:
         raise ValueError(
-            f"There are {counted(len(levels), 'image')} of the data for sets of {count}; give "
-            f"more, or take --num-images {len(levels)}."
+            f"There are {counted(len(images), 'image')} of the data for sets of {count}; give "
+            f"more, or take --num-images {len(images)}."
         )
-    return values_of(torch.cat(levels[:count]))
+    return values_of(torch.cat([image.levels for image in images[:count]]))
 
 
 # ------------------------------------------------------------------------------ for the reader
@@ -231,5 +208,5 @@ def _report(gaps: Sequence[Gap], chances: Sequence[float], options: GapOptions) 
     print(aligned(rows))
     print(
         f"{options.distance} distances of {options.ode} and {options.sde}; last, the mean distance "
-        "of two sets of one distribution"
+        f"of two sets of one distribution -> {options.output}"
     )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from samplers.cli.common.errors import named_failures
+from samplers.cli.common.errors import evaluating
 from samplers.cli.common.options import ImageOptions, ModelOptions, NoClassOptions
 from samplers.cli.common.output import check_png, prepare_folder, write
-from samplers.cli.common.processes import join
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import aligned
 from samplers.cli.common.values import PATH, POSITIVE, POSITIVE_NUMBER
@@ -40,72 +38,59 @@ LOWEST, HIGHEST = 0.02, 50.0
 """Default range of noise levels, as far as the network was trained for them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResidualOptions:
-    """What is measured."""
-
-    section: ClassVar[str] = "Measurement"
-
-    levels: int = option("--levels", type=POSITIVE, default=12, help="Noise levels, two or more.")
-    probes: int = option("--probes", type=POSITIVE, default=4, help="Random probes, two or more.")
+class ResidualOptions(NoClassOptions, ImageOptions, ModelOptions, section="Measurement"):
+    images: tuple[Path, ...] = argument(
+        "[IMAGES]...",
+        type=PATH,
+        nargs=-1,
+        help="Images to add noise to, and folders; the network samples some if there are none.",
+    )
+    levels: int = option(type=POSITIVE, default=12, help="Noise levels, two or more.")
+    probes: int = option(type=POSITIVE, default=4, help="Random probes, two or more.")
     sigma_min: float | None = option(
-        "--sigma-min",
         type=POSITIVE_NUMBER,
         metavar="S",
         show_default=f"{LOWEST:g}",
-        help="Lowest noise level, as sigma / alpha.",
+        help="Lowest noise level, in units of sigma/alpha.",
     )
     sigma_max: float | None = option(
-        "--sigma-max",
         type=POSITIVE_NUMBER,
         metavar="S",
         show_default=f"{HIGHEST:g}",
-        help="Highest noise level, as sigma / alpha.",
+        help="Highest noise level, in units of sigma/alpha.",
     )
-
-    def check(self) -> None:
-        """Raise ValueError for what cannot be measured."""
-        if self.levels < 2:
-            raise ValueError("--levels is 1, which shows no course; take --levels 2 or more.")
-        if self.probes < 2:
-            raise ValueError("--probes is 1, which biases the residual; take --probes 2 or more.")
-
-
-class PreciseModelOptions(ModelOptions, section="Computation"):
-    """A checkpoint of which derivatives are taken."""
-
+    num_images: int | None = changed(
+        ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
+    )
     dtype: str = changed(ModelOptions, "dtype", default="float64")
+    output: Path = option(type=PATH, required=True, metavar="NAME.png", help="The figure.")
 
 
-@command(_EXAMPLES)
-def run(
-    *,
-    model: PreciseModelOptions,
-    images: tuple[Path, ...] = argument("[IMAGES]...", type=PATH, nargs=-1),
-    conditions: NoClassOptions,
-    count: ImageOptions,
-    residual: ResidualOptions,
-    output: Path = option("--output", type=PATH, required=True, help="Figure, NAME.png."),
-) -> None:
-    """Measure how far a network is from the score of a diffusion process.
-
-    IMAGES are files and folders to add noise to; without any, the network samples them.
-    """
-    check_png(output, "the figure")
-    residual.check()
-    if model.dtype not in ("float32", "float64"):
-        raise ValueError(
-            f"Derivatives in {model.dtype} are rounding errors; take --dtype float64 or float32."
-        )
-    if not join(model.device).main:
-        return
-    with named_failures("take fewer images by --num-images"):
-        measurement = _plan(model, images, conditions, count, residual)
-        prepare_folder(output.parent)
+@command(_EXAMPLES, single_process=True)
+def run(options: ResidualOptions) -> None:
+    """Measure how far a network is from the score of a diffusion process."""
+    check_png(options.output, "the figure")
+    options.check_checkpoint()
+    _check(options)
+    with evaluating("take fewer images by --num-images"):
+        measurement = _plan(options)
+        prepare_folder(options.output.parent)
         levels, estimator = measurement.levels()
-    write(_figure(levels), output, {"estimator": estimator, "dtype": model.dtype})
-    _report(levels, estimator, model.dtype)
-    print(f"-> {output}")
+    about = {"estimator": estimator, "dtype": options.dtype}
+    write(_figure(levels), options.output, about)
+    _report(levels, estimator, options)
+
+
+def _check(options: ResidualOptions) -> None:
+    """Raise ValueError for what cannot be measured."""
+    if options.levels < 2:
+        raise ValueError("--levels is 1, which shows no course; take --levels 2 or more.")
+    if options.probes < 2:
+        raise ValueError("--probes is 1, which biases the residual; take --probes 2 or more.")
+    if options.dtype not in ("float32", "float64"):
+        raise ValueError(
+            f"Derivatives in {options.dtype} are rounding errors; take --dtype float64 or float32."
+        )
 
 
 class Measurement(NamedTuple):
@@ -120,12 +105,11 @@ class Measurement(NamedTuple):
 
     def levels(self) -> tuple[list[ResidualLevel], str]:
         """The residual at each noise level, and the estimator."""
-        import torch
         from tqdm.auto import tqdm
 
         from adjoint import residual_profile
 
-        with torch.no_grad(), tqdm(total=len(self.rhos), unit="level", disable=None) as bar:
+        with tqdm(total=len(self.rhos), unit="level", disable=None) as bar:
             return residual_profile(
                 self.model,
                 self.x0,
@@ -137,47 +121,37 @@ class Measurement(NamedTuple):
             )
 
 
-def _plan(
-    model: ModelOptions,
-    images: Sequence[Path],
-    conditions: NoClassOptions,
-    count: ImageOptions,
-    options: ResidualOptions,
-) -> Measurement:
-    import torch
-
+def _plan(options: ResidualOptions) -> Measurement:
     from samplers.cli.common.checkpoints import labels_of, open_network
 
-    checkpoint = open_network(model)
+    checkpoint = open_network(options)
     rhos = _noise_levels(options, checkpoint)
-    with torch.no_grad():
-        clean, sampled = _clean(images, conditions, count, checkpoint)
-        labels = sampled or labels_of(conditions, checkpoint, len(clean))
-        x0 = checkpoint.encode(clean)
-    guidance = 1.0 if conditions.guidance is None else conditions.guidance
-    denoiser = checkpoint.denoiser(guidance, conditions.guidance_rescale or 0.0)
-    given = checkpoint.conditions(labels)
-    return Measurement(denoiser, x0, given, rhos, options.probes, count.seed)
+    clean, sampled = _clean(options, checkpoint)
+    labels = sampled or labels_of(options, checkpoint, len(clean))
+    guidance = 1.0 if options.guidance is None else options.guidance
+    model = checkpoint.denoiser(guidance, options.guidance_rescale or 0.0)
+    x0, conditions = checkpoint.encode(clean), checkpoint.conditions(labels)
+    return Measurement(model, x0, conditions, rhos, options.probes, options.seed)
 
 
 def _clean(
-    images: Sequence[Path],
-    conditions: NoClassOptions,
-    count: ImageOptions,
-    checkpoint: NetworkCheckpoint,
+    options: ResidualOptions, checkpoint: NetworkCheckpoint
 ) -> tuple[Tensor, tuple[int, ...] | None]:
     """Images without noise [B, C, H, W], and their classes if they were sampled with such."""
     import torch
 
-    from adjoint.cli.opening import labels_in_turn, read_levels
     from samplers.checkpoint import Recipe
+    from samplers.cli.common.checkpoints import labels_in_turn
+    from samplers.images.inputs import read_inputs
     from samplers.images.pixels import values_of
 
-    if images:
-        levels = torch.cat(read_levels(images, checkpoint.image_shape))
+    if options.images:
+        inputs = read_inputs(options.images, checkpoint.image_shape)
+        levels = torch.cat([image.levels for image in inputs])
         return values_of(levels).to(checkpoint.device, checkpoint.dtype), None
-    seeds = count.chosen_seeds(NUM_IMAGES)
-    labels = labels_in_turn(conditions, checkpoint, len(seeds))
+    seeds = options.chosen_seeds(NUM_IMAGES)
+    turn = labels_in_turn(options, checkpoint, len(seeds))
+    labels = None if turn is None else tuple(turn[i % len(turn)] for i in range(len(seeds)))
     recipe = checkpoint.settle(Recipe(steps=20))
     return checkpoint.draw(recipe, seeds, labels, lambda: None).clamp(-1, 1), labels
 
@@ -221,7 +195,7 @@ def _root(squared: float) -> float:
     return math.sqrt(max(squared, 0.0))
 
 
-def _report(levels: Sequence[ResidualLevel], estimator: str, dtype: str) -> None:
+def _report(levels: Sequence[ResidualLevel], estimator: str, options: ResidualOptions) -> None:
     rows = [("sigma/alpha", "residual", "squared, with its error", "advective", "diffusive")]
     for at in levels:
         error = f" +- {at.error:.2g}" if math.isfinite(at.error) else ""
@@ -236,4 +210,6 @@ def _report(levels: Sequence[ResidualLevel], estimator: str, dtype: str) -> None
         )
     print(aligned(rows))
     form = ", of the gradient's form" if estimator == "pullback" else ""
-    print(f"root mean squares by {estimator} derivatives in {dtype}{form}")
+    print(
+        f"root mean squares by {estimator} derivatives in {options.dtype}{form} -> {options.output}"
+    )

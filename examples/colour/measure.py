@@ -17,7 +17,6 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from adjoint.fokker_planck.coordinates import level_denoiser
 from samplers.denoiser import Denoiser
 from samplers.training import seeded
 
@@ -67,8 +66,12 @@ def denoising_table(network: Guess, linear: Guess, seen: Tensor, test: Tensor) -
 
 def network_guess(model: Denoiser) -> Guess:
     """E[x_0 | y] by the network."""
-    denoise = level_denoiser(model)
-    return lambda y, rho: denoise(y, torch.full((len(y),), math.log(rho), dtype=torch.float64))
+
+    def denoise(y: Tensor, rho: float) -> Tensor:
+        at = model.schedule.at_lam(-torch.tensor(math.log(rho), dtype=torch.float64))
+        return model.data(at.alpha.to(y) * y, at.t)
+
+    return denoise
 
 
 def linear_guess(images: Tensor) -> Guess:
