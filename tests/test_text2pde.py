@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -569,6 +571,17 @@ def test_the_times_of_a_clip_ascend_and_its_kinds_are_those_of_its_scene(tmp_pat
             load_clip(path)
 
 
+def test_no_help_imports_torch() -> None:
+    code = (
+        "import sys; from text2pde.cli import main; from text2pde.cli.program import PROGRAM; "
+        "codes = [main([*words, '--help']) for words in [[], *([n] for n in PROGRAM.names)]]; "
+        "heavy = sorted({'torch', 'diffusers', 'numpy', 'matplotlib'} & set(sys.modules)); "
+        "print(codes, heavy)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == f"{[0] * 9} []"
+
+
 def test_wrong_requests_end_in_one_sentence(
     folder: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -592,7 +605,7 @@ def test_wrong_requests_end_in_one_sentence(
         (["generate", SENTENCE, *options, "--mesh", tmp_path / "torn.msh"], "holds no mesh"),
         (["generate", SENTENCE, *options, "--mesh", tmp_path / "torn.vtu"], "holds no mesh"),
         (["generate", SENTENCE, *options, "--mesh", tmp_path / "none.msh"], "There is no file"),
-        (["generate", SENTENCE, *options, "--sampler", "dpmpp-2m", "--steps", "0"], "too small"),
+        (["generate", SENTENCE, *options, "--sampler", "dpmpp-2m", "--steps", "0"], "from 1 up"),
         (["infer", clip, *options, "--frame", 99], "frames from 0 to 11"),
         (["show", clip, "--width", 1, "--output", output], "must be 160 pixels or more"),
         (["encode", folder, clips, "--output", tmp_path / "a.safetensors"], "autoencoder may be"),

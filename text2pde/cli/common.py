@@ -7,104 +7,97 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from samplers.cli.common.errors import Failure, named_failures
+from samplers.cli.common.errors import Failure, evaluating, is_of_memory
 from samplers.cli.common.options import SchedulerOptions
 from samplers.cli.common.output import check_places, prepare_folder
-from samplers.cli.common.processes import join
+from samplers.cli.common.processes import find_device
 from samplers.cli.common.program import Options, option
-from samplers.cli.common.values import FINITE, PATH, POSITIVE, POSITIVE_NUMBER, WHOLE
+from samplers.cli.common.values import DEVICE, FINITE, PATH, POSITIVE, POSITIVE_NUMBER, WHOLE
 
 if TYPE_CHECKING:
     import torch
 
-    from samplers.training import TrainingConfig
+    from samplers import TrainingConfig
     from text2pde.data.clip import Clip
     from text2pde.pipeline import Request, Text2PDEPipeline
 
 BUNDLED = Path("assets/cylinder")
-FORMATS = "vtu (for ParaView), safetensors (a clip), gif or mp4 (a film), png (a figure)"
+FORMATS = """\
+File, in the format of its suffix: vtu (for ParaView), safetensors (a clip), gif or mp4 (a film),
+png (a figure)."""
 
 
-def device_option() -> Any:
+class DeviceOptions(Options, section="Computation"):
     """Where a command computes."""
-    return option(
-        "--device",
-        section="Computation",
-        metavar="NAME",
-        default="auto",
-        help="cpu, cuda or cuda:N; auto is the first GPU, if there is one.",
+
+    device: str = option(
+        type=DEVICE, help="cpu, cuda or cuda:N; auto is the GPU, if any.", default="auto"
     )
 
 
 # ----------------------------------------------------------------------------------- generation
 
 
-class GenerationOptions(SchedulerOptions):
-    """Which model, with which sampler, where."""
+class GenerationOptions(SchedulerOptions, DeviceOptions, section="Sampler"):
+    """Which model, with which sampler."""
 
     guidance: float = option(
-        "--guidance",
-        type=FINITE,
-        metavar="W",
-        default=1.0,
-        help="Scale of classifier-free guidance; 1 is none.",
+        type=FINITE, help="Scale of classifier-free guidance; 1 is none.", metavar="W", default=1.0
     )
-    seed: int = option("--seed", type=WHOLE, default=0, help="Seed of the initial noise.")
+    seed: int = option(type=WHOLE, help="Seed of the initial noise.", default=0)
     checkpoint: Path = option(
-        "--checkpoint",
-        section="Model",
-        type=PATH,
-        default=BUNDLED,
-        help="Folder of a pipeline, such as one of `text2pde train-diffusion`.",
+        type=PATH, help="Folder of a pipeline of text2pde.", default=BUNDLED, section="Model"
     )
     text_encoder: str | None = option(
-        "--text-encoder",
-        section="Model",
-        metavar="NAME",
         help="Folder or hub name of the text encoder that the model was trained with.",
+        metavar="NAME",
         show_default="as the checkpoint says",
+        section="Model",
     )
-    device: str = device_option()
 
 
 class OutputOptions(Options, section="Output"):
     """The files of a clip."""
 
-    output: Path = option(
-        "--output", type=PATH, required=True, help=f"File, in the format of its suffix: {FORMATS}."
-    )
-    animation: Path | None = option("--animation", type=PATH, help="A second file, such as a film.")
+    output: Path = option(type=PATH, help=FORMATS, required=True)
+    animation: Path | None = option(type=PATH, help="A second file, such as a film.")
 
     @property
     def paths(self) -> list[Path]:
         return [path for path in (self.output, self.animation) if path is not None]
 
-    def check(self) -> None:
-        """Raise ValueError unless a clip can be written to the files."""
-        from text2pde.export import check_format
 
-        for path in self.paths:
-            check_format(path)
-        check_places(self.paths)
+class OneClipOptions(OutputOptions, GenerationOptions):
+    """What :func:`generate_one` needs."""
 
 
-def open_pipeline(options: GenerationOptions, device: torch.device) -> Text2PDEPipeline:
-    """Load the pipeline, with the sampler of the options.
+def load_pipeline(folder: Path, device: torch.device) -> Text2PDEPipeline:
+    """A pipeline.
 
     Raises:
         Failure: if it can't be loaded.
     """
-    from samplers.checkpoint import CheckpointError
-    from samplers.cli.common.checkpoints import changed_scheduler
+    from samplers import CheckpointError
     from text2pde.pipeline import load_text2pde
 
     try:
-        pipe = load_text2pde(options.checkpoint, device)
+        return load_text2pde(folder, device)
     except CheckpointError as error:
         hint = " Run this in a clone of the repository, or pass --checkpoint."
-        raise Failure(f"{error}{hint if options.checkpoint == BUNDLED else ''}") from error
+        raise Failure(f"{error}{hint if folder == BUNDLED else ''}") from error
+
+
+def open_pipeline(options: GenerationOptions) -> Text2PDEPipeline:
+    """The pipeline of the options, with their sampler, on their device.
+
+    Raises:
+        Failure: if it can't be loaded.
+    """
+    from samplers.cli.common.checkpoints import changed_scheduler
+
+    pipe = load_pipeline(options.checkpoint, find_device(options.device))
     if options.text_encoder is not None:
         pipe.register_to_config(text_encoder=options.text_encoder)
     pipe.scheduler = changed_scheduler(pipe.scheduler, options)
@@ -118,45 +111,42 @@ def generate_clips(
     options: GenerationOptions,
 ) -> list[Clip]:
     """A clip for each request, with a bar of the network evaluations in a terminal."""
-    import torch
-
     progress = sys.stderr.isatty()
-    with torch.no_grad(), named_failures("take --device cpu"):
+    with evaluating("take --device cpu"):
         return pipe.generate(requests, seeds, options.steps, options.guidance, progress=progress)
 
 
 def generate_one(
-    options: GenerationOptions,
-    output: OutputOptions,
+    options: OneClipOptions,
     source: dict[str, str],
     make_request: Callable[[Text2PDEPipeline], Request],
-) -> int:
-    """Generate one clip, write it, and print what it is; returns the exit code.
+) -> Clip:
+    """Generate one clip, write it, and print what it is.
 
     Args:
         source: what was given, noted in the files.
     """
-    from text2pde.export import export_clip
+    from text2pde.export import check_format, export_clip
 
-    output.check()
-    processes = join(options.device)
-    pipe = open_pipeline(options, processes.device)
+    for path in options.paths:
+        check_format(path)
+    check_places(options.paths)
+    pipe = open_pipeline(options)
     request = make_request(pipe)
-    if not processes.main:
-        return 0  # one process generates one clip
-    for path in output.paths:
+    for path in options.paths:
         prepare_folder(path.parent)
     started = time.perf_counter()
     (clip,) = generate_clips(pipe, [request], [options.seed], options)
     seconds = time.perf_counter() - started
     made_by = {**source, **_settings(pipe, options)}
-    where = [str(export_clip(clip, path, made_by)) for path in output.paths]
+    where = [str(export_clip(clip, path, made_by)) for path in options.paths]
     print(
         f"{clip.scene}: {len(clip.times)} frames over {clip.times[-1]:.3g} s on "
-        f"{len(clip.mesh.nodes)} nodes, generated in {seconds:.1f} s"
+        f"{len(clip.mesh.nodes)} nodes, generated in {seconds:.1f} s -> {', '.join(where)}"
     )
-    print(*_measurements(clip, request), f"-> {', '.join(where)}", sep="\n")
-    return 0
+    if pipe.config.subject == "cylinder":
+        print(_wake(clip))
+    return clip
 
 
 def _settings(pipe: Text2PDEPipeline, options: GenerationOptions) -> dict[str, str]:
@@ -170,37 +160,14 @@ def _settings(pipe: Text2PDEPipeline, options: GenerationOptions) -> dict[str, s
     }
 
 
-def _measurements(clip: Clip, request: Request) -> Iterator[str]:
-    """What can be measured of a generated clip, in sentences."""
+def _wake(clip: Clip) -> str:
     from text2pde.data.statistics import STEADY, wake_statistics
 
-    if clip.scene.scalar == "pressure":
-        found = wake_statistics(clip)
-        shedding = found.fluctuation > STEADY
-        rate = f", vortex shedding at {found.frequency:.3g} Hz" if shedding else ""
-        yield f"wake: transverse velocity fluctuation v' = {found.fluctuation:.3f} U (rms){rate}"
-    if request.first is not None and len(request.first.times) > 1:
-        yield _comparison(clip, request.first)
-
-
-def _comparison(found: Clip, truth: Clip) -> str:
-    """The error of a generated clip against the clip whose first frame it had."""
-    import numpy as np
-
-    from text2pde.data.statistics import relative_error
-
-    count = min(len(found.times), len(truth.times))
-    if count < 2:
-        return "the clip has no later frame to compare with"
-    ours, theirs = ((clip.times - clip.times[0])[:count] for clip in (found, truth))
-    if np.abs(ours - theirs).max() > 0.1 * ours[1]:
-        return "its frames are at other times than those of the clip, so they are not compared"
-    real = truth.window(0, count)
-    error = relative_error(found.fields[:count], real)
-    still = relative_error(truth.fields[:1].repeat(count, axis=0), real)
+    found = wake_statistics(clip)
+    shedding = f", vortex shedding at {found.frequency:.3g} Hz"
     return (
-        f"relative error over {count} frames: {error:.3f} (of the first frame, held constant: "
-        f"{still:.3f})"
+        f"wake: transverse velocity fluctuation v' = {found.fluctuation:.3f} U (rms)"
+        f"{shedding if found.fluctuation > STEADY else ''}"
     )
 
 
@@ -208,21 +175,20 @@ def _comparison(found: Clip, truth: Clip) -> str:
 
 
 class TrainingOptions(Options, section="Training"):
-    """How long and how fast."""
+    """How long and how fast, into which folder."""
 
-    steps: int = option("--steps", type=POSITIVE, default=4000, help="Updates of the weights.")
-    batch_size: int = option("--batch-size", type=POSITIVE, default=1, help="Samples of an update.")
+    output: Path = option(type=PATH, help="Folder of the run.", required=True, section="Output")
+    steps: int = option(type=POSITIVE, help="Updates of the weights.", default=4000)
+    batch_size: int = option(type=POSITIVE, help="Samples of an update.", default=1)
     learning_rate: float = option(
-        "--learning-rate",
         type=POSITIVE_NUMBER,
-        metavar="R",
+        help="Peak of the learning rate, which warms up and falls to zero as a cosine.",
         default=1e-3,
-        help="Its peak; it warms up, and falls to zero as a cosine.",
     )
-    seed: int = option("--seed", type=WHOLE, default=0, help="Seed of the run.")
+    seed: int = option(type=WHOLE, help="Seed of the run.", default=0)
 
     def config(self) -> TrainingConfig:
-        from samplers.training import TrainingConfig
+        from samplers import TrainingConfig
 
         return TrainingConfig(
             steps=self.steps,
@@ -243,8 +209,6 @@ def training_failures(output: Path, remedy: str) -> Iterator[None]:
     Args:
         remedy: what to do if the device's memory is too small.
     """
-    import torch
-
     from samplers.training import CHECKPOINT
 
     try:
@@ -255,5 +219,7 @@ def training_failures(output: Path, remedy: str) -> Iterator[None]:
         raise Failure(f"Interrupted. {output} {where}; the same command resumes.", 130) from None
     except ArithmeticError as error:
         raise Failure(str(error)) from error
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_memory(error):
+            raise
         raise Failure(f"The device ran out of memory; {remedy}.") from error

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samplers.cli.common.errors import named_failures, writing
+from samplers.cli.common.errors import evaluating, writing
 from samplers.cli.common.output import prepare_folder, refuse_folder
-from samplers.cli.common.processes import join
 from samplers.cli.common.program import argument, command, option
 from samplers.cli.common.text import counted
 from samplers.cli.common.values import PATH
@@ -23,22 +22,20 @@ if TYPE_CHECKING:
     from text2pde.evaluation.reconstruction import Reconstruction
     from text2pde.pipeline import Request, Text2PDEPipeline
 
-_EXAMPLES = """\
-Example:
-  text2pde evaluate data/held-out --training data/cylinder --output table.md
-"""
+
+class EvaluateOptions(GenerationOptions, section="Options"):
+    """Which clips a model is evaluated on."""
+
+    clips: Path = argument("CLIPS", type=PATH, help="Folder of held-out clips.")
+    training: Path = option(type=PATH, help="Folder of the training clips.", required=True)
+    output: Path | None = option(type=PATH, help="The table as a file, NAME.md.")
 
 
-@command(_EXAMPLES)
-def run(
-    *,
-    clips: Path = argument("CLIPS", type=PATH),
-    training: Path = option(
-        "--training", type=PATH, required=True, help="Folder of the training clips."
-    ),
-    output: Path | None = option("--output", type=PATH, help="The table as a file, NAME.md."),
-    options: GenerationOptions,
-) -> int:
+@command(
+    "Example:\n  text2pde evaluate data/held-out --training data/cylinder --output table.md",
+    single_process=True,
+)
+def run(options: EvaluateOptions) -> None:
     """Measure a model on held-out clips.
 
     CLIPS is a folder of `text2pde simulate --held-out`. The table has the errors of reconstruction,
@@ -46,26 +43,23 @@ def run(
     baseline without a model: linear interpolation, the nearest training clip, the first frame held
     constant.
     """
+    from samplers.files import replacing
+
+    output = options.output
     if output is not None and output.suffix != ".md":
         raise ValueError(f"The output is {output}; it is a table, NAME.md.")
     if output is not None:
         refuse_folder(output)
-    processes = join(options.device)
-    if not processes.main:
-        return 0
-    pipe = open_pipeline(options, processes.device)
-    held_out, known = _read(clips, pipe), _read(training, pipe)
+    pipe = open_pipeline(options)
+    held_out, training = _read(options.clips, pipe), _read(options.training, pipe)
     if len(held_out) < 2:
-        raise ValueError(f"{clips} has one clip; at least two are needed.")
-    text = "\n\n".join(_report(pipe, held_out, known, options)) + "\n"
+        raise ValueError(f"{options.clips} has one clip; at least two are needed.")
+    text = "\n\n".join(_report(pipe, held_out, training, options)) + "\n"
     print(text, end="")
     if output is not None:
-        from samplers.files import replacing
-
         prepare_folder(output.parent)
         with writing(output), replacing(output) as part:
             part.write_text(text)
-    return 0
 
 
 def _read(folder: Path, pipe: Text2PDEPipeline) -> list[Clip]:
@@ -95,8 +89,6 @@ def _report(
     options: GenerationOptions,
 ) -> Iterator[str]:
     """The parts of the report, in Markdown."""
-    import torch
-
     from text2pde.evaluation.first_frames import evaluate_first_frames, first_frame_requests
     from text2pde.evaluation.prompts import (
         caption_requests,
@@ -114,7 +106,7 @@ def _report(
     known = {clip.scene for clip in training}
     trained = sum(clip.scene in known for clip in held_out)
     yield f"Measured on {counted(len(held_out), 'clip')}, {trained or 'none'} of them trained on."
-    with torch.no_grad(), named_failures("take --device cpu"):
+    with evaluating("take --device cpu"):
         yield _latent(evaluate_reconstruction(pipe.autoencoder, held_out, pipe.config.frames))
     generated = generate(caption_requests(held_out))
     if pipe.config.subject == "smoke":

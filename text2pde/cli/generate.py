@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from samplers.cli.common.program import argument, command, option
 from samplers.cli.common.values import PATH
-from text2pde.cli.common import GenerationOptions, OutputOptions, generate_one
+from text2pde.cli.common import OneClipOptions, generate_one
 
 if TYPE_CHECKING:
     from text2pde.pipeline import Request, Text2PDEPipeline
@@ -23,20 +23,19 @@ Examples:
 """
 
 
-@command(_EXAMPLES)
-def run(
-    *,
-    prompt: str = argument("PROMPT"),
+class GenerateOptions(OneClipOptions):
+    """A prompt, and the mesh of its solution."""
+
+    prompt: str = argument("PROMPT", help="What to generate.")
     mesh: Path | None = option(
-        "--mesh",
-        section="Output",
         type=PATH,
-        help="Mesh of the domain: gmsh, VTK or another format of meshio.",
+        help="Mesh of the domain, in the format of gmsh, VTK or another of meshio.",
         show_default="a mesh by gmsh",
-    ),
-    output: OutputOptions,
-    options: GenerationOptions,
-) -> int:
+    )
+
+
+@command(_EXAMPLES, single_process=True)
+def run(options: GenerateOptions) -> None:
     """Generate a solution from a prompt.
 
     A prompt for the bundled model states the size of a cylinder, and a Reynolds number or a mean
@@ -51,7 +50,8 @@ def run(
         from text2pde.data.mesh_files import read_mesh
         from text2pde.pipeline import Request
 
-        scene = pipe.subject.read(prompt)
-        return Request(scene, prompt, None if mesh is None else read_mesh(mesh, scene))
+        scene = pipe.subject.read(options.prompt)
+        mesh = None if options.mesh is None else read_mesh(options.mesh, scene)
+        return Request(scene, options.prompt, mesh)
 
-    return generate_one(options, output, {"prompt": prompt}, request)
+    generate_one(options, {"prompt": options.prompt}, request)

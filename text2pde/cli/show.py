@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from samplers.cli.common.output import prepare_folder, refuse_folder
-from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.program import Options, argument, command, option
 from samplers.cli.common.values import PATH, POSITIVE
 from text2pde.cli.common import FORMATS
 
@@ -18,17 +18,16 @@ Examples:
 _LEAST_WIDTH = 160
 
 
+class ShowOptions(Options):
+    """A clip, and how it is shown."""
+
+    clip: Path = argument("CLIP", type=PATH, help="File of a clip.")
+    output: Path = option(type=PATH, help=FORMATS, required=True)
+    width: int = option(type=POSITIVE, help="Width of films and figures, in pixels.", default=640)
+
+
 @command(_EXAMPLES)
-def run(
-    *,
-    clip: Path = argument("CLIP", type=PATH),
-    output: Path = option(
-        "--output", type=PATH, required=True, help=f"File, in the format of its suffix: {FORMATS}."
-    ),
-    width: int = option(
-        "--width", type=POSITIVE, default=640, help="Of films and figures, in pixels."
-    ),
-) -> int:
+def run(options: ShowOptions) -> None:
     """Show a clip, or convert it.
 
     Films and figures show the vorticity in units of U / D, red for counterclockwise rotation, or
@@ -37,15 +36,16 @@ def run(
     from text2pde.data.clip import load_clip
     from text2pde.export import check_format, export_clip
 
+    output, width = options.output, options.width
     check_format(output)
     refuse_folder(output)
     if width < _LEAST_WIDTH:
         raise ValueError(f"--width is {width}; it must be {_LEAST_WIDTH} pixels or more.")
-    found = load_clip(clip)
+    clip = load_clip(options.clip)
     prepare_folder(output.parent)
-    where = export_clip(found, output, {"clip": str(clip)}, width)
+    where = export_clip(clip, output, {"clip": str(options.clip)}, width)
+    seconds = clip.times[-1] - clip.times[0]
     print(
-        f"{found.scene}; {len(found.times)} frames of {found.times[-1] - found.times[0]:.3g} s, "
-        f"{len(found.mesh.nodes)} nodes -> {where}"
+        f"{clip.scene}; {len(clip.times)} frames of {seconds:.3g} s, {len(clip.mesh.nodes)} nodes "
+        f"-> {where}"
     )
-    return 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
+from click import Choice
 
 from samplers.cli.common.errors import Failure
 from samplers.cli.common.output import prepare_folder
@@ -26,120 +26,73 @@ Examples:
   text2pde simulate data/smoke --family smoke --cases 400
   text2pde simulate data/cylinder --cases 2000 --scheduler tcp://10.0.0.1:8786
 """
+_HELD_OUT = """\
+Take Reynolds numbers from 100 to 115, or buoyancies from 0.32 to 0.38 m/s^2, which training data
+omit."""
 
 
-class FamilyOptions(Options, section="Scenes"):
-    """Which scenes are simulated, and which frames are recorded."""
+class SimulateOptions(Options):
+    """Which scenes are simulated, which frames are recorded, and who computes."""
 
+    folder: Path = argument("FOLDER", type=PATH, help="Folder of the clips.")
     family: str = option(
-        "--family",
-        type=click.Choice(("cylinder", "smoke")),
+        type=Choice(("cylinder", "smoke")),
+        help="Flows past a cylinder, or smoke.",
         default="cylinder",
-        help="Flows past a cylinder, or rising smoke.",
     )
-    cases: int = option("--cases", type=POSITIVE, default=150, help="Number of scenes.")
-    seed: int = option("--seed", type=WHOLE, default=0, help="Seed of the parameters.")
-    held_out: bool = option(
-        "--held-out",
-        is_flag=True,
-        help="Take Reynolds numbers from 100 to 115, or buoyancies from 0.32 to 0.38 m/s^2, which "
-        "training data omit.",
-    )
+    cases: int = option(type=POSITIVE, help="Number of scenes.", default=150)
+    seed: int = option(type=WHOLE, help="Seed of the parameters.", default=0)
+    held_out: bool = option(is_flag=True, help=_HELD_OUT)
     frames: int | None = option(
-        "--frames",
         type=POSITIVE,
-        help="Of a clip.",
+        help="Frames of a clip.",
         show_default="96 of cylinders, 17 a period; 48 of smoke",
     )
     settling: float | None = option(
-        "--settling",
         type=NOT_NEGATIVE,
-        metavar="T",
-        help="Time before the first frame in units of D / U; for cylinders.",
+        help="Time before the first frame in units of D / U.",
         show_default="60",
+        section="Cylinders",
     )
     edge: float | None = option(
-        "--edge",
         type=POSITIVE_NUMBER,
-        metavar="E",
-        help="Edge length of the mesh at the cylinder in radii; for cylinders.",
+        help="Edge length of the mesh at the cylinder, in radii.",
         show_default="0.24",
+        section="Cylinders",
     )
-
-    def scenes(self) -> tuple[Sequence[Scene], Simulator]:
-        """The scenes, and how they are simulated."""
-        return self._smoke() if self.family == "smoke" else self._cylinders()
-
-    def _cylinders(self) -> tuple[Sequence[Scene], Simulator]:
-        from text2pde.solver.dataset import cylinder_simulator
-        from text2pde.solver.meshing import DEFAULT_SIZES, MeshSizes
-        from text2pde.solver.simulation import DEFAULT_RECORDING, Recording
-        from text2pde.subject.cylinder.family import (
-            CylinderFamily,
-            sample_flows,
-            sample_held_out_flows,
-        )
-
-        sampled = sample_held_out_flows if self.held_out else sample_flows
-        settling = DEFAULT_RECORDING.settling if self.settling is None else self.settling
-        recording = Recording(frames=self.frames or DEFAULT_RECORDING.frames, settling=settling)
-        sizes = MeshSizes(near=self.edge or DEFAULT_SIZES.near)
-        flows = sampled(CylinderFamily(), self.cases, self.seed)
-        return flows, cylinder_simulator(recording, sizes)
-
-    def _smoke(self) -> tuple[Sequence[Scene], Simulator]:
-        from text2pde.solver.dataset import smoke_simulator
-        from text2pde.solver.simulation import DEFAULT_SMOKE_RECORDING, SmokeRecording
-        from text2pde.subject.smoke.family import (
-            SmokeFamily,
-            sample_held_out_plumes,
-            sample_plumes,
-        )
-
-        if self.settling is not None or self.edge is not None:
-            raise ValueError("--settling and --edge are for cylinders; omit them for smoke.")
-        sampled = sample_held_out_plumes if self.held_out else sample_plumes
-        recording = SmokeRecording(frames=self.frames or DEFAULT_SMOKE_RECORDING.frames)
-        return sampled(SmokeFamily(), self.cases, self.seed), smoke_simulator(recording)
+    workers: int | None = option(
+        type=POSITIVE,
+        help="Processes.",
+        show_default="as many as there are cores",
+        section="Computation",
+        excludes=["--scheduler"],
+    )
+    scheduler: str | None = option(
+        help="Address of a Dask cluster that sees the same folder.",
+        metavar="ADDRESS",
+        section="Computation",
+    )
 
 
 @command(_EXAMPLES)
-def run(
-    *,
-    folder: Path = argument("FOLDER", type=PATH),
-    family: FamilyOptions,
-    workers: int | None = option(
-        "--workers",
-        section="Computation",
-        type=POSITIVE,
-        excludes=["--scheduler"],
-        help="Processes.",
-        show_default="as many as there are cores",
-    ),
-    scheduler: str | None = option(
-        "--scheduler",
-        section="Computation",
-        metavar="ADDRESS",
-        help="Address of a Dask cluster that sees the same folder.",
-    ),
-) -> int:
+def run(options: SimulateOptions) -> int:
     """Solve the equations for many scenes, one file each.
 
     Flows past a cylinder have a Reynolds number from 40 to 160, and a radius, a position of the
     cylinder and a mesh of their own; a core solves one in most of a minute. Smoke has a buoyancy
-    from 0.2 to 0.5 m/s^2, a radius and a position; a core solves one in half a second.
+    from 0.2 to 0.5 m/s^2, a radius and a position; a core solves one in half a second. After an
+    interruption the same command resumes.
     """
     from tqdm.auto import tqdm
 
     from text2pde.solver.dataset import Workers, simulate_dataset
 
+    folder, workers = options.folder, Workers(options.workers, options.scheduler)
     prepare_folder(folder)
-    scenes, simulator = family.scenes()
+    scenes, simulator = (_smoke if options.family == "smoke" else _cylinders)(options)
     try:
         with tqdm(total=len(scenes), unit="case", disable=None) as bar:
-            report = simulate_dataset(
-                scenes, folder, simulator, Workers(workers, scheduler), bar.update
-            )
+            report = simulate_dataset(scenes, folder, simulator, workers, bar.update)
     except KeyboardInterrupt:
         raise Failure(
             f"Interrupted. {folder} has the cases that are done; the same command resumes.", 130
@@ -149,3 +102,29 @@ def run(
     existing = f", {report.kept} existed" if report.kept else ""
     print(f"{counted(report.made, 'case')} simulated{existing} -> {folder}")
     return 1 if report.failed else 0
+
+
+def _cylinders(options: SimulateOptions) -> tuple[Sequence[Scene], Simulator]:
+    from text2pde.solver.dataset import cylinder_simulator
+    from text2pde.solver.meshing import DEFAULT_SIZES, MeshSizes
+    from text2pde.solver.simulation import DEFAULT_RECORDING, Recording
+    from text2pde.subject.cylinder import family
+
+    sample = family.sample_held_out_flows if options.held_out else family.sample_flows
+    settling = DEFAULT_RECORDING.settling if options.settling is None else options.settling
+    recording = Recording(options.frames or DEFAULT_RECORDING.frames, settling=settling)
+    sizes = MeshSizes(near=options.edge or DEFAULT_SIZES.near)
+    flows = sample(family.CylinderFamily(), options.cases, options.seed)
+    return flows, cylinder_simulator(recording, sizes)
+
+
+def _smoke(options: SimulateOptions) -> tuple[Sequence[Scene], Simulator]:
+    from text2pde.solver.dataset import smoke_simulator
+    from text2pde.solver.simulation import DEFAULT_SMOKE_RECORDING, SmokeRecording
+    from text2pde.subject.smoke import family
+
+    if options.settling is not None or options.edge is not None:
+        raise ValueError("--settling and --edge are for cylinders; omit them for smoke.")
+    sample = family.sample_held_out_plumes if options.held_out else family.sample_plumes
+    recording = SmokeRecording(options.frames or DEFAULT_SMOKE_RECORDING.frames)
+    return sample(family.SmokeFamily(), options.cases, options.seed), smoke_simulator(recording)

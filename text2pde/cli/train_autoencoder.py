@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from samplers.cli.common.errors import is_main_process
-from samplers.cli.common.program import Options, argument, changed, command, option
+from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.values import NOT_NEGATIVE, PATH, POSITIVE
 from text2pde.cli.common import TrainingOptions, training_failures
 
@@ -16,62 +16,60 @@ Examples:
 """
 
 
-class ArchitectureOptions(Options, section="Model"):
-    """The options of a new autoencoder."""
+class AutoencoderOptions(TrainingOptions, section="Data"):
+    """An autoencoder, and what it is trained on."""
 
-    channels: int = option("--channels", type=POSITIVE, default=24, help="At full resolution.")
-    latent: int = option("--latent", type=POSITIVE, default=8, help="Channels of the latent.")
+    clips: Path = argument("CLIPS", type=PATH, help="Folder of training clips.")
+    held_out: Path | None = option(type=PATH, help="Folder of clips for evaluation.")
+    cases: int | None = option(
+        type=POSITIVE, help="Train on the first N clips.", show_default="all"
+    )
+    channels: int = option(
+        type=POSITIVE, help="Channels at full resolution.", default=24, section="Model"
+    )
+    latent: int = option(type=POSITIVE, help="Channels of the latent.", default=8, section="Model")
     columns: int | None = option(
-        "--columns", type=POSITIVE, help="Of the latent grid.", show_default="64 for a channel"
+        type=POSITIVE,
+        help="Columns of the latent grid.",
+        show_default="64 for a channel",
+        section="Model",
     )
     rows: int | None = option(
-        "--rows", type=POSITIVE, help="Of the latent grid.", show_default="16 for a channel"
+        type=POSITIVE,
+        help="Rows of the latent grid.",
+        show_default="16 for a channel",
+        section="Model",
     )
-
-
-class AutoencoderTrainingOptions(TrainingOptions):
-    """How long, how fast, and on what loss."""
-
     batch_size: int = changed(TrainingOptions, "batch_size", default=2)
-    frames: int = option("--frames", type=POSITIVE, default=16, help="Of a training window.")
+    frames: int = option(type=POSITIVE, help="Frames of a window.", default=16, section="Training")
     kl_weight: float = option(
-        "--kl-weight",
         type=NOT_NEGATIVE,
-        metavar="W",
-        default=1e-5,
         help="Weight of the KL divergence in the loss.",
+        default=1e-5,
+        section="Training",
     )
-    every: int = option("--every", type=POSITIVE, default=500, help="Steps between evaluations.")
+    every: int = option(
+        type=POSITIVE, help="Steps between evaluations.", default=500, section="Training"
+    )
 
 
 @command(_EXAMPLES)
-def run(
-    *,
-    clips: Path = argument("CLIPS", type=PATH),
-    output: Path = option("--output", type=PATH, required=True, help="Folder of the run."),
-    held_out: Path | None = option(
-        "--held-out", type=PATH, help="Folder of clips for evaluation (`simulate --held-out`)."
-    ),
-    cases: int | None = option(
-        "--cases", type=POSITIVE, help="Train on the first N clips.", show_default="all"
-    ),
-    model: ArchitectureOptions,
-    training: AutoencoderTrainingOptions,
-) -> int:
+def run(options: AutoencoderOptions) -> None:
     """Train an autoencoder of fields on meshes.
 
     CLIPS is a folder of `text2pde simulate`. After an interruption the same command resumes.
     """
     from text2pde.autoencoder.training import Architecture, AutoencoderData, train_autoencoder
 
-    with training_failures(output, "take a smaller --batch-size or fewer --frames"):
+    own = options
+    with training_failures(own.output, "take a smaller --batch-size or fewer --frames"):
         result = train_autoencoder(
-            AutoencoderData(clips, held_out, cases, training.frames),
-            output,
-            Architecture(**vars(model)),
-            training.config(),
-            kl_weight=training.kl_weight,
-            evaluate_every=training.every,
+            AutoencoderData(own.clips, own.held_out, own.cases, own.frames),
+            own.output,
+            Architecture(own.channels, own.latent, own.columns, own.rows),
+            own.config(),
+            kl_weight=own.kl_weight,
+            evaluate_every=own.every,
         )
     if is_main_process():
         for name, errors in result.errors.items():
@@ -80,4 +78,3 @@ def run(
                 f"{errors.transverse:.3f} of the transverse velocity"
             )
         print(f"compression by a factor of {result.compression:.1f} -> {result.path}")
-    return 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
+from click import Choice
 
-from samplers.cli.common.errors import Failure, is_main_process
-from samplers.cli.common.program import Options, argument, changed, command, option
+from samplers.cli.common.errors import is_main_process
+from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.values import PATH, POSITIVE_NUMBER
-from text2pde.cli.common import TrainingOptions, training_failures
+from text2pde.cli.common import TrainingOptions, load_pipeline, training_failures
 
 if TYPE_CHECKING:
     from text2pde.diffusion.transformer import Size
@@ -28,68 +28,40 @@ Examples:
 _SIZES = ("tiny", "base", "small", "medium", "large")
 
 
-class TransformerOptions(Options, section="Model"):
-    """The transformer before training, and what encodes its prompts."""
+class DiffusionOptions(TrainingOptions, section="Data"):
+    """A transformer, and what it is trained on."""
 
+    latents: Path = argument("LATENTS", type=PATH, help="File of latents.")
+    autoencoder: Path = option(type=PATH, help="Folder of the latents' autoencoder.", required=True)
     preset: str = option(
-        "--preset",
-        type=click.Choice(_SIZES),
-        default="tiny",
-        excludes=["--start"],
+        type=Choice(_SIZES),
         help="Size of a new transformer: tiny trains on two CPU cores; small, medium and large are "
         "those of the paper.",
+        default="tiny",
+        section="Model",
+        excludes=["--start"],
     )
     start: Path | None = option(
-        "--start", type=PATH, help="Pipeline whose transformer is trained further."
+        type=PATH, help="Pipeline whose transformer is trained further.", section="Model"
     )
     text_encoder: str | None = option(
-        "--text-encoder",
+        help="Folder or hub name of the text encoder.",
         metavar="NAME",
-        help="Folder or hub name.",
         show_default="that of --start, or all-MiniLM-L6-v2 of the extra text",
+        section="Model",
     )
-
-    def initial(self) -> Size | Text2PDEPipeline:
-        """The size of a new transformer, or the pipeline to start from."""
-        import torch
-
-        from samplers.checkpoint import CheckpointError
-        from text2pde.diffusion.transformer import PRESETS
-        from text2pde.pipeline import load_text2pde
-
-        if self.start is None:
-            return PRESETS[self.preset]
-        try:
-            return load_text2pde(self.start, torch.device("cpu"))
-        except CheckpointError as error:
-            raise Failure(str(error)) from error
-
-
-class DiffusionTrainingOptions(TrainingOptions):
-    """How long, how fast, and at which noise levels."""
-
     batch_size: int = changed(TrainingOptions, "batch_size", default=16)
     time_shift: float = option(
-        "--time-shift",
         type=POSITIVE_NUMBER,
-        metavar="S",
-        default=1.0,
         help="Above 1, train more at high noise levels, which decide the amplitude of velocity "
         "fluctuations.",
+        default=1.0,
+        section="Training",
     )
 
 
 @command(_EXAMPLES)
-def run(
-    *,
-    latents: Path = argument("LATENTS", type=PATH),
-    autoencoder: Path = option(
-        "--autoencoder", type=PATH, required=True, help="Folder of the latents' autoencoder."
-    ),
-    output: Path = option("--output", type=PATH, required=True, help="Folder of the run."),
-    model: TransformerOptions,
-    training: DiffusionTrainingOptions,
-) -> int:
+def run(options: DiffusionOptions) -> None:
     """Train a diffusion transformer over latents.
 
     LATENTS is a file of `text2pde encode`. The result is a pipeline for `text2pde generate
@@ -97,16 +69,25 @@ def run(
     """
     from text2pde.training import train_diffusion
 
-    with training_failures(output, "take a smaller --batch-size or --preset"):
+    with training_failures(options.output, "take a smaller --batch-size or --preset"):
         path = train_diffusion(
-            latents,
-            autoencoder,
-            output,
-            model.initial(),
-            training.config(),
-            encoder=model.text_encoder,
-            time_shift=training.time_shift,
+            options.latents,
+            options.autoencoder,
+            options.output,
+            _initial(options),
+            options.config(),
+            encoder=options.text_encoder,
+            time_shift=options.time_shift,
         )
     if is_main_process():
         print(f"a pipeline for `text2pde generate --checkpoint {path}`")
-    return 0
+
+
+def _initial(options: DiffusionOptions) -> Size | Text2PDEPipeline:
+    import torch
+
+    from text2pde.diffusion.transformer import PRESETS
+
+    if options.start is None:
+        return PRESETS[options.preset]
+    return load_pipeline(options.start, torch.device("cpu"))

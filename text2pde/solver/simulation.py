@@ -24,7 +24,6 @@ from text2pde.solver.navier_stokes import (
 from text2pde.subject.cylinder.channel import CylinderFlow
 from text2pde.subject.smoke.plume import Plume
 
-
 # ------------------------------------------------------------------------ flows past a cylinder
 
 _DIVERGED = 10.0
