@@ -15,13 +15,9 @@ from accelerate import PartialState
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import Tensor, nn
 
-from samplers.denoiser import Denoiser
+from samplers import Denoiser, VPDiscrete, sample
 from samplers.files import replacing
-from samplers.images.files import write_png
-from samplers.images.pixels import to_images
-from samplers.images.sheets import sheet
-from samplers.sampling import sample
-from samplers.schedule import VPDiscrete
+from samplers.images import sheet, to_images, write_png
 from samplers.training import CHECKPOINT, load_average
 
 

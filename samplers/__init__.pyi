@@ -12,8 +12,10 @@ from .diffusers.blocks import with_loop as with_loop
 from .diffusers.denoiser import pipeline_denoiser as pipeline_denoiser
 from .diffusers_restoration import RestorationPipeline as RestorationPipeline
 from .diffusers_scheduler import SamplerScheduler as SamplerScheduler
+from .draft import Draft as Draft
 from .errors import NotFiniteError as NotFiniteError
 from .grid import Grid as Grid
+from .grid import default_spacing as default_spacing
 from .grid import grid_from_sigmas as grid_from_sigmas
 from .grid import grid_from_times as grid_from_times
 from .grid import make_grid as make_grid
@@ -34,6 +36,7 @@ from .inverse_problems import downsampling as downsampling
 from .inverse_problems import inpainting as inpainting
 from .inverse_problems import solve_inverse_problem as solve_inverse_problem
 from .noise import initial_noise as initial_noise
+from .noise import probe_noise as probe_noise
 from .prediction import EDMOutput as EDMOutput
 from .prediction import clip as clip
 from .prediction import dynamic_threshold as dynamic_threshold
@@ -63,12 +66,14 @@ from .schedule import VE as VE
 from .schedule import EDMPreconditioned as EDMPreconditioned
 from .schedule import FlowMatching as FlowMatching
 from .schedule import MeanReverting as MeanReverting
+from .schedule import Point as Point
 from .schedule import Schedule as Schedule
 from .schedule import SubVP as SubVP
 from .schedule import VPCosine as VPCosine
 from .schedule import VPDiscrete as VPDiscrete
 from .schedule import VPLinear as VPLinear
 from .schedule import VPScaledLinear as VPScaledLinear
+from .solve import NoiseKind as NoiseKind
 from .tableau import Tableau as Tableau
 from .training import LabelDropout as LabelDropout
 from .training import TrainingConfig as TrainingConfig

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+__all__ = ["replacing"]
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -53,6 +53,7 @@ PACKAGES: dict[str, tuple[Topic, ...]] = {
 # Subpackages that readers may import from as well, with what is not public above already.
 SUBPACKAGES = {
     "samplers.checkpoint": "Checkpoints",
+    "samplers.files": "Files",
     "samplers.images": "Images",
     "samplers.inverse_problems": "Inverse problems, in detail",
     "samplers.methods": "For authors of samplers",

@@ -19,8 +19,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.training import Every, Objective, TrainingConfig, seeded, train
-from samplers.training.denoising import denoising_loss
+from samplers.training import Every, Objective, TrainingConfig, denoising_loss, seeded, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.colour.cifar10 import cifar10

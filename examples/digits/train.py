@@ -18,8 +18,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from mnist import digits
 from torch import nn
 
-from samplers.training import Every, TrainingConfig, seeded, train
-from samplers.training.denoising import LabelDropout, denoising_loss
+from samplers.training import Every, LabelDropout, TrainingConfig, denoising_loss, seeded, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.unets import as_denoiser, draw, parse_arguments, train_or_export

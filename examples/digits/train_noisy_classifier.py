@@ -22,9 +22,8 @@ from noisy_classifier import NoisyDigitClassifier
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from samplers.schedule import Point, Schedule, VPDiscrete
-from samplers.training import Objective, TrainingConfig, seeded, train
-from samplers.training.denoising import perturb
+from samplers import Point, Schedule, VPDiscrete
+from samplers.training import Objective, TrainingConfig, perturb, seeded, train
 
 SCHEDULE = VPDiscrete.linear()
 """That of the diffusion model in ``assets/digits``."""

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageChops, ImageFilter
 
-from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.images.files import write_png
-from samplers.images.pixels import to_images
+from samplers import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.images import to_images, write_png
 
 ROOT = Path(__file__).parents[2]
 FAINT = 24

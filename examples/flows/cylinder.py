@@ -1,14 +1,15 @@
-"""How `assets/cylinder` was made: flows are solved for, and a model learns to draw them.
+"""How `assets/cylinder` was made: simulate flows, and train a model to generate them.
 
     python examples/flows/cylinder.py
 
-It takes some hours on two cores. Every part keeps what it did under ``data`` and ``runs``, so that
-the same command goes on after an interruption.
+It takes some hours on two cores. Every part stores its results under ``data`` and ``runs``, so that
+the same command resumes after an interruption.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,26 +17,20 @@ from pathlib import Path
 import torch
 
 from samplers.files import replacing
-from text2pde.cli import main as text2pde
-from text2pde.data.mesh_files import write_mesh
-from text2pde.pipeline import load_text2pde
-from text2pde.solver.meshing import mesh_of
-from text2pde.subject import read_prompt
+from text2pde import load_text2pde, mesh_of, read_prompt, write_mesh
 
 CASES, HELD_OUT, AUTOENCODER_CASES = 88, 16, 39
 SENTENCE = "Water flows past a cylinder of radius 0.05 m at Reynolds number 120"
 
 
 def run(*words: object) -> None:
-    """A command of text2pde; what goes wrong ends the script."""
+    """A command of text2pde; an error ends the script."""
     print("text2pde", *words, flush=True)
-    code = text2pde([str(word) for word in words])
-    if code:
-        sys.exit(code)
+    subprocess.run([sys.executable, "-m", "text2pde", *map(str, words)], check=True)
 
 
 def export(pipeline: Path, folder: Path, keep: Iterable[str] = ("README.md",)) -> None:
-    """The pipeline in half precision, which is enough for it, with a mesh to try.
+    """Save the pipeline in half precision, with a mesh to try.
 
     keep: files of the folder that stay.
     """

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.func import grad
 
-from samplers.schedule import Schedule
+from samplers import Schedule
 
 EDGE = 3.5
 """Half the side of the square in which the residual is learned."""

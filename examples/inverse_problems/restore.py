@@ -26,28 +26,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from samplers.checkpoint import (
+from samplers import (
     Checkpoint,
     CheckpointError,
-    LoadOptions,
-    NetworkCheckpoint,
-    load_checkpoint,
-)
-from samplers.images.figures import Cell, table
-from samplers.images.files import write_png
-from samplers.images.pixels import to_images
-from samplers.inverse_problems import (
     Guidance,
     InverseProblem,
     LinearOperator,
+    LoadOptions,
+    NetworkCheckpoint,
     Replacement,
     colourisation,
     downsampling,
+    initial_noise,
     inpainting,
+    load_checkpoint,
     solve_inverse_problem,
-    unmeasured,
 )
-from samplers.noise import initial_noise
+from samplers.images import Cell, table, to_images, write_png
+from samplers.inverse_problems import unmeasured
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]

@@ -25,19 +25,15 @@ import torch
 from diffusers import UNet2DModel
 from torch import Generator, Tensor, nn
 
-from samplers import SamplerScheduler
-from samplers.diffusers.restoration import RestorationPipeline
-from samplers.images.files import write_png
-from samplers.images.pixels import to_images
-from samplers.images.sheets import sheet
-from samplers.restoration import (
-    DEGRADATIONS,
+from samplers import (
+    MeanReverting,
+    RestorationPipeline,
     RestorationProcess,
-    degrade,
-    restoration_loss,
+    SamplerScheduler,
     restore,
 )
-from samplers.schedule.mean_reverting import MeanReverting
+from samplers.images import sheet, to_images, write_png
+from samplers.restoration import DEGRADATIONS, degrade, restoration_loss
 from samplers.training import Every, TrainingConfig, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -21,13 +21,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from samplers.checkpoint import Flow, LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
-from samplers.images.figures import Cell, table
-from samplers.images.files import write_png
-from samplers.images.pixels import to_images
-from samplers.noise import initial_noise
-from samplers.probability_flow.codes import DEFAULT, interpolate, tempered
-from samplers.probability_flow.integration import Adaptive
+from samplers import (
+    Adaptive,
+    LoadOptions,
+    NetworkCheckpoint,
+    Recipe,
+    initial_noise,
+    interpolate,
+    load_checkpoint,
+    tempered,
+)
+from samplers.checkpoint import Flow
+from samplers.images import Cell, table, to_images, write_png
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "examples" / "digits")]
@@ -39,6 +44,8 @@ FRAMES = 7
 TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 TOLERANCES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
 LABEL, SEED = 3, 4
+CODES = Adaptive("bogacki-shampine", rtol=1e-4, atol=1e-4, max_nfe=2_000)
+"""As of `samplers encode`."""
 Row = tuple[str, list[Cell]]
 
 
@@ -51,7 +58,7 @@ def main() -> None:
         checkpoint = load_checkpoint(ROOT / "assets" / "digits", LoadOptions())
         assert isinstance(checkpoint, NetworkCheckpoint)
         images, labels = digits(arguments.data, "test").tensors
-        flow = Flow(checkpoint, checkpoint.settle(Recipe()), DEFAULT, lambda: None)
+        flow = Flow(checkpoint, checkpoint.settle(Recipe()), CODES, lambda: None)
         with torch.no_grad():
             rows = [between(flow, images[list(pair)], labels[list(pair)]) for pair in PAIRS]
             rows += [temperatures(flow), tolerances(flow)]

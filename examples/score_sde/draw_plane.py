@@ -16,12 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.denoiser import Denoiser
-from samplers.images.figures import Cell, Figure, table
-from samplers.images.files import write_png
-from samplers.sampling import sample
-from samplers.training import CHECKPOINT, load_average, seeded
-from samplers.training.denoising import WeightingName
+from samplers import Denoiser, sample
+from samplers.images import Cell, Figure, table, write_png
+from samplers.training import CHECKPOINT, WeightingName, load_average, seeded
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.points import density

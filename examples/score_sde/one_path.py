@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from samplers.checkpoint import LoadOptions, NetworkCheckpoint, load_checkpoint
-from samplers.images.figures import Cell, table
-from samplers.images.files import write_png
-from samplers.images.pixels import to_images
-from samplers.images.sheets import sheet
-from samplers.noise import initial_noise
-from samplers.sampling import sample
-from samplers.solve import NoiseKind
+from samplers import (
+    LoadOptions,
+    NetworkCheckpoint,
+    NoiseKind,
+    initial_noise,
+    load_checkpoint,
+    sample,
+)
+from samplers.images import Cell, sheet, table, to_images, write_png
 
 STEPS = (10, 20, 40, 80, 160, 320, 640)
 ROWS: tuple[tuple[str, NoiseKind], ...] = (

@@ -9,8 +9,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from samplers.schedule import VE, Schedule, SubVP, VPLinear
-from samplers.training.denoising import WeightingName
+from samplers import VE, Schedule, SubVP, VPLinear
+from samplers.training import WeightingName
 
 SCHEDULES: dict[str, Schedule] = {"ve": VE(0.01, 10.0), "vp": VPLinear(), "sub-vp": SubVP()}
 """The three SDEs of Song et al. 2021; VE begins well beyond the width of the board."""

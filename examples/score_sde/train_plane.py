@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import TensorDataset
 
-from samplers.denoiser import Denoiser
-from samplers.training import TrainingConfig, seeded, train
-from samplers.training.denoising import denoising_loss
+from samplers import Denoiser
+from samplers.training import TrainingConfig, denoising_loss, seeded, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.score_sde.plane import (

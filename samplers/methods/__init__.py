@@ -2,3 +2,7 @@
 
 A method knows numbers alone: no network, no image, no device.
 """
+
+from samplers.methods.interval import Interval, Predicting, finite_intervals
+
+__all__ = ["Interval", "Predicting", "finite_intervals"]

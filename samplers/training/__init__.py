@@ -17,7 +17,13 @@ other loss, no model and no data set belongs here.
 
 from samplers.training.claim import SETTINGS, claim_folder
 from samplers.training.config import Precision, TrainingConfig, average_decay, learning_rate
-from samplers.training.denoising import LabelDropout, denoising_loss
+from samplers.training.denoising import (
+    LabelDropout,
+    WeightingName,
+    denoising_loss,
+    perturb,
+    target_weight,
+)
 from samplers.training.draws import batch_indices, derived_seed, seeded
 from samplers.training.learner import Objective, load_average, trained_state, update_average
 from samplers.training.loop import CHECKPOINT, LOG, Every, Samples, train
@@ -32,6 +38,7 @@ __all__ = [
     "Precision",
     "Samples",
     "TrainingConfig",
+    "WeightingName",
     "average_decay",
     "batch_indices",
     "claim_folder",
@@ -39,7 +46,9 @@ __all__ = [
     "derived_seed",
     "learning_rate",
     "load_average",
+    "perturb",
     "seeded",
+    "target_weight",
     "train",
     "trained_state",
     "update_average",
