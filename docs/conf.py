@@ -39,6 +39,7 @@ html_theme = "furo"
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+suppress_warnings = ["ref.python"]  # an attribute x of several classes
 nb_execution_mode = "off"  # a slow test executes the notebooks
 
 napoleon_use_ivar = True  # attributes are described once, with their class
@@ -54,6 +55,13 @@ def list_subfolders(app: Sphinx, docname: str, source: list[str]) -> None:
     """The README of a folder leads to those of its folders, on the site alone."""
     if docname in ("examples/README", "assets/README"):
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n*/README\n```\n"
+
+
+def skip_foreign(
+    app: Sphinx, what: str, name: str, value: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out what matplotlib adds to its subclasses."""
+    return True if str(getattr(value, "__module__", "")).startswith("matplotlib") else None
 
 
 def public_target(
@@ -75,4 +83,5 @@ def setup(app: Sphinx) -> None:
     """Write the pages of the reference before Sphinx looks for pages."""
     app.connect("builder-inited", lambda app: generate.write(Path(app.confdir) / "reference"))
     app.connect("source-read", list_subfolders)
+    app.connect("autodoc-skip-member", skip_foreign)
     app.connect("missing-reference", public_target)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ def test_the_site_builds_strictly_and_documents_every_public_name(tmp_path: Path
         assert {f"{package}.{name}" for name in public} <= documented
 
 
-# --------------------------------------------------------------- "Describing your own network"
+# ---------------------------------------------------------------------------------- its imports
 
 
 def code_of(path: Path) -> list[str]:
@@ -72,6 +74,32 @@ def code_of(path: Path) -> list[str]:
         cells = json.loads(text)["cells"]
         return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def imported_modules(code: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+READ = [
+    path
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.*", "assets/*/README.md")
+    for path in sorted(ROOT.glob(pattern))
+    if path.suffix in {".md", ".py", ".ipynb"}
+]
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_public_modules_are_imported(path: Path) -> None:
+    modules = {name for code in code_of(path) for name in imported_modules(code)}
+    ours = {name for name in modules if name.partition(".")[0] in PACKAGES}
+    assert ours <= set(generate.SUBPACKAGES) | set(PACKAGES)
+
+
+# --------------------------------------------------------------- "Describing your own network"
 
 
 MEAN, STD = 2.0, 0.5

@@ -16,6 +16,7 @@ from adjoint.fokker_planck.bound import (
     gap_bound,
     kl_divergence,
 )
+from adjoint.fokker_planck.coordinates import level_denoiser
 from adjoint.fokker_planck.distances import (
     Distance,
     binned_wasserstein,
@@ -67,6 +68,7 @@ __all__ = [
     "exact_wasserstein",
     "gap_bound",
     "kl_divergence",
+    "level_denoiser",
     "ode_sde_gap",
     "of_potential",
     "potential_penalty",

@@ -46,7 +46,11 @@ PACKAGES: dict[str, tuple[Topic, ...]] = {
         Topic("Training", ("training", "files")),
         Topic("Figures", ("images",)),
     ),
-    "adjoint": (Topic("Adjoints and learning", ("",)),),
+    "adjoint": (
+        Topic("Adjoints", ("",)),
+        Topic("Rewards and fine-tuning", ("rewards", "finetune", "learning")),
+        Topic("Fokker-Planck residual and penalties", ("fokker_planck", "solver_cost")),
+    ),
     "text2pde": (Topic("Flows from sentences", ("",)),),
 }
 
@@ -60,7 +64,9 @@ SUBPACKAGES = {
     "samplers.restoration": "Restoration, in detail",
     "samplers.schedule": "Noise schedules, in detail",
     "samplers.training": "Training, in detail",
-    "adjoint.rewards": "Rewards",
+    "adjoint.finetune": "Fine-tuning, in detail",
+    "adjoint.fokker_planck": "Fokker-Planck residual, in detail",
+    "adjoint.rewards": "Rewards, in detail",
 }
 
 FAMILIES = {

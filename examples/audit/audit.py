@@ -29,12 +29,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adjoint import AbstractAdjoint, CheckpointAdjoint, ContinuousAdjoint, build_reward
-from samplers import sample
-from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
-from samplers.images.figures import Cell, Figure, table
-from samplers.images.files import write_png
-from samplers.images.pixels import to_images
-from samplers.noise import initial_noise, probe_noise
+from samplers import (
+    CheckpointError,
+    LoadOptions,
+    NetworkCheckpoint,
+    initial_noise,
+    load_checkpoint,
+    probe_noise,
+    sample,
+)
+from samplers.images import Cell, Figure, table, to_images, write_png
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "digits"))

@@ -17,7 +17,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from samplers.denoiser import Denoiser
+from samplers import Denoiser
 from samplers.training import seeded
 
 sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -17,10 +17,8 @@ from torch import Generator, Tensor
 from torch.utils.data import TensorDataset
 
 from adjoint import potential_penalty
-from samplers.denoiser import Denoiser
-from samplers.schedule import Point, Schedule
-from samplers.training import TrainingConfig, seeded, train
-from samplers.training.denoising import denoising_loss
+from samplers import Denoiser, Point, Schedule
+from samplers.training import TrainingConfig, denoising_loss, seeded, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from examples.fokker_planck.plane import (

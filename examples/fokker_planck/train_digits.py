@@ -19,8 +19,7 @@ from diffusers import DDPMPipeline
 from torch import Generator, Tensor, nn
 
 from adjoint import score_penalty, solver_cost_penalty
-from samplers.training import Objective, TrainingConfig, train
-from samplers.training.denoising import LabelDropout, denoising_loss
+from samplers.training import LabelDropout, Objective, TrainingConfig, denoising_loss, train
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "digits")]

@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from samplers.checkpoint import CheckpointError, LoadOptions, NetworkCheckpoint, load_checkpoint
-from samplers.grid import default_spacing
-from samplers.guidance import classifier_guidance
-from samplers.guidance.classifier import Classifier
-from samplers.images.figures import Cell, table
-from samplers.images.files import write_png
-from samplers.images.pixels import to_images
-from samplers.noise import initial_noise
-from samplers.sampling import sample
+from samplers import (
+    CheckpointError,
+    LoadOptions,
+    NetworkCheckpoint,
+    classifier_guidance,
+    default_spacing,
+    initial_noise,
+    load_checkpoint,
+    sample,
+)
+from samplers.images import Cell, table, to_images, write_png
 
 ROOT = Path(__file__).parents[2]
+Classifier = Callable[[Tensor, Tensor], Tensor]
 sys.path.insert(0, str(ROOT / "examples" / "digits"))
 from classifier import load_classifier  # noqa: E402  a script's neighbour
 from noisy_classifier import load_noisy_classifier  # noqa: E402

@@ -15,13 +15,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from samplers import SamplerScheduler
-from samplers.checkpoint import LoadOptions, load_restoration
+from samplers import LoadOptions, SamplerScheduler
+from samplers.checkpoint import load_restoration
 from samplers.files import replacing
-from samplers.images.figures import Cell, table
-from samplers.images.files import image_paths
-from samplers.images.inputs import read_any
-from samplers.images.pixels import to_images
+from samplers.images import Cell, image_paths, read_any, table, to_images
 from samplers.restoration import degrade
 
 ROOT = Path(__file__).parents[2]

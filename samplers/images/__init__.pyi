@@ -8,6 +8,7 @@ from .files import ImageError as ImageError
 from .files import image_paths as image_paths
 from .files import open_image as open_image
 from .files import write_png as write_png
+from .inputs import read_any as read_any
 from .pixels import levels_of as levels_of
 from .pixels import to_images as to_images
 from .pixels import values_of as values_of
