@@ -1,4 +1,4 @@
-r"""The front door: what the executor gives, at both ends of the noise, and what is refused.
+r"""``sample``: what the executor gives, at both ends of the noise, and what is refused.
 
 Also its gradient: through every sampler, to the starting noise and to the network's weights, it
 equals central differences.

@@ -169,7 +169,7 @@ def train_unet(unet: UNet2DModel, data: Path, output: Path, config: TrainingConf
     tests = torch.stack([photographs[i][0] for i in range(len(TASKS))])
     pictures = Every(1000, lambda step, unet: draw(unet, tests, output / f"step-{step:06d}.png"))
     with degrader() as degraded:
-        loss = restoration_loss(PROCESS, call, degraded)
+        loss = restoration_loss(PROCESS, call, degraded, ("task",))
 
         def objective(model: nn.Module, batch: Any, generator: Generator) -> Tensor:
             (x0,) = batch

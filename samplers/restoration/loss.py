@@ -2,7 +2,7 @@ r"""What a network that restores may learn, as objectives of the training loop."
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,20 +14,22 @@ from samplers.training import Objective
 from samplers.training.denoising import Perturbed, perturb
 
 Degrade = Callable[..., tuple[Tensor, ...]]
-"""``degrade(x_0, generator) -> (mu, *conditions)``: a degraded image for each of a batch, and what
-else the network is told, such as the number of the degradation."""
+"""``degrade(x_0, generator) -> (mu, *conditions)``: a degraded image for each of a batch, and the
+network's other conditions, such as the number of the degradation."""
 
 
 def restoration_loss(
     process: RestorationProcess,
-    network: Callable[..., Tensor],
+    call: Callable[..., Tensor],
     degrade: Degrade,
+    conditions: Sequence[str] = (),
 ) -> Objective:
     r"""The mean absolute error of a network at times uniform over the schedule.
 
     Args:
-        network: ``network(model, x, mu, t, *conditions)``, how the model is called.
-        degrade: draws mu; a new one for each batch.
+        call: ``call(network, x, mu, t, **conditions)``, the network's output.
+        degrade: degrades the images of a batch at random.
+        conditions: the names of the conditions that ``degrade`` returns, in order.
 
     It is compared with what the process says that the network predicts. For a network of
     ``ml-noise`` (see :class:`samplers.restoration.process.RestorationProcess`) that is the
@@ -40,12 +42,13 @@ def restoration_loss(
     Returns an objective on batches whose first tensor is x_0 [B, C, H, W].
     """
 
-    def objective(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+    def objective(network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         x0, *_ = batch
-        mu, *conditions = degrade(x0, generator)
+        mu, *rows = degrade(x0, generator)
+        given = dict(zip(conditions, rows, strict=True))
         noisy = _noisy(process, process.to_y(x0, mu), generator)
         x = process.to_x(noisy.x, mu)
-        output = network(model, x, mu, noisy.at.t.to(x0), *conditions)
+        output = call(network, x, mu, noisy.at.t.to(x0), **given)
         return _errors(process, output, x0, mu, noisy).abs().mean()
 
     return objective

@@ -125,7 +125,7 @@ def target_weight(
     ``score``         1
     ================  ==========================================
 
-    which is ``alpha b / sigma^2`` for the door ``x_0 = a x + b o``, since
+    which is ``alpha b / sigma^2`` for the conversion ``x_0 = a x + b o``, since
     ``s = (alpha x_0 - x) / sigma^2``.
     """
     _check_weighting(weighting)
