@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 import adjoint
-from adjoint import finetune, fokker_planck, rewards
 from adjoint.autograd import torch_internals
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "adjoint").rglob("*.py"))
 PRIVATE = re.compile(r"torch\._|torch\.utils\._|\._(base|cdata|sequence_nr)\b|AccumulateGrad")
-
-
-def public_names(path: Path) -> Iterator[tuple[str, str]]:
-    """The public classes, functions and aliases that a module defines, with their kinds."""
-    for node in ast.parse(path.read_text()).body:
-        match node:
-            case ast.ClassDef(name=name):
-                yield name, "type"
-            case ast.FunctionDef(name=name):
-                yield name, "function"
-            case ast.Assign(targets=[ast.Name(id=name)]) if not name.isupper():
-                yield name, "type"
 
 
 def imported_by(code: str) -> set[str]:
@@ -95,28 +79,3 @@ def test_the_private_names_mean_what_they_are_used_for() -> None:
         new.sum().backward(retain_graph=True)
     assert len(set(passes)) == 2
     assert torch_internals.backward_pass() == -1 not in passes
-
-
-def test_no_module_is_named_like_a_function_that_it_exports() -> None:
-    for path in SOURCES:
-        functions = {name for name, kind in public_names(path) if kind == "function"}
-        assert path.stem not in functions, path
-    for package in (adjoint, finetune, fokker_planck, rewards):
-        folder = Path(str(package.__file__)).parent
-        names = getattr(package, "__all__")  # noqa: B009  lazy_loader has no types
-        assert not {path.stem for path in folder.glob("*.py")} & {*names}
-
-
-def test_no_public_type_is_defined_twice() -> None:
-    places = defaultdict(list)
-    for package in ("adjoint", "samplers", "text2pde"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for name, kind in public_names(path):
-                if kind == "type" and not name.startswith("_"):
-                    places[name].append(path.relative_to(ROOT))
-    twice = {
-        name: found
-        for name, found in places.items()
-        if len(found) > 1 and any(path.parts[0] == "adjoint" for path in found)
-    }
-    assert not twice
