@@ -37,7 +37,7 @@ COMMANDS: tuple[str, ...] = (
     "samplers sample assets/digits --steps 3 --seeds 0-2 --sampler ddim --output folder/",
     "samplers encode assets/digits folder/seed-00000000.png --label 0 --output codes.safetensors",
     "samplers decode assets/digits codes.safetensors --output decoded.png",
-    "samplers interpolate assets/digits --seeds 0,1 --label 3 --output strip.png",
+    "samplers decode assets/digits codes.safetensors --temperature 0.8 --output tempered.png",
     (
         "samplers likelihood assets/digits folder/seed-00000000.png folder/seed-00000001.png"
         " --label 0,1 --csv bits.csv"
@@ -52,7 +52,7 @@ COMMANDS: tuple[str, ...] = (
         " --steps 4 --output flow.safetensors"
     ),
     (
-        'text2pde generate "A cylinder of 10 cm in a channel, Re = 80" --steps 3'
+        'text2pde generate "A cylinder of diameter 10 cm in a channel, Re = 80" --steps 3'
         " --sampler ancestral --seed 3 --guidance 2 --output stochastic.safetensors"
     ),
     "text2pde infer flow.safetensors --steps 3 --output later.safetensors",
@@ -76,9 +76,10 @@ def main() -> int:
             place.mkdir()
             for name in ("assets", "examples"):
                 (place / name).symlink_to(checkout / name)
+        compared: set[Path] = set()
         for command in COMMANDS:
             outputs = [_run(command, *pair) for pair in zip(places, checkouts, strict=True)]
-            difference = _difference(places, outputs)
+            difference = _difference(places, outputs, compared)
             differing += bool(difference)
             print(f"{difference or 'the same':40}  {command}", flush=True)
     print(f"{len(COMMANDS)} commands, {differing} differ")
@@ -100,17 +101,19 @@ def _run(command: str, place: Path, checkout: Path) -> str:
     return done.stdout if "--json" in words else ""
 
 
-def _difference(places: list[Path], outputs: list[str]) -> str:
-    """The first file, or the output, that differs; empty if none does."""
+def _difference(places: list[Path], outputs: list[str], compared: set[Path]) -> str:
+    """The first new file, or the output, that differs; empty if none does.
+
+    The new files are added to those that are compared already.
+    """
+    before, after = ({p.relative_to(root) for p in _files(root)} - compared for root in places)
+    compared |= before | after
     if outputs[0] != outputs[1]:
         return "output differs"
-    before, after = ({p.relative_to(root) for p in _files(root)} for root in places)
     if before != after:
         return f"files differ: {min(before ^ after)}"
-    for name in sorted(before):
-        if not _same(places[0] / name, places[1] / name):
-            return f"{name} differs"
-    return ""
+    differing = [name for name in sorted(before) if not _same(*(root / name for root in places))]
+    return f"{differing[0]} differs" if differing else ""
 
 
 def _files(root: Path) -> list[Path]:
