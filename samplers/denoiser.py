@@ -262,5 +262,14 @@ class Denoiser:
         return f"<table><caption>Denoiser</caption>{rows}</table>"
 
 
+def check_denoiser(model: object) -> None:
+    """Raise ValueError unless the model is a denoiser, and not a network alone."""
+    if not isinstance(model, Denoiser):
+        raise ValueError(
+            f"The model is a {type(model).__name__}; it must be a Denoiser: wrap a network "
+            'as Denoiser(network, schedule, prediction="epsilon").'
+        )
+
+
 def _name(value: object) -> str:
     return getattr(value, "__qualname__", repr(value))

@@ -147,6 +147,10 @@ def uniform_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
 
 def check_seeds(seeds: Sequence[int]) -> None:
     """Raise ValueError unless there is at least one seed and all are whole, in [0, 2^63)."""
+    if isinstance(seeds, int | np.integer):
+        raise ValueError(
+            f"The seeds are {seeds}; give one whole number for each sample, such as range({seeds})."
+        )
     wrong = [s for s in seeds if not isinstance(s, int | np.integer) or not 0 <= s < _SEED_LIMIT]
     if wrong or not len(seeds):
         raise ValueError(

@@ -102,7 +102,9 @@ def prediction_type(name: str) -> PredictionType:
     known.update(_ALIASES)  # type: ignore[arg-type]  # literals are text
     if name not in known:
         raise ValueError(
-            f"The prediction type is {name!r}; it must be one of {', '.join(PREDICTION_TYPES)}."
+            f"The prediction type is {name!r}; it must be one of {', '.join(PREDICTION_TYPES)} "
+            "(velocities are v_prediction, alpha eps - sigma x_0, or flow, eps - x_0), or a "
+            "conversion such as EDMOutput(sigma_data=0.5)."
         )
     return known[name]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from samplers.checks import check_numbers, check_one_each
-from samplers.denoiser import Denoiser, check_conditions
+from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.errors import NotFiniteError
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.registry import Method, get_sampler
@@ -145,6 +145,7 @@ def sample(
     Gradients flow through everything: call it under ``torch.no_grad()`` if none are wanted. Raises
     ValueError for impossible settings, and NotFiniteError if the network returns NaN or infinity.
     """
+    check_denoiser(model)
     check_numbers("x_T", x_T)
     check_conditions(conditions or {}, len(x_T))
     if isinstance(grid, str):

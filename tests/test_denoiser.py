@@ -7,6 +7,7 @@ compared with its own definition, for every prediction type and schedule.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from samplers.denoiser import Denoiser, Unbatched, check_conditions, is_batched, select_rows
 from samplers.prediction import PREDICTION_TYPES, EDMOutput, PredictionType, clip
+from samplers.probability_flow.adaptive import encode_adaptive, sample_adaptive
+from samplers.probability_flow.codes import decode, encode
+from samplers.probability_flow.likelihood import log_likelihood
 from samplers.sampling import sample
 from samplers.schedule import (
     EDM,
@@ -116,6 +120,19 @@ def test_names_of_other_libraries_are_known(alias: Any, kind: PredictionType) ->
 def test_what_is_no_model_is_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Denoiser(**{"network": nn.Identity(), "schedule": VPLinear(), **arguments})
+
+
+@pytest.mark.parametrize(
+    "function", [sample, sample_adaptive, encode_adaptive, encode, decode, log_likelihood]
+)
+def test_a_network_alone_is_no_model(function: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"The model is a Identity; .* wrap a network as Denoiser"):
+        function(nn.Identity(), normal(2, 2))
+
+
+def test_one_number_is_no_list_of_seeds() -> None:
+    with pytest.raises(ValueError, match=r"The seeds are 4; .* such as range\(4\)"):
+        Denoiser(nn.Identity(), VPLinear()).initial((2,), 4)  # type: ignore[arg-type]
 
 
 def test_the_network_is_given_its_own_time() -> None:

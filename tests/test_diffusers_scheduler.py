@@ -103,6 +103,14 @@ def test_the_config_of_every_known_class_goes_there_and_back(name: str) -> None:
     assert len(ours.timesteps) == 3
 
 
+def test_the_options_of_one_sampler_are_not_those_of_another() -> None:
+    first = made(sampler="ancestral", sampler_options={"eta": 0.5}, grid="karras")
+    assert made(first.config, sampler="heun").config.sampler_options is None
+    assert made(first.config, sampler="heun").config.grid == "karras"
+    assert made(first.config).config.sampler_options == {"eta": 0.5}
+    assert made(first.config, sampler="ancestral").config.sampler_options == {"eta": 0.5}
+
+
 @pytest.mark.parametrize("name", WITH_BETAS)
 @pytest.mark.parametrize("saved", [False, True], ids=["constructed", "saved"])
 def test_betas_are_those_of_the_source_class(name: str, saved: bool) -> None:

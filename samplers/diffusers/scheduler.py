@@ -486,9 +486,12 @@ def _refuse_argument(name: str, known: list[str]) -> None:
 def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with every key that this scheduler reads filled in.
 
-    Keys that are read by others only are carried along, so that a way back keeps them.
+    Keys that only other classes read are carried along, so that their schedulers can be made of it
+    again. The options of one sampler are not those of another.
     """
     carried = {k: v for k, v in config.items() if k != "_use_default_values"}
+    if "sampler" in chosen and chosen["sampler"] != carried.get("sampler"):
+        carried.pop("sampler_options", None)
     if class_name(config) != OWN_CLASS:
         carried |= {**complete(config), "schedule": schedule_kind(config)}
     asked = {**carried, **chosen}

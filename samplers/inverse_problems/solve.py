@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from samplers.checks import check_one_each
-from samplers.denoiser import Denoiser, check_conditions
+from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.inverse_problems.guidance import Guidance, guiding
 from samplers.inverse_problems.problem import InverseProblem, check_problem
@@ -52,6 +52,7 @@ def solve_inverse_problem(
     operator is not one. Gradients flow through everything: call it under ``torch.no_grad()`` if
     none are wanted.
     """
+    check_denoiser(model)
     check_problem(problem, x_T)
     check_conditions(conditions or {}, len(x_T))
     if isinstance(grid, str):

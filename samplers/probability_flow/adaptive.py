@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import check_numbers
-from samplers.denoiser import Denoiser, check_conditions, select_rows
+from samplers.denoiser import Denoiser, check_conditions, check_denoiser, select_rows
 from samplers.errors import NotFiniteError
 from samplers.grid import Final, make_grid
 from samplers.methods.embedded import Parts, lanes, spread
@@ -136,6 +136,7 @@ def sample_adaptive(
     network predicts eps or the score and the start is pure noise; NotFiniteError if it returns NaN
     or infinity.
     """
+    check_denoiser(model)
     if final not in get_args(Final):
         raise ValueError(f"final is {final!r}; it must be one of {', '.join(get_args(Final))}.")
     check_numbers("x_T", x_T)
@@ -166,6 +167,7 @@ def encode_adaptive(
 
     The other arguments, and the errors, are those of :func:`sample_adaptive`.
     """
+    check_denoiser(model)
     check_numbers("x", x)
     check_conditions(conditions or {}, len(x))
     clean, noisy = ends(model.schedule, sigma_min, sigma_max)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import check_whole
-from samplers.denoiser import Denoiser
+from samplers.denoiser import Denoiser, check_denoiser
 from samplers.probability_flow.adaptive import (
     AdaptiveResult,
     encode_adaptive,
@@ -46,6 +46,7 @@ def encode(
 
     All other arguments, and the errors, are those of :func:`samplers.sample_adaptive`.
     """
+    check_denoiser(model)
     clean, noisy = ends(model.schedule, sigma_min, sigma_max)
     found = encode_adaptive(
         model.uncorrected,
@@ -68,6 +69,7 @@ def decode(
     conditions: Mapping[str, Any] | None = None,
 ) -> AdaptiveResult:
     """The image of each code [B, ...]: the inverse of :func:`encode`, to the tolerance."""
+    check_denoiser(model)
     clean, noisy = ends(model.schedule, sigma_min, sigma_max)
     found = sample_adaptive(
         model.uncorrected,

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from samplers import choices
 from samplers.checks import check_numbers, check_one_each, check_whole
-from samplers.denoiser import Denoiser, check_conditions
+from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.methods.embedded import Parts
 from samplers.noise import probe_noise, uniform_noise
 from samplers.prediction import to_data
@@ -130,9 +130,15 @@ def log_likelihood(
     It works under ``torch.no_grad`` too. Where gradients are recorded, they flow to the result;
     that takes second derivatives of the network, which PyTorch's fused attention lacks (on a CPU:
     run it in ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``).
+
+    Returns:
+        A :class:`Likelihood`: log densities [B] in nats, their standard errors, the latent codes
+        and the network evaluations; :func:`samplers.bits_per_dim` converts them.
+
     Raises ValueError for impossible settings, or a network that can't be evaluated at the noisy
     end; NotFiniteError if it returns NaN or infinity.
     """
+    check_denoiser(model)
     if not isinstance(trace, Hutchinson | ExactTrace | None):
         raise ValueError(f"The trace is {trace!r}; it must be a Hutchinson() or an ExactTrace().")
     own_seeds = range(len(x_0)) if seeds is None else seeds
