@@ -71,22 +71,30 @@ class Sampler:
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.description)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     @property
     def description(self) -> str:
-        """What it is: order, evaluations, reference, and the equations of its method."""
+        """What it is: order, evaluations, reference, options, and the equations of its method."""
         method = self.method.func if isinstance(self.method, partial) else self.method
         settings = self.method.keywords if isinstance(self.method, partial) else {}
-        chosen = "".join(f", {name}={_word(value)}" for name, value in settings.items())
         functions = [method, *filter(inspect.isfunction, settings.values())]
         if "{decay}" in (method.__doc__ or ""):
             functions.append(Interval)  # which says what the symbols are
         equations = "\n\n".join(inspect.getdoc(function) or "" for function in functions)
+        cost = "1 network evaluation" if self.calls == 1 else f"{self.calls} network evaluations"
+        facts = {
+            "Reference": self.reference,
+            "Also known as": ", ".join(self.aliases),
+            "Method": f"{method.__module__}.{method.__qualname__}({_listed(settings)})",
+            "Options": _listed(self.options),
+        }
         return (
-            f"{self.name}: order {self.order}, {self.calls} network evaluations a step"
+            f"{self.name}: order {self.order}, {cost} a step"
             f"{', stochastic' if self.stochastic else ''}.\n\n"
-            f"Reference: {self.reference}.\n"
-            f"Method: {method.__module__}.{method.__qualname__}{chosen}.\n\n"
-            f"{equations}"
+            + "".join(f"{what}: {fact}.\n" for what, fact in facts.items() if fact)
+            + f"\n{equations}"
         ).rstrip()
 
     @property
@@ -148,8 +156,12 @@ class Sampler:
         return tableau
 
 
-def _word(value: object) -> str:
-    return value.__name__ if inspect.isfunction(value) else repr(value)
+def _listed(settings: Mapping[str, Any]) -> str:
+    words = {
+        name: value.__name__ if inspect.isfunction(value) else repr(value)
+        for name, value in settings.items()
+    }
+    return ", ".join(f"{name}={word}" for name, word in words.items())
 
 
 @dataclass(frozen=True)

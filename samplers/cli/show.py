@@ -69,11 +69,8 @@ def run(options: ShowOptions) -> None:
     if options.json:
         print(_tableau(options, sampler).to_json())
         return
-    others = f"Also known as {', '.join(sampler.aliases)}." if sampler.aliases else ""
-    settings = ", ".join(f"{name}={value}" for name, value in sampler.options.items())
-    known = f"Options and their defaults: {settings}." if settings else ""
     steps = _adaptive_note(sampler.name) if adaptive else f"{_NOTE}\n{_tableau(options, sampler)}"
-    print(*filter(None, (sampler.description, others, known, steps)), sep="\n\n")
+    print(sampler.description, steps, sep="\n\n")
 
 
 _NOTE = "x[k], D[k]: the k-th newest point and prediction of x_0; z: fresh noise."
