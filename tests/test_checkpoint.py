@@ -477,5 +477,5 @@ def test_not_finite(folders: dict[str, Path], tmp_path: Path, kind: str) -> None
     with torch.no_grad():
         network.conv_out.bias.fill_(torch.nan)
     recipe, labels = (RECIPE, (0, 1)) if kind == "classes" else (replace(RECIPE, prompt="a"), None)
-    with pytest.raises(NotFiniteError, match="call 1 of 3"):
+    with pytest.raises(NotFiniteError, match="evaluation 1 of 3"):
         draw(checkpoint, recipe, labels=labels)

@@ -504,7 +504,7 @@ def test_not_finite_keeps_what_was_finished(
     monkeypatch.setattr(NetworkCheckpoint, "_call", call)
     code, _, err = say(*words, "--output", tmp_path / "folder")
     assert code == 1
-    assert "NaN or infinity at call 2 of 2" in err
+    assert "NaN or infinity at evaluation 2 of 2" in err
     assert set(contents(tmp_path / "folder")) == names(0, 1)
     code, _, err = say(*words, "--output", tmp_path / "picture.png")
     assert code == 1

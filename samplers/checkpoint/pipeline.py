@@ -107,7 +107,9 @@ def _after_call(tick: Tick) -> Callable[[Any, int, Any, dict[str, Any]], dict[st
     def after(pipeline: Any, number: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         tick()
         total = len(pipeline.scheduler.timesteps)
-        _check_finite(tensors["latents"], f"at call {number + 1} of {total} (t = {float(t):.6g})")
+        _check_finite(
+            tensors["latents"], f"at evaluation {number + 1} of {total} (t = {float(t):.6g})"
+        )
         return tensors
 
     return after
