@@ -46,6 +46,7 @@ ENTRY_POINT_GROUP = "samplers"
 @dataclass(frozen=True)
 class Sampler:
     """A fixed-grid sampler: a row of the registry.
+
     Attributes:
         name: its name for users.
         method: a function of a grid and of options with defaults.
@@ -117,6 +118,7 @@ class Sampler:
 
     def steps_within(self, nfe: int, options: Mapping[str, Any] | None = None) -> int:
         """The largest number of steps that take at most ``nfe`` network evaluations.
+
         The grid starts at a finite log-SNR and ends at sigma = 0.
         """
         return (nfe - 1) // self.calls_with(options) + 1

@@ -34,6 +34,7 @@ class Adjoint(Protocol):
 
 class SampleInfo(NamedTuple):
     """The samples of a run, and its number of network evaluations.
+
     Attributes:
         x_0: the samples [B, ...], in the dtype of ``x_T``.
         nfe: evaluations of the network, each of the whole batch.
@@ -113,6 +114,7 @@ def sample(
     return_info: ReturnInfo = False,
 ) -> Tensor | SampleInfo:
     """Sample x_0 from the initial noise ``x_T``.
+
     Args:
         model: the network with its schedule and prediction type, see :class:`samplers.Denoiser`.
         x_T: initial noise [B, ...] at the noise level where the grid starts, such as that of

@@ -28,6 +28,7 @@ Model = Callable[[Tensor, Tensor], Tensor]
 
 class State(NamedTuple):
     """The state between two network evaluations.
+
     Attributes:
         row: the index of the next row.
         points, predictions: the stored ones, newest first.
@@ -148,6 +149,7 @@ class Solver:
 
     def init(self, x: Tensor) -> State:
         """The state before the first network evaluation, from the initial noise x_T.
+
         Raises ValueError if the sampler is stochastic and there is no noise, or if the network
         can't be evaluated at the first point.
         """
@@ -188,6 +190,7 @@ class Solver:
 
     def run(self, model: Model, state: State) -> Iterator[State]:
         """The states after ``state``, one for each network evaluation.
+
         The network is given x in the dtype of the state, and one t for each sample.
         """
         while not self.done(state):
@@ -206,6 +209,7 @@ class Solver:
 
     def moved(self, state: State, x: Tensor) -> State:
         """The state after the newest point was edited to ``x`` from outside, such as by a pipeline.
+
         What was stored since the beginning of the step is shifted consistently: an edit that
         shifts the data by c shifts a point by alpha c and a prediction by c.
         """
@@ -235,6 +239,7 @@ class Solver:
 
     def prepare(self, dtype: torch.dtype, device: torch.device) -> Prepared:
         """The coefficients of the tableau for states of this dtype on this device.
+
         They are computed once and cached; call this in advance if the first step must not wait.
         """
         key = (dtype, device)

@@ -12,6 +12,7 @@ the image, the batch, the dtype or the device.
 
 One kind of row is not linear: the Langevin corrector whose step size depends on norms of the batch
 (Song et al. 2021, algorithms 4 and 5, https://arxiv.org/abs/2011.13456). From the same coefficients
+
 .. math:: x' = x + c \, (A x + B D - x) + \sqrt{c} \, s z, \qquad
     c = \big(\overline{\lVert z \rVert} / \overline{\lVert \varepsilon \rVert}\big)^2
 
@@ -137,6 +138,7 @@ class Tableau:
     @cached_property
     def predictions_kept(self) -> int:
         """The number of predictions that the executor has to store between evaluations.
+
         It is at least 1, so that callbacks can read the newest.
         """
         return max([1, *(lag for row in self.rows for lag in row.prediction_lags)])

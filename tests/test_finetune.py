@@ -743,7 +743,7 @@ def test_a_gradient_that_is_not_finite_loses_nothing(
     settings["rewards"] = [broken]
     (tmp_path / "out" / "settings.json").write_text(json.dumps(settings))
     said = sentence(capsys, 1, "--config", path, "--set", f"reward.name={own(endless_slope)}")
-    assert "the length of its gradient nan" in said
+    assert "the norm of its gradient nan" in said
     assert "what was saved before is kept" in said
     assert same(trained(tmp_path / "out"), kept)
 

@@ -24,7 +24,12 @@ class EncodeOptions(FlowOptions, section="Output"):
     images: tuple[Path, ...] = argument(
         "IMAGES...", type=PATH, help="PNG or JPEG files, and folders.", nargs=-1, required=True
     )
-    output: Path = option(type=PATH, help="The codes.", metavar="NAME.safetensors", required=True)
+    output: Path = option(
+        type=PATH,
+        help="File of latent codes, NAME.safetensors.",
+        metavar="NAME.safetensors",
+        required=True,
+    )
 
 
 @command(_EXAMPLES, single_process=True)

@@ -54,9 +54,9 @@ class LikelihoodOptions(FlowOptions, SeedOptions, section="Divergence"):
     images: tuple[Path, ...] = argument(
         "IMAGES...", type=PATH, help="PNG or JPEG files, and folders.", nargs=-1, required=True
     )
-    probes: int = option(type=POSITIVE, help="Random probes of each image.", default=1)
+    probes: int = option(type=POSITIVE, help="Random probes per image.", default=1)
     exact: bool = option(
-        is_flag=True, help="Sum it exactly, at a high cost.", excludes=["--probes"]
+        is_flag=True, help="Compute the divergence exactly, at a high cost.", excludes=["--probes"]
     )
     law: ProbeLaw = option(
         type=Choice(get_args(ProbeLaw)), help="Distribution of the probes.", default="rademacher"
@@ -64,11 +64,11 @@ class LikelihoodOptions(FlowOptions, SeedOptions, section="Divergence"):
     tolerance: float = changed(FlowOptions, "tolerance", default=1e-3)
     max_nfe: int = changed(FlowOptions, "max_nfe", default=10_000)
     csv: Path | None = option(
-        type=PATH, help="The table, for programs.", metavar="NAME.csv", section="Output"
+        type=PATH, help="Table to write, as CSV.", metavar="NAME.csv", section="Output"
     )
     histogram: Path | None = option(
         type=PATH,
-        help="A histogram, with a colour for each folder.",
+        help="Histogram to write, NAME.png, with a colour for each folder.",
         metavar="NAME.png",
         section="Output",
     )

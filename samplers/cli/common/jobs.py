@@ -40,7 +40,7 @@ _OF_ADAPTIVE = {"tolerance": "--tolerance", "max_nfe": "--max-nfe"}
 
 
 class Cost(NamedTuple):
-    """The network evaluations of one image, and whether it is as accurate as was asked."""
+    """The network evaluations of one image, and whether it is within the tolerance."""
 
     nfe: int
     within_tolerance: bool = True

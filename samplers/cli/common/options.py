@@ -42,7 +42,7 @@ Labels = tuple[int, ...] | str | None
 
 
 class ComputeOptions(Options, section="Computation"):
-    """In which precision, and on which device."""
+    """Precision and device."""
 
     dtype: str = option(type=Choice(DTYPES), help="Precision of the network.", default="float32")
     device: str = option(
@@ -103,8 +103,10 @@ class NoClassOptions(ConditionOptions):
 class PromptOptions(Options, section="Conditions"):
     """The prompt of a pipeline with a text encoder."""
 
-    prompt: str | None = option(help="Of a model with a text encoder.", metavar="TEXT")
-    negative_prompt: str | None = option(help="What guidance leads away from.", metavar="TEXT")
+    prompt: str | None = option(help="Prompt, for a model with a text encoder.", metavar="TEXT")
+    negative_prompt: str | None = option(
+        help="Negative prompt of classifier-free guidance.", metavar="TEXT"
+    )
 
 
 class SeedOptions(Options, section="Seeds"):
@@ -173,7 +175,7 @@ class SchedulerOptions(Options, section="Sampler"):
     """What takes the place of the sampler in a checkpoint's scheduler."""
 
     sampler: str | None = option(
-        type=SAMPLER, help="See `samplers list`.", show_default="the checkpoint's own"
+        type=SAMPLER, help="Sampler, see `samplers list`.", show_default="the checkpoint's own"
     )
     steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=20)
     options: tuple[str, ...] = option(
@@ -192,7 +194,7 @@ class SamplerOptions(
 ):
     """A model, and how it is sampled with fixed steps or adaptive step sizes."""
 
-    sampler: str = option(type=SAMPLER, help="See `samplers list`.", default="dpmpp-2m")
+    sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="dpmpp-2m")
     steps: int | None = option(type=POSITIVE, help="Steps of the sampler.", show_default=f"{STEPS}")
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     noise: NoiseKind | None = option(
@@ -227,10 +229,12 @@ class FlowOptions(NoClassOptions, NoiseLevelOptions, ModelOptions, section="Prob
 
     tolerance: float = option(
         type=POSITIVE_NUMBER,
-        help="Error that a step may make, relative and absolute.",
+        help="Tolerance of the error of a step, relative and absolute.",
         default=1e-4,
     )
-    max_nfe: int = option(type=POSITIVE, help="Most network evaluations of an image.", default=2000)
+    max_nfe: int = option(
+        type=POSITIVE, help="Maximum number of network evaluations of an image.", default=2000
+    )
     batch_size: int = option(type=POSITIVE, help="Images at once.", default=16)
 
 
@@ -251,14 +255,14 @@ class InverseProblemOptions(
 
     method: Literal["guidance", "replacement"] = option(
         type=Choice(("guidance", "replacement")),
-        help="guidance: a gradient bends the prediction towards the measurement; replacement: "
-        "the measured part is replaced before every step, which costs less and fits exactly, but "
-        "the rest knows less of it.",
+        help="guidance: by the gradient of the measurement's likelihood; replacement: the measured "
+        "part is replaced before every step, which costs less and satisfies the measurement "
+        "exactly, but the image is less consistent.",
         default="guidance",
     )
     visits: int | None = option(
         type=POSITIVE,
-        help="Of replacement: how often each step is repeated, which harmonises the parts and "
+        help="Of replacement: how often each step is taken, which improves consistency and "
         "multiplies the cost.",
         show_default="1",
     )
@@ -267,7 +271,7 @@ class InverseProblemOptions(
         help="Standard deviation of the noise in the measurement, for pixels from -1 to 1.",
         default=0.0,
     )
-    sampler: str = option(type=SAMPLER, help="See `samplers list`.", default="ancestral")
+    sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="ancestral")
     steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=50)
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     batch_size: int = option(type=POSITIVE, help="Images at once.", default=16)
@@ -277,7 +281,11 @@ class InverseProblemOptions(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )
     output: Path = option(
-        type=PATH, help="The figure.", metavar="NAME.png", required=True, section="Output"
+        type=PATH,
+        help="Figure to write, NAME.png.",
+        metavar="NAME.png",
+        required=True,
+        section="Output",
     )
 
     def check(self, given: Sequence[Path]) -> None:
