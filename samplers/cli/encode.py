@@ -15,7 +15,7 @@ Example:
   samplers encode assets/digits three.png seven.png --label 3,7 --output codes.safetensors
   samplers decode assets/digits codes.safetensors --output decoded.png
 
-The probability flow maps images to noise and back, one to one (DDIM inversion). The file holds the
+The probability flow maps images to noise and back, one to one (DDIM inversion). The file has the
 noise, in units of its standard deviation, as the tensor "codes".
 """
 

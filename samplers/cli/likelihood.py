@@ -180,7 +180,8 @@ def _plan(options: LikelihoodOptions) -> Job:
 
 
 def _seeds(options: LikelihoodOptions, contents: Sequence[str]) -> list[int]:
-    """Those that are listed; else of each image its own, whatever others come with it."""
+    """Those that are listed; by default a seed for each image, which does not depend on the
+    others."""
     if options.seeds is None:
         return [options.seed + int(content[:8], 16) for content in contents]
     if len(options.seeds) != len(contents):
@@ -209,7 +210,7 @@ def _digest(data: bytes) -> str:
 
 
 def _measure_all(job: Job) -> list[Record]:
-    """The records of all items, those that the CSV file holds already included."""
+    """The records of all items, including those that are in the CSV file already."""
     path: Path | None = job.options.csv
     found = {} if path is None else read_records(path)
     missing = [item for item in job.items if item.key not in found]

@@ -17,7 +17,7 @@ Examples:
   samplers sharpen assets/digits small.png --downsampled 4 --num-images 6 --output restored.png
   samplers sharpen assets/colour soft.png --blurred 1.5 --noise-std 0.02 --output sharp.png
 
-A blurred image holds noise, if only that of rounding to 256 levels (0.003): say so by --noise-std.
+A blurred image has noise, at least that of rounding to 256 levels (0.003): set --noise-std.
 
 {ABOUT_SAMPLES}
 """

@@ -1,4 +1,4 @@
-"""From options to a loaded checkpoint, a recipe for it, and what results say of both.
+"""From options to a loaded checkpoint and a recipe, and the parameters that results store.
 
 Importing this imports torch: commands do so when their cheap checks are done.
 """

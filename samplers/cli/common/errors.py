@@ -31,7 +31,7 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
     try:
         return run()
     except BrokenPipeError:
-        # Whoever read our output, such as `head`, has had enough of it.
+        # The reader of the output, such as `head`, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -72,7 +72,7 @@ def _report(program: str, message: object, code: int) -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for all that ``accelerate launch`` started."""
+    """Whether this is the main process of those that ``accelerate launch`` started."""
     return os.environ.get("RANK", "0") == "0"
 
 
