@@ -63,7 +63,7 @@ class ResidualLevel(NamedTuple):
 
     Attributes:
         rho: sigma / alpha.
-        squared, error: the mean of |R|^2 / d, without bias, and its standard error.
+        squared, error: the mean of ``|R|^2 / d``, without bias, and its standard error.
         advective, diffusive: root mean squares of the two parts of R; that of the latter includes
             the scatter of a probe.
         denoised: root mean square of the denoiser's output, for comparison.

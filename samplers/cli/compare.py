@@ -60,9 +60,7 @@ class CompareOptions(
     )
     reference_steps: int = option(type=POSITIVE, help="Steps of the reference.", default=200)
     num_images: int | None = changed(ImageOptions, "num_images", show_default="1, or as --seeds")
-    output: Path = option(
-        type=PATH, help="Figure to write, NAME.png.", metavar="NAME.png", required=True
-    )
+    output: Path = option(type=PATH, help="Figure to write.", metavar="NAME.png", required=True)
 
 
 @command(_EXAMPLES, single_process=True)

@@ -26,7 +26,7 @@ class EncodeOptions(FlowOptions, section="Output"):
     )
     output: Path = option(
         type=PATH,
-        help="File of latent codes, NAME.safetensors.",
+        help="File of latent codes to write.",
         metavar="NAME.safetensors",
         required=True,
     )

@@ -35,9 +35,7 @@ class InterpolateOptions(FlowOptions, TemperatureOptions, section="Output"):
         type=SEEDS, help="Seeds of initial noise, in place of images: 0,1 or 0-3."
     )
     frames: int = option(type=POSITIVE, help="Images per row, including both ends.", default=8)
-    output: Path = option(
-        type=PATH, help="Image to write, NAME.png.", metavar="NAME.png", required=True
-    )
+    output: Path = option(type=PATH, help="Image to write.", metavar="NAME.png", required=True)
 
     def check(self) -> None:
         """Raise what can be seen to be wrong without loading anything."""

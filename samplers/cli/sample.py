@@ -53,8 +53,8 @@ their steps by norms of the whole batch, so that an image depends on its batch.
 class SampleOptions(SamplerOptions, section="Output"):
     output: Path = option(
         type=PATH,
-        help="NAME.png for one sheet of all images; a folder for single images and grid.png, where "
-        "images that are there already are kept.",
+        help="NAME.png for one sheet of all images; or a folder for single images and grid.png, in "
+        "which existing images are kept.",
         required=True,
     )
     overwrite: bool = option(

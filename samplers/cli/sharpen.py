@@ -42,7 +42,7 @@ class SharpenOptions(InverseProblemOptions, section="Measurement"):
 def run(options: SharpenOptions) -> None:
     """Increase the resolution of a small image, or sharpen a blurred one."""
     if options.downsampled is None and options.blurred is None:
-        raise ValueError("The measurement is not specified; pass --downsampled or --blurred.")
+        raise ValueError("The measurement is not specified; give --downsampled or --blurred.")
     options.check([options.image])
     from samplers.cli.common.inverse import solve
 

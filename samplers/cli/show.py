@@ -40,7 +40,7 @@ Examples:
 
 class ShowOptions(GridOptions, section="Tableau"):
     name: str = argument("NAME", type=SAMPLER, help="Name of a sampler, or an alias.")
-    steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=5)
+    steps: int = option(type=POSITIVE, help="Number of steps.", default=5)
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     schedule: str = option(
         type=Choice(_SCHEDULES),

@@ -55,7 +55,9 @@ class ModelOptions(ComputeOptions, section="Computation"):
 
     checkpoint: Path = argument("CHECKPOINT", type=PATH, help="Folder that diffusers saved.")
     null_label: int | None = option(
-        type=WHOLE, help="Class that stands for 'no class'.", show_default="as the checkpoint says"
+        type=WHOLE,
+        help="Null label of guidance, which stands for 'no class'.",
+        show_default="as the checkpoint says",
     )
     allow_pickle: bool = option(
         is_flag=True,
@@ -77,14 +79,14 @@ class ConditionOptions(Options, section="Conditions"):
     )
     guidance: float | None = option(
         type=FINITE,
-        help="Scale of classifier-free guidance; 1 is none, and costs half.",
+        help="Scale of classifier-free guidance; 1 means none, at half the cost.",
         metavar="W",
         show_default="1, unless a pipeline has its own",
     )
     guidance_rescale: float | None = option(
         type=FINITE,
-        help="Share of the guided prediction that is rescaled to the contrast of the unguided "
-        "one, 0 to 1.",
+        help="Share of the guided prediction that is rescaled to the standard deviation of the "
+        "conditional one, 0 to 1.",
         metavar="R",
         default=0.0,
     )
@@ -96,7 +98,7 @@ class NoClassOptions(ConditionOptions):
     every_class: ClassVar[bool] = False
 
     label: Labels = changed(
-        ConditionOptions, "label", show_default="no class, if the model knows that"
+        ConditionOptions, "label", show_default="the null label, if the model has one"
     )
 
 
@@ -144,13 +146,13 @@ class NoiseLevelOptions(Options, section="Noise levels"):
         type=FINITE,
         help="Lowest positive noise level, in units of sigma/alpha.",
         metavar="S",
-        show_default="the lowest that was trained",
+        show_default="the lowest in training",
     )
     sigma_max: float | None = option(
         type=FINITE,
         help="Highest noise level, in units of sigma/alpha.",
         metavar="S",
-        show_default="the highest that was trained",
+        show_default="the highest in training",
     )
 
 
@@ -177,7 +179,7 @@ class SchedulerOptions(Options, section="Sampler"):
     sampler: str | None = option(
         type=SAMPLER, help="Sampler, see `samplers list`.", show_default="the checkpoint's own"
     )
-    steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=20)
+    steps: int = option(type=POSITIVE, help="Number of steps.", default=20)
     options: tuple[str, ...] = option(
         "--option",
         help="Option of the sampler, such as eta=0.5; repeatable (see `samplers show NAME`).",
@@ -195,23 +197,23 @@ class SamplerOptions(
     """A model, and how it is sampled with fixed steps or adaptive step sizes."""
 
     sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="dpmpp-2m")
-    steps: int | None = option(type=POSITIVE, help="Steps of the sampler.", show_default=f"{STEPS}")
+    steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}")
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     noise: NoiseKind | None = option(
         type=Choice(get_args(NoiseKind)),
-        help="Of stochastic samplers: independent from step to step, or along a Brownian path, "
-        "where more steps converge to one image for each seed.",
+        help="Of stochastic samplers: independent in each step, or along a Brownian path, on which "
+        "more steps converge to one image for each seed.",
         show_default="independent",
     )
     tolerance: float | None = option(
         type=POSITIVE_NUMBER,
-        help="Of adaptive methods, in place of --steps: the error that a step may make, relative "
+        help="Of adaptive methods, in place of --steps: tolerance of the error of a step, relative "
         "and absolute.",
         show_default=f"{TOLERANCE:g}",
     )
     max_nfe: int | None = option(
         type=POSITIVE,
-        help="Of adaptive methods: most network evaluations of an image.",
+        help="Of adaptive methods: maximum number of network evaluations of an image.",
         show_default=f"{MAX_NFE}",
     )
     num_images: int | None = changed(
@@ -219,7 +221,7 @@ class SamplerOptions(
     )
     batch_size: int = option(
         type=POSITIVE,
-        help="Images at once; a setting of samplers whose step depends on the whole batch.",
+        help="Batch size; it changes the images of samplers NAME+langevin only.",
         default=16,
     )
 
@@ -235,7 +237,7 @@ class FlowOptions(NoClassOptions, NoiseLevelOptions, ModelOptions, section="Prob
     max_nfe: int = option(
         type=POSITIVE, help="Maximum number of network evaluations of an image.", default=2000
     )
-    batch_size: int = option(type=POSITIVE, help="Images at once.", default=16)
+    batch_size: int = option(type=POSITIVE, help="Batch size.", default=16)
 
 
 class TemperatureOptions(Options, section="Output"):
@@ -272,9 +274,9 @@ class InverseProblemOptions(
         default=0.0,
     )
     sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="ancestral")
-    steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=50)
+    steps: int = option(type=POSITIVE, help="Number of steps.", default=50)
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
-    batch_size: int = option(type=POSITIVE, help="Images at once.", default=16)
+    batch_size: int = option(type=POSITIVE, help="Batch size.", default=16)
     # The first steps must be short: near pure noise the gradient of a prediction is large.
     grid: Spacing = changed(GridOptions, "grid", default="log-snr")
     num_images: int | None = changed(
@@ -282,7 +284,7 @@ class InverseProblemOptions(
     )
     output: Path = option(
         type=PATH,
-        help="Figure to write, NAME.png.",
+        help="Figure to write.",
         metavar="NAME.png",
         required=True,
         section="Output",
