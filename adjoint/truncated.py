@@ -23,9 +23,9 @@ class TruncatedAdjoint(AbstractAdjoint):
 
     Attributes:
         last: number of steps of the grid; or a range (low, high), both included, from which each
-            run draws a number, as AlignProp does (Prabhudesai et al. 2023,
+            run samples a number, as AlignProp does (Prabhudesai et al. 2023,
             https://arxiv.org/abs/2310.03739).
-        seed: of that random number. Runs with one seed draw the same, so change it every training
+        seed: of that random number. Runs with one seed have the same, so change it every training
             step.
         inner: the adjoint of these last steps.
 

@@ -49,7 +49,7 @@ NAMES = list_samplers("adaptive")
 
 
 class Problem(NamedTuple):
-    """A model, starting noise, where the error is taken and the exact samples there."""
+    """A model, initial noise, the noise level of the error, and the exact samples at it."""
 
     model: Denoiser
     x: Tensor
@@ -58,7 +58,7 @@ class Problem(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one solver needed at one tolerance: mean calls, and errors of the samples."""
+    """Mean NFE of one solver at one tolerance, and the errors of the samples."""
 
     calls: float
     median: float
@@ -164,7 +164,7 @@ def fixed(task: Problem, sampler: str, spacing: Spacing, calls: int) -> Cost:
 
 
 def calls_for(error: float, costs: Sequence[Cost]) -> float:
-    """The calls with which a solver has this median error, on straight lines between logarithms.
+    """The NFE at which a solver has this median error, by log-log interpolation.
 
     Infinite beyond the smallest error that was measured, and no fewer than were made.
     """
@@ -179,7 +179,7 @@ def calls_for(error: float, costs: Sequence[Cost]) -> float:
 def section(
     title: str, task: Problem, tolerances: Sequence[float], tighter: Sequence[float] = ()
 ) -> list[str]:
-    """The costs at each tolerance, and the calls at the errors of the rival."""
+    """The costs at each tolerance, and the NFE at the errors of the other solver."""
     rivals = [rk45(task, tolerance) for tolerance in tqdm(tolerances, f"{title}: {RIVAL}")]
     costs = {name: our_costs(task, name, (*tolerances, *tighter)) for name in tqdm(NAMES, title)}
     return [

@@ -36,7 +36,7 @@ TOLERANCES = (1e-3, 1e-4, 1e-5)
 
 
 class RoundTrip(NamedTuple):
-    """There and back: errors of the images in [-1, 1], mean network calls of both ways, and the
+    """Encoding and decoding: errors of the images in [-1, 1], mean NFE of both, and the
     deviation of the numbers of the codes."""
 
     error: float

@@ -130,7 +130,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _tensors(path: Path) -> dict[str, bytes]:
-    """By name; notes beside them, such as the checkpoint's place, do not count."""
+    """By name; metadata, such as the path of the checkpoint, are ignored."""
     from safetensors.numpy import load_file
 
     return {name: value.tobytes() for name, value in load_file(path).items()}

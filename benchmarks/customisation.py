@@ -48,12 +48,12 @@ SHOWN, FIRST, QUANTILE = 500, 100_000, 0.95
 
 
 def ink(images: Tensor) -> Tensor:
-    """The share of the picture that is ink: [B]."""
+    """The share of the image that is ink: [B]."""
     return ((images.clamp(-1, 1) + 1) / 2).mean((1, 2, 3))
 
 
 def halo(images: Tensor) -> Tensor:
-    """The share of the picture that is neither ink nor paper, between levels 0.15 and 0.7: [B]."""
+    """The share of the image that is neither ink nor paper, between levels 0.15 and 0.7: [B]."""
     level = (images + 1) / 2
     return ((level > 0.15) & (level < 0.7)).double().mean((1, 2, 3))
 

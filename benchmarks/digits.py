@@ -218,7 +218,7 @@ class Kept:
         self.path, self.fresh = path, {"weights": digest}
 
     def read(self) -> dict[str, Any]:
-        """What is kept of these weights; other processes may have added to it."""
+        """The stored results of these weights; other processes may have added some."""
         found = json.loads(self.path.read_text()) if self.path.exists() else self.fresh
         return found if found["weights"] == self.fresh["weights"] else dict(self.fresh)
 
@@ -268,7 +268,7 @@ class Bench:
         return value
 
     def floor(self) -> str:
-        """The distance of as many real training images to the test images, in many draws."""
+        """The distance of random sets of real training images to the test images."""
 
         def measure() -> list[float]:
             real = torch.split(real_images(self.data, "train"), 500)
@@ -285,7 +285,7 @@ class Bench:
 
 
 def _measured_by(device: torch.device) -> dict[str, str]:
-    """What is kept beside a measurement that is not the CPU's."""
+    """The metadata of a measurement that was not made on the CPU."""
     if device.type == "cpu":
         return {}
     return {"device": f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"}

@@ -40,7 +40,7 @@ CONFIG = TrainingConfig(
 
 
 def axes(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """The places of the columns and of the rows."""
+    """The positions of the columns and of the rows."""
     length, height = clip.scene.size
     return np.linspace(0, length, COLUMNS), np.linspace(0, height, ROWS)
 

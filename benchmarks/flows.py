@@ -47,7 +47,7 @@ def generate(pipe: Text2PDEPipeline, sampler: str, steps: int, seeds: Sequence[i
 
 
 def moves(pipe: Text2PDEPipeline, sampler: str, steps: int) -> dict[str, Any]:
-    """Frequencies and fluctuations of several flows, and the network calls of each."""
+    """Frequencies and fluctuations of several flows, and the NFE of each."""
     found = [wake_statistics(clip) for clip in generate(pipe, sampler, steps, range(COUNT))]
     return {
         "calls": pipe.tableau(steps).calls,

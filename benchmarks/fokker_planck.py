@@ -60,7 +60,7 @@ KEPT = ROOT / "docs" / "benchmarks" / "fokker_planck.json"
 PICTURE = ROOT / "assets" / "pictures" / "fokker_planck.png"
 SCHEDULE = OrnsteinUhlenbeck()
 COUNT, REPEATS, PART = 2**15, 4, 2**13
-"""Samples of a set, the sets, and the samples for which the network is asked at once."""
+"""Samples of a set, number of sets, and the batch size."""
 MANY = 4_000_000
 """Points of the data."""
 STEPS, FEWER_STEPS = 60, (30, 60, 120)
@@ -70,9 +70,9 @@ CELL = 2 * EDGE / 64
 """Of the cells, as in the paper; ours go on beyond its square."""
 POINTS = regular_grid(4.5, 64)
 PIXELS, SHOWN, INK = 160, 3.6, 0.11
-"""Of a picture of points, half its side, and the density that is drawn as ink."""
+"""Of a scatter plot: half its side, and the density that is plotted as black."""
 TRAINED = f"of {STEPS_TRAINED} steps, seed 0"
-# Squared distances of the paper's own networks, computed anew from the histograms that its authors
+# Squared distances of the paper's networks, recomputed from the histograms that its authors
 # published: ODE to data, SDE to data, ODE to SDE, for each weight.
 PAPER = {
     "mixture": ((0.0133, 0.0069, 0.0060, 0.0217), (0.0018, 0.0027, 0.0047, 0.0202),

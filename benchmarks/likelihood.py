@@ -63,7 +63,7 @@ def measure(
     labels: Tensor,
     first: int,
 ) -> list[float]:
-    """Bits per dimension of a batch; the seed of an image is its place in the set."""
+    """Bits per dimension of a batch; the seed of an image is its index in the set."""
     seeds = range(first, first + len(images))
     found = log_likelihood(
         model,

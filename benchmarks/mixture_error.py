@@ -41,7 +41,7 @@ ONE_SETTING: tuple[str, Spacing, float | None] = ("unipc-2", "quadratic", 0.05)
 
 
 class Problem(NamedTuple):
-    """A mixture, the starting noise and the exact end points."""
+    """A mixture, the initial noise and the exact end points."""
 
     name: str
     model: Denoiser

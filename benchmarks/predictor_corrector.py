@@ -34,7 +34,7 @@ NFE = (25, 50, 100, 250)
 LONG = 1000
 CORRECTORS = ("", "+annealed-langevin", "+langevin")
 CORRECTOR_NAMES = [name.removeprefix("+") or "none" for name in CORRECTORS]
-# What a name is called here, the sampler without a corrector, and its options.
+# The name in the table, the sampler without a corrector, and its options.
 PREDICTORS = {
     "none (Langevin alone)": ("none", ()),
     "probability flow": ("ancestral", (("eta", 0.0),)),
@@ -113,7 +113,7 @@ def measure(bench: Bench, counts: tuple[int, ...], correctors: tuple[str, ...]) 
 
 
 def stationary_variance(snr: float, batch: int) -> float:
-    """What the norm-scaled corrector makes of N(0, I_16), in time averages of several chains."""
+    """The variance of the norm-scaled corrector on N(0, I_16), averaged over time and chains."""
     schedule = EDM()
     sigma = torch.tensor([1.0, 1.0 - 1e-12], dtype=torch.float64)
     grid = Grid(schedule, schedule.at_lam(-sigma.log()))

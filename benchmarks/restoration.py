@@ -1,4 +1,4 @@
-"""Restored photographs by degradation, sampler and number of network calls.
+"""Restored photographs by degradation, sampler and NFE.
 
     python -m benchmarks.restoration --data data/cifar10
 

@@ -30,7 +30,7 @@ from text2pde.subject.cylinder.family import CylinderFamily, sample_held_out_flo
 STEPS = 20
 SOLVED = (60, 85, 110, 135, 155)
 SHOWN = (0, 1, 2, 3, 4, 6, 8, 12, 19)
-"""The evaluations whose predictions stand in the table."""
+"""The evaluations whose predictions are in the table."""
 
 
 def new_channel() -> Clip:
@@ -46,7 +46,7 @@ def strouhal(clip: Clip) -> float:
 
 @torch.no_grad()
 def generated(pipe: Text2PDEPipeline) -> dict[str, Any]:
-    """The sweep that `text2pde evaluate` draws, and what was predicted on the way."""
+    """The sweep of `text2pde evaluate`, and the prediction at each evaluation."""
     requests, predicted = sweep_requests(new_channel()), list[Tensor]()
     clips = pipe.generate(
         requests, range(len(requests)), STEPS,

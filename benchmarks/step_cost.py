@@ -38,14 +38,14 @@ CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_lin
 
 
 class Run(NamedTuple):
-    """A whole run of a sampler, which returns its network calls, and what is not timed before."""
+    """A run of a sampler, which returns its NFE, and its preparation, which is not timed."""
 
     prepare: Callable[[], object]
     steps: Callable[[], int]
 
 
 def ours(name: str, latents: Tensor, output: Tensor) -> Run:
-    """The library's own loop, all coefficients made beforehand."""
+    """The loop of this package, with all coefficients computed in advance."""
     tableau = get_sampler(name).tableau(make_grid(VPDiscrete.scaled_linear(), STEPS))
     solver = Solver(tableau, "epsilon", RowNoise((0, 1), SHAPE[1:]))
 
@@ -88,7 +88,7 @@ def floor(latents: Tensor, output: Tensor) -> Run:
 
 
 def microseconds(runs: dict[str, Run], wait: Callable[[], None]) -> dict[str, float]:
-    """The fastest round of each, per network call, until the device is done."""
+    """The fastest round of each, per network evaluation, synchronised with the device."""
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(ROUNDS):
         for name, run in runs.items():

@@ -1,4 +1,4 @@
-"""What the trainings of U-nets share: the command line, the pictures, the pipeline at the end."""
+"""What the trainings of U-Nets share: command line, sample images, export of a pipeline."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def train_or_export(
     pipeline: Callable[[nn.Module], DiffusionPipeline],
     index: dict[str, Any] | None = None,
 ) -> None:
-    """Do what the command line says: train and export, or export the last checkpoint.
+    """Run the command line: train and export, or export the last checkpoint.
 
     build: seed -> the network; fit: the network -> its average after training; pipeline: what is
     exported with a network in it. ``index`` is added to ``model_index.json``. What goes wrong ends
@@ -74,7 +74,7 @@ def draw(
     path: Path,
     conditions: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a picture of what the model makes of ``noise`` in so many steps of DPM-Solver++(2M)."""
+    """Write a sheet of samples from ``noise`` by this number of steps of DPM-Solver++(2M)."""
     images = sample(model, noise, sampler="dpmpp-2m", steps=steps, conditions=conditions)
     write_png(sheet(to_images(images), columns), path, {"sampler": "dpmpp-2m", "steps": steps})
 

@@ -1,7 +1,7 @@
-"""Sampling from diffusion models: every fixed-grid sampler as a table of numbers.
+"""Sampling from diffusion models: every fixed-grid sampler is a table of coefficients.
 
 The public names are listed in ``__init__.pyi`` and imported on first use (PEP 562), so that
-``import samplers`` is quick and brings neither torch nor diffusers.
+``import samplers`` is quick and imports neither torch nor diffusers.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Layer 0. Checks that many settings share."""
+"""Layer 0. Checks of arguments that several modules share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def check_whole(name: str, value: object) -> None:
-    """Raise ValueError unless the value is a whole number from 1 up."""
+    """Raise ValueError unless the value is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} is {value!r}; it must be a whole number from 1 up.")
 
 
 def check_numbers(name: str, x: Tensor) -> None:
-    """Raise ValueError unless a tensor is of floats, all of them finite."""
+    """Raise ValueError unless a tensor has a floating-point dtype and is finite."""
     if not x.is_floating_point():
         raise ValueError(f"{name} is a tensor of {x.dtype}; it must be one of floats.")
     if not bool(x.isfinite().all()):
@@ -23,6 +23,6 @@ def check_numbers(name: str, x: Tensor) -> None:
 
 
 def check_one_each(what: str, given: Sized, samples: str, count: int) -> None:
-    """Raise ValueError unless there is one of what is given for each of ``count`` samples."""
+    """Raise ValueError unless the number of items equals ``count``, the number of samples."""
     if len(given) != count:
         raise ValueError(f"{len(given)} {what} came for {count} {samples}; give one for each.")

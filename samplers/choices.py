@@ -1,4 +1,4 @@
-"""Layer 0. The words that settings may be. It imports nothing, so that help texts come at once."""
+"""Layer 0. The allowed values of string options. It imports nothing, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 Spacing = Literal[
     "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras", "exponential"
 ]
-"""Of a time grid, see :func:`samplers.grid.make_grid`."""
+"""Spacings of a time grid, see :func:`samplers.grid.make_grid`."""
 
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 
@@ -15,10 +15,10 @@ Final = Literal["zero", "sigma_min"]
 """Where a time grid ends."""
 
 NoiseKind = Literal["independent", "brownian"]
-"""Of stochastic samplers, see :func:`samplers.solve.make_noise`."""
+"""Kinds of noise of stochastic samplers, see :func:`samplers.solve.make_noise`."""
 
 ProbeLaw = Literal["rademacher", "gaussian"]
-"""Of the probes of Hutchinson's estimate of a trace."""
+"""Distributions of the probes of Hutchinson's trace estimator."""
 
 Grey = Literal["mean", "luma"]
-"""How a grey image is made of a colour image."""
+"""How a grey image is computed from a colour image."""

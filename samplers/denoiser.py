@@ -1,8 +1,8 @@
 r"""Layer 1. The model as one object: a network with its noise schedule and what it predicts.
 
-A network alone is not a diffusion model: the schedule of its training, its prediction type and the
-time that it expects belong to it. :class:`Denoiser` binds them once; sampling, integration,
-likelihood, inverse problems, adjoints and losses take it as their first argument.
+A network is a diffusion model only together with its noise schedule, its prediction type and its
+time convention. :class:`Denoiser` binds them once; sampling, integration, likelihood, inverse
+problems, adjoints and losses take it as their first argument.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from samplers.prediction import Correction, Prediction, points_at, prediction_ty
 from samplers.schedule import Point, Schedule
 
 TimeScale = float | Callable[[Point], Tensor]
-"""The time given to a network: a multiple of the schedule's t, or a function of the point."""
+"""The time that a network is given: a multiple of the schedule's t, or a function of the point."""
 
 # ---------------------------------------------------------------------------------- conditions
 
@@ -52,7 +52,7 @@ def check_conditions(conditions: Mapping[str, Any], count: int) -> None:
 
 
 def select_rows(conditions: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
-    """The conditions of the samples at these places of the batch [b]."""
+    """The conditions of the samples with these indices in the batch [b]."""
     return {
         name: value[rows.to(value.device)] if is_batched(value) else value
         for name, value in conditions.items()
@@ -63,7 +63,7 @@ def select_rows(conditions: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
 
 
 def call_network(network: Callable[..., Any], x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
-    """``network(x, t, **conditions)``; of an output of diffusers, its ``sample``."""
+    """Evaluate ``network(x, t, **conditions)``; of a diffusers output, take ``sample``."""
     output = network(x, t, **conditions)
     if isinstance(output, Tensor):
         return output
@@ -88,7 +88,7 @@ class Denoiser:
         time_scale: the network is given ``time_scale * t``, t being the schedule's time; or a
             function of the point, e.g. ``lambda at: at.rho.log() / 4``.
         correction: applied to every predicted x_0, e.g. :func:`samplers.clip`.
-        call: how the network is called, ``call(network, x, t, **conditions)``, if not as above.
+        call: how the network is evaluated, ``call(network, x, t, **conditions)``, if not as above.
 
     Conditions go by name. One that is a tensor with dimensions has a row for each sample; wrap one
     that all samples share in :class:`Unbatched`.
@@ -124,7 +124,7 @@ class Denoiser:
             object.__setattr__(self, "prediction", prediction_type(self.prediction))
 
     def __call__(self, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
-        """The network's output at x [B, ...] and the schedule's times t [B], as it is."""
+        """The unconverted output of the network at x [B, ...] and the schedule's times t [B]."""
         given = {
             name: value.value if isinstance(value, Unbatched) else value
             for name, value in conditions.items()
@@ -139,11 +139,11 @@ class Denoiser:
     # What a network predicts, converted. x is [B, ...], t one number or [B].
 
     def data(self, x: Tensor, t: Tensor | float, **conditions: Any) -> Tensor:
-        """D(x, t) = E[x_0 | x_t = x], the correction included."""
+        """The prediction of x_0, D(x, t) = E[x_0 | x_t = x], after the correction."""
         return self._data(x, self._times(x, t), conditions)[0]
 
     def noise(self, x: Tensor, t: Tensor | float, **conditions: Any) -> Tensor:
-        """E[eps | x_t = x] = (x - alpha D) / sigma; for sigma > 0."""
+        """The prediction of eps, E[eps | x_t = x] = (x - alpha D) / sigma; for sigma > 0."""
         data, at = self._data(x, self._times(x, t), conditions)
         return (x - at.alpha.to(x) * data) / at.sigma.to(x)
 
@@ -169,7 +169,7 @@ class Denoiser:
         return times.expand(len(x)) if times.ndim == 0 else times
 
     def _data(self, x: Tensor, t: Tensor, conditions: Mapping[str, Any]) -> tuple[Tensor, Point]:
-        """D, and the points shaped to broadcast against x."""
+        """The prediction of x_0, and the points shaped to broadcast against x."""
         check_conditions(conditions, len(x))
         at = points_at(self.schedule, t, x)
         output = self(x, t.to(x), **conditions)
@@ -192,10 +192,10 @@ class Denoiser:
 
         Args:
             shape: of one sample.
-            seeds: one whole number for each sample; its noise does not depend on the others.
+            seeds: one integer for each sample, whose noise does not depend on the others.
             sigma_max: the first noise level of the grid, as sigma / alpha; the noisiest trained
                 level if None.
-            device: of the network's weights if None.
+            device: that of the network's weights if None.
         """
         level = self.schedule.noisiest if sigma_max is None else self._level(sigma_max)
         noise = initial_noise(seeds, shape) * self.schedule.initial_std(level)
@@ -207,7 +207,7 @@ class Denoiser:
     # Other denoisers from this one.
 
     def with_network(self, network: Callable[..., Any]) -> Denoiser:
-        """The same model with another network, called in the same way."""
+        """The same model with another network, which is evaluated in the same way."""
         return replace(self, network=network)
 
     def wrapped(self, function: Callable[..., Tensor]) -> Denoiser:
@@ -219,14 +219,14 @@ class Denoiser:
 
     @property
     def uncorrected(self) -> Denoiser:
-        """The same without a correction: a clipped prediction belongs to no bijective flow."""
+        """The same model without its correction; clipping would make the ODE not invertible."""
         return replace(self, correction=None)
 
     # What it is.
 
     @property
     def device(self) -> torch.device:
-        """Of the network's weights; the CPU for a function."""
+        """The device of the network's weights; the CPU for a function."""
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
         first = next(weights, None)
         return torch.device("cpu") if first is None else first.device

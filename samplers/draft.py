@@ -1,7 +1,6 @@
-r"""Layer 2. A draft: writing a sampler down as its paper does, and getting its tableau.
+r"""Layer 2. A draft: write a sampler as in its paper, get its tableau.
 
-A method evaluates, combines and appends symbols; the draft records which numbers stand before
-which symbols:
+A method evaluates, combines and appends symbols; the draft records the coefficient of each symbol:
 
     draft = Draft(grid)
     for now, nxt in draft.intervals():
@@ -27,7 +26,7 @@ Number = Tensor | float
 
 
 class Symbol(NamedTuple):
-    """A point, a prediction or a draw of noise, counted from the beginning of the run."""
+    """A point, a prediction or a noise sample, numbered from the beginning of the run."""
 
     kind: Literal["point", "prediction", "noise"]
     number: int
@@ -65,7 +64,7 @@ class Combination:
 
 
 class Evaluation(NamedTuple):
-    """What is known after one network call."""
+    """A network evaluation: the point x and the prediction of x_0 there."""
 
     x: Combination
     data: Combination
@@ -112,34 +111,34 @@ class Draft:
         return Combination.of(Symbol("noise", len(self._rows) - 1))
 
     def z_along(self, start: Tensor, end: Tensor) -> Combination:
-        """The same, as what a Brownian path does from ``start`` to ``end`` of its own clock.
+        """The same noise, as the normalised increment of a Brownian path from ``start`` to ``end``.
 
-        The variances of a method's noise are the differences of its clock, up to what a step
-        multiplies the noise of earlier steps by.
+        Both are values of the method's time variable, in which the variance of its noise is the
+        difference, up to the factor by which a step multiplies the noise of earlier steps.
         """
         self._rows[-1].path.extend([start, end])
         return self.z
 
     def begin(self, scale: Tensor, noise: Tensor, at: Point) -> None:
-        """Make the first point ``scale * x_T + noise * z``, at ``at``, instead of x_T itself."""
+        """Set the first point to ``scale * x_T + noise * z``, at ``at``, instead of x_T."""
         self._start_scale, self._start_noise, self._at = scale, noise, at
 
     @property
     def steps_left(self) -> int:
-        """Steps to the end of the grid, the present one included."""
+        """The number of steps to the end of the grid, including the current one."""
         return self.grid.steps - self._step
 
     def intervals(self) -> Iterator[tuple[Point, Point]]:
-        """The grid's points by pairs, noisiest first."""
+        """The pairs of neighbouring grid points, noisiest first."""
         for self._step in range(self.grid.steps):
             self._base = self._newest
             yield self.grid[self._step], self.grid[self._step + 1]
 
     def evaluate(self, base: Combination | None = None) -> Evaluation:
-        """Call the network at the newest point, which begins a row.
+        """Evaluate the network at the newest point, which begins a row.
 
-        base: the remembered point from which the present interval is crossed, if that is not the
-        point that was newest when the interval began.
+        base: the point from which the current interval is crossed, if that is not the newest point
+            at the beginning of the interval.
         """
         start = self._base if base is None else next(iter(base.terms)).number
         self._rows.append(_DraftRow(self._at, self._newest, self._step, start))
@@ -152,9 +151,9 @@ class Draft:
         """Add a point and return its symbol.
 
         Args:
-            local_error: how far the point may be from exact on trivial data, relative to alpha +
-                sigma.
-            scaling: what the row's step follows, see :mod:`samplers.tableau`.
+            local_error: how far the point may be from exact on data concentrated at one point,
+                relative to alpha + sigma.
+            scaling: how the step size of the row is scaled, see :mod:`samplers.tableau`.
         """
         self._rows[-1].appended.append((x, at))
         self._rows[-1].scaling = scaling
@@ -163,7 +162,7 @@ class Draft:
         return self.x
 
     def tableau(self) -> Tableau:
-        """The finished table. Rows that append equally many points share their columns."""
+        """The tableau. Rows that append equally many points have the same columns."""
         found = [(len(row.appended), _Lags.of(k, row)) for k, row in enumerate(self._rows)]
         lags = {
             count: _Lags.union([lags for size, lags in found if size == count])

@@ -1,4 +1,4 @@
-"""Layer 0. The errors of this package that are not ValueErrors."""
+"""Layer 0. Errors of this package that are not a ValueError."""
 
 from __future__ import annotations
 

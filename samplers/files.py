@@ -1,4 +1,4 @@
-"""Layer 0. Writing files so that none is ever half-written."""
+"""Layer 0. Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["replacing"]
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, of a file or a folder, that takes its place at the end.
+    """A temporary path that replaces ``path``, a file or a folder, at the end of the block.
 
-    If the block raises, or the process dies in it, ``path`` is what it was before. (A folder that
-    is replaced is missing for the instant of the change.) Raises IsADirectoryError if a file would
-    replace a folder, ValueError if a folder would be lost that holds more than the new one.
+    If the block raises, or the process is killed, ``path`` is unchanged. (A folder that is replaced
+    does not exist for an instant.) Raises IsADirectoryError if a file would replace a folder,
+    ValueError if the old folder has files that the new one has not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process's number keeps two commands that write to one place apart.

@@ -1,6 +1,6 @@
 r"""Layer 1. Time grids: the points of a schedule between which a sampler steps.
 
-A grid of n steps has n + 1 points, from the noisiest to the cleanest; the network is called at
+A grid of n steps has n + 1 points, from the noisiest to the cleanest; the network is evaluated at
 the first n. With ``final="zero"`` the last point is the data itself (sigma = 0), with
 ``final="sigma_min"`` it is the last positive noise level.
 
@@ -36,10 +36,10 @@ _ALMOST_PURE_NOISE = 0.999
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Grid:
-    """The points of a sampler's steps, and the schedule for those that lie between.
+    """A time grid: the points between which a sampler steps, and their schedule.
 
-    Raises ValueError unless the log-SNR rises strictly from point to point and only the first
-    may be pure noise, only the last clean.
+    Raises ValueError unless the log-SNR increases strictly from point to point. Only the first
+    point may be pure noise, only the last clean.
     """
 
     schedule: Schedule
@@ -104,18 +104,18 @@ def make_grid(
     final: Final = "zero",
     offset: int = 0,
 ) -> Grid:
-    """A grid of ``steps`` steps.
+    """Make a time grid of ``steps`` steps.
 
     ===============  ==============================================================================
     spacing          points
     ===============  ==============================================================================
     ``uniform``      evenly spaced in the trained range of t, both ends included
-    ``quadratic``    the square root of that fraction evenly spaced
+    ``quadratic``    evenly spaced in the square root of the fraction of that range
     ``leading``      every k-th trained step from the cleanest, plus ``offset``
     ``trailing``     every k-th trained step back from the noisiest
-    ``linspace``     as ``uniform``, rounded to the trained steps where the schedule has such
+    ``linspace``     as ``uniform``, rounded to trained steps if the schedule is discrete
     ``log-snr``      evenly spaced in log(alpha / sigma)
-    ``exponential``  the same under its name in k-diffusion: sigma / alpha in a geometric row
+    ``exponential``  the same by its name in k-diffusion: sigma / alpha is geometric
     ``karras``       (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
     ===============  ==============================================================================
 
@@ -148,22 +148,21 @@ def make_grid(
 
 
 def default_spacing(schedule: Schedule) -> Spacing:
-    """The spacing that the command line takes if none is asked for.
+    """The default spacing of the command line.
 
-    That is ``trailing`` on a schedule whose time runs over trained steps or along straight paths,
-    and ``log-snr`` on all others.
+    It is ``trailing`` on discrete schedules and on flow matching, and ``log-snr`` on all others.
     """
     return "trailing" if isinstance(schedule, VPDiscrete | FlowMatching) else "log-snr"
 
 
 def grid_from_times(schedule: Schedule, times: Sequence[float] | Tensor, final: Final) -> Grid:
-    """A grid through the given times, noisiest first; ``final="zero"`` adds the clean end."""
+    """Make a grid from times, noisiest first; ``final="zero"`` adds the clean end."""
     points = schedule.point(torch.as_tensor(times, dtype=torch.float64))
     return _close(schedule, points, final)
 
 
 def grid_from_sigmas(schedule: Schedule, sigmas: Sequence[float] | Tensor) -> Grid:
-    """A grid through the given noise levels sigma / alpha, noisiest first.
+    """Make a grid from noise levels sigma / alpha, noisiest first.
 
     A trailing 0 is the clean end; without it the grid ends at the last noise level.
     """
@@ -218,7 +217,7 @@ def _at_noise(schedule: Schedule, rho: float, name: str) -> Point:
 def _spaced_in_noise(
     schedule: Schedule, low: Point, high: Point, count: int, space: Callable[..., Tensor]
 ) -> Point:
-    """``count`` points spaced in sigma / alpha; the ends are the given points themselves."""
+    """``count`` points spaced in sigma / alpha, including the two given points."""
     top = high
     if high.pure_noise:
         top = schedule.point(schedule.at_fraction(torch.tensor(_ALMOST_PURE_NOISE).double()))
@@ -274,7 +273,7 @@ def _trained_steps(low: Point, high: Point, count: int, spacing: str, offset: in
 
 
 def _ramp(count: int) -> Tensor:
-    """0 to 1 in ``count`` even values; 0 alone for one."""
+    """``count`` evenly spaced numbers from 0 to 1; 0 if ``count`` is 1."""
     return torch.linspace(0, 1, count, dtype=torch.float64)
 
 

@@ -1,9 +1,9 @@
-r"""Layer 5. The way back of samplers that can be solved for their oldest point.
+r"""Layer 5. Exact inversion of algebraically reversible samplers.
 
 A row ``x' = A_0 x + A_1 x_1 + B D(x)`` with A_1 not 0 gives x_1 from x', x and the network's output
-at x, so the starting noise of a finished sample is found with as many calls as the sample took, and
-without an error but for rounding. What it takes is the finished sample *and* the point before it,
-as the last state of a run holds them.
+at x. So the initial noise of a finished sample is found with as many evaluations as the sample
+took, exactly up to rounding. This takes the finished sample *and* the point before it, which the
+last state of a run contains.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from samplers.tableau import Row, Tableau
 
 
 def refusal(tableau: Tableau) -> str | None:
-    """Why a sampler has no exact way back, as a sentence; None if it has."""
+    """Why a sampler cannot be inverted exactly, as a sentence; None if it can."""
     if tableau.stochastic:
-        return "This sampler draws noise, so it has no way back."
+        return "This sampler is stochastic, so it can't be inverted; take o-belm or bdia."
     for number, row in enumerate(tableau.rows):
         if len(row.noise) != 1 or _uses(row, 2) or _older_predictions(row):
-            return "This sampler can't be solved for its oldest point; take o-belm or bdia."
+            return "This sampler can't be solved for the previous point; take o-belm or bdia."
         if number and not _uses(row, 1):
             return (
-                f"Row {number} forgets the point before it, so there is no way back; take o-belm "
-                "or bdia, from a sigma_max below pure noise."
+                f"Row {number} does not use the previous point, so it can't be inverted; take "
+                "o-belm or bdia, from a sigma_max below pure noise."
             )
     return None
 
@@ -45,10 +45,10 @@ def _older_predictions(row: Row) -> bool:
 
 
 def retreat(solver: Solver, state: State, output: Tensor) -> State:
-    """The state before ``state``, from the network's output at the point that it comes from.
+    """The state before ``state``, from the network's output at ``came_from(state)``.
 
-    The inverse of :meth:`samplers.solve.Solver.advance`. That point is ``came_from(state)``; what
-    was predicted earlier is not known, and is zero.
+    The inverse of :meth:`samplers.solve.Solver.advance`. Earlier predictions are not known and set
+    to zero.
     """
     row = solver.tableau.rows[state.row - 1]
     newest, x = state.points[:2]
@@ -64,7 +64,7 @@ def retreat(solver: Solver, state: State, output: Tensor) -> State:
 
 
 def came_from(state: State) -> Tensor:
-    """The point at which the network was asked last."""
+    """The point at which the network was evaluated last."""
     return state.points[1]
 
 
@@ -73,9 +73,9 @@ def _coefficient(row: Row, lag: int) -> Tensor:
 
 
 def run_back(solver: Solver, model: Model, state: State) -> Iterator[State]:
-    """Every state before ``state``, back to the one that holds the starting noise.
+    """The states before ``state``, newest first, down to that of the initial noise.
 
-    Raises ValueError, with the reason, for a sampler that has no way back.
+    Raises ValueError, with the reason, for a sampler that cannot be inverted exactly.
     """
     reason = refusal(solver.tableau)
     if reason is not None:
@@ -83,7 +83,7 @@ def run_back(solver: Solver, model: Model, state: State) -> Iterator[State]:
     while state.row > 0:
         x = came_from(state)
         t = solver.tableau.rows[state.row - 1].at.t.to(x).expand(len(x))
-        # The first row needs no call: the point before its end is where it began.
+        # The first row needs no evaluation: its previous point is the initial noise.
         output = model(x, t) if state.row > 1 else torch.zeros_like(x)
         state = retreat(solver, state, output)
         yield state

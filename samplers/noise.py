@@ -1,9 +1,8 @@
-r"""Layer 0. Noise as a pure function: of the sample's seed and of where in the run it is used.
+r"""Layer 0. Noise as a pure function of a sample's seed and of the position in the run.
 
-Sample i gets the same numbers alone and in any batch, at any batch size, on any device and on a
-resume: they come from a counter-based generator (Philox, keyed by seed and index) on the CPU, in
-float64, and are moved to where they are needed. A draw is the same whenever and however often it
-is asked for.
+A sample gets the same numbers alone and in any batch, on any device and after a resume: they come
+from a counter-based generator (Philox, keyed by seed and index) on the CPU, in float64, and are
+then moved to the device. A repeated call returns the same numbers.
 """
 
 from __future__ import annotations
@@ -32,10 +31,11 @@ _PATH_BITS = 40
 
 
 class Noise(Protocol):
-    """Where a sampler takes its random numbers from."""
+    """The interface of a source of noise."""
 
     def __call__(self, row: int) -> Tensor:
-        """Standard normal noise for a row of a tableau (-1: for its start), float64 on the CPU."""
+        """Standard normal noise for a row of a tableau (-1: its first point), float64 on the
+        CPU."""
         ...
 
 
@@ -44,7 +44,7 @@ class RowNoise:
     """Noise that is independent from row to row and from sample to sample.
 
     Attributes:
-        seeds: one whole number in [0, 2^63) for each sample of the batch.
+        seeds: one integer in [0, 2^63) for each sample of the batch.
         shape: the shape of one sample.
     """
 
@@ -64,13 +64,13 @@ class BrownianNoise:
 
     .. math:: z = (W(b) - W(a)) / \sqrt{b - a}
 
-    The path depends on the seed alone: a grid of more steps sees more of the same path, so that
-    the sample converges (strongly) as the steps shrink.
+    The path depends on the seed alone: a finer grid resolves the same path more finely, so that the
+    sample converges (strongly) as the steps shrink.
 
     Attributes:
         seeds, shape: as in :class:`RowNoise`.
-        intervals: for each row from where to where the clock of its method runs, either way; None
-            for a row that draws nothing.
+        intervals: for each row the interval of its method's time variable, in either direction;
+            None for a row without noise.
     """
 
     seeds: tuple[int, ...]
@@ -82,8 +82,8 @@ class BrownianNoise:
         times = [abs(time) for interval in self.intervals if interval for time in interval]
         if not all(time <= _PATH_END for time in times):
             raise ValueError(
-                f"A Brownian path was asked for at {max(times):.3g} of its method's clock, beyond "
-                f"its end at {_PATH_END:.3g}; take a smaller sigma_max or a larger sigma_min."
+                f"The Brownian path is needed at the time {max(times):.3g}, beyond its end at "
+                f"{_PATH_END:.3g}; take a smaller sigma_max or a larger sigma_min."
             )
 
     def __call__(self, row: int) -> Tensor:
@@ -100,8 +100,8 @@ class BrownianNoise:
 
 
 def _path(seed: int, shape: Sequence[int]) -> BrownianInterval:
-    """A path for any clock, halved until a query is met, so that it ignores the queries' order."""
-    from torchsde import BrownianInterval  # brings scipy, which takes a second to import
+    """A Brownian path, bisected at fixed times, so that the order of queries does not matter."""
+    from torchsde import BrownianInterval  # imports scipy, which takes a second
 
     return BrownianInterval(
         t0=-_PATH_END,
@@ -110,30 +110,30 @@ def _path(seed: int, shape: Sequence[int]) -> BrownianInterval:
         dtype=torch.float64,
         entropy=seed,
         halfway_tree=True,
-        tol=1e-300,  # none: what is asked for is a dyadic fraction of the whole, met exactly
+        tol=1e-300,  # none: every query is a dyadic fraction of the whole, met exactly
         cache_size=128,
     )
 
 
 def _rounded(time: float) -> float:
-    """The time to a relative 1e-12, which saves the path the halvings that nobody sees."""
+    """The time rounded to a relative 1e-12, which saves bisections of no effect."""
     mantissa, exponent = math.frexp(time)
     return math.ldexp(round(math.ldexp(mantissa, _PATH_BITS)), exponent - _PATH_BITS)
 
 
 def initial_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Standard normal starting noise of shape ``[len(seeds), *shape]``, float64 on the CPU."""
+    """Standard normal initial noise of shape ``[len(seeds), *shape]``, float64 on the CPU."""
     check_seeds(seeds)
     return _batch(seeds, _INITIAL, shape)
 
 
 def hashed_seed(data: bytes) -> int:
-    """A seed that stands for ``data``: 63 bits of its BLAKE2 hash."""
+    """A seed made from bytes: 63 bits of their BLAKE2 hash."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
 
 
 def probe_noise(seeds: Sequence[int], probe: int, shape: Sequence[int]) -> Tensor:
-    """Standard normal noise for the given probe of a stochastic estimate, of its own stream."""
+    """Standard normal noise for a probe of a stochastic estimate, independent of other noise."""
     check_seeds(seeds)
     return _batch(seeds, _PROBES + probe, shape)
 
@@ -146,10 +146,10 @@ def uniform_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ValueError unless there is at least one seed and all are whole, in [0, 2^63)."""
+    """Raise ValueError unless there is at least one seed and all are integers in [0, 2^63)."""
     if isinstance(seeds, int | np.integer):
         raise ValueError(
-            f"The seeds are {seeds}; give one whole number for each sample, such as range({seeds})."
+            f"The seeds are {seeds}; give one integer for each sample, such as range({seeds})."
         )
     wrong = [s for s in seeds if not isinstance(s, int | np.integer) or not 0 <= s < _SEED_LIMIT]
     if wrong or not len(seeds):

@@ -1,4 +1,4 @@
-"""Layer 0. HTML by which objects show themselves in a notebook."""
+"""Layer 0. HTML representations of objects in notebooks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 _ENDS = 20
-"""Rows that are shown of a long table, at each of its ends."""
+"""The number of first and of last rows that are shown of a long table."""
 
 
 def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table under a caption; what is between the first and the last 20 rows is left out."""
+    """An HTML table with a caption; rows between the first and the last 20 are omitted."""
     shown = [list(map(escape, row)) for row in rows]
     if len(rows) > 2 * _ENDS:
         shown[_ENDS:-_ENDS] = [["…"] * len(head)]

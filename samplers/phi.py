@@ -1,4 +1,4 @@
-r"""Layer 2. The functions of exponential integrators, without cancellation.
+r"""Layer 2. The phi functions of exponential integrators, without cancellation.
 
 .. math:: \varphi_k(z) = \int_0^1 e^{(1 - \theta) z} \, \frac{\theta^{k-1}}{(k-1)!} \, d\theta,
           \qquad \varphi_{k+1}(z) = \frac{\varphi_k(z) - 1/k!}{z}
@@ -26,7 +26,7 @@ def phi(k: int, z: Tensor) -> Tensor:
         return _by_quadrature(k, z)
     if not bool(small.any()):
         return _by_recursion(k, z)
-    # Each way sees its own numbers only, so that neither spoils the gradient of the other's.
+    # Each formula gets its own arguments only, so that neither makes the other's gradient NaN.
     few, many = torch.where(small, z, 1.0), torch.where(small, 2.0, z)
     return torch.where(small, _by_quadrature(k, few), _by_recursion(k, many))
 
@@ -46,8 +46,8 @@ def _by_recursion(k: int, z: Tensor) -> Tensor:
 def lagrange_weights(nodes: list[Tensor], z: Tensor) -> list[Tensor]:
     r"""Weights w with ``sum_j w_j f(theta_j) = int_0^1 e^{(1-theta) z} p(theta) dtheta``.
 
-    p is the polynomial through the values f at the nodes theta_j, so an exponential Adams
-    formula of any order, explicit (all nodes <= 0) or implicit (a node at 1), is one call.
+    p is the polynomial through the values f at the nodes theta_j. These are the weights of
+    exponential Adams formulas of any order, explicit (all nodes <= 0) or implicit (a node at 1).
     """
     theta = torch.stack([torch.as_tensor(node, dtype=torch.float64) for node in nodes])
     powers = torch.arange(len(nodes), dtype=torch.float64)

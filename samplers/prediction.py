@@ -1,4 +1,4 @@
-r"""Layer 1. What a network predicts, and its conversion to the prediction of x_0.
+r"""Layer 1. Prediction types, and their conversion to the prediction of x_0.
 
 With ``x = alpha x_0 + sigma eps`` a network may predict
 
@@ -12,8 +12,8 @@ kind             target                      x_0 from the output o
 ``score``        -eps / sigma                (x + sigma^2 o) / alpha
 ===============  ==========================  ============================================
 
-on any schedule. Every conversion is linear, so it is two numbers at each point:
-``x_0 = a x + b o``. No sampler sees anything but the prediction of x_0.
+on any schedule. Every conversion is linear, so it is two numbers at each point: ``x_0 = a x + b
+o``. Samplers are given the prediction of x_0 only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Correction = Callable[[Tensor], Tensor]
 
 
 class Conversion(NamedTuple):
-    """The two numbers of ``x_0 = of_x * x + of_output * output``, float64, one pair per point."""
+    """The coefficients of ``x_0 = of_x * x + of_output * output`` at each point, in float64."""
 
     of_x: Tensor
     of_output: Tensor
@@ -73,8 +73,7 @@ Prediction = PredictionName | Callable[[Point], Conversion]
 
 
 def per_sample(numbers: Tensor, like: Tensor) -> Tensor:
-    """Numbers [B] as [B, 1, ..., 1], to be multiplied with ``like`` [B, ...], of its dtype and on
-    its device."""
+    """Numbers [B] as [B, 1, ..., 1], in the dtype and on the device of ``like`` [B, ...]."""
     return numbers.to(like).reshape(-1, *[1] * (like.ndim - 1))
 
 
@@ -99,7 +98,7 @@ def prediction_type(name: str) -> PredictionType:
     Raises ValueError for an unknown name.
     """
     known: dict[str, PredictionType] = {kind: kind for kind in get_args(PredictionType)}
-    known.update(_ALIASES)  # type: ignore[arg-type]  # literals are text
+    known.update(_ALIASES)  # type: ignore[arg-type]  # literals are strings
     if name not in known:
         raise ValueError(
             f"The prediction type is {name!r}; it must be one of {', '.join(PREDICTION_TYPES)} "
@@ -140,7 +139,8 @@ def to_data(prediction: Prediction, at: Point) -> Conversion:
 
 
 def target(kind: PredictionName, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """What a network of this kind should predict; ``alpha``, ``sigma`` broadcast against ``x0``."""
+    """The training target of a prediction type; ``alpha`` and ``sigma`` broadcast against
+    ``x0``."""
     match prediction_type(kind):
         case "epsilon":
             return eps
@@ -182,9 +182,9 @@ def dynamic_threshold(ratio: float, max_value: float) -> Correction:
 
 
 def points_at(schedule: Schedule, t: Tensor, like: Tensor) -> Point:
-    """The points at times t [B], their numbers shaped to broadcast against ``like`` [B, ...].
+    """The points of a schedule at times t [B], shaped to broadcast against ``like`` [B, ...].
 
-    They are float64 on the CPU, as all of a schedule.
+    They are float64 on the CPU, like everything of a schedule.
     """
     times = t.to("cpu", torch.float64).reshape(-1, *(1 for _ in like.shape[1:]))
     return schedule.point(times)

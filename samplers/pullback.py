@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def recorded(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The network, for :func:`value_and_pullback`: it raises ValueError if it records nothing."""
+    """The network, which raises ValueError if autograd does not record it."""
 
     def call(x: Tensor, *given: Any, **conditions: Any) -> Tensor:
         output = network(x, *given, **conditions)
@@ -31,8 +31,8 @@ def value_and_pullback(
     """``function(x)``, and the product of a cotangent with its Jacobian at x.
 
     This works under ``torch.no_grad`` too. Where the caller records a graph, the value and the
-    product are part of it if anything that went into them is. Raises ValueError under
-    ``torch.inference_mode``, where nothing can be recorded.
+    product are part of it. Raises ValueError under ``torch.inference_mode``, where nothing can be
+    recorded.
     """
     if torch.is_inference_mode_enabled():
         raise ValueError(
@@ -42,7 +42,7 @@ def value_and_pullback(
     if torch.is_grad_enabled():
         value, products = torch.func.vjp(function, x)[:2]
         return value, lambda cotangent: products(cotangent)[0]
-    # Plain autograd, because gradient checkpointing of a large network knows no torch.func.
+    # Plain autograd, because gradient checkpointing does not support torch.func.
     with torch.enable_grad():
         at = x.detach().requires_grad_()
         value = function(at)

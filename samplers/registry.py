@@ -1,8 +1,8 @@
-"""Layer 4. The registry: literal tables of samplers, their names, claims and sources.
+"""Layer 4. The registry: tables of samplers with their names, claimed orders and references.
 
-A sampler is a method with its settings. Adding one is one function in ``samplers/methods`` and
-one row here; the tests find it by themselves. Third parties add theirs through the entry-point
-group ``samplers``: an entry point's object is a :class:`Sampler`.
+A sampler is a method with its settings. To add one, write a function in ``samplers/methods`` and
+one row here; the tests find it. Other packages add theirs through the entry-point group
+``samplers``, whose entry points are objects of :class:`Sampler`.
 """
 
 from __future__ import annotations
@@ -45,18 +45,20 @@ ENTRY_POINT_GROUP = "samplers"
 
 @dataclass(frozen=True)
 class Sampler:
-    """A row of the registry.
+    """A fixed-grid sampler: a row of the registry.
 
     Attributes:
-        name: what users write.
+        name: its name for users.
         method: a function of a grid and of options with defaults.
-        order: the order of the method without its noise, on the probability-flow ODE; 0 if it
-            does not solve that.
-        calls: network calls of a full step with the default options; a step to sigma = 0 makes one.
+        order: the order of convergence of the method without its noise, on the probability-flow
+            ODE; 0 if it does not solve that.
+        calls: network evaluations of a full step with the default options; a step to sigma = 0
+            takes one.
         reference: paper and equation or algorithm.
-        weak_order, strong_order: of stochastic methods, in the laws and in the paths; a weak order
-            of 0 says that a bias remains, a strong order of None that the noise belongs to no path.
-        aliases: other names people know it by.
+        weak_order, strong_order: of stochastic methods, for the distribution and for the paths; a
+            weak order of 0 means that a bias remains, a strong order of None that the noise is not
+            a function of a path.
+        aliases: other names of it.
     """
 
     name: str
@@ -76,12 +78,12 @@ class Sampler:
 
     @property
     def description(self) -> str:
-        """What it is: order, evaluations, reference, options, and the equations of its method."""
+        """A description: order, evaluations per step, reference, options and equations."""
         method = self.method.func if isinstance(self.method, partial) else self.method
         settings = self.method.keywords if isinstance(self.method, partial) else {}
         functions = [method, *filter(inspect.isfunction, settings.values())]
         if "{decay}" in (method.__doc__ or ""):
-            functions.append(Interval)  # which says what the symbols are
+            functions.append(Interval)  # which explains the symbols
         equations = "\n\n".join(inspect.getdoc(function) or "" for function in functions)
         cost = "1 network evaluation" if self.calls == 1 else f"{self.calls} network evaluations"
         facts = {
@@ -103,35 +105,37 @@ class Sampler:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What can be set, with the defaults of this row."""
+        """The options of the sampler with their defaults."""
         parameters = list(inspect.signature(self.method).parameters.values())[1:]
         fixed = self.method.keywords if isinstance(self.method, partial) else {}
         return {p.name: p.default for p in parameters if p.name not in _IDENTITY & set(fixed)}
 
     @property
     def choices(self) -> dict[str, tuple[str, ...]]:
-        """The words that an option may be, for those that are words."""
+        """The allowed values of options that are strings."""
         words = [name for name, default in self.options.items() if isinstance(default, str)]
         if not words:
-            return {}  # and nothing is asked of the method's types, which may be for checkers only
+            return {}  # and the types of the method are not read: they may exist for checkers only
         parameters = inspect.signature(self.method, eval_str=True).parameters
         kinds = {name: parameters[name].annotation for name in words}
         return {name: get_args(kind) for name, kind in kinds.items() if get_origin(kind) is Literal}
 
     def calls_with(self, options: Mapping[str, Any] | None = None) -> int:
-        """Network calls of a full step with these options."""
+        """Network evaluations of a full step with these options."""
         return self.tableau(make_grid(VPLinear(), 3), options).calls_per_step
 
     def steps_within(self, nfe: int, options: Mapping[str, Any] | None = None) -> int:
-        """The most steps that make at most ``nfe`` network calls, on a grid that starts at a finite
-        log-SNR and ends at sigma = 0."""
+        """The largest number of steps that take at most ``nfe`` network evaluations.
+
+        The grid starts at a finite log-SNR and ends at sigma = 0.
+        """
         return (nfe - 1) // self.calls_with(options) + 1
 
     def tableau(self, grid: Grid, options: Mapping[str, Any] | None = None) -> Tableau:
-        """The table of this sampler on ``grid``.
+        """The tableau of this sampler on ``grid``.
 
-        Raises ValueError for an option that it does not have, a word that is none of an option's
-        choices, or fewer calls than a singlestep method needs for its order.
+        Raises ValueError for an unknown option, a value that the option does not allow, or a grid
+        that is too short for a singlestep method.
         """
         chosen = dict(options or {})
         unknown = sorted(set(chosen) - set(self.options))
@@ -149,9 +153,9 @@ class Sampler:
         tableau = self.method(grid, **chosen)
         if tableau.calls < self.calls:
             raise ValueError(
-                f"The sampler {self.name!r} makes {self.calls} network calls in a full step, but "
-                f"this grid leaves room for {tableau.calls}; take at least 2 steps, or a grid that "
-                "ends at sigma_min."
+                f"The sampler {self.name!r} takes {self.calls} network evaluations in a full "
+                f"step, but this grid has room for {tableau.calls}; take at least 2 steps, or a "
+                "grid that ends at sigma_min."
             )
         return tableau
 
@@ -166,7 +170,7 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class AdaptiveSampler(Sampler):
-    """A row of the registry: an embedded pair of methods, with adaptive step sizes.
+    """A sampler with adaptive step size: a row of the registry, with an embedded pair of methods.
 
     The lower order serves to estimate the error. ``method(slope, known, angle)`` tries a step to
     the angles [b], see :mod:`samplers.methods.embedded`.
@@ -174,7 +178,7 @@ class AdaptiveSampler(Sampler):
     Attributes:
         order: q; the error estimate falls with the q-th power of the step.
         calls: network evaluations of a trial step, the one at its beginning included.
-        keeps_last: whether a step ends with the slope that the next one begins with.
+        keeps_last: whether the last slope of a step is the first of the next one.
         in_log_snr: whether the method expands in the log-SNR, which is infinite at both ends.
     """
 
@@ -184,13 +188,12 @@ class AdaptiveSampler(Sampler):
 
     @property
     def options(self) -> dict[str, Any]:
-        """None: the tolerances are settings of :class:`samplers.Adaptive`."""
+        """It has no options: the tolerances are settings of :class:`samplers.Adaptive`."""
         return {}
 
     @property
     def least_nfe(self) -> int:
-        """The evaluations of a sample that takes one trial step; a DDIM step may stand on each
-        side."""
+        """The evaluations of one trial step, with a DDIM step before and after it if needed."""
         return self.calls if self.keeps_last else self.calls + 2
 
     def tableau(self, grid: Grid, options: Mapping[str, Any] | None = None) -> Tableau:
@@ -201,7 +204,7 @@ class AdaptiveSampler(Sampler):
         )
 
 
-# Options that say which member of a family a row is; changing them would belie its name.
+# Options that determine which member of a family a row is; users cannot change them.
 _IDENTITY = {
     *("order", "predicting", "variant", "second_order", "third_order"),
     *("predictor", "corrector"),
@@ -308,7 +311,7 @@ _TABLE: tuple[Sampler, ...] = (
             f"{_DEIS}, of x_0"),
     Sampler("deis-data-4", partial(_deis_data, order=4), 4, 1,
             f"{_DEIS}, of x_0"),
-    # Methods that can be run backwards exactly.
+    # Algebraically reversible methods.
     Sampler("o-belm", reversible.o_belm, 2, 1, "Wang et al. 2024, arXiv:2410.07273, O-BELM", aliases=("belm",)),
     Sampler("bdia", reversible.bdia, 2, 1, "Zhang et al. 2023, arXiv:2307.10829, BDIA-DDIM", aliases=("bdia-ddim",)),
     # The reverse SDE: predictors, alone and with a Langevin corrector.
@@ -339,7 +342,7 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("dpmpp-2m-sde", "sde-dpm-solver++", "sde-dpm-solver++-2m")),
     Sampler("sde-dpmpp-3m", partial(_data, order=3, eta=1.0), 3, 1, f"{_DPMPP}, SDE, third order", 2, 1,
             aliases=("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
-    # MR Sampler, which is DPM-Solver with the exact line through two predictions.
+    # MR Sampler, which is DPM-Solver with the exact integral of the line through two predictions.
     Sampler("mr-ode-n-2", _mr_noise, 2, 1, f"{_MR}, MR-ODE-n-2"),
     Sampler("mr-ode-d-2", _mr_data, 2, 1, f"{_MR}, MR-ODE-d-2"),
     Sampler("mr-sde-n-2", partial(_mr_noise, eta=1.0), 2, 1, f"{_MR}, MR-SDE-n-2", 2, 1),
@@ -371,11 +374,11 @@ Kind = Literal["all", "fixed-grid", "adaptive"]
 
 
 def list_samplers(kind: Kind = "all") -> list[str]:
-    """The names of the samplers, those of third parties included.
+    """The names of all samplers, including those of other packages.
 
     Args:
-        kind: ``fixed-grid`` for those that are a tableau on any grid, ``adaptive`` for those with
-            adaptive step sizes.
+        kind: ``fixed-grid`` for samplers that have a tableau, ``adaptive`` for those with adaptive
+            step size.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"The kind is {kind!r}; it must be one of {', '.join(get_args(Kind))}.")
@@ -385,7 +388,7 @@ def list_samplers(kind: Kind = "all") -> list[str]:
 
 @cache
 def registry() -> dict[str, Sampler]:
-    """Every fixed-grid sampler by name, in the order of the table; third parties' last."""
+    """Every fixed-grid sampler by name, in the order of the table; those of other packages last."""
     table = {sampler.name: sampler for sampler in _TABLE}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         sampler = entry.load()
@@ -408,18 +411,18 @@ def adaptive_registry() -> dict[str, AdaptiveSampler]:
 
 @cache
 def _names() -> dict[str, Sampler]:
-    """Every name and alias; an alias never hides a name."""
+    """Every name and alias; a name takes precedence over an alias."""
     samplers = [*registry().values(), *adaptive_registry().values()]
     names = {alias: sampler for sampler in samplers for alias in sampler.aliases}
     return names | {sampler.name: sampler for sampler in samplers}
 
 
 def get_sampler(name: str) -> Sampler:
-    """The sampler of this name or alias; case, ``_`` and the words around it do not matter.
+    """Look up a sampler by name or alias; case, ``_``, prefixes and suffixes do not matter.
 
     ``DPMSolverMultistepScheduler`` and ``sample_dpmpp_2m`` both give ``dpmpp-2m``. A sampler with
-    adaptive step sizes is an :class:`AdaptiveSampler`. Raises ValueError for an unknown name, with
-    the nearest known one.
+    adaptive step sizes is an :class:`AdaptiveSampler`. Raises ValueError for an unknown name, and
+    suggests the nearest known one.
     """
     names, plain = _names(), _plain(name)
     squeezed = {known.replace("-", ""): sampler for known, sampler in names.items()}
@@ -432,7 +435,7 @@ def get_sampler(name: str) -> Sampler:
 
 
 def get_adaptive_sampler(name: str) -> AdaptiveSampler:
-    """The sampler with adaptive step sizes of this name or alias; ValueError if it is none."""
+    """Look up a sampler with adaptive step size; ValueError if the name is of another one."""
     sampler = get_sampler(name)
     if not isinstance(sampler, AdaptiveSampler):
         raise ValueError(

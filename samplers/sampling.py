@@ -1,4 +1,4 @@
-"""Layer 5. ``sample``: a denoiser and initial noise in, samples out."""
+"""Layer 5. ``sample``: sample from a denoiser on a fixed grid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from samplers.tableau import Tableau
 
 
 class Adjoint(Protocol):
-    """How a run is made, so that gradients can be backpropagated; see the package `adjoint`."""
+    """The interface of an adjoint: how gradients are backpropagated; see the package `adjoint`."""
 
     def run(
         self,
@@ -27,12 +27,13 @@ class Adjoint(Protocol):
         state: State,
         conditions: Sequence[Tensor],
     ) -> Iterator[State]:
-        """The states after each evaluation ``model(x, t, *conditions)``, as a solver's run."""
+        """The states after each evaluation ``model(x, t, *conditions)``, like
+        :meth:`Solver.run`."""
         ...
 
 
 class SampleInfo(NamedTuple):
-    """Samples, and what they cost.
+    """The samples of a run, and its number of network evaluations.
 
     Attributes:
         x_0: the samples [B, ...], in the dtype of ``x_T``.
@@ -60,7 +61,7 @@ def build_tableau(
 
 
 class RunSettings(TypedDict, total=False):
-    """The keywords of :func:`sample` that decide the run; explained there."""
+    """The keywords of :func:`sample` that determine the run; see there."""
 
     sampler: str | Method
     steps: int
@@ -112,7 +113,7 @@ def sample(
     progress: bool = False,
     return_info: ReturnInfo = False,
 ) -> Tensor | SampleInfo:
-    """Sample x_0 from each initial noise in ``x_T``.
+    """Sample x_0 from the initial noise ``x_T``.
 
     Args:
         model: the network with its schedule and prediction type, see :class:`samplers.Denoiser`.
@@ -121,14 +122,14 @@ def sample(
             precision is accumulated in float32, in which the network is given x and t).
         sampler: a name from ``list_samplers("fixed-grid")``, or a function from a grid to a
             tableau.
-        steps: of the grid; the evaluations are as many for a sampler of one evaluation a step.
-        grid: a spacing (see :func:`samplers.make_grid`), or a grid, for which ``steps``,
-            ``sigma_min``, ``sigma_max`` and ``final`` are not read.
+        steps: of the grid; also the number of evaluations, if the sampler takes one per step.
+        grid: a spacing (see :func:`samplers.make_grid`), or a grid; then ``steps``, ``sigma_min``,
+            ``sigma_max`` and ``final`` are ignored.
         sigma_min, sigma_max: the last positive and the first noise level, as sigma / alpha; those
             of the trained range if None.
         final: the grid ends at sigma = 0 (``zero``) or at ``sigma_min``.
         options: settings of the sampler, such as ``{"eta": 0.5}``.
-        seeds: one whole number for each sample; stochastic samplers need them.
+        seeds: one integer for each sample; stochastic samplers need them.
         noise: of stochastic samplers, ``independent`` from row to row, or along a ``brownian`` path
             for each seed, on which more steps converge to one sample.
         conditions: given to the network by name in every evaluation, such as labels or embeddings.
@@ -181,7 +182,7 @@ def _states(
 ) -> Iterator[State]:
     if adjoint is None:
         return solver.run(checked(lambda x, t: model(x, t, **conditions), solver), state)
-    # An adjoint is given the tensors by place: it needs their gradients, not their names.
+    # An adjoint is given the tensors by position: it needs their gradients, not their names.
     return adjoint.run(solver, by_place(model, tuple(conditions)), state, [*conditions.values()])
 
 
@@ -195,7 +196,7 @@ def by_place(model: Denoiser, names: Sequence[str]) -> Callable[..., Tensor]:
 
 
 def checked(model: Callable[..., Tensor], solver: Solver) -> Callable[..., Tensor]:
-    """The model, with an error at the first output that is NaN, infinite or of another shape."""
+    """The model, which raises an error for an output that is NaN, infinite or of another shape."""
     calls = 0
 
     def call(x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
@@ -209,8 +210,8 @@ def checked(model: Callable[..., Tensor], solver: Solver) -> Callable[..., Tenso
             )
         if not bool(output.detach().isfinite().all()):
             raise NotFiniteError(
-                f"The network returned NaN or infinity at call {calls} of {solver.tableau.calls} "
-                f"(t = {float(t[0]):.6g}).",
+                f"The network returned NaN or infinity at evaluation {calls} of "
+                f"{solver.tableau.calls} (t = {float(t[0]):.6g}).",
                 x,
             )
         return output

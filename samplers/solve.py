@@ -1,4 +1,4 @@
-r"""Layer 3. The executor: runs any tableau on any network, and knows no sampler by name.
+r"""Layer 3. The executor, which runs any tableau on any network.
 
 ``advance(state, output)`` is pure: it takes the network's output at ``state.x`` and returns the
 next state. A state is a row number and a few tensors, so it can be pickled, forked, resumed
@@ -27,7 +27,12 @@ Model = Callable[[Tensor, Tensor], Tensor]
 
 
 class State(NamedTuple):
-    """Between two network calls: the row to run next, and what is remembered, newest first."""
+    """The state between two network evaluations.
+
+    Attributes:
+        row: the index of the next row.
+        points, predictions: the stored ones, newest first.
+    """
 
     row: int
     points: tuple[Tensor, ...]
@@ -35,18 +40,17 @@ class State(NamedTuple):
 
     @property
     def x(self) -> Tensor:
-        """The newest point: what the network is asked at next, or the finished sample."""
+        """The newest point: the input of the next network evaluation, or the finished sample."""
         return self.points[0]
 
 
 class Coefficients(NamedTuple):
-    """One row in the dtype and on the device of the state, as 0-d tensors that never promote it.
+    """The coefficients of a row as 0-d tensors, in the dtype and on the device of the state.
 
-    x_0 is ``of_x * x + of_output * output``. Each appended point has a line: pairs of a place in
-    the memory (the remembered points, newest first, then the predictions) and the number that
-    stands before what is there. It has one number of ``noise``, too, if the row draws any.
-    A row that is scaled by norms of the batch knows what eps is made of, 1 / sigma and
-    -alpha / sigma.
+    x_0 is ``of_x * x + of_output * output``. Each appended point has a line: pairs of an index into
+    the memory (the stored points, newest first, then the predictions) and a coefficient. It also
+    has a coefficient of ``noise`` if the row adds any. A row that is scaled by norms of the batch
+    has the coefficients of eps, 1 / sigma and -alpha / sigma.
     """
 
     of_x: Tensor
@@ -57,7 +61,7 @@ class Coefficients(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A tableau for states of one dtype on one device: its rows, and how much they look back."""
+    """A tableau for states of one dtype on one device: its rows, and the size of its memory."""
 
     rows: tuple[Coefficients, ...]
     points_kept: int
@@ -82,7 +86,7 @@ def step(
 ) -> tuple[Tensors, Tensors]:
     """The arithmetic of one row: x_0, a few fused multiply-adds, a shift of the memory.
 
-    It draws nothing, reads no tensor's value and never branches on one, so it compiles whole.
+    It generates no noise and never branches on the value of a tensor, so it compiles as one graph.
     """
     x0 = (points[0] * row.of_x).addcmul_(output, row.of_output)
     x0 = x0 if correct is None else correct(x0)
@@ -98,7 +102,7 @@ def step(
 
 
 def _combine(line: tuple[tuple[int, Tensor], ...], memory: Tensors) -> Tensor:
-    """The sum of products; the additions are made in place, in memory that is its own."""
+    """The linear combination; additions are made in place, in newly allocated memory."""
     place, coefficient = line[0]
     total = memory[place] * coefficient
     for place, coefficient in line[1:]:
@@ -107,7 +111,7 @@ def _combine(line: tuple[tuple[int, Tensor], ...], memory: Tensors) -> Tensor:
 
 
 def _scaled(row: Coefficients, points: Tensors, made: Tensors, z: Tensor) -> Tensor:
-    """The row that is not linear: its step is multiplied by a ratio of norms over the batch."""
+    """The arithmetic of a row whose step size is scaled by a ratio of norms over the batch."""
     x = points[0]
     eps = (x * row.eps[0]).addcmul_(made[0], row.eps[1])
     factor = (_mean_norm(z) / _mean_norm(eps)).square()
@@ -121,12 +125,12 @@ def _mean_norm(batch: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Solver:
-    """A tableau bound to what the network predicts and to where the noise comes from.
+    """A tableau with the prediction type of the network and the source of noise.
 
     Attributes:
         noise: needed by stochastic tableaux only.
-        correct: a change of every predicted x_0, such as clipping.
-        step: the arithmetic of a row; ``torch.compile(step, fullgraph=True)`` fits here.
+        correct: applied to every predicted x_0, such as clipping.
+        step: the arithmetic of a row, such as ``torch.compile(step, fullgraph=True)``.
     """
 
     tableau: Tableau
@@ -140,20 +144,20 @@ class Solver:
 
     @cached_property
     def conversions(self) -> tuple[Conversion, ...]:
-        """The two numbers that turn each row's network output into x_0."""
+        """The coefficients that convert the network output of each row to x_0."""
         return tuple(to_data(self.prediction, row.at) for row in self.tableau.rows)
 
     def init(self, x: Tensor) -> State:
-        """The state before the first network call, from the starting noise x_T.
+        """The state before the first network evaluation, from the initial noise x_T.
 
-        Raises ValueError if the sampler draws noise and has none, or if the network can't be
-        asked where it starts.
+        Raises ValueError if the sampler is stochastic and there is no noise, or if the network
+        can't be evaluated at the first point.
         """
         x = x.to(working_dtype(x.dtype))
         tableau = self.tableau
         prepared = self.prepare(x.dtype, x.device)
         if prepared.stochastic and self.noise is None:
-            raise ValueError("This sampler draws noise; give it seeds, one for each sample.")
+            raise ValueError("This sampler is stochastic; pass seeds, one for each sample.")
         if bool(tableau.start_scale != 1):
             x = tableau.start_scale.to(x.dtype) * x
         if bool(tableau.start_noise != 0):
@@ -172,7 +176,7 @@ class Solver:
         return State(state.row + 1, *memory)
 
     def with_noise(self, noise: Noise) -> Solver:
-        """The same solver, all that it prepared included, with another source of noise."""
+        """The same solver, with its cached coefficients, and another source of noise."""
         other = replace(self, noise=noise)
         other._prepared.update(self._prepared)
         return other
@@ -181,20 +185,20 @@ class Solver:
         return state.row == len(self.tableau.rows)
 
     def time(self, state: State) -> Tensor:
-        """The time that the network is told, a float64 scalar on the CPU."""
+        """The time of the next network evaluation, a float64 scalar on the CPU."""
         return self.tableau.rows[state.row].at.t
 
     def run(self, model: Model, state: State) -> Iterator[State]:
-        """Every state from the one after ``state`` to the last; one network call between two.
+        """The states after ``state``, one for each network evaluation.
 
-        The network sees x in the dtype of the state, and t as one number for each sample.
+        The network is given x in the dtype of the state, and one t for each sample.
         """
         while not self.done(state):
             state = self._call(model, state)
             yield state
 
     def finish(self, model: Model, state: State) -> State:
-        """The last state, after all network calls that are left."""
+        """The last state, after all remaining network evaluations."""
         while not self.done(state):
             state = self._call(model, state)
         return state
@@ -204,10 +208,10 @@ class Solver:
         return self.advance(state, model(state.x, t))
 
     def moved(self, state: State, x: Tensor) -> State:
-        """The state after somebody else edited the newest point to ``x`` between two calls.
+        """The state after the newest point was edited to ``x`` from outside, such as by a pipeline.
 
-        Within a step, what was remembered since its base moves along: an edit that shifts the
-        data by c moves a point by alpha c and a prediction by c.
+        What was stored since the beginning of the step is shifted consistently: an edit that
+        shifts the data by c shifts a point by alpha c and a prediction by c.
         """
         row = self.tableau.rows[state.row]
         if row.base == 0:
@@ -221,7 +225,7 @@ class Solver:
 
     @cached_property
     def _alphas(self) -> tuple[tuple[float, ...], ...]:
-        """For each row, alpha of the remembered points of its step, by lag from 1 to its base."""
+        """For each row, alpha of the stored points of its step, by lag from 1 to its base."""
         alphas, found = [float(self.tableau.rows[0].at.alpha)], []
         for row in self.tableau.rows:
             found.append(tuple(alphas[-1 - lag] for lag in range(1, row.base + 1)))
@@ -234,9 +238,9 @@ class Solver:
         return self.noise(row).to(like.dtype).to(like.device, non_blocking=True)
 
     def prepare(self, dtype: torch.dtype, device: torch.device) -> Prepared:
-        """All that a run with states of this dtype on this device needs to know of the tableau.
+        """The coefficients of the tableau for states of this dtype on this device.
 
-        It is made once, then looked up; call it before a run whose first step must not wait.
+        They are computed once and cached; call this in advance if the first step must not wait.
         """
         key = (dtype, device)
         if key not in self._prepared:
@@ -251,13 +255,13 @@ class Solver:
 def make_noise(
     tableau: Tableau, seeds: Sequence[int], shape: Sequence[int], kind: NoiseKind = "independent"
 ) -> Noise:
-    """Noise for a tableau: one seed for each sample, each of the given shape.
+    """Make the noise of a run of a tableau, from one seed for each sample.
 
     Args:
         kind: ``independent`` from row to row, or the increments of one ``brownian`` path for each
             sample, so that more steps with the same seed converge to one image.
 
-    Raises ValueError if the sampler's noise belongs to no path.
+    Raises ValueError if the sampler's noise is not a function of a Brownian path.
     """
     if kind == "independent":
         return RowNoise(tuple(seeds), tuple(shape))
@@ -266,8 +270,8 @@ def make_noise(
     free = [k for k, row in enumerate(tableau.rows) if row.noisy and row.path is None]
     if free or bool(tableau.start_noise != 0):
         raise ValueError(
-            "This sampler draws noise that belongs to no Brownian path (a Langevin corrector's, or "
-            "EDM's churn); take independent noise, or another sampler."
+            "This sampler has noise that is not a function of a Brownian path (a Langevin "
+            "corrector's, or EDM's churn); take independent noise, or another sampler."
         )
     paths = [None if row.path is None else row.path.detach().tolist() for row in tableau.rows]
     intervals = tuple(None if path is None else (path[0], path[1]) for path in paths)

@@ -1,24 +1,24 @@
-r"""Layer 2. The tableau: a sampler as a table of numbers.
+r"""Layer 2. The tableau: a sampler as a table of coefficients.
 
-A fixed-grid sampler is a straight-line program. Row k evaluates the network at the newest point,
-which gives a prediction D of x_0, and appends one or more points, each a linear combination of
-recent points, recent predictions and one draw z of standard normal noise:
+Row k of a tableau evaluates the network at the newest point, which gives a prediction D of x_0, and
+appends one or more points. Each is a linear combination of recent points, recent predictions and
+one standard normal noise z:
 
 .. math:: x_a = \sum_p A_{ap} \, x_{[p]} + \sum_q B_{aq} \, D_{[q]} + s_a z
 
-Points and predictions are addressed by lag: 0 is the newest (for predictions, the one just
-made). This is a general linear method in the sense of Butcher. The numbers depend on the
-schedule and the grid alone, never on the network, the image, the batch, the dtype or the device.
+Points and predictions are addressed by lag: 0 is the newest. This is a general linear method in the
+sense of Butcher. The coefficients depend on the schedule and the grid alone, never on the network,
+the image, the batch, the dtype or the device.
 
-One kind of row is not linear: the Langevin corrector whose step follows the norms of the batch
-(Song et al. 2021, algorithms 4 and 5, https://arxiv.org/abs/2011.13456). From the same line
+One kind of row is not linear: the Langevin corrector whose step size depends on norms of the batch
+(Song et al. 2021, algorithms 4 and 5, https://arxiv.org/abs/2011.13456). From the same coefficients
 
 .. math:: x' = x + c \, (A x + B D - x) + \sqrt{c} \, s z, \qquad
     c = \big(\overline{\lVert z \rVert} / \overline{\lVert \varepsilon \rVert}\big)^2
 
 with the mean norms over the batch of the row's noise and of eps = (x - alpha D) / sigma.
 
-Nothing here knows a sampler by name, or holds a tensor of the size of an image.
+Nothing here depends on a particular sampler, or holds tensors of the size of an image.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Scaling = Literal["none", "batch-norm"]
 
 
 class Row(NamedTuple):
-    """One network call and the points that follow from it; all numbers float64.
+    """A network evaluation and the points that follow from it; all numbers are float64.
 
     Attributes:
         at: where the network is evaluated.
@@ -53,13 +53,14 @@ class Row(NamedTuple):
         point_lags, prediction_lags: the lags that the columns of the two tables address.
         points, predictions: the coefficients, [A, P] and [A, Q].
         noise: the standard deviation of the fresh noise in each appended point, [A].
-        step: the number of the grid's interval that this row belongs to.
+        step: the index of the grid's interval that this row belongs to.
         base: the lag of the point from which that interval is crossed.
-        local_error: how far the row may be from exact on trivial data, relative to alpha + sigma.
-        path: from where to where the row's noise follows a Brownian path, in the clock of its
-            method ([2]: the noise is the path's increment, divided by the root of its variance);
-            None for noise that belongs to no path.
-        scaling: ``batch-norm`` for the row that is not linear, see above.
+        local_error: how far the row may be from exact on data concentrated at one point, relative
+            to alpha + sigma.
+        path: the interval [2] of the method's time variable over which the row's noise is the
+            increment of a Brownian path, divided by the root of its variance; None for noise that
+            is not a function of a path.
+        scaling: ``batch-norm`` for the row that is not linear, see the module.
     """
 
     at: Point
@@ -81,11 +82,11 @@ class Row(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A point of a run, as tables and plots show it.
+    """An appended point with its coefficients, for tables and plots.
 
     Attributes:
-        row: the number of the row that appends the point; None for the first point of all.
-        at, reached: where that row evaluates, and where the point lies.
+        row: the index of the row that appends the point; None for the first point.
+        at, reached: where that row evaluates the network, and where the point lies.
         coefficients: of points x[lag], predictions D[lag] and noise z.
     """
 
@@ -97,14 +98,14 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Tableau:
-    """A sampler on one grid: its rows, and how the starting noise enters.
+    """A sampler on one grid as a table of coefficients.
 
-    The first point is ``start_scale * x_T + start_noise * z``, at ``rows[0].at``; both are 1 and
-    0 but for samplers that add noise before the first evaluation.
+    The first point is ``start_scale * x_T + start_noise * z``, at ``rows[0].at``; the coefficients
+    are 1 and 0 unless a sampler adds noise before the first evaluation.
 
-    Raises ValueError if a lag is out of range, a number is not finite, or a row breaks the law
-    that every sampler must keep: if the data were one point, a deterministic row lands on its
-    trajectory, and a stochastic one has the right mean and variance (to the row's local error).
+    Raises ValueError if a lag is out of range, a number is not finite, or a row is inconsistent: on
+    data concentrated at one point a deterministic row must reach the exact trajectory, and a
+    stochastic one the exact mean and variance (up to the row's local error).
     """
 
     start: Point
@@ -116,40 +117,40 @@ class Tableau:
         _check_scaled_rows(self)
         _check_lags(self)
         _check_numbers(self)
-        _check_trivial_data(self)
+        _check_one_point_data(self)
 
     @property
     def end(self) -> Point:
-        """Where the finished sample lies."""
+        """The point at which the finished sample lies."""
         return Point(*(values[-1] for values in self.rows[-1].reached))
 
     @property
     def calls(self) -> int:
-        """Network calls of the whole run (NFE)."""
+        """Network evaluations of the whole run (NFE)."""
         return len(self.rows)
 
     @cached_property
     def points_kept(self) -> int:
-        """How many points the executor has to remember."""
+        """The number of points that the executor has to store."""
         lags = [lag for row in self.rows for lag in (*row.point_lags, row.base)]
         return 1 + max(lags, default=0)
 
     @cached_property
     def predictions_kept(self) -> int:
-        """How many predictions the executor has to remember from one call to the next.
+        """The number of predictions that the executor has to store between evaluations.
 
-        At least the newest, so that the sample can be watched.
+        It is at least 1, so that callbacks can read the newest.
         """
         return max([1, *(lag for row in self.rows for lag in row.prediction_lags)])
 
     @property
     def calls_per_step(self) -> int:
-        """Network calls of a full step; the step to sigma = 0 may have fewer."""
+        """Network evaluations of a full step; the step to sigma = 0 may have fewer."""
         return max(Counter(row.step for row in self.rows).values())
 
     @property
     def lines(self) -> list[Line]:
-        """A line for each appended point, before them the first point if noise is added to it."""
+        """A line for each appended point, preceded by the first point if noise is added to it."""
         first = {"x[0]": float(self.start_scale), "z": float(self.start_noise)}
         lines = [Line(None, self.start, self.start, first)] if first["z"] else []
         for number, row in enumerate(self.rows):
@@ -168,7 +169,7 @@ class Tableau:
         return bool(noise.any())
 
     def to_json(self) -> str:
-        """The whole table as JSON; :meth:`from_json` gives it back exactly."""
+        """The tableau as JSON, which :meth:`from_json` reads back exactly."""
         rows = [{name: _plain(value) for name, value in row._asdict().items()} for row in self.rows]
         start = {
             "start": _plain(self.start),
@@ -179,7 +180,7 @@ class Tableau:
 
     @classmethod
     def from_json(cls, text: str) -> Tableau:
-        """Read what :meth:`to_json` wrote, and check it as any tableau is checked."""
+        """Read a tableau that :meth:`to_json` wrote, and check it."""
         data = json.loads(text)
         rows = tuple(_row_from_plain(row) for row in data["rows"])
         head = (_tensor(data["start_scale"]), _tensor(data["start_noise"]))
@@ -244,7 +245,7 @@ def _check_lags(tableau: Tableau) -> None:
 def _check_live_lags(
     number: int, what: str, lags: tuple[int, ...], coefficients: Tensor, available: int
 ) -> None:
-    """A column may reach beyond the beginning only with zeros (the ramp of a multistep method)."""
+    """Coefficients before the first point must be zero (first steps of a multistep method)."""
     for column, lag in enumerate(lags):
         if lag < 0 or (lag >= available and bool((coefficients[:, column] != 0).any())):
             raise ValueError(
@@ -271,26 +272,27 @@ def _check_numbers(tableau: Tableau) -> None:
             )
 
 
-def _check_trivial_data(tableau: Tableau) -> None:
-    """Follow the law of a sample if the data were one point, and compare it with the schedule's."""
-    law = _TrivialLaw(tableau)
+def _check_one_point_data(tableau: Tableau) -> None:
+    """Check each row on data concentrated at one point, where mean and variance are known."""
+    data = _OnePointData(tableau)
     slack = _EXACT
     for number, row in enumerate(tableau.rows):
         slack = (1 + slack) * (1 + row.local_error) - 1
-        signal, noise = law.append(number, row)
+        signal, noise = data.append(number, row)
         error = (signal - row.reached.alpha).abs() + (noise - row.reached.sigma).abs()
         error = error / (row.reached.alpha + row.reached.sigma)
-        # Large coefficients of opposite signs cancel, and leave their rounding behind.
+        # Large coefficients of opposite signs cancel, which leaves rounding errors.
         size = 1 + float(torch.cat([row.points, row.predictions], dim=1).detach().abs().max())
         if bool((error > slack * size).any()):
             raise ValueError(
-                f"Row {number} (t = {float(row.at.t):.6g}) misses the law of trivial data by "
-                f"{float(error.max()):.3g} of alpha + sigma; it must keep it to {slack * size:.3g}."
+                f"Row {number} (t = {float(row.at.t):.6g}) is off by {float(error.max()):.3g} of "
+                f"alpha + sigma on data concentrated at one point; at most {slack * size:.3g} "
+                "is allowed."
             )
 
 
-class _TrivialLaw:
-    """Points as ``signal * x_0 + noise . (x_T's eps, z_0, z_1, ...)``, if D = x_0 everywhere."""
+class _OnePointData:
+    """Points as ``signal * x_0 + noise . (eps of x_T, z_0, z_1, ...)``, for D = x_0 everywhere."""
 
     def __init__(self, tableau: Tableau) -> None:
         self._signals = [tableau.start_scale * tableau.start.alpha]
@@ -313,7 +315,9 @@ class _TrivialLaw:
 
 
 def _lines(tableau: Tableau) -> list[str]:
-    lines = [f"{tableau.calls} network calls from {_where(tableau.start)} to {_where(tableau.end)}"]
+    lines = [
+        f"{tableau.calls} network evaluations from {_where(tableau.start)} to {_where(tableau.end)}"
+    ]
     if bool(tableau.start_noise != 0):
         scale, noise = float(tableau.start_scale), float(tableau.start_noise)
         lines.append(f"start  x = {_sum({'x_T': scale, 'z': noise})}")
@@ -344,7 +348,7 @@ def _coefficients(row: Row) -> list[dict[str, float]]:
 
 
 def columns_of(lines: Sequence[Line]) -> list[str]:
-    """The names with a coefficient that is not 0 in any line: points, predictions, noise."""
+    """The names with a nonzero coefficient in any line: points, predictions, noise."""
     used = {name for line in lines for name, value in line.coefficients.items() if value}
     return sorted(used, key=lambda name: ("xDz".index(name[0]), len(name), name))
 

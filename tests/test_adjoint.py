@@ -483,7 +483,7 @@ def test_what_has_no_way_back_says_why(sampler: Sampler) -> None:
     assert (reason is None) == (sampler in REVERSIBLE)
     if reason is not None:
         net, (x, c) = network(), leaves()
-        with pytest.raises(ValueError, match=r"way back|oldest point"):
+        with pytest.raises(ValueError, match=r"inverted|previous point"):
             draw(ReversibleAdjoint(), net, x, c, sampler.name, 4)
 
 
@@ -576,7 +576,7 @@ def test_a_network_that_fails_is_named_with_its_call() -> None:
         return net(x, t, condition) * (math.nan if float(t[0]) < 0.5 else 1)
 
     for adjoint, sampler in ((CheckpointAdjoint(), "dpmpp-2m"), (ReversibleAdjoint(), "o-belm")):
-        with pytest.raises(ArithmeticError, match=r"NaN or infinity at call \d of 6"):
+        with pytest.raises(ArithmeticError, match=r"NaN or infinity at evaluation \d of 6"):
             draw(adjoint, broken, x, c, sampler)
 
 

@@ -168,5 +168,5 @@ def test_ways_back_that_can_not_serve_are_refused_at_once() -> None:
         (BacksolveAdjoint(), "ancestral"),
         (TruncatedAdjoint(9), "dpmpp-2m"),
     ):
-        with pytest.raises(ValueError, match=r"way back|backwards|oldest|steps"):
+        with pytest.raises(ValueError, match=r"inverted|backwards|previous|steps"):
             ImageSampler(MODEL, SHAPE, ("label",), name, steps=5, adjoint=adjoint)

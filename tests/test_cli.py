@@ -504,7 +504,7 @@ def test_not_finite_keeps_what_was_finished(
     monkeypatch.setattr(NetworkCheckpoint, "_call", call)
     code, _, err = say(*words, "--output", tmp_path / "folder")
     assert code == 1
-    assert "NaN or infinity at call 2 of 2" in err
+    assert "NaN or infinity at evaluation 2 of 2" in err
     assert set(contents(tmp_path / "folder")) == names(0, 1)
     code, _, err = say(*words, "--output", tmp_path / "picture.png")
     assert code == 1
@@ -592,7 +592,7 @@ BAD_INPUT = [
     (2, "sample {digits} --steps -3 --output {out}", "from 1 up"),
     (2, "sample {digits} --steps 2.5 --output {out}", "whole number from 1 up"),
     (2, "sample {digits} --steps 1 --sampler rk4 --output {out}", "take at least 2 steps"),
-    (2, "sample {digits} --label 4 --output {out}", "knows the classes 0 to 2"),
+    (2, "sample {digits} --label 4 --output {out}", "has the classes 0 to 2"),
     (2, "sample {digits} --output ''", "the name is empty"),
     (2, "sample {digits} --num-images 100000000000 --output {out}", "from 1 to 1,000,000"),
     (2, "sample {digits} --label 0,1,2 --num-images 2 --output {out}", "3 classes for 2 images"),
@@ -632,7 +632,11 @@ BAD_INPUT = [
     (2, "sample {digits} --tolerance 0.1 --output {out}", "set --steps instead"),
     (2, "sample {digits} --noise pink --output {out}", "'pink' is not one of"),
     (2, "sample {digits} --sampler ddim --noise brownian --output {out}", "'ddim' has no noise"),
-    (2, "sample {digits} --sampler edm-churn --noise brownian --output {out}", "no Brownian path"),
+    (
+        2,
+        "sample {digits} --sampler edm-churn --noise brownian --output {out}",
+        "not a function of a Brownian path",
+    ),
     (2, "sample {digits} --trajectory {tmp}/x.avi --output {out}", "name it .gif"),
     (2, "sample {digits} --trajectory {out} --output {out}", "Two outputs"),
     (2, "sample {digits} --trajectory {tmp}/x/grid.png --output {tmp}/x", "Two outputs"),
@@ -644,8 +648,8 @@ BAD_INPUT = [
         "without a prompt",
     ),
     (2, "sample {prompts} --output {out}", "--prompt"),
-    (2, "sample {prompts} --prompt cat --label 1 --output {out}", "knows no classes"),
-    (2, "sample {prompts} --prompt cat --null-label 1 --output {out}", "knows no classes"),
+    (2, "sample {prompts} --prompt cat --label 1 --output {out}", "has no classes"),
+    (2, "sample {prompts} --prompt cat --null-label 1 --output {out}", "not on classes"),
     (2, "show dpmp", "did you mean"),
     (2, "show dopri5 --json", "it has no tableau"),
     (2, "show dpmpp-2m --steps 0", "from 1 up"),

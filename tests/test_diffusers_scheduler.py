@@ -380,7 +380,7 @@ def test_noise_along_a_path_is_that_of_the_library(begin: int) -> None:
 def test_noise_of_no_path_is_refused() -> None:
     scheduler, x = made(sampler="ancestral+langevin", noise="brownian"), noise()
     scheduler.set_timesteps(5)
-    with pytest.raises(ValueError, match="belongs to no Brownian path"):
+    with pytest.raises(ValueError, match="not a function of a Brownian path"):
         drive(scheduler, x)
 
 

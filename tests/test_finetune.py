@@ -659,7 +659,7 @@ def sentence(capsys: pytest.CaptureFixture[str], code: int, *command: str) -> st
         ({"optimise": {"what": "noise", "num_images": 6, "max_angle": -1}}, "max_angle is -1"),
         ({"adjoint": {"name": "guess"}}, "name = 'guess'; it must be one of checkpoint, direct"),
         ({"adjoint": {"name": "truncated", "last": 9}}, "last is 9, but this run has 2 steps"),
-        ({"adjoint": {"name": "reversible"}}, "there is no way back; take o-belm"),
+        ({"adjoint": {"name": "reversible"}}, "it can't be inverted; take o-belm"),
         ({"adjoint": {"name": "checkpoint", "kep": 1}}, "no option 'kep'; did you mean 'keep'"),
         ({"sampling": {"sampler": "dpmpp-9m"}}, "no sampler named 'dpmpp-9m'"),
         ({"sampling": {"labels": [7]}}, "no class 7; the checkpoint has 0 to 2"),
@@ -743,7 +743,7 @@ def test_a_gradient_that_is_not_finite_loses_nothing(
     settings["rewards"] = [broken]
     (tmp_path / "out" / "settings.json").write_text(json.dumps(settings))
     said = sentence(capsys, 1, "--config", path, "--set", f"reward.name={own(endless_slope)}")
-    assert "the length of its gradient nan" in said
+    assert "the norm of its gradient nan" in said
     assert "what was saved before is kept" in said
     assert same(trained(tmp_path / "out"), kept)
 

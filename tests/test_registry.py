@@ -197,7 +197,7 @@ def test_what_names_a_row_is_not_an_option(sampler: Sampler) -> None:
     "sampler", [s for s in registry().values() if s.calls > 1], ids=lambda s: s.name
 )
 def test_a_singlestep_method_refuses_fewer_calls_than_its_order(sampler: Sampler) -> None:
-    with pytest.raises(ValueError, match=f"{sampler.calls} network calls"):
+    with pytest.raises(ValueError, match=f"{sampler.calls} network evaluations"):
         sampler.tableau(make_grid(VPLinear(), 1))
     assert sampler.tableau(make_grid(VPLinear(), 1, final="sigma_min")).calls == sampler.calls
 

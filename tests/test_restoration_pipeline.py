@@ -141,7 +141,7 @@ def test_it_is_saved_and_loaded_in_a_fresh_process(
 def test_a_network_without_tasks(tmp_path: Path) -> None:
     pipe = load_restoration(tiny_checkpoints.of_restoration(tmp_path, ()), LoadOptions())
     assert pipe(images(1), num_inference_steps=2, output_type="pt").images.shape == (1, 3, 10, 14)
-    with pytest.raises(ValueError, match="told no degradation"):
+    with pytest.raises(ValueError, match="not conditioned on the degradation"):
         pipe(images(1), "noisy")
 
 
@@ -152,7 +152,7 @@ def test_what_the_network_can_not_take_is_refused(pipe: RestorationPipeline) -> 
     cases: list[tuple[Tensor, Any, str]] = [
         (images(1, 2), "noisy", r"C = 3, or 1 for grey"),
         (images(1, 3, 1, 9), "noisy", "9 x 1 pixels; this network needs 2"),
-        (images(1), "windy", "knows noisy, rainy, and there is no task 'windy'"),
+        (images(1), "windy", "has the tasks noisy, rainy, and there is no task 'windy'"),
         (images(1), None, "and no task was named"),
         (images(2), ["noisy"], "1 tasks came for 2 images"),
         (images(1).to(torch.uint8), "noisy", "a tensor of torch.uint8; give values from -1 to 1"),

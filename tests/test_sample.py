@@ -75,7 +75,7 @@ def test_from_no_signal_to_no_noise(sampler: Sampler, end: str) -> None:
         assert grid.end.clean
         # The steps that touch an end make one call each.
         if min(steps, 2) + max(steps - 2, 0) * sampler.calls < sampler.calls:
-            with pytest.raises(ValueError, match="network calls"):
+            with pytest.raises(ValueError, match="network evaluations"):
                 sampler.tableau(grid)
             continue
         x = sample(model, start(), sampler=sampler.name, grid=grid, seeds=SEEDS)
@@ -228,7 +228,7 @@ def test_a_network_that_fails_is_named_with_its_call(bad: float) -> None:
         calls.append(x)
         return x * bad if len(calls) == 3 else x
 
-    with pytest.raises(NotFiniteError, match="call 3 of 5") as caught:
+    with pytest.raises(NotFiniteError, match="evaluation 3 of 5") as caught:
         sample(Denoiser(model, VPLinear()), start(), steps=5)
     assert torch.equal(caught.value.x, calls[-1])
 
@@ -244,7 +244,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"sampler": "ancestral"}, "seeds"),
     ({"options": {"eta": 7.0}, "sampler": "ancestral", "seeds": SEEDS}, "eta"),
     ({"options": {"speed": 7.0}}, "no option 'speed'"),
-    ({"sampler": "heun", "steps": 1}, "2 network calls"),
+    ({"sampler": "heun", "steps": 1}, "2 network evaluations"),
     ({"sigma_min": 0.0}, "sigma_min"),
     ({"final": "one"}, "ends at"),
     ({"x_T": torch.full((3, 2), torch.nan)}, "x_T holds NaN"),

@@ -133,7 +133,7 @@ def test_rows_are_well_formed(sampler: Sampler) -> None:
 def test_a_printed_table_reads_as_formulas(sampler: Sampler) -> None:
     tableau = table(sampler, 3)
     text = str(tableau)
-    assert text.startswith(f"{tableau.calls} network calls from t = 1 ")
+    assert text.startswith(f"{tableau.calls} network evaluations from t = 1 ")
     assert text.count("evaluate at") == tableau.calls
     assert text.splitlines()[-1].endswith("at t = 0.001 (sigma/alpha = 0)")
     assert ("z" in text.split()) == sampler.stochastic
@@ -145,7 +145,7 @@ def test_one_printed_line_in_full() -> None:
     at = schedule.point(torch.tensor([0.8, 0.4], dtype=torch.float64))
     tableau = registry()["ddim"].tableau(Grid(schedule, at))
     assert str(tableau).splitlines() == [
-        "1 network calls from t = 0.8 (sigma/alpha = 4) to t = 0.4 (sigma/alpha = 0.6667)",
+        "1 network evaluations from t = 0.8 (sigma/alpha = 4) to t = 0.4 (sigma/alpha = 0.6667)",
         "row 0   step 0   evaluate at t = 0.8 (sigma/alpha = 4)",
         "        x = 0.5 x[0] + 0.5 D[0]   at t = 0.4 (sigma/alpha = 0.6667)",
     ]
@@ -153,9 +153,13 @@ def test_one_printed_line_in_full() -> None:
 
 Tamper = Callable[[Row], Row]
 TAMPERED: list[tuple[str, Tamper, str]] = [
-    ("points", lambda r: r._replace(points=r.points * 1.001), "trivial data"),
-    ("predictions", lambda r: r._replace(predictions=r.predictions + 1e-6), "trivial data"),
-    ("level", lambda r: r._replace(reached=_moved(r.reached)), "trivial data"),
+    ("points", lambda r: r._replace(points=r.points * 1.001), "data concentrated at one point"),
+    (
+        "predictions",
+        lambda r: r._replace(predictions=r.predictions + 1e-6),
+        "data concentrated at one point",
+    ),
+    ("level", lambda r: r._replace(reached=_moved(r.reached)), "data concentrated at one point"),
     ("nan", lambda r: r._replace(points=r.points * math.nan), "not finite"),
     ("inf", lambda r: r._replace(predictions=r.predictions / 0), "not finite"),
     ("future", lambda r: r._replace(point_lags=(-1,) * len(r.point_lags)), "point lag -1"),
@@ -183,14 +187,14 @@ def test_a_wrong_variance_is_refused() -> None:
     tableau = table(registry()["sde-dpmpp-2m"])
     rows = list(tableau.rows)
     rows[2] = rows[2]._replace(noise=rows[2].noise * 1.01)
-    with pytest.raises(ValueError, match=r"Row 2 .* trivial data"):
+    with pytest.raises(ValueError, match=r"Row 2 .* data concentrated at one point"):
         dataclasses.replace(tableau, rows=tuple(rows))
 
 
 def test_a_tampered_file_is_refused() -> None:
     data = json.loads(table(registry()["heun"]).to_json())
     data["rows"][1]["predictions"][0][0] += 0.5
-    with pytest.raises(ValueError, match="trivial data"):
+    with pytest.raises(ValueError, match="data concentrated at one point"):
         Tableau.from_json(json.dumps(data))
 
 

@@ -203,7 +203,7 @@ def test_a_folder_is_claimed_with_the_first_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="it holds no table"):
         claim_folder(tmp_path, {"size": 2})
     (tmp_path / SETTINGS).unlink()
-    with pytest.raises(ValueError, match=f"no {SETTINGS} that says whose it is"):
+    with pytest.raises(ValueError, match=f"no {SETTINGS} with its settings"):
         claim_folder(tmp_path, {"size": 2})
 
 

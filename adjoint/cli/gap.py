@@ -56,7 +56,7 @@ class GapOptions(ConditionOptions, ImageOptions, ModelOptions, section="Measurem
         ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
     )
     batch_size: int = option(type=POSITIVE, default=16, help="Images at once.")
-    output: Path = option(type=PATH, required=True, metavar="NAME.png", help="The figure.")
+    output: Path = option(type=PATH, required=True, metavar="NAME.png", help="Figure to write.")
 
 
 @command(_EXAMPLES, single_process=True)

@@ -63,7 +63,7 @@ class ResidualOptions(NoClassOptions, ImageOptions, ModelOptions, section="Measu
         ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
     )
     dtype: str = changed(ModelOptions, "dtype", default="float64")
-    output: Path = option(type=PATH, required=True, metavar="NAME.png", help="The figure.")
+    output: Path = option(type=PATH, required=True, metavar="NAME.png", help="Figure to write.")
 
 
 @command(_EXAMPLES, single_process=True)

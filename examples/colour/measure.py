@@ -30,7 +30,7 @@ LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BATCH = 100
 
 Guess = Callable[[Tensor, float], Tensor]
-"""The best guess of x_0 for ``y = x_0 + rho eps``, told y and rho."""
+"""A prediction of x_0 from ``y = x_0 + rho eps`` and rho."""
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ def build_unet(seed: int) -> UNet2DModel:
 
 
 def build_scheduler() -> DDPMScheduler:
-    """The cosine schedule of Nichol and Dhariwal, made for images as small as these.
+    """The cosine schedule of Nichol and Dhariwal, which suits images of this size.
 
     An eighth of its times lie beyond sigma = 5 alpha, where little is to be seen; of the linear
     schedule's, more than two fifths.
@@ -106,7 +106,7 @@ def mirroring(objective: Objective) -> Objective:
 
 
 def draw_images(unet: nn.Module, path: Path) -> None:
-    """Write a picture with 36 images, from the same noise each time."""
+    """Write a sheet of 36 images, always from the same noise."""
     device = next(unet.parameters()).device
     noise = torch.randn(36, 3, 32, 32, generator=seeded(0)).to(device)
     draw(as_denoiser(unet, build_scheduler()), noise, steps=20, columns=6, path=path)

@@ -22,7 +22,7 @@ GROUPS = 8
 
 
 class NoisyDigitClassifier(nn.Module):
-    """Three convolutions at 28x28, 14x14 and 7x7 that know the time, and two linear layers.
+    """Three convolutions at 28x28, 14x14 and 7x7, conditioned on the time, and two linear layers.
 
     Smooth in x, for its gradient is what it is used for: SiLU in place of ReLU, means over 2x2
     pixels in place of maxima. Groups are normalised and not batches, whose statistics would mix
@@ -53,7 +53,7 @@ class NoisyDigitClassifier(nn.Module):
 
 
 class _Halving(nn.Module):
-    """A convolution, scaled and shifted by what the time says, to half the resolution."""
+    """A convolution with a scale and shift that depend on the time, to half the resolution."""
 
     def __init__(self, channels: int, to: int, time_width: int) -> None:
         super().__init__()

@@ -95,7 +95,7 @@ def train_unet(unet: UNet2DModel, data: Path, output: Path, config: TrainingConf
 
 
 def draw_digits(unet: nn.Module, path: Path) -> None:
-    """Write a picture with a column of ten digits of each class, from the same noise each time."""
+    """Write a sheet with a column of ten digits of each class, always from the same noise."""
     device = next(unet.parameters()).device
     noise = torch.randn(100, 1, 28, 28, generator=seeded(0)).to(device)
     labels = torch.arange(CLASSES, device=device).repeat(10)

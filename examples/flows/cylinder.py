@@ -1,4 +1,4 @@
-"""How `assets/cylinder` was made: simulate flows, and train a model to generate them.
+"""The training of `assets/cylinder`: simulate flows, and train a model to generate them.
 
     python examples/flows/cylinder.py
 

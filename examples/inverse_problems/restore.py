@@ -57,7 +57,7 @@ METHODS: dict[str, Guidance | Replacement] = {
     "replacement": Replacement(visits=VISITS),
 }
 CLASS = "horse"
-"""Of the colour pictures."""
+"""Of the colour images."""
 
 Shape = tuple[int, ...]
 
@@ -132,7 +132,9 @@ def numbers(text: str) -> list[int]:
 def open_checkpoint(folder: Path) -> NetworkCheckpoint:
     checkpoint: Checkpoint = load_checkpoint(folder, LoadOptions())
     if not isinstance(checkpoint, NetworkCheckpoint):
-        raise CheckpointError(f"{folder} is asked by a prompt; a network over pixels is needed.")
+        raise CheckpointError(
+            f"{folder} is conditioned on a prompt; a network of pixels is needed."
+        )
     return checkpoint
 
 

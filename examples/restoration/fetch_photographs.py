@@ -56,7 +56,7 @@ def download(folder: Path) -> Path:
 
 
 def keep(picture: bytes, size: int, path: Path) -> None:
-    """The middle of a picture, made smaller."""
+    """The centre of an image, downsampled."""
     with Image.open(io.BytesIO(picture)) as image:
         mode = "L" if image.mode == "L" else "RGB"
         ImageOps.fit(image.convert(mode), (size, size), Image.Resampling.LANCZOS).save(path)

@@ -83,7 +83,7 @@ Pixels = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 class Degrader:
-    """Each image by a degradation of its own, which follows from a seed of its own.
+    """Each image by a separate degradation, which follows from its seed.
 
     executor: of processes that share the images of a batch.
     """

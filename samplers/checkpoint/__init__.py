@@ -1,15 +1,15 @@
-"""Layer 6. Checkpoints: a diffusers folder on disk as something that draws images from seeds.
+"""Layer 6. Checkpoints: folders that diffusers saved, as models that sample images from seeds.
 
-Two kinds are told apart by ``model_index.json``. A network without a prompt (``UNet2DModel`` or
-``DiTTransformer2DModel``, of classes or not, with an autoencoder or not) runs in the library's own
-loop. A pipeline with a prompt runs as diffusers wrote it, with our scheduler in it. A third kind,
-which restores images, is a pipeline of ours (:func:`load_restoration`).
+There are three kinds, by their ``model_index.json``. A network without a prompt (``UNet2DModel`` or
+``DiTTransformer2DModel``, unconditional or class-conditional, of pixels or latents) runs in the
+loop of this library. A pipeline with a prompt runs in its own loop, with our scheduler. A pipeline
+that restores images is a :class:`samplers.RestorationPipeline` (:func:`load_restoration`).
 
 Weights are read from safetensors; a pickle needs to be allowed, and even then holds tensors only
 (``weights_only=True``). No code of a checkpoint is ever run.
 
-Here lives what is read from such a folder and what can be asked of it: nothing of the command
-line, and no sampler's mathematics.
+Here lives what is read from such a folder, and the functions of a loaded checkpoint. The command
+line and the mathematics of samplers do not belong here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all checkpoints have in common: how they are loaded, what they are asked, what they do."""
+"""What all checkpoints have in common: options of loading, settings of sampling, the base class."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from samplers.solve import NoiseKind, make_noise
 from samplers.tableau import Tableau
 
 Tick = Callable[[], object]
-"""Called after every network call."""
+"""Called after every network evaluation."""
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a checkpoint is loaded.
+    """Options for loading a checkpoint.
 
     Attributes:
         allow_pickle: whether weights may come from a pickle where there are no safetensors.
-        null_label: the class that stands for "no class", if the checkpoint does not say so itself.
+        null_label: the label that stands for "no class", if the checkpoint does not specify it.
     """
 
     dtype: torch.dtype = torch.float32
@@ -37,14 +37,15 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the images of a checkpoint, but for their seeds and classes.
+    """The settings of sampling, which determine an image together with its seed and class.
 
     Attributes:
-        grid: a spacing; None for the schedule's default, or the pipeline's own if it has a prompt.
-        final: where the last step ends; None for what the checkpoint's scheduler says.
+        grid: a spacing; None for the default of the schedule, or of the pipeline if it has a
+            prompt.
+        final: where the last step ends; None for the end given by the checkpoint's scheduler.
         noise: of stochastic samplers; see :func:`samplers.solve.make_noise`.
-        guidance: the scale of classifier-free guidance; None for the checkpoint's own.
-        prompt, negative_prompt: for checkpoints that draw what a text says.
+        guidance: the scale of classifier-free guidance; None for the checkpoint's default.
+        prompt, negative_prompt: for checkpoints with a text encoder.
     """
 
     sampler: str = "dpmpp-2m"
@@ -62,41 +63,41 @@ class Recipe:
 
 
 class Checkpoint(abc.ABC):
-    """A model on disk, loaded, that draws images."""
+    """A loaded checkpoint, which samples images."""
 
     settings: SchedulerSettings
-    """Its noise schedule, what its network predicts, and the grid that its scheduler asks for."""
+    """The noise schedule, the prediction type, and the grid given by the scheduler."""
 
     weights: dict[str, str]
-    """The SHA-256 of every file of weights, by its path inside of the checkpoint."""
+    """The SHA-256 of every file of weights, by its path in the folder."""
 
     classes: tuple[int, ...] = ()
-    """The classes that can be asked for, but for the null label; none if the model knows none."""
+    """The classes of a class-conditional model, without the null label; else empty."""
 
     null_label: int | None = None
-    """The class that stands for "no class", if there is one."""
+    """The label that stands for "no class", if there is one."""
 
     @abc.abstractmethod
     def settle(self, recipe: Recipe) -> Recipe:
-        """The recipe with every choice made; ValueError if this model can't follow it."""
+        """The recipe with all defaults filled in; ValueError if this model does not support it."""
 
     @abc.abstractmethod
     def draw(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick
     ) -> Tensor:
-        """Draw one image for each seed: [B, C, H, W], values from -1 to 1.
+        """Sample one image for each seed: [B, C, H, W], values from -1 to 1.
 
         Raises NotFiniteError if the network returns NaN or infinity.
         """
 
     def tableau(self, recipe: Recipe) -> Tableau:
-        """The table that the recipe's sampler runs; ValueError if its settings are impossible."""
+        """The tableau of the recipe's sampler; ValueError if its settings are impossible."""
         tableau = get_sampler(recipe.sampler).tableau(self.grid(recipe), recipe.options)
-        make_noise(tableau, (0,), (), recipe.noise)  # an error here is better than in the middle
+        make_noise(tableau, (0,), (), recipe.noise)  # raises errors before the run
         return tableau
 
     def grid(self, recipe: Recipe) -> Grid:
-        """The time grid of a recipe on this model's noise schedule."""
+        """The time grid of a recipe on the noise schedule of this model."""
         settings = replace(self.settings, final=recipe.final or self.settings.final)
         return settings.grid(
             recipe.steps, recipe.grid, sigma_min=recipe.sigma_min, sigma_max=recipe.sigma_max

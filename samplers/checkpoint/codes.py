@@ -1,6 +1,6 @@
-"""Latent codes on disk: one safetensors file, which says what its codes belong to.
+"""Latent codes on disk: one safetensors file with the codes and how they were computed.
 
-The file has the tensor ``codes`` [N, *shape], and as metadata how they were found, in JSON.
+The file has the tensor ``codes`` [N, *shape]; its metadata, in JSON, has the settings.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _NEEDED = ("weights_sha256", "checkpoint", "null_label", "guidance", "guidance_r
 
 
 class CodesError(OSError):
-    """A file of codes can't be read; the message says why in a sentence."""
+    """A file of codes can't be read, for the reason in the message."""
 
 
 class Codes(NamedTuple):
-    """Codes [N, *shape], the class of each or None, and how they were found.
+    """Latent codes [N, *shape], the class of each or None, and how they were computed.
 
     Attributes:
-        about: the settings of the network and of the flow, as images of ``samplers`` hold them.
+        about: the settings of network and flow, as in the PNG files of the commands.
     """
 
     codes: Tensor
@@ -39,13 +39,13 @@ class Codes(NamedTuple):
 
 
 def write_codes(path: Path, found: Codes) -> None:
-    """Write a file of codes; ``path`` is whole or untouched at every moment."""
+    """Write a file of codes, atomically."""
     with replacing(path) as part:
         save_file({_CODES: found.codes.contiguous()}, part, {_ABOUT: json.dumps(found.about)})
 
 
 def read_codes(path: Path) -> Codes:
-    """The codes of a file; CodesError if it can't be read, ValueError if its parts do not agree."""
+    """Read a file of codes; CodesError if it can't be read, ValueError if it is inconsistent."""
     if not path.is_file():
         raise CodesError(f"There are no codes at {path}: no such file.")
     try:
@@ -67,7 +67,7 @@ def read_codes(path: Path) -> Codes:
 
 
 def check_codes(found: Codes, path: Path, checkpoint: NetworkCheckpoint) -> None:
-    """Raise ValueError if the codes of a file are of another network."""
+    """Raise ValueError if the codes of a file belong to another network."""
     same = found.about["weights_sha256"] == checkpoint.weights
     if not same or tuple(found.codes.shape[1:]) != tuple(checkpoint.shape):
         raise ValueError(

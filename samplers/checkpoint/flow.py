@@ -1,4 +1,4 @@
-"""The probability flow of a network: images from noise, codes and likelihoods from images."""
+"""The probability-flow ODE of a checkpoint: samples, latent codes and likelihoods."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from samplers.probability_flow.likelihood import Likelihood, Trace
 
 @dataclass(frozen=True)
 class Flow:
-    """The probability-flow ODE of a checkpoint's network, solved with steps of each sample's own.
+    """The probability-flow ODE of a checkpoint's network, solved with adaptive step size.
 
     Attributes:
-        recipe: a settled one; of it are read the guidance, and where the flow begins and ends.
-        settings: how the steps are chosen.
-        tick: called after every network call.
+        recipe: a settled one, from which guidance and noise levels are read.
+        settings: of the adaptive step size.
+        tick: called after every network evaluation.
 
-    ``labels`` are the classes of the samples, or None for a network that knows none. Everything
-    raises NotFiniteError if the network returns NaN or infinity. Gradients flow through all but
-    the choice of the steps.
+    ``labels`` are the classes of the samples, or None for an unconditional network. All methods
+    raise NotFiniteError if the network returns NaN or infinity. Gradients flow through everything
+    but the step sizes.
     """
 
     checkpoint: NetworkCheckpoint
@@ -39,7 +39,7 @@ class Flow:
     tick: Tick
 
     def draw(self, seeds: Sequence[int], labels: Sequence[int] | None) -> AdaptiveResult:
-        """One image for each seed, as ``NetworkCheckpoint.draw`` draws it: [B, C, H, W]."""
+        """Sample one image for each seed: [B, C, H, W]."""
         own, (low, high) = self.checkpoint.settings, self.ends
         final = self.recipe.final or own.final
         grid = make_grid(own.schedule, 1, sigma_min=low, sigma_max=high, final=final)
@@ -55,7 +55,7 @@ class Flow:
         return found._replace(x=self.checkpoint.finished(found.x, grid.end))
 
     def encode(self, images: Tensor, labels: Sequence[int] | None) -> AdaptiveResult:
-        """The code ``[B, *shape]`` of each image [B, C, H, W]."""
+        """Encode images [B, C, H, W] to latent codes ``[B, *shape]``."""
         low, high = self.ends
         return latent_codes.encode(
             self._denoiser,
@@ -67,7 +67,7 @@ class Flow:
         )
 
     def decode(self, codes: Tensor, labels: Sequence[int] | None) -> AdaptiveResult:
-        """The image of each code: [B, C, H, W]."""
+        """Decode latent codes to images [B, C, H, W]."""
         low, high = self.ends
         found = latent_codes.decode(
             self._denoiser,
@@ -82,7 +82,7 @@ class Flow:
     def log_likelihood(
         self, images: Tensor, labels: Sequence[int] | None, trace: Trace, seeds: Sequence[int]
     ) -> Likelihood:
-        """The log density of each image [B, C, H, W], or of its latents if the network has such.
+        """The log-density of each image [B, C, H, W], or of its latents for a latent model.
 
         Args:
             trace, seeds: see :func:`samplers.probability_flow.likelihood.log_likelihood`.
@@ -101,7 +101,7 @@ class Flow:
 
     @property
     def ends(self) -> tuple[float | None, float | None]:
-        """sigma_min and sigma_max; the checkpoint's own, unless the recipe says otherwise."""
+        """sigma_min and sigma_max of the recipe, by default those of the checkpoint."""
         own, recipe = self.checkpoint.settings, self.recipe
         low = own.sigma_min if recipe.sigma_min is None else recipe.sigma_min
         high = own.sigma_max if recipe.sigma_max is None else recipe.sigma_max

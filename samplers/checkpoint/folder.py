@@ -1,4 +1,4 @@
-"""The folder of a checkpoint, read and checked as far as can be without loading it."""
+"""The folder of a checkpoint, read and checked without loading weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """A diffusers folder that looks whole.
+    """A checked folder that diffusers saved.
 
     Attributes:
         index: its ``model_index.json``.
-        settings: its noise schedule, and what its network predicts.
+        settings: its noise schedule and prediction type.
         weight_files: every file of weights that will be loaded.
     """
 
@@ -33,12 +33,12 @@ class Folder:
     weight_files: tuple[Path, ...]
 
     def class_of(self, component: str) -> str | None:
-        """The name of a component's class, or None if there is no such component."""
+        """The class name of a component, or None if there is no such component."""
         entry = self.index.get(component)
         return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else None
 
     def libraries(self) -> set[str]:
-        """The packages that the classes of the components are from."""
+        """The packages that the component classes belong to."""
         return {str(entry[0]) for entry in self.index.values() if isinstance(entry, list)}
 
     def files_of(self, component: str) -> list[Path]:
@@ -46,12 +46,12 @@ class Folder:
         return [file for file in self.weight_files if file.parent == self.path / component]
 
     def hashes(self) -> dict[str, str]:
-        """The SHA-256 of every file of weights, by its path inside of the folder."""
+        """The SHA-256 of every file of weights, by its path in the folder."""
         return {str(file.relative_to(self.path)): _sha256(file) for file in self.weight_files}
 
 
 def read_folder(path: Path, allow_pickle: bool) -> Folder:
-    """Read a checkpoint's folder; CheckpointError for whatever is missing, broken or not allowed.
+    """Read a folder; CheckpointError if a file is missing, truncated or not allowed.
 
     Args:
         allow_pickle: whether weights may come from a pickle where there are no safetensors.
@@ -64,7 +64,7 @@ def read_folder(path: Path, allow_pickle: bool) -> Folder:
 
 
 def read_settings(path: Path) -> SchedulerSettings:
-    """The noise schedule of a checkpoint and what its network predicts; reads no weights."""
+    """Read the noise schedule and the prediction type of a checkpoint; reads no weights."""
     read_index(path)
     config = path / "scheduler" / "scheduler_config.json"
     if not config.is_file():

@@ -1,4 +1,4 @@
-"""The index of a checkpoint's folder, read before anything heavy is imported."""
+"""The index of a checkpoint's folder, ``model_index.json``; imports no torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 INDEX = "model_index.json"
 NULL_LABEL = "_null_label"
-"""The key of ``model_index.json`` that says which class stands for "no class"."""
+"""The key of ``model_index.json`` for the label that stands for "no class"."""
 
 _RESTORATION = "RestorationPipeline"
 
 
 class CheckpointError(Exception):
-    """The checkpoint can't be read, or is of a kind that can't be sampled here."""
+    """The checkpoint can't be read, or its kind is not supported."""
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """``model_index.json`` of a checkpoint; CheckpointError if there is none."""
+    """Read ``model_index.json`` of a checkpoint; CheckpointError if there is none."""
     if path.is_file():
         raise CheckpointError(
             f"{path} is a single file; a checkpoint is a folder that diffusers saved, with "
@@ -32,7 +32,8 @@ def read_index(path: Path) -> dict[str, Any]:
 
 
 def restores(path: Path) -> bool:
-    """Whether a folder holds a pipeline that restores images; CheckpointError if it is none."""
+    """Whether a folder holds a pipeline that restores images; CheckpointError if it is no
+    checkpoint."""
     return read_index(path).get("_class_name") == _RESTORATION
 
 
@@ -54,7 +55,7 @@ def check_samples(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file of the folder that holds a JSON object; CheckpointError if it does not."""
+    """Read a JSON object from a file of the folder; CheckpointError if it holds none."""
     try:
         data = json.loads(path.read_text())
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What diffusers loads, without its remarks, and with one sentence for whatever goes wrong."""
+"""Loading components by diffusers, without its log messages, and with errors in one sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from samplers.diffusers.deferred import import_diffusers
 
 @contextmanager
 def load_errors(path: Path) -> Iterator[None]:
-    """Turn whatever diffusers raises at a folder that it can't load into a CheckpointError."""
+    """Raise a CheckpointError for any exception of diffusers in loading a folder."""
     logging = import_diffusers().logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -32,7 +32,7 @@ def load_errors(path: Path) -> Iterator[None]:
 
 
 def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.Module:
-    """One model of a checkpoint with its weights, ready to be called and not to be trained."""
+    """Load a model of a checkpoint with its weights, in evaluation mode and frozen."""
     path = folder.path / component
     pickled = any(is_pickle(file) for file in folder.files_of(component))
     with load_errors(path):
@@ -50,6 +50,6 @@ def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.M
             f"{path} lacks {len(report['missing_keys'])} of the network's weights, "
             f"{report['missing_keys'][0]!r} among them."
         )
-    # The method of diffusers imports the compiler, to see whether weights wait elsewhere.
+    # `ModelMixin.to` of diffusers imports the compiler to look for offloaded weights.
     loaded: nn.Module = nn.Module.to(model, options.device)
     return loaded.eval().requires_grad_(False)

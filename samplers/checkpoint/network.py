@@ -1,4 +1,4 @@
-"""Checkpoints without a prompt: a network over pixels or latents, run by the library's own loop."""
+"""Checkpoints without a prompt: a network of pixels or latents, in the loop of this library."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ _AUTOENCODERS = ("vae", "vqvae", "movq")
 
 
 class NetworkCheckpoint(Checkpoint):
-    """A network over pixels or latents, of classes or not.
+    """A checkpoint with a network of pixels or latents, unconditional or class-conditional.
 
-    It draws by the library's own loop, and hands out the parts that a loop of one's own needs: the
-    network as a function, starting noise, and the ways between images and what the network works
-    on. Gradients flow through everything: call it under ``torch.no_grad()`` if none are wanted.
+    It samples images, and has what a custom loop needs: the model as a denoiser, initial noise, and
+    the conversion between images and the network's input. Gradients flow through everything: call
+    it under ``torch.no_grad()`` if none are wanted.
     """
 
     shape: tuple[int, int, int]
-    """Of one sample of the network, [C, H, W]: an image, or its latents."""
+    """The shape of one sample of the network, [C, H, W]: an image, or its latents."""
 
     component: NetworkComponent
-    """The name of the network in the folder."""
+    """The name of the network's component in the folder."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class NetworkCheckpoint(Checkpoint):
 
     @property
     def of_pixels(self) -> bool:
-        """Whether the network works on the images themselves, and not on latents."""
+        """Whether the network works on pixels, not on latents."""
         return self._autoencoder is None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Of one image, [C, H, W]; it is ``shape`` for a network over pixels."""
+        """The shape of one image, [C, H, W]; equal to ``shape`` for a network of pixels."""
         if self._autoencoder is None:
             return self.shape
         config = self._autoencoder.config
@@ -87,34 +87,34 @@ class NetworkCheckpoint(Checkpoint):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the network computes in."""
+        """The dtype of the network's weights."""
         dtype: torch.dtype = self._network.dtype
         return dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes; what it is given must be there."""
+        """The device of the network, on which its inputs must be."""
         return next(self.parameters()).device
 
     @property
     def network(self) -> nn.Module:
-        """The network itself, without an autoencoder."""
+        """The network, without the autoencoder."""
         network: nn.Module = self._network
         return network
 
     def with_network(self, network: nn.Module) -> NetworkCheckpoint:
-        """The same with another network in its place, called in the same way."""
+        """The same checkpoint with another network, which is evaluated in the same way."""
         other = copy.copy(self)
         other._network = network
         return other
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The weights of the network; those of an autoencoder are not among them."""
+        """The weights of the network, without those of the autoencoder."""
         return self.network.parameters()
 
     def settle(self, recipe: Recipe) -> Recipe:
         if recipe.prompt is not None or recipe.negative_prompt is not None:
-            raise ValueError("This checkpoint takes no prompt; leave --prompt away.")
+            raise ValueError("This checkpoint takes no prompt; omit --prompt.")
         guidance = _guidance(recipe)
         self._check_guidance(guidance)
         if not 0 <= recipe.guidance_rescale <= 1:
@@ -130,7 +130,7 @@ class NetworkCheckpoint(Checkpoint):
         if guidance == 1:
             return
         if not self.classes:
-            raise ValueError("This checkpoint knows no classes; there is nothing to guide towards.")
+            raise ValueError("This checkpoint has no classes to guide towards; omit the guidance.")
         if self.null_label is None:
             raise ValueError(
                 f"Guidance needs to know which of the {len(self.classes)} classes stands for 'no "
@@ -156,12 +156,12 @@ class NetworkCheckpoint(Checkpoint):
         adjoint: Adjoint | None = None,
         tick: Tick = lambda: None,
     ) -> Tensor:
-        """Draw one image for each starting noise ``[B, *shape]``: [B, C, H, W].
+        """Sample one image for each initial noise ``[B, *shape]``: [B, C, H, W].
 
         Args:
             seeds: of the noise of stochastic samplers.
-            labels: the class of each image [B]; None for a network that knows none.
-            adjoint: how gradients pass back, see :func:`samplers.sample`.
+            labels: the class of each image [B]; None for an unconditional network.
+            adjoint: how gradients are backpropagated, see :func:`samplers.sample`.
         """
         grid = self.grid(recipe)
         x = sample(
@@ -181,7 +181,7 @@ class NetworkCheckpoint(Checkpoint):
     def watch(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None
     ) -> Iterator[Tensor]:
-        """The images that are predicted at each network call, and those of :meth:`draw` at last."""
+        """The predicted images at each network evaluation, and finally those of :meth:`draw`."""
         solver = self._solver(recipe, seeds)
         for state in self._states(solver, recipe, seeds, labels):
             yield self.decode(state.predictions[0])
@@ -196,9 +196,9 @@ class NetworkCheckpoint(Checkpoint):
         labels: Sequence[int] | None,
         tick: Tick,
     ) -> Tensor:
-        """Draw one image for each seed that has the measurement of the problem: [B, C, H, W].
+        """Sample one solution of an inverse problem for each seed: [B, C, H, W].
 
-        For networks over pixels. The recipe's noise is not read: it is independent.
+        For networks of pixels. The noise is independent; the recipe's setting is ignored.
         """
         tableau = self.tableau(recipe)
         x = solve_inverse_problem(
@@ -230,25 +230,24 @@ class NetworkCheckpoint(Checkpoint):
 
     def finished(self, x: Tensor, end: Point) -> Tensor:
         """Images [B, C, H, W] from the samples at the end of a grid."""
-        # A grid that ends at sigma_min ends in the coordinates of the network.
+        # A grid that ends at sigma_min ends in the coordinates of the schedule.
         return self.decode(x / float(end.alpha))
 
     def start(self, start: Point, seeds: Sequence[int]) -> Tensor:
-        """Initial noise of a grid that starts there."""
+        """Initial noise at the start of a grid."""
         noise = initial_noise(seeds, self.shape) * self.settings.schedule.initial_std(start)
         return noise.to(self.device, working_dtype(self.dtype))
 
     def denoiser(self, guidance: float = 1.0, guidance_rescale: float = 0.0) -> Denoiser:
-        """The model over what the network works on, with the condition ``labels`` [B] if it has
-        classes.
+        """The network as a denoiser of pixels or latents, with the condition ``labels`` [B] if any.
 
-        Nothing is checked for NaN.
+        Outputs are not checked for NaN.
 
         Args:
             guidance: the scale of classifier-free guidance; 1 is none, and costs half.
             guidance_rescale: see :func:`samplers.guidance.classifier_free_guidance`.
 
-        Raises ValueError for guidance without classes, or without a class that stands for none.
+        Raises ValueError for guidance without classes, or without a null label.
         """
         self._check_guidance(guidance)
         model = self.settings.denoiser(self._network, self._call)
@@ -257,7 +256,7 @@ class NetworkCheckpoint(Checkpoint):
         return classifier_free_guidance(model, null, guidance, guidance_rescale)
 
     def conditions(self, labels: Sequence[int] | None) -> dict[str, Tensor]:
-        """The conditions of samples of these classes, where the network is; none for None."""
+        """The conditions of samples of these classes, on the network's device; empty for None."""
         return {} if labels is None else {"labels": torch.tensor(labels, device=self.device)}
 
     def _call(self, network: Any, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -267,10 +266,9 @@ class NetworkCheckpoint(Checkpoint):
         return prediction
 
     def encode(self, images: Tensor) -> Tensor:
-        """The input ``[B, *shape]`` of the network from images [B, C, H, W] of values from -1 to 1.
+        """Convert images [B, C, H, W] in [-1, 1] to the space of the network, ``[B, *shape]``.
 
-        The images themselves, or their latents, scaled as the network knows them; their mean, if
-        the autoencoder has a distribution of them.
+        For a latent model these are scaled latents; of a VAE they are the posterior mean.
         """
         if self._autoencoder is None:
             return images
@@ -281,9 +279,9 @@ class NetworkCheckpoint(Checkpoint):
         return scaled.to(images.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images [B, C, H, W] of values from -1 to 1, from what the network works on.
+        """Convert samples of the network to images [B, C, H, W] in [-1, 1].
 
-        For a network over pixels these are what came in.
+        For a network of pixels it is the identity.
         """
         if self._autoencoder is None:
             return latents
@@ -300,7 +298,7 @@ def _guidance(recipe: Recipe) -> float:
 
 
 def network_component(folder: Folder) -> NetworkComponent | None:
-    """Which component is a network that runs in our own loop; None if there is no such."""
+    """The name of the component that is a network without a prompt; None if there is none."""
     found = [name for name, kind in _NETWORKS.items() if folder.class_of(name) == kind]
     return found[0] if found else None
 
@@ -308,7 +306,7 @@ def network_component(folder: Folder) -> NetworkComponent | None:
 def load_network(
     folder: Folder, component: NetworkComponent, options: LoadOptions
 ) -> NetworkCheckpoint:
-    """Load the network of a checkpoint, and its autoencoder if it has one."""
+    """Load the network of a checkpoint, and its autoencoder, if any."""
     network = load_component(folder, component, options)
     autoencoders = [name for name in _AUTOENCODERS if folder.class_of(name) is not None]
     autoencoder = load_component(folder, autoencoders[0], options) if autoencoders else None
@@ -333,7 +331,7 @@ def _class_count(folder: Folder, component: NetworkComponent, network: Any) -> i
 def _null_label(
     asked: object, component: NetworkComponent, network: Any, class_count: int
 ) -> int | None:
-    """The class that means "no class": as asked, or as DiT always has it."""
+    """The label for "no class": as given by the options, or DiT's."""
     if asked is None:
         return int(network.config.num_embeds_ada_norm) if component == "transformer" else None
     if not class_count:

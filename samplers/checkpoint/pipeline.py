@@ -1,4 +1,4 @@
-"""Checkpoints with a prompt: a pipeline as diffusers wrote it, with our scheduler in it."""
+"""Checkpoints with a prompt: an unmodified diffusers pipeline with our scheduler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from samplers.diffusers.settings import SchedulerSettings
 from samplers.errors import NotFiniteError
 from samplers.registry import get_sampler
 
-# Arguments that tell a pipeline that can't be served.
+# Arguments of the call by which unsupported pipelines are recognised.
 _FOREIGN = {
     "strength": "starts from an image",
     "mask_image": "starts from an image",
@@ -31,10 +31,10 @@ _FOREIGN = {
 
 
 class PipelineCheckpoint(Checkpoint):
-    """A diffusers pipeline that draws what a prompt says."""
+    """A checkpoint with a diffusers pipeline that is conditioned on a prompt."""
 
     pipeline: Any
-    """As diffusers wrote it."""
+    """The unmodified pipeline."""
 
     def __init__(self, settings: SchedulerSettings, weights: dict[str, str], pipeline: Any) -> None:
         self.settings, self.weights = settings, weights
@@ -44,7 +44,7 @@ class PipelineCheckpoint(Checkpoint):
 
     def settle(self, recipe: Recipe) -> Recipe:
         if recipe.prompt is None:
-            raise ValueError("This checkpoint draws what a text says; give it a --prompt.")
+            raise ValueError("This checkpoint is conditioned on a prompt; pass --prompt.")
         self._check_taken("--guidance", "guidance_scale", recipe.guidance)
         self._check_taken("--guidance-rescale", "guidance_rescale", recipe.guidance_rescale)
         self._check_taken("--negative-prompt", "negative_prompt", recipe.negative_prompt)
@@ -68,7 +68,7 @@ class PipelineCheckpoint(Checkpoint):
         return images.float() * 2 - 1
 
     def scheduler(self, recipe: Recipe) -> SamplerScheduler:
-        """The recipe's sampler, as the pipeline's own scheduler is set up."""
+        """The recipe's sampler as a scheduler, configured like that of the pipeline."""
         scheduler: SamplerScheduler = SamplerScheduler.from_config(
             self._config,
             sampler=recipe.sampler,
@@ -84,7 +84,7 @@ class PipelineCheckpoint(Checkpoint):
     def arguments(
         self, recipe: Recipe, seeds: Sequence[int], tick: Tick = lambda: None
     ) -> dict[str, Any]:
-        """What the pipeline is called with, as far as it takes it; images are tensors in [0, 1]."""
+        """The arguments of the pipeline's call that it accepts; images are tensors in [0, 1]."""
         negative = recipe.negative_prompt
         arguments = {
             "prompt": [recipe.prompt] * len(seeds),
@@ -107,7 +107,9 @@ def _after_call(tick: Tick) -> Callable[[Any, int, Any, dict[str, Any]], dict[st
     def after(pipeline: Any, number: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         tick()
         total = len(pipeline.scheduler.timesteps)
-        _check_finite(tensors["latents"], f"at call {number + 1} of {total} (t = {float(t):.6g})")
+        _check_finite(
+            tensors["latents"], f"at evaluation {number + 1} of {total} (t = {float(t):.6g})"
+        )
         return tensors
 
     return after
@@ -122,10 +124,12 @@ def _check_finite(x: Tensor, where: str) -> None:
 
 
 def load_pipeline(folder: Folder, options: LoadOptions) -> PipelineCheckpoint:
-    """Load a pipeline that draws from a prompt alone; CheckpointError if it is of another kind."""
+    """Load a pipeline that samples from a prompt; CheckpointError if it is of another kind."""
     _check_pipeline(folder)
     if options.null_label is not None:
-        raise ValueError("This checkpoint is asked by a prompt and knows no classes.")
+        raise ValueError(
+            "This checkpoint is conditioned on a prompt, not on classes; omit the null label."
+        )
     pickled = any(is_pickle(file) for file in folder.weight_files)
     with load_errors(folder.path):
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
@@ -160,7 +164,7 @@ def _check_pipeline(folder: Folder) -> None:
 
 
 def _prepare_transformers(folder: Folder) -> None:
-    """Have the library of text encoders load without remarks; CheckpointError if it is missing."""
+    """Silence the log of transformers; CheckpointError if it is not installed."""
     if importlib.util.find_spec("transformers") is None:
         raise CheckpointError(
             f"{folder.path} has a text encoder, which needs the package transformers; install it "

@@ -1,4 +1,4 @@
-"""Checkpoints that restore images: a network told a degraded one, and a mean-reverting schedule."""
+"""Checkpoints that restore images: pipelines with a mean-reverting schedule."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Layer 7. The command line: one file a command; no mathematics.
+"""Layer 7. The command line: one file per command; no mathematics.
 
 Each command parses its options, checks what can be checked at once, and only then imports torch
-and diffusers, which takes seconds. What commands share, also those of the other packages, stands
-in ``common/``. Exit codes: 0 done, 1 failed during the run, 2 impossible settings, 130 interrupted.
+and diffusers, which takes seconds. What commands share, also those of the other packages, is in
+``common/``. Exit codes: 0 done, 1 failed during the run, 2 impossible settings, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -24,11 +24,11 @@ Example:
 
 
 class ColorizeOptions(InverseProblemOptions, section="Measurement"):
-    image: Path = argument("GREY", type=PATH, help="A grey PNG or JPEG.")
+    image: Path = argument("GREY", type=PATH, help="Grey image, PNG or JPEG.")
     grey: Grey = option(
         type=Choice(get_args(Grey)),
-        help="How it was made of colours: by the luma of ITU-R BT.601, as most programs do, or as "
-        "the mean of red, green and blue.",
+        help="How the grey image was computed from colours: as the luma of ITU-R BT.601, as most "
+        "programs do, or as the mean of red, green and blue.",
         default="luma",
     )
 

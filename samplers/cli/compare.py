@@ -47,18 +47,20 @@ class CompareOptions(
 ):
     samplers: tuple[str, ...] = option(
         type=SAMPLERS,
-        help="The rows, see `samplers list`.",
+        help="Samplers, one per row; see `samplers list`.",
         default=("ddim", "heun", "dpmpp-2m", "unipc-2"),
     )
     nfe: tuple[int, ...] = option(
-        type=COUNTS, help="The columns: budgets of network evaluations.", default=(5, 10, 20)
+        type=COUNTS, help="Budgets of network evaluations, one per column.", default=(5, 10, 20)
     )
     reference: str = option(
-        type=SAMPLER, help="What the error is measured to.", default="dpmpp-3m-corrected"
+        type=SAMPLER,
+        help="Sampler of the reference, to which errors are measured.",
+        default="dpmpp-3m-corrected",
     )
     reference_steps: int = option(type=POSITIVE, help="Steps of the reference.", default=200)
     num_images: int | None = changed(ImageOptions, "num_images", show_default="1, or as --seeds")
-    output: Path = option(type=PATH, help="The figure.", metavar="NAME.png", required=True)
+    output: Path = option(type=PATH, help="Figure to write.", metavar="NAME.png", required=True)
 
 
 @command(_EXAMPLES, single_process=True)

@@ -20,14 +20,13 @@ Examples:
   samplers decode assets/digits codes.safetensors --output decoded.png
   samplers decode assets/digits codes.safetensors --label 5 --temperature 0.7 --output fives/
 
-With the classes, the guidance and the noise levels that it was encoded with, a code gives its image
-back.
+With the classes, the guidance and the noise levels of its encoding, a code gives the encoded image.
 """
 _STORED = "as the codes say"
 
 
 class DecodeOptions(FlowOptions, TemperatureOptions, section="Output"):
-    codes: Path = argument("CODES", type=PATH, help="Written by `samplers encode`.")
+    codes: Path = argument("CODES", type=PATH, help="Latent codes, written by `samplers encode`.")
     label: Labels = changed(FlowOptions, "label", show_default=_STORED)
     guidance: float | None = changed(FlowOptions, "guidance", show_default=_STORED)
     guidance_rescale: float | None = changed(

@@ -15,7 +15,7 @@ Example:
   samplers encode assets/digits three.png seven.png --label 3,7 --output codes.safetensors
   samplers decode assets/digits codes.safetensors --output decoded.png
 
-The probability flow maps images to noise and back, one to one (DDIM inversion). The file holds the
+The probability flow maps images to noise and back, one to one (DDIM inversion). The file has the
 noise, in units of its standard deviation, as the tensor "codes".
 """
 
@@ -24,7 +24,12 @@ class EncodeOptions(FlowOptions, section="Output"):
     images: tuple[Path, ...] = argument(
         "IMAGES...", type=PATH, help="PNG or JPEG files, and folders.", nargs=-1, required=True
     )
-    output: Path = option(type=PATH, help="The codes.", metavar="NAME.safetensors", required=True)
+    output: Path = option(
+        type=PATH,
+        help="File of latent codes to write.",
+        metavar="NAME.safetensors",
+        required=True,
+    )
 
 
 @command(_EXAMPLES, single_process=True)

@@ -24,10 +24,10 @@ image, and greys count as the nearer of the two.
 
 
 class InpaintOptions(InverseProblemOptions, section="Measurement"):
-    image: Path = argument("IMAGE", type=PATH, help="A PNG or JPEG.")
+    image: Path = argument("IMAGE", type=PATH, help="Image, PNG or JPEG.")
     mask: Path = option(
         type=PATH,
-        help="An image of the same size: white is unknown, black is known.",
+        help="Mask, an image of the same size: white is unknown, black is known.",
         metavar="MASK.png",
         required=True,
     )

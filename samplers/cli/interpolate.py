@@ -1,4 +1,4 @@
-"""``samplers interpolate``: from one image to another, through their latent codes."""
+"""``samplers interpolate``: interpolation between images through their latent codes."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class InterpolateOptions(FlowOptions, TemperatureOptions, section="Output"):
         "[IMAGES...]", type=PATH, help="Two or more PNG or JPEG files.", nargs=-1
     )
     seeds: tuple[int, ...] | None = option(
-        type=SEEDS, help="Of initial noise, in place of images: 0,1 or 0-3."
+        type=SEEDS, help="Seeds of initial noise, in place of images: 0,1 or 0-3."
     )
-    frames: int = option(type=POSITIVE, help="Images of a row, both ends included.", default=8)
-    output: Path = option(type=PATH, help="The strip.", metavar="NAME.png", required=True)
+    frames: int = option(type=POSITIVE, help="Images per row, including both ends.", default=8)
+    output: Path = option(type=PATH, help="Image to write.", metavar="NAME.png", required=True)
 
     def check(self) -> None:
         """Raise what can be seen to be wrong without loading anything."""

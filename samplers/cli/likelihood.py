@@ -54,9 +54,9 @@ class LikelihoodOptions(FlowOptions, SeedOptions, section="Divergence"):
     images: tuple[Path, ...] = argument(
         "IMAGES...", type=PATH, help="PNG or JPEG files, and folders.", nargs=-1, required=True
     )
-    probes: int = option(type=POSITIVE, help="Random probes of each image.", default=1)
+    probes: int = option(type=POSITIVE, help="Random probes per image.", default=1)
     exact: bool = option(
-        is_flag=True, help="Sum it exactly, at a high cost.", excludes=["--probes"]
+        is_flag=True, help="Compute the divergence exactly, at a high cost.", excludes=["--probes"]
     )
     law: ProbeLaw = option(
         type=Choice(get_args(ProbeLaw)), help="Distribution of the probes.", default="rademacher"
@@ -64,11 +64,11 @@ class LikelihoodOptions(FlowOptions, SeedOptions, section="Divergence"):
     tolerance: float = changed(FlowOptions, "tolerance", default=1e-3)
     max_nfe: int = changed(FlowOptions, "max_nfe", default=10_000)
     csv: Path | None = option(
-        type=PATH, help="The table, for programs.", metavar="NAME.csv", section="Output"
+        type=PATH, help="Table to write, as CSV.", metavar="NAME.csv", section="Output"
     )
     histogram: Path | None = option(
         type=PATH,
-        help="A histogram, with a colour for each folder.",
+        help="Histogram to write, NAME.png, with a colour for each folder.",
         metavar="NAME.png",
         section="Output",
     )
@@ -180,7 +180,8 @@ def _plan(options: LikelihoodOptions) -> Job:
 
 
 def _seeds(options: LikelihoodOptions, contents: Sequence[str]) -> list[int]:
-    """Those that are listed; else of each image its own, whatever others come with it."""
+    """Those that are listed; by default a seed for each image, which does not depend on the
+    others."""
     if options.seeds is None:
         return [options.seed + int(content[:8], 16) for content in contents]
     if len(options.seeds) != len(contents):
@@ -209,7 +210,7 @@ def _digest(data: bytes) -> str:
 
 
 def _measure_all(job: Job) -> list[Record]:
-    """The records of all items, those that the CSV file holds already included."""
+    """The records of all items, including those that are in the CSV file already."""
     path: Path | None = job.options.csv
     found = {} if path is None else read_records(path)
     missing = [item for item in job.items if item.key not in found]

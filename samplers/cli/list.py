@@ -25,8 +25,10 @@ is that of the solution, and in brackets that of the solution it is compared wit
 
 
 class ListOptions(Options):
-    json: bool = option(is_flag=True, help="As JSON, with everything known of each.")
-    aliases: bool = option(is_flag=True, help="Their other names.", excludes=["--json"])
+    json: bool = option(is_flag=True, help="Print JSON, with all facts of each sampler.")
+    aliases: bool = option(
+        is_flag=True, help="List the aliases of each sampler.", excludes=["--json"]
+    )
 
 
 @command()

@@ -138,7 +138,7 @@ def _plan(options: RestoreOptions) -> Job:
 
 
 def _opened(options: RestoreOptions) -> RestorationPipeline:
-    """The pipeline, with the sampler that was asked for."""
+    """The pipeline, with the sampler of the options."""
     import torch
 
     from samplers.checkpoint import LoadOptions, load_restoration

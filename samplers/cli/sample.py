@@ -31,7 +31,7 @@ TRAJECTORY_IMAGES = 16
 FILM_FRAMES = 60
 STRIP_FRAMES = 12
 
-# What may differ between two images that are the same for all that matters here.
+# Parameters that may differ between two equal images.
 _INCIDENTAL = ("command", "checkpoint", "device")
 
 _EXAMPLES = """
@@ -43,18 +43,18 @@ Examples:
   samplers sample assets/digits --steps 30 --trajectory run.gif --output digits.png
   samplers sample my-stable-diffusion --prompt "a lighthouse" --seeds 0-3 --output lighthouse/
 
-Every image holds, in its PNG text chunk "parameters", all that is needed to sample it again. It
-depends on its seed alone, not on the number of images, the batch size or the device (but for the
-rounding of the network's own arithmetic). Only the samplers NAME+langevin (not the annealed ones)
-scale their steps by the norms of the whole batch: with them an image depends on its batch.
+Every PNG file has a text chunk "parameters" with all settings that are needed to sample it again.
+An image depends on these and its seed, not on the number of images, the batch size or the device
+(except for rounding in the network). Only the samplers NAME+langevin (not the annealed ones) scale
+their steps by norms of the whole batch, so that an image depends on its batch.
 """
 
 
 class SampleOptions(SamplerOptions, section="Output"):
     output: Path = option(
         type=PATH,
-        help="NAME.png for one sheet of all images; a folder for single images and grid.png, where "
-        "images that are there already are kept.",
+        help="NAME.png for one sheet of all images; or a folder for single images and grid.png, in "
+        "which existing images are kept.",
         required=True,
     )
     overwrite: bool = option(
@@ -159,7 +159,7 @@ def _sample_sheet(options: SampleOptions, job: Job) -> list[Cost]:
 def _sample_folder(options: SampleOptions, job: Job) -> list[Cost]:
     folder = options.output
     pending = [item for item in job.items if not _is_written(options, job, item)]
-    job.processes.gathered([True])  # nobody writes before everybody knows what is missing
+    job.processes.gathered([True])  # all processes list missing images before any writes
     own: list[Cost] = []
 
     def keep(item: Item, sampled: Sampled) -> None:
@@ -181,7 +181,7 @@ def _sample_folder(options: SampleOptions, job: Job) -> list[Cost]:
 
 
 def _is_written(options: SampleOptions, job: Job, item: Item) -> bool:
-    """Whether the folder holds this very image; ValueError if it holds another by this name."""
+    """Whether the folder has this image; ValueError if it has a different one of this name."""
     from samplers.images.files import read_parameters
 
     path = options.output / item.name
@@ -227,7 +227,7 @@ def _sample_share(
 
     batches, nfe = job.share(items), job.method.nfe
     total = None if nfe is None else len(batches) * nfe
-    quiet = None if job.processes.main else True  # None: only where somebody watches
+    quiet = None if job.processes.main else True  # None: only in a terminal
     stops: list[Failure] = []
     try:
         with (
@@ -278,7 +278,7 @@ def _check_trajectory(options: SampleOptions, job: Job) -> None:
 
 
 def _write_trajectory(options: SampleOptions, job: Job) -> None:
-    """Sample the first images once more, and show what was predicted on the way."""
+    """Sample the first images again, and show the prediction at each evaluation."""
     from tqdm.auto import tqdm
 
     from samplers.images.films import is_film, write_film
@@ -286,7 +286,7 @@ def _write_trajectory(options: SampleOptions, job: Job) -> None:
     from samplers.images.sheets import sheet, spread_out
 
     path, method = options.trajectory, job.method
-    checkpoint = cast("NetworkCheckpoint", job.checkpoint)  # as was checked at the start
+    checkpoint = cast("NetworkCheckpoint", job.checkpoint)  # as checked at the start
     if path is None:
         return
     batch = job.batches(job.items)[0]

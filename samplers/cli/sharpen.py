@@ -1,4 +1,4 @@
-"""``samplers sharpen``: sample images that a small or blurred one was made of."""
+"""``samplers sharpen``: super-resolution and deblurring of an image."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Examples:
   samplers sharpen assets/digits small.png --downsampled 4 --num-images 6 --output restored.png
   samplers sharpen assets/colour soft.png --blurred 1.5 --noise-std 0.02 --output sharp.png
 
-A blurred image holds noise, if only that of rounding to 256 levels (0.003): say so by --noise-std.
+A blurred image has noise, at least that of rounding to 256 levels (0.003): set --noise-std.
 
 {ABOUT_SAMPLES}
 """
 
 
 class SharpenOptions(InverseProblemOptions, section="Measurement"):
-    image: Path = argument("IMAGE", type=PATH, help="A PNG or JPEG.")
+    image: Path = argument("IMAGE", type=PATH, help="Image, PNG or JPEG.")
     downsampled: int | None = option(
         type=POSITIVE,
         help="A pixel of the image is the mean of a block of K x K pixels of the samples.",
@@ -40,9 +40,9 @@ class SharpenOptions(InverseProblemOptions, section="Measurement"):
 
 @command(_EXAMPLES, single_process=True)
 def run(options: SharpenOptions) -> None:
-    """Sample images that a small or blurred one was made of."""
+    """Increase the resolution of a small image, or sharpen a blurred one."""
     if options.downsampled is None and options.blurred is None:
-        raise ValueError("Say what was done to the image: give --downsampled or --blurred.")
+        raise ValueError("The measurement is not specified; give --downsampled or --blurred.")
     options.check([options.image])
     from samplers.cli.common.inverse import solve
 

@@ -39,8 +39,8 @@ Examples:
 
 
 class ShowOptions(GridOptions, section="Tableau"):
-    name: str = argument("NAME", type=SAMPLER, help="Of a sampler, or an alias.")
-    steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=5)
+    name: str = argument("NAME", type=SAMPLER, help="Name of a sampler, or an alias.")
+    steps: int = option(type=POSITIVE, help="Number of steps.", default=5)
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     schedule: str = option(
         type=Choice(_SCHEDULES),
@@ -54,7 +54,7 @@ class ShowOptions(GridOptions, section="Tableau"):
         metavar="FOLDER",
         excludes=["--schedule"],
     )
-    json: bool = option(is_flag=True, help="The tableau alone, as JSON with all digits.")
+    json: bool = option(is_flag=True, help="Print the tableau only, as JSON with all digits.")
 
 
 @command(_EXAMPLES)
@@ -100,7 +100,7 @@ def _tableau(options: ShowOptions, sampler: Sampler) -> Tableau:
 
 
 def _schedule(options: ShowOptions) -> tuple[Schedule, Final]:
-    """The noise schedule, and where its grids end if nothing else is asked for."""
+    """The noise schedule, and the default end of its grids."""
     if options.checkpoint is None:
         from samplers import schedule
 

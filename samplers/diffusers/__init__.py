@@ -1,6 +1,6 @@
-"""Layer 6. The border to diffusers: schedulers, pipelines and modular blocks over the tableaux.
+"""Layer 6. Integration with diffusers: a scheduler, a pipeline and modular blocks.
 
 ``config`` reads scheduler configs into ``settings``; ``scheduler`` runs a tableau as a scheduler's
-``step``; ``denoiser`` is the network of a pipeline as a model; ``restoration`` and ``blocks`` are
-pipelines that own their loop. No sampler's mathematics lives here.
+``step``; ``denoiser`` makes a denoiser of a pipeline's network; ``restoration`` and ``blocks`` are
+pipelines with a loop of ours. The mathematics of samplers does not belong here.
 """

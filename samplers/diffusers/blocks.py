@@ -1,10 +1,10 @@
-r"""Layer 6. A loop of one's own in modular pipelines of diffusers.
+r"""Layer 6. Custom denoising loops in modular pipelines of diffusers.
 
-A pipeline steps a scheduler: it calls the network once for each of its timesteps, whatever comes
-out. What rejects a step, or gives each sample a step of its own, has to own the loop. In a modular
-pipeline that is a block, made of a part that prepares and calls the network, guidance included,
-and a part that steps the scheduler. :class:`OwnLoop` keeps the first, drops the second, and gives
-the network to a :data:`Loop` as a plain function.
+A pipeline evaluates the network once for each timestep of its scheduler. A method that rejects
+steps, or has a separate step size for each sample, needs a loop of its own. In a modular pipeline
+the loop is a block, with a part that prepares and evaluates the network, including guidance, and a
+part that steps the scheduler. :class:`OwnLoop` keeps the first, drops the second, and passes the
+network to a :data:`Loop` as a function.
 
     blocks = with_loop(StableDiffusionXLAutoBlocks(), adaptive_loop(Adaptive(rtol=0.02)))
     pipe = blocks.init_pipeline("path/to/a/checkpoint")
@@ -40,13 +40,13 @@ from samplers.schedule import Point
 
 
 class Task(NamedTuple):
-    """What a loop is given.
+    """The input of a :data:`Loop`.
 
     Attributes:
-        model: with guidance; its condition ``places`` [b] says which samples of the batch x [b,
-            ...] are, so that each has its own prompt.
+        model: with guidance; its condition ``places`` [b] has the indices of the samples x [b, ...]
+            in the batch, so that each has its own prompt.
         x: the latents [B, ...] at ``start``, in the coordinates of the network.
-        settings: the noise schedule, what the network predicts, and where sampling ends.
+        settings: the noise schedule, the prediction type, and the end of sampling.
     """
 
     model: Denoiser
@@ -56,11 +56,11 @@ class Task(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What a loop returns: the samples [B, ...] and, for each [B], what they cost.
+    """The output of a :data:`Loop`: samples [B, ...], with the cost of each [B].
 
     Attributes:
-        nfe: network calls; a guided call is one.
-        within_tolerance: whether the sample is what was asked for.
+        nfe: network evaluations; a guided evaluation counts as one.
+        within_tolerance: whether the sample is within the tolerance.
     """
 
     x: Tensor
@@ -95,7 +95,7 @@ class Family(NamedTuple):
     Attributes:
         step: the loop block of diffusers that is replaced.
         of_samples: the inputs of the network that have a row for each sample.
-        guided: whether a guider calls the network, several times for each output.
+        guided: whether a guider evaluates the network, several times for each output.
     """
 
     step: type
@@ -120,11 +120,11 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def with_loop(blocks: Any, loop: Loop) -> Any:
-    """A copy of modular blocks in which the loop of every known denoise step is ``loop``.
+    """A copy of modular blocks with ``loop`` as the loop of every supported denoise step.
 
-    Known are text- and image-to-image of Stable Diffusion XL and of Flux; steps for inpainting
-    and ControlNet, which edit the latents in between, stay as they are. Raises ValueError if no
-    step is known.
+    Supported are text- and image-to-image of Stable Diffusion XL and of Flux; steps for inpainting
+    and ControlNet, which edit the latents in between, are unchanged. Raises ValueError if no step
+    is supported.
     """
     copied = deepcopy(blocks)
     found = list(_known_steps(copied))
@@ -152,12 +152,12 @@ class OwnLoop(LoopSequentialPipelineBlocks):  # type: ignore[misc]  # diffusers 
     """A denoise step whose loop is a function.
 
     The pipeline needs a :class:`SamplerScheduler`, which keeps the latents in the coordinates of
-    the network. Its sampler is not used: of its timesteps the first says where the latents lie
-    (so ``strength`` works), and all of them where a guider's window begins and ends.
+    the network. Its sampler is not used. Its first timestep gives the noise level of the latents
+    (so ``strength`` works), and all timesteps give the beginning and end of a guider's window.
 
-    Besides ``latents`` the step puts ``nfe`` and ``within_tolerance`` into the pipeline's state.
-    A guider that remembers earlier calls (momentum) does not fit, since calls may be repeated and
-    samples come and go.
+    Besides ``latents`` the step adds ``nfe`` and ``within_tolerance`` to the pipeline's state.
+    Guiders with a memory of earlier evaluations (momentum) are not supported, since evaluations
+    may be repeated and samples leave the batch.
     """
 
     def __init__(self, step: Any, family: Family, loop: Loop) -> None:
@@ -172,7 +172,7 @@ class OwnLoop(LoopSequentialPipelineBlocks):  # type: ignore[misc]  # diffusers 
 
     @property
     def description(self) -> str:
-        return "Denoise step whose loop calls the network as often, and where, as it needs."
+        return "Denoise step with a custom loop, such as one with adaptive step size."
 
     @property
     def loop_expected_components(self) -> list[Any]:
@@ -183,15 +183,19 @@ class OwnLoop(LoopSequentialPipelineBlocks):  # type: ignore[misc]  # diffusers 
     def loop_inputs(self) -> list[Any]:
         return [
             *self._step.loop_inputs,
-            InputParam("latents", required=True, type_hint=Tensor, description="Where to begin."),
+            InputParam("latents", required=True, type_hint=Tensor, description="Initial latents."),
         ]
 
     @property
     def loop_intermediate_outputs(self) -> list[Any]:
         return [
             OutputParam("latents", type_hint=Tensor, description="The denoised latents"),
-            OutputParam("nfe", type_hint=Tensor, description="Network calls of each sample"),
-            OutputParam("within_tolerance", type_hint=Tensor, description="False if calls ran out"),
+            OutputParam("nfe", type_hint=Tensor, description="Network evaluations of each sample"),
+            OutputParam(
+                "within_tolerance",
+                type_hint=Tensor,
+                description="False where the maximum number of evaluations was reached",
+            ),
         ]
 
     @property
@@ -216,14 +220,14 @@ class OwnLoop(LoopSequentialPipelineBlocks):  # type: ignore[misc]  # diffusers 
 
 
 def steps_of(told: Tensor, timesteps: Tensor) -> list[int]:
-    """The step of each time: the last that begins there or before."""
+    """The pipeline's step for each time: the last that begins at or before it."""
     begun = told[:, None] <= timesteps + 1e-6 * timesteps.abs()
     steps: list[int] = (begun.sum(dim=1) - 1).clamp(min=0).tolist()
     return steps
 
 
 class _Network:
-    """The blocks that prepare and call the network, as a function of x, t and places."""
+    """The blocks that prepare and evaluate the network, as a function of x, t and indices."""
 
     def __init__(self, step: OwnLoop, components: Any, block_state: Any, time_scale: float) -> None:
         self._step, self._components, self._state = step, components, block_state
@@ -238,9 +242,9 @@ class _Network:
         return output
 
     def _groups(self, told: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The samples that are guided alike, and the index of a timestep that says how.
+        """Groups of samples with the same guidance, each with the index of one of its timesteps.
 
-        A guider has a window of steps.
+        Guidance depends on the timestep, since a guider has a window of steps.
         """
         indices = steps_of(told.cpu(), self._timesteps)
         calls = [self._calls(index) for index in indices]
@@ -249,7 +253,7 @@ class _Network:
             yield indices[rows[0]], torch.tensor(rows)
 
     def _calls(self, index: int) -> int:
-        """How often the guider calls the network for one output at this timestep."""
+        """The number of evaluations that the guider takes for one output at this timestep."""
         if not self._step.family.guided:
             return 1
         guider = self._components.guider
@@ -262,7 +266,7 @@ class _Network:
         return calls
 
     def _ask(self, x: Tensor, told: Tensor, places: Tensor, index: int) -> Tensor:
-        """The guided output for some samples, whose conditions are picked out."""
+        """The guided output for some samples, with the conditions of these."""
         state = BlockState(**self._state.as_dict())
         state.num_inference_steps = len(self._timesteps)
         state.latents = x.to(self._state.latents.dtype)
@@ -304,7 +308,8 @@ def _check_end(timesteps: Tensor, scheduled: Tensor) -> None:
 
 
 def _switch_guider(components: Any) -> None:
-    """As the loop of diffusers does: a network that is told the guidance scale has no guider."""
+    """As in the loop of diffusers: a network that is conditioned on the guidance scale has no
+    guider."""
     if components.unet.config.time_cond_proj_dim is None:
         components.guider.enable()
     else:

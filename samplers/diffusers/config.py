@@ -1,10 +1,9 @@
-r"""Layer 6. Scheduler configs of diffusers, read into the library's own terms.
+r"""Layer 6. Scheduler configs of diffusers, converted to schedules and prediction types.
 
-What a network was trained for stands in the config of its scheduler, under the names of some
-twenty scheduler classes. :func:`read_config` turns any of them into a :class:`SchedulerSettings`:
-a schedule, what the network predicts, what it is told as its time, and the grid that the config
-asks for. No sampler is chosen here, and nothing is imported from diffusers but the signatures of
-its classes, which hold the defaults of missing keys.
+The config of a scheduler describes the training of a network, in the keys of some twenty scheduler
+classes. :func:`read_config` converts any of them to a :class:`SchedulerSettings`: noise schedule,
+prediction type, time scale, and the grid of the config. No sampler is chosen here. Of diffusers
+only the signatures of its classes are read, for the defaults of missing keys.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ KNOWN_CLASSES: dict[str, ScheduleKind] = {
 }
 """The scheduler classes of diffusers whose configs can be read, and the kind of their schedule."""
 
-# What a key means where neither the config nor the signature of its class has it.
+# Defaults of keys that neither the config nor the signature of its class has.
 DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -113,7 +112,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def read_config(config: Mapping[str, Any]) -> SchedulerSettings:
-    """What the config of a diffusers scheduler (or of this library's) says of the network.
+    """Read the config of a scheduler, of diffusers or of this package.
 
     Missing keys have the defaults of the class that the config names. Raises ValueError for a
     class of an unknown kind, or for settings that have no counterpart here.
@@ -122,15 +121,15 @@ def read_config(config: Mapping[str, Any]) -> SchedulerSettings:
 
 
 def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
-    """Which kind of schedule the config's class, and its flags, stand for."""
+    """The kind of schedule, by the class of the config and its flags."""
     name = class_name(config)
     if name == OWN_CLASS:
         return cast(ScheduleKind, config.get("schedule", "vp"))
     keys = complete(config)
     if keys.get("invert_sigmas"):
         raise ValueError(
-            "The config has invert_sigmas=True (time runs backwards, as in Mochi); no sampler here "
-            "can serve it, keep the pipeline's own scheduler."
+            "The config has invert_sigmas=True (time runs backwards, as in Mochi); this is not "
+            "supported, keep the pipeline's own scheduler."
         )
     if keys["use_flow_sigmas"]:
         return "flow"
@@ -143,8 +142,8 @@ def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
 def class_name(config: Mapping[str, Any]) -> str:
     """The scheduler class that the config belongs to.
 
-    A scheduler that was neither saved nor loaded does not name its class, but holds every key of
-    it: then the class with the most keys among those that ``config`` has in full is meant.
+    The config of a scheduler that was neither saved nor loaded does not name its class but has all
+    of its keys: then it is the class with the most keys among those whose keys are all present.
     """
     if "_class_name" in config:
         return _checked_name(config["_class_name"])
@@ -172,7 +171,7 @@ def _checked_name(name: object) -> str:
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that the config's own class reads, with that class's defaults for missing ones.
 
-    Keys that the class does not know (left over from another class) say nothing of the network.
+    Keys that the class does not have (carried along from another class) are dropped.
     """
     name = class_name(config)
     if name == OWN_CLASS:
@@ -186,7 +185,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _signature(name: str) -> dict[str, Any]:
-    """The arguments of a scheduler class of diffusers, with their defaults."""
+    """The constructor arguments of a scheduler class of diffusers, with their defaults."""
     parameters = inspect.signature(getattr(import_diffusers(), name)).parameters
     return {p.name: p.default for p in parameters.values()}
 
@@ -214,7 +213,7 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
 
 
 def _vp(keys: Mapping[str, Any]) -> VPDiscrete:
-    """``alphas_cumprod`` as diffusers makes it, in float64."""
+    """``alphas_cumprod`` as in diffusers, but in float64."""
     table = VPDiscrete.from_betas(_betas(keys)).alphas_cumprod
     snr_shift = float(keys["snr_shift_scale"])
     table = table / (snr_shift + (1 - snr_shift) * table)
@@ -244,14 +243,14 @@ def _betas(keys: Mapping[str, Any]) -> Tensor:
 
 
 def _without_terminal_signal(alphas_cumprod: Tensor) -> Tensor:
-    """Zero signal at the last step (Lin et al. 2023, algorithm 1,
+    """Rescale to zero terminal SNR (Lin et al. 2023, algorithm 1,
     https://arxiv.org/abs/2305.08891)."""
     alpha = alphas_cumprod.sqrt()
     return ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])).square()
 
 
 def _flow(keys: Mapping[str, Any]) -> FlowMatching:
-    """Without a shift if that depends on the image size: :meth:`SchedulerSettings.shifted_by`."""
+    """Without a shift if it depends on the image size, see :meth:`SchedulerSettings.shifted_by`."""
     shift = 1.0 if keys["use_dynamic_shifting"] else float(keys["shift"])
     return FlowMatching(shift=shift, u_min=1 / int(keys["num_train_timesteps"]))
 
@@ -282,7 +281,7 @@ _SCHEDULES: dict[ScheduleKind, Callable[[Mapping[str, Any]], Schedule]] = {
     "mean-reverting": _mean_reverting,
 }
 
-# What a network predicts if its config does not say, and what it may.
+# The default prediction type of each kind of schedule, and the allowed ones.
 _PREDICTIONS: dict[ScheduleKind, dict[str | None, PredictionType]] = {
     "vp": {
         None: "epsilon",
@@ -322,7 +321,7 @@ def _prediction(kind: ScheduleKind, keys: Mapping[str, Any]) -> Prediction:
 
 
 def _edm_prediction(name: str | None, sigma_data: float) -> EDMOutput:
-    """EDM's F, which diffusers calls epsilon, or its negative, which is v of data scaled to 1."""
+    """EDM's F, called epsilon in diffusers, or -F, which is v for data of unit variance."""
     signs = {None: 1.0, "epsilon": 1.0, "v_prediction": -1.0}
     if name not in signs:
         raise ValueError(

@@ -1,12 +1,11 @@
-"""Layer 6. Networks of diffusers without everything else that diffusers imports beside them.
+"""Layer 6. Deferred imports of diffusers packages, for a fast start of commands.
 
-``import diffusers.models.unets.unet_2d`` takes nine seconds and brings transformers and peft along,
-because the packages around it import all of diffusers' models in their ``__init__``. Here these
-packages are set up but run only when something asks for a name that is not there yet; nothing of
-them is changed or left out. Releases of diffusers whose packages import lazily by themselves make
-this module superfluous.
+``import diffusers.models.unets.unet_2d`` takes nine seconds and imports transformers and peft,
+because the packages around it import all models of diffusers in their ``__init__``. Here these
+packages are created but executed only when a name is accessed that they do not have yet; they are
+otherwise unchanged. With releases of diffusers that import lazily this module is not needed.
 
-The compiler of PyTorch takes two more seconds; diffusers does without where it can't be imported.
+The compiler of PyTorch takes two more seconds; diffusers works without it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 _COMPILER = "torch._dynamo"  # a private name, since PyTorch 2.0
-# Packages by name, with what is taken from single modules without running the package.
+# Packages by name, with names that are taken from single modules without executing the package.
 _PACKAGES: dict[str, dict[str, str]] = {
     "diffusers.hooks": {},
     "diffusers.models.autoencoders": {},
@@ -29,7 +28,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
 
 
 def import_diffusers() -> Any:
-    """The package diffusers, with the packages above set up that are not imported yet."""
+    """Import diffusers, with deferred execution of the packages above."""
     import diffusers.models  # which is lazy itself
 
     for name in _PACKAGES:
@@ -39,9 +38,10 @@ def import_diffusers() -> Any:
 
 
 def import_without_compiler() -> None:
-    """Import what diffusers imports first, in a process of ours that compiles no network.
+    """Import diffusers without the compiler of PyTorch, in a process that compiles no network.
 
-    diffusers asks the compiler not to trace into some blocks. What is imported already stays.
+    diffusers uses it only to exclude some blocks from tracing. Modules that are imported already
+    are unchanged.
     """
     if "diffusers" in sys.modules or _COMPILER in sys.modules:
         return
@@ -53,7 +53,7 @@ def import_without_compiler() -> None:
 
 
 class _Package(ModuleType):
-    """A package that is run when something asks for a name that it does not have yet."""
+    """A package that is executed when a name is accessed that it does not have yet."""
 
     def __getattr__(self, name: str) -> Any:
         own = _PACKAGES[self.__name__]

@@ -1,4 +1,4 @@
-"""The network inside a diffusers pipeline as a model."""
+"""The network of a diffusers pipeline as a denoiser."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from samplers.diffusers.scheduler import SamplerScheduler
 
 
 def pipeline_denoiser(pipe: Any) -> Denoiser:
-    """The UNet of a pipeline, with the noise schedule and prediction type of its scheduler.
+    """The UNet of a pipeline as a denoiser, with the schedule and prediction type of its scheduler.
 
-    The model is over what the UNet works on (latents, if the pipeline has an autoencoder), without
-    guidance. Conditions are the UNet's own keywords, such as ``encoder_hidden_states``; guidance
-    wraps it, see :func:`samplers.classifier_free_guidance`.
+    It works on the UNet's inputs (latents, if the pipeline has an autoencoder), without guidance,
+    which can wrap it: :func:`samplers.classifier_free_guidance`. Conditions are the keywords of the
+    UNet, such as ``encoder_hidden_states``.
 
-    Raises ValueError for a pipeline without a UNet (the networks of Stable Diffusion 3 or Flux are
-    given packed latents and times of their own: describe them by :class:`samplers.Denoiser`), and
-    for a scheduler config that cannot be read.
+    Raises ValueError for a pipeline without a UNet (the networks of Stable Diffusion 3 or Flux have
+    packed latents and other time conventions: describe them by :class:`samplers.Denoiser`), and for
+    a scheduler config that cannot be read.
     """
     unet = pipe.components.get("unet")
     if not isinstance(unet, nn.Module):

@@ -1,4 +1,4 @@
-"""Layer 6. What a pipeline that owns its loop reads from the config of its SamplerScheduler."""
+"""Layer 6. Settings, grid and tableau from the config of a SamplerScheduler, for custom loops."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from samplers.tableau import Tableau
 
 
 def settings_of(config: Mapping[str, Any]) -> SchedulerSettings:
-    """What the network was trained for."""
+    """The noise schedule and prediction type of the scheduler's config."""
     return read_keys(config["schedule"], {**DEFAULTS, **config})
 
 
 def grid_of(config: Mapping[str, Any], steps: int) -> Grid:
-    """The time grid of so many steps that the config asks for."""
+    """The time grid of the config with this number of steps."""
     low, high = config["sigma_min"], config["sigma_max"]
     return settings_of(config).grid(steps, config["grid"], sigma_min=low, sigma_max=high)
 
 
 def tableau_of(config: Mapping[str, Any], steps: int) -> Tableau:
-    """The table of the config's sampler, with as many steps."""
+    """The tableau of the config's sampler with this number of steps."""
     return build_tableau(config["sampler"], grid_of(config, steps), config["sampler_options"])

@@ -1,7 +1,7 @@
-r"""Layer 6. A pipeline of diffusers that restores images by mean-reverting diffusion.
+r"""Layer 6. A diffusers pipeline that restores images by mean-reverting diffusion.
 
-It is saved and loaded as any other; its scheduler is a :class:`SamplerScheduler`, whose sampler and
-grid can be exchanged, and its network is told the degraded image and which degradation it is.
+It is saved and loaded like any other. Its scheduler is a :class:`SamplerScheduler`, whose sampler
+and grid can be exchanged; its network is conditioned on the degraded image and the degradation.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from samplers.tableau import Tableau
 
 @dataclass
 class RestorationOutput(BaseOutput):
-    """images: restored ones, as pictures or as a tensor [B, C, H, W] of values from 0 to 1."""
+    """The restored images: PIL images, or a tensor [B, C, H, W] of values from 0 to 1."""
 
     images: Any
 
 
 class RestorationPipeline(DiffusionPipeline):
-    """Restores images of any size.
+    """A diffusers pipeline that restores images of any size by mean-reverting diffusion.
 
     Args:
         unet: ``unet([x, mu] [B, 2 C, H, W], t, class_labels=task)``.
-        scheduler: with a schedule of the kind ``mean-reverting``; ``sampler``, ``sampler_options``
-            and ``grid`` of its config say how.
+        scheduler: with a schedule of the kind ``mean-reverting``; its config has ``sampler``,
+            ``sampler_options`` and ``grid``.
         lambda_inf, predicts: see :class:`samplers.restoration.RestorationProcess`.
-        tasks: the degradations that the network knows, by the numbers that it is told; none if it
-            is told nothing.
+        tasks: the names of the degradations, in the order of the class labels; empty if the network
+            is not conditioned on the degradation.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RestorationPipeline(DiffusionPipeline):
 
     @property
     def process(self) -> RestorationProcess:
-        """The process that the network was trained on."""
+        """The mean-reverting process of the network's training."""
         schedule = self._settings.schedule
         if not isinstance(schedule, MeanReverting):
             raise ValueError(
@@ -95,12 +95,13 @@ class RestorationPipeline(DiffusionPipeline):
         return RestorationProcess(schedule, config.lambda_inf, config.predicts)
 
     def denoiser(self) -> Denoiser:
-        """The network as a model of y = (x - mu) / lambda_inf, with the condition ``mu``."""
+        """The network as a denoiser of y = (x - mu) / lambda_inf, with the condition ``mu``."""
         return self.process.denoiser(self._network)
 
     @property
     def stride(self) -> int:
-        """Sizes are filled up to multiples of it; smaller images can't be restored."""
+        """The stride of the network: images are padded to multiples of it, and must not be
+        smaller."""
         config: Any = self.unet.config
         return int(2 ** (len(config.block_out_channels) - 1))
 
@@ -116,14 +117,14 @@ class RestorationPipeline(DiffusionPipeline):
         """Restore images, one after the other if their sizes differ.
 
         Args:
-            image: pictures, or a tensor [B, C, H, W] of values from -1 to 1. Grey ones are restored
-                by a network of colours as such.
-            task: which degradation it is, of all or of each.
-            seeds: one for each image, of its starting noise and of stochastic samplers; 0, 1, 2, …
-                if none are given.
+            image: PIL images, or a tensor [B, C, H, W] of values from -1 to 1. Grey images are
+                converted to colour for a network of colour images, and the result to grey.
+            task: the degradation, of all images or of each.
+            seeds: one for each image, for its initial noise and for stochastic samplers; 0, 1, 2, …
+                if None.
             output_type: ``pil``, or ``pt`` for a tensor from 0 to 1 (of images of one size).
 
-        Raises ValueError for images or tasks that the network can't take.
+        Raises ValueError for images or tasks that the network does not support.
         """
         if output_type not in ("pil", "pt"):
             raise ValueError(f"The output_type is {output_type!r}; it must be 'pil' or 'pt'.")
@@ -157,14 +158,14 @@ class RestorationPipeline(DiffusionPipeline):
         adjoint: Adjoint | None = None,
         callback: Callable[[State], object] | None = None,
     ) -> Tensor:
-        """Restored images [B, C, H, W] of degraded ones; gradients flow to these and to weights.
+        """Restore images [B, C, H, W]; gradients flow to the degraded images and the weights.
 
         Args:
             images: of values from -1 to 1.
-            noise: where it starts, see :meth:`noise`; that of the seeds if None.
+            noise: initial noise, see :meth:`noise`; that of the seeds if None.
             adjoint, callback: see :func:`samplers.sample`.
 
-        Raises ValueError for images or tasks that the network can't take.
+        Raises ValueError for images or tasks that the network does not support.
         """
         self.check_images(images)
         check_one_each("tasks", tasks, "images", len(images))
@@ -190,14 +191,13 @@ class RestorationPipeline(DiffusionPipeline):
         return x0.mean(1, keepdim=True) if images.shape[1] < channels else x0
 
     def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Starting noise for images [B, C, H, W], one for each seed, as large as they are filled
-        up to."""
+        """Initial noise for images [B, C, H, W], one for each seed, of the padded size."""
         height, width = (side + -side % self.stride for side in shape[2:])
         channels = int(self.unet.config.out_channels)
         return initial_noise(seeds, (channels, height, width)).float().to(self.device)
 
     def tableau(self, steps: int) -> Tableau:
-        """The table of the sampler, with as many steps."""
+        """The tableau of the sampler with this number of steps."""
         return tableau_of(self.scheduler.config, steps)
 
     @property
@@ -210,7 +210,7 @@ class RestorationPipeline(DiffusionPipeline):
         return output.to(x.dtype)
 
     def check_images(self, images: Tensor) -> None:
-        """Raise ValueError for images that the network can't take."""
+        """Raise ValueError for images that the network does not support."""
         channels = int(self.unet.config.out_channels)
         if images.ndim != 4 or images.shape[1] not in (1, channels):
             raise ValueError(
@@ -224,21 +224,23 @@ class RestorationPipeline(DiffusionPipeline):
             )
 
     def labels(self, tasks: Sequence[str | None]) -> Tensor | None:
-        """What the network is told of the tasks, [B]; ValueError for one that it does not know."""
+        """The class labels of the tasks, [B]; ValueError for an unknown task."""
         known = list(self.config.tasks)
         if not known:
             if any(task is not None for task in tasks):
-                raise ValueError("This network is told no degradation; leave the task away.")
+                raise ValueError(
+                    "This network is not conditioned on the degradation; omit the task."
+                )
             return None
         for task in tasks:
             if task not in known:
                 came = "no task was named" if task is None else f"there is no task {task!r}"
-                raise ValueError(f"This network knows {', '.join(known)}, and {came}.")
+                raise ValueError(f"This network has the tasks {', '.join(known)}, and {came}.")
         return torch.tensor([known.index(str(task)) for task in tasks], device=self.device)
 
 
 def _batches(image: Image.Image | Sequence[Image.Image] | Tensor) -> list[Tensor]:
-    """Tensors [B, C, H, W]; pictures are batches of their own."""
+    """Tensors [B, C, H, W]; each PIL image is a batch."""
     if isinstance(image, Tensor):
         if not image.is_floating_point():
             raise ValueError(
@@ -250,15 +252,15 @@ def _batches(image: Image.Image | Sequence[Image.Image] | Tensor) -> list[Tensor
 
 
 def _values(picture: object) -> Tensor:
-    """A picture as a batch [1, C, H, W]."""
+    """A PIL image as a batch [1, C, H, W]."""
     if not isinstance(picture, Image.Image):
         raise ValueError(
-            f"A {type(picture).__name__} came; give a picture of PIL, some of them, or one tensor "
+            f"A {type(picture).__name__} came; pass one or several PIL images, or one tensor "
             "[B, C, H, W]."
         )
     plain = to_8_bit(picture)
     if plain.mode not in ("L", "RGB"):
-        raise ValueError(f"A picture has the mode {plain.mode}; convert it to L or RGB.")
+        raise ValueError(f"An image has the mode {plain.mode}; convert it to L or RGB.")
     return values_of(levels_of(plain)).float()
 
 
@@ -271,6 +273,6 @@ def _spread(task: str | Sequence[str] | None, count: int) -> list[str | None]:
 
 
 def _filled(images: Tensor, stride: int) -> Tensor:
-    """The images with their right and lower borders reflected, up to multiples of the stride."""
+    """The images, padded by reflection at the right and below to multiples of the stride."""
     right, below = (-images.shape[3] % stride, -images.shape[2] % stride)
     return F.pad(images, (0, right, 0, below), mode="reflect")

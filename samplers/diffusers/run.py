@@ -1,6 +1,6 @@
-r"""Layer 6. One run of a scheduler: its state, what a pipeline may edit, the seeds of its noise.
+r"""Layer 6. One run of a scheduler: its state, edits by the pipeline, the seeds of its noise.
 
-Nothing here knows diffusers.
+Nothing is imported from diffusers here.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 @dataclass
 class Run:
-    """One pass over the timesteps: the state, and what the pipeline was given last.
+    """One run over the timesteps: the state, and the sample that the pipeline was given last.
 
     Attributes:
         offset: the timestep that the first row of the solver's tableau belongs to.
-        version: the in-place version of ``given`` when it was handed out, None if it has no count.
+        version: the in-place version counter of ``given`` when it was returned; None without one.
     """
 
     solver: Solver
@@ -35,34 +35,33 @@ class Run:
 
     @classmethod
     def begin(cls, solver: Solver, offset: int, sample: Tensor) -> Run:
-        """Before the first step; the pipeline holds its own starting point."""
+        """The run before the first step, at the initial sample of the pipeline."""
         return cls(solver, offset, solver.init(sample), sample, _version(sample))
 
     @property
     def index(self) -> int:
-        """The timestep that comes next."""
+        """The index of the next timestep."""
         return self.offset + self.state.row
 
     @property
     def point(self) -> Point:
-        """Where the newest point lies."""
+        """The point of the schedule at which the newest sample lies."""
         tableau = self.solver.tableau
         return tableau.end if self.solver.done(self.state) else tableau.rows[self.state.row].at
 
     def hand_out(self, state: State, dtype: torch.dtype) -> Tensor:
-        """Keep the state and give the pipeline its newest point."""
+        """Store the state and return its newest point to the pipeline."""
         self.state, given = state, state.x.to(dtype)
-        # An edit in place inside a step would reach the state too, and its size would be lost.
+        # An in-place edit within a step would change the state as well, and could not be measured.
         inside = not self.solver.done(state) and self.solver.tableau.rows[state.row].base > 0
         self.given = given.clone() if inside and given is state.x else given
         self.version = _version(self.given)
         return self.given
 
     def take_back(self, sample: Tensor) -> State:
-        """The state with what the pipeline changed in the newest point since it was handed out.
+        """The state with the pipeline's edit of the newest point since it was returned.
 
-        A state in half precision is remembered in float32; only the pipeline's own difference
-        is added to it.
+        The state of half-precision samples is stored in float32; only the edit is added to it.
         """
         if sample is self.given and self.version is not None and self.version == _version(sample):
             return self.state
@@ -82,11 +81,11 @@ def _version(tensor: Tensor) -> int | None:
 
 
 def sample_seeds(sample: Tensor, generator: Generators | None = None) -> tuple[int, ...]:
-    """A seed for each sample, the same whether it is drawn alone or in a batch.
+    """A seed for each sample, the same alone and in a batch.
 
-    A generator of a sample's own gives it a seed by its state alone; one that is shared, by its
-    state and the sample's place. A pipeline that passes none (Stable Diffusion 3, Flux) has drawn
-    the starting latents with it, so they stand for it.
+    With one generator per sample the seed is a hash of its state; with a shared generator, of its
+    state and the sample's index. A pipeline that passes none to the scheduler (Stable Diffusion 3,
+    Flux) has sampled the initial latents with it, so the seed is a hash of these.
     """
     if generator is None:
         return tuple(hashed_seed(_bytes(row)) for row in sample.detach().cpu())

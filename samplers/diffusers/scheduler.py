@@ -1,13 +1,12 @@
 r"""Layer 6. Every fixed-grid sampler as a scheduler of diffusers.
 
-:class:`SamplerScheduler` is the face of the executor towards a pipeline, which owns the loop and
-the network: ``set_timesteps`` makes a grid and a tableau, each ``step`` is one
-:meth:`samplers.solve.Solver.advance`. A sampler with several network calls a step has as many
-timesteps a step. States stay in the coordinates that the network is given, so
-``scale_model_input`` changes nothing.
+:class:`SamplerScheduler` runs the executor within the loop of a pipeline: ``set_timesteps`` makes a
+grid and a tableau, each ``step`` is one :meth:`samplers.solve.Solver.advance`. A sampler with
+several network evaluations per step has as many timesteps per step. States are in the coordinates
+of the network's input, so ``scale_model_input`` is the identity.
 
-``SchedulerMixin`` has to be a name of this module: pipelines look for it when they load a
-scheduler that is not diffusers' own.
+``SchedulerMixin`` has to be a name in this module: pipelines look it up when they load a scheduler
+that is not from diffusers.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ from samplers.tableau import Row, Tableau
 
 @dataclass
 class SamplerSchedulerOutput(BaseOutput):
-    """What a step returns.
+    """The output of :meth:`SamplerScheduler.step`.
 
     Attributes:
-        prev_sample: the next point, where the network is asked next; the sample itself in the end.
-        pred_original_sample: the prediction of x_0 that this call made.
+        prev_sample: the next input of the network; finally the finished sample.
+        pred_original_sample: the prediction of x_0 from this network evaluation.
     """
 
     prev_sample: Tensor
@@ -58,7 +57,7 @@ class SamplerSchedulerOutput(BaseOutput):
 
 
 class _Plan(NamedTuple):
-    """What ``set_timesteps`` fixes, before a sample is seen."""
+    """The result of ``set_timesteps``, which does not depend on the sample."""
 
     settings: SchedulerSettings
     grid: Grid
@@ -74,22 +73,22 @@ class _Plan(NamedTuple):
 
 
 class SamplerScheduler(SchedulerMixin, ConfigMixin):
-    """A sampler of :func:`samplers.list_samplers` in place of a pipeline's scheduler.
+    """A diffusers scheduler for every fixed-grid sampler of :func:`samplers.list_samplers`.
 
     ``pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler="dpmpp-2m")``
 
-    The noise schedule and the prediction type come from the config of the scheduler that the
-    model was published with, its class's own defaults included. Added to them are
+    The noise schedule and the prediction type are read from the config of the scheduler that the
+    model was published with, including the defaults of its class. Further arguments:
 
     Args:
         sampler: a name or alias from the registry.
-        sampler_options: its settings, such as ``{"eta": 0.5}``.
-        noise: of stochastic samplers, ``independent`` from call to call, or along a ``brownian``
+        sampler_options: its options, such as ``{"eta": 0.5}``.
+        noise: of stochastic samplers, ``independent`` in each evaluation, or along a ``brownian``
             path for each seed, on which more steps converge to one image.
-        grid: a spacing of :func:`samplers.grid.make_grid`; None follows the source's config.
+        grid: a spacing of :func:`samplers.grid.make_grid`; None follows the config.
         sigma_min, sigma_max: the smallest and largest noise level of the grid in units of
-            sigma / alpha; None follows the source. (EDM configs use the same names for the ends of
-            the range that the network was trained for, and there they are these, too.)
+            sigma / alpha; None follows the config. (EDM configs use the same names for the ends of
+            the trained range, which they are there as well.)
 
     Raises ValueError for settings that do not fit together; see docs/diffusers.md for the keys.
     """
@@ -153,12 +152,11 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return_unused_kwargs: bool = False,
         **kwargs: Any,
     ) -> Self | tuple[Self, dict[str, Any]]:
-        """This scheduler for the model that ``config`` was published with.
+        """Make the scheduler from the config of another one, such as ``pipe.scheduler.config``.
 
         Args:
-            kwargs: any argument of the class, put in the place of what the config says. None
-                follows the config (but for ``grid`` and ``sampler_options``, where it is the
-                default).
+            kwargs: any argument of the class, which overrides the config. None follows the config
+                (except for ``grid`` and ``sampler_options``, where it is the default).
 
         Raises ValueError for a config of an unknown kind and for arguments that do not exist.
         """
@@ -183,7 +181,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return self._sampler().calls_with(self.config.sampler_options)
 
     def _settings(self) -> SchedulerSettings:
-        """Read anew for each run, since pipelines rewrite the config that they are given."""
+        """Read for each run, since pipelines change the config."""
         return read_keys(self.config.schedule, {**DEFAULTS, **self.config})
 
     def __len__(self) -> int:
@@ -191,22 +189,23 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def init_noise_sigma(self) -> float:
-        """The deviation of the starting noise: 1 where alpha^2 + sigma^2 is 1, else sigma."""
+        """The standard deviation of the initial noise: 1 where alpha^2 + sigma^2 is 1, else
+        sigma."""
         return float(self.sigmas[0]) if self._settings().schedule.starts_at_sigma else 1.0
 
     @property
     def begin_index(self) -> int | None:
-        """The timestep at which the pipeline says that it begins."""
+        """The index of the timestep at which the run begins, as set by the pipeline."""
         return self._begin_index
 
     @property
     def step_index(self) -> int | None:
-        """The timestep that comes next, None before the first."""
+        """The index of the next timestep; None before the first."""
         return None if self._run is None else self._run.index
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """alpha^2 at the trained steps, for the training scripts that ask for it."""
+        """alpha^2 at the trained steps, for training scripts that read it."""
         schedule = self._settings().schedule
         if not isinstance(schedule, VPDiscrete):
             raise AttributeError("Only schedules made from betas have alphas_cumprod.")
@@ -214,16 +213,16 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def settings(self) -> SchedulerSettings:
-        """What the network was trained for, with the flow shift of the present timesteps."""
+        """The noise schedule and prediction type, with the flow shift of the current timesteps."""
         return self._planned().settings
 
     @property
     def tableau(self) -> Tableau:
-        """The table of numbers that the present run follows."""
+        """The tableau of the current run."""
         return self._planned().tableau if self._run is None else self._run.solver.tableau
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Say at which timestep the next run begins (image-to-image).
+        """Set the index of the timestep at which the next run begins (image-to-image).
 
         Raises ValueError unless a step begins there.
         """
@@ -232,7 +231,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self._begin_index = begin_index
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
-        """The sample itself: it is kept in the coordinates that the network is given."""
+        """The identity: samples are in the coordinates of the network's input."""
         return sample
 
     def set_timesteps(
@@ -243,15 +242,16 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigmas: Numbers | None = None,
         mu: float | None = None,
     ) -> None:
-        """Choose the grid, and forget the run before.
+        """Choose the grid, and end the previous run.
 
         Args:
             num_inference_steps: steps of the grid; ``timesteps`` gets one entry for each network
-                call, ``order`` of them a step, one for a step from pure noise or to sigma = 0.
-            device: where ``timesteps`` is put.
-            timesteps: instead, what the network is told at the grid's points, noisiest first.
-            sigmas: instead, the noise levels, noisiest first, with or without the 0 at the end: the
-                times before the shift for flow models, sigma / alpha for all others.
+                evaluation: ``order`` per step, one for a step from pure noise or to sigma = 0.
+            device: of ``timesteps``.
+            timesteps: alternatively, the timesteps of the grid's points, as the network is given
+                them, noisiest first.
+            sigmas: alternatively, the noise levels, noisiest first, with or without the 0 at the
+                end: the times before the shift for flow models, sigma / alpha for all others.
             mu: the logarithm of the flow shift for this image size (the shift itself if
                 ``time_shift_type`` is linear), read if ``use_dynamic_shifting`` is set.
 
@@ -263,7 +263,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         grid = self._grid(settings, num_inference_steps, timesteps, sigmas)
         tableau = _entered(self._sampler().tableau(grid, self.config.sampler_options))
         self.num_inference_steps = grid.steps
-        # Pipelines count custom steps by the length of timesteps, in calls.
+        # Pipelines count custom steps by the length of timesteps, so in network evaluations.
         self.order = self._calls() if timesteps is None and sigmas is None else 1
         points = [*(row.at for row in tableau.rows), tableau.end]
         stacked = (torch.stack(column) for column in zip(*points, strict=True))
@@ -280,7 +280,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigmas: Numbers | None,
     ) -> Grid:
         if timesteps is not None and sigmas is not None:
-            raise ValueError("Both timesteps and sigmas were given; one of them makes the grid.")
+            raise ValueError("Both timesteps and sigmas were given; pass one of them.")
         if timesteps is not None:
             return _of_length(settings.grid_from_timesteps(timesteps), steps)
         if sigmas is not None:
@@ -292,7 +292,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     def _show(
         self, settings: SchedulerSettings, points: Point, device: str | torch.device | None
     ) -> None:
-        """Publish what the network is told (float32), and the noise levels with the last."""
+        """Set ``timesteps``, as the network is given them (float32), and the noise levels
+        ``sigmas``."""
         self.timesteps = (points.t[:-1] * settings.time_scale).to(torch.float32).to(device)
         on_flow = isinstance(settings.schedule, FlowMatching)
         self.sigmas = (points.sigma if on_flow else points.rho).to(torch.float32)
@@ -344,11 +345,10 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
                 further channels is not used).
             timestep: the next element of ``timesteps``; its value is read only if a run begins at
                 one that is not a view of them, and ``set_begin_index`` was not called.
-            sample: what the step before returned, or the pipeline's edit of it, which is taken
-                over.
-            generator: read once, and not advanced, for the seeds of a stochastic sampler: one for
-                each sample or one for all. Without it, the seed of a sample is a hash of its
-                starting noise.
+            sample: the output of the previous step, which the pipeline may have edited.
+            generator: one for each sample or one for all, whose state gives the seeds of a
+                stochastic sampler; it is read once and not advanced. Without it, the seed of a
+                sample is a hash of its initial noise.
             eta: accepted because DDIMPipeline passes it; the noise of a sampler is its own option.
             use_clipped_model_output: accepted for the same reason; here eps and x_0 always agree.
 
@@ -363,7 +363,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("This run is finished; call set_timesteps before another one.")
         self._check_timestep(timestep, run.index)
         state = run.solver.advance(run.take_back(sample), output)
-        x0 = state.predictions[0].to(sample.dtype, copy=True)  # the caller's own to change
+        x0 = state.predictions[0].to(sample.dtype, copy=True)  # which the caller may change
         x = run.hand_out(state, sample.dtype)
         return SamplerSchedulerOutput(x, x0) if return_dict else (x, x0)
 
@@ -377,14 +377,14 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return Run.begin(solver, index, sample)
 
     def _first_index(self, timestep: float | Tensor) -> int:
-        """Where a run begins: said by the pipeline, seen from the timestep, or looked up."""
+        """The index at which a run begins: set by the pipeline, or that of the timestep."""
         if self._begin_index is not None:
             return self._begin_index
         index = self._index_of_view(timestep)
         return self._index_by_value(timestep) if index is None else index
 
     def _index_of_view(self, timestep: float | Tensor) -> int | None:
-        """The place of an element of ``timesteps``, by its address: it is not read."""
+        """The index of an element of ``timesteps``, by its address, without reading its value."""
         if not isinstance(timestep, Tensor):
             return None
         distance = timestep.data_ptr() - self.timesteps.data_ptr()
@@ -420,7 +420,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         start, rest = plan.rows[index].at, plan.rows[index:]
         try:
             tableau = dataclasses.replace(plan.tableau, start=start, rows=rest)
-        except ValueError:  # the rows look back to before the index: a multistep method
+        except ValueError:  # a multistep method, whose rows use points before the index
             tableau = self._rebuilt(plan, index)
         return dataclasses.replace(plan.solver, tableau=tableau)
 
@@ -441,8 +441,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """alpha x_0 + sigma eps at the given timesteps.
 
-        After ``set_begin_index`` the timesteps are not read: the noise is that of where the run
-        will begin, and once it has begun, of where it stands, as inpainting pipelines expect.
+        After ``set_begin_index`` the timesteps are ignored: the noise level is that of the
+        beginning of the run or, during the run, of the current sample, as inpainting pipelines
+        expect.
         """
         alpha, sigma = self._levels(timesteps)
         shape = (-1, *[1] * (original_samples.ndim - 1))
@@ -486,8 +487,8 @@ def _refuse_argument(name: str, known: list[str]) -> None:
 def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with every key that this scheduler reads filled in.
 
-    Keys that only other classes read are carried along, so that their schedulers can be made of it
-    again. The options of one sampler are not those of another.
+    Keys of other classes are carried along, so that converting back restores them. The options of
+    one sampler are not those of another.
     """
     carried = {k: v for k, v in config.items() if k != "_use_default_values"}
     if "sampler" in chosen and chosen["sampler"] != carried.get("sampler"):
@@ -495,8 +496,8 @@ def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[st
     if class_name(config) != OWN_CLASS:
         carried |= {**complete(config), "schedule": schedule_kind(config)}
     asked = {**carried, **chosen}
-    # Flux's pipelines then ask for a number of steps instead of passing their own sigmas, which
-    # would take the place of the grid, and be counted as network calls.
+    # Flux's pipelines then pass a number of steps instead of their own sigmas, which would
+    # replace the grid, and be counted as network evaluations.
     special = asked.get("grid") or asked.get("sigma_max") or _calls(asked) > 1
     if asked.get("schedule") == "flow" and special:
         carried["use_flow_sigmas"] = True
@@ -516,10 +517,10 @@ def _trained_steps(settings: SchedulerSettings, scheduler: SamplerScheduler) -> 
 
 
 def _entered(tableau: Tableau) -> Tableau:
-    """The tableau from where the network is called first.
+    """The tableau without noise before the first network evaluation.
 
-    A pipeline's starting latents are what the network is given first, so a sampler's own noise
-    before that call counts as being in them.
+    The initial latents of a pipeline are the first input of the network, so noise that a sampler
+    adds before that counts as included in them.
     """
     if bool(tableau.start_noise == 0):
         return tableau
@@ -544,7 +545,7 @@ def _check_begin(rows: Sequence[Row], index: int) -> None:
     raise ValueError(
         f"The run would begin at timestep {index} of {len(rows)}, where no step of the sampler "
         f"begins (the nearest are {' and '.join(str(start) for start in sorted(near))}); change "
-        "the strength or the number of steps, take a sampler of one call a step, or set "
+        "the strength or the number of steps, take a sampler with one evaluation per step, or set "
         "sigma_max if the grid starts at pure noise."
     )
 
@@ -562,7 +563,7 @@ def _check_eta(eta: float) -> None:
 
 
 def _without_variance(output: Tensor, sample: Tensor) -> Tensor:
-    """The prediction alone, of a network that appends a learned variance as further channels."""
+    """The prediction without a learned variance in further channels."""
     if output.shape == sample.shape:
         return output
     channels = sample.shape[1]

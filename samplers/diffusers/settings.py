@@ -1,4 +1,5 @@
-"""Layer 6. What the config of a scheduler says of a network, and the grids that it asks for."""
+"""Layer 6. Settings from the config of a scheduler: schedule, prediction type, time scale,
+grids."""
 
 from __future__ import annotations
 
@@ -21,14 +22,14 @@ Numbers = Sequence[float] | NDArray[Any] | Tensor
 
 @dataclass(frozen=True, eq=False)
 class SchedulerSettings:
-    """What a scheduler config says of a network.
+    """The content of a scheduler config: what a network was trained for, and the grid.
 
     Attributes:
-        schedule: its noise schedule, in the coordinates that the network is given.
-        prediction: what it returns.
-        time_scale: it is told ``time_scale * t``, t being the schedule's time.
+        schedule: the noise schedule, in the coordinates of the network's input.
+        prediction: the prediction type.
+        time_scale: the network is given ``time_scale * t``, t being the schedule's time.
         correction: clipping or thresholding of the predicted x_0, or None.
-        spacing, offset, sigma_min, sigma_max, final: the grid that the config asks for.
+        spacing, offset, sigma_min, sigma_max, final: of the config's grid.
         dynamic_shift: from mu to the flow shift that depends on the image size, or None.
         shift_terminal: where the last positive time of a flow grid is stretched to, or None.
     """
@@ -48,11 +49,11 @@ class SchedulerSettings:
     def denoiser(
         self, network: Callable[..., Any], call: Callable[..., Tensor] = call_network
     ) -> Denoiser:
-        """The network that the config belongs to, as a model.
+        """The denoiser of the network that the config belongs to.
 
         Args:
-            network: called with ``time_scale * t``.
-            call: how it is called, see :class:`samplers.Denoiser`.
+            network: is given ``time_scale * t``.
+            call: how it is evaluated, see :class:`samplers.Denoiser`.
         """
         return Denoiser(
             network, self.schedule, self.prediction, self.time_scale, self.correction, call
@@ -66,7 +67,7 @@ class SchedulerSettings:
         sigma_min: float | None = None,
         sigma_max: float | None = None,
     ) -> Grid:
-        """The config's grid of ``steps`` steps, with what is given here put in its place.
+        """The config's grid with ``steps`` steps; arguments that are not None override the config.
 
         A flow model's own spacing is even times 1, (n-1)/n, …, 1/n before the shift.
         """
@@ -89,7 +90,7 @@ class SchedulerSettings:
         return isinstance(self.schedule, FlowMatching) and default and low is None and high is None
 
     def grid_from_timesteps(self, timesteps: Numbers) -> Grid:
-        """A grid through the times that the network is told, noisiest first.
+        """A grid from timesteps, as the network is given them, noisiest first.
 
         Raises ValueError outside of the trained range.
         """
@@ -105,11 +106,11 @@ class SchedulerSettings:
         return grid_from_times(self.schedule, times, self.final)
 
     def grid_from_sigmas(self, sigmas: Numbers) -> Grid:
-        """A grid through given noise levels, noisiest first; a 0 at the end is optional.
+        """A grid from noise levels, noisiest first; a 0 at the end is optional.
 
         Those of a flow model are its times before the shift, as Flux's pipeline passes them; on
-        every other schedule they are sigma / alpha. Without a 0 at the end the grid is closed as
-        the config's ``final_sigmas_type`` says.
+        every other schedule they are sigma / alpha. Without a 0 at the end the last step follows
+        the config's ``final_sigmas_type``.
         """
         levels = torch.as_tensor(sigmas, dtype=torch.float64).cpu()
         closed = levels.ndim == 1 and len(levels) > 0 and bool(levels[-1] == 0)
@@ -145,8 +146,8 @@ class SchedulerSettings:
     def shifted_by(self, mu: float | None) -> SchedulerSettings:
         """The settings for one image size, whose ``mu`` the pipeline computes.
 
-        Without dynamic shifting mu is not read, as in diffusers. Raises ValueError if a schedule
-        that needs mu gets none.
+        Without dynamic shifting mu is ignored, as in diffusers. Raises ValueError if mu is needed
+        and None.
         """
         if self.dynamic_shift is None:
             return self
@@ -166,8 +167,8 @@ def named_settings(
     options: Mapping[str, Any],
     grid: str | None,
 ) -> dict[str, Any]:
-    """The keys of a config with the sampler, its options and the grid that are named; what is
-    None stays as it is, and so do options of the same sampler that are not named."""
+    """The keys of a config with another sampler, options or grid. Arguments that are None, and
+    options of the same sampler that are not given, are unchanged."""
     chosen = sampler or config["sampler"]
     kept = config["sampler_options"] if chosen == config["sampler"] else None
     return {

@@ -24,8 +24,8 @@ def classifier_free_guidance(
         null: the value of each condition that stands for "no condition": a number, or a tensor that
             broadcasts to the condition. Conditions that are not named are the same in both halves.
         scale: w; 1 is the conditional model itself, at half the cost.
-        rescale: this share of the result is brought back to the standard deviation of o_cond,
-            sample by sample (Lin et al. 2023, section 3.4, https://arxiv.org/abs/2305.08891).
+        rescale: this share of the result is rescaled to the standard deviation of o_cond, sample by
+            sample (Lin et al. 2023, section 3.4, https://arxiv.org/abs/2305.08891).
 
     Raises ValueError for a rescale that is not between 0 and 1, and at the first evaluation for a
     null value of a condition that is not given.
@@ -46,7 +46,7 @@ def classifier_free_guidance(
 
 
 def _doubled(conditions: Mapping[str, Any], null: Mapping[str, Tensor | float]) -> dict[str, Any]:
-    """The conditions of a batch that holds every sample without them, then with them."""
+    """The conditions of a doubled batch: the null values, then the given ones."""
     absent = sorted(set(null) - set(conditions))
     if absent:
         raise ValueError(

@@ -1,8 +1,7 @@
 """Layer 6. Figures: tables of labelled images, curves, histograms.
 
-A figure is an object of its own: pyplot and its global state are never touched, so that no backend
-is chosen and threads do not meet. To import this module is to import matplotlib, so import it where
-a figure is made.
+Figures do not use pyplot or its global state, so that no backend is chosen and threads do not
+interfere. This module imports matplotlib, so import it where a figure is made.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Figure(matplotlib.figure.Figure):
 
 
 class Cell(NamedTuple):
-    """One place of a table: an image, or none, and the lines of its caption."""
+    """A cell of a table: an image, or none, and the lines of its caption."""
 
     image: Image.Image | None = None
     caption: str = ""
@@ -80,7 +79,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence
 
 
 def _cell_size(columns: Sequence[str], cells: Sequence[Cell]) -> tuple[int, int]:
-    """Width and height in pixels of the largest image or line of text."""
+    """The width and height in pixels of the largest image or line of text."""
     sizes = [enlarged(cell.image).size for cell in cells if cell.image is not None]
     texts = [_width(heading, _HEADING) for heading in columns]
     texts += [_width(line, _CAPTION) for cell in cells for line in cell.caption.splitlines()]
@@ -88,14 +87,14 @@ def _cell_size(columns: Sequence[str], cells: Sequence[Cell]) -> tuple[int, int]
 
 
 def _width(text: str, size: float) -> int:
-    """Of a line of text, in pixels."""
+    """The width of a line of text, in pixels."""
     font = FontProperties(size=size)
     points, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return math.ceil(points * DPI / 72)
 
 
 def _show(cell: Cell, axes: Axes, width: int, height: int) -> None:
-    """Draw a cell, whose axes are of so many pixels."""
+    """Draw a cell, whose axes have this size in pixels."""
     axes.set(xticks=[], yticks=[], frame_on=False)
     axes.set_xlabel(cell.caption, size=_CAPTION, color="0.4", labelpad=4)
     if cell.image is not None:
@@ -143,7 +142,7 @@ def curves(
 
 
 def histogram(sets: Mapping[str, Tensor], x: str, y: str = "images") -> Figure:
-    """How many of the numbers of each set [N] lie in each of 60 bins."""
+    """Histograms of sets of numbers [N], with 60 bins."""
     figure, axes = plot_area(x, y)
     values = {name: numbers.double().numpy() for name, numbers in sets.items()}
     bins = np.histogram_bin_edges(np.concatenate(list(values.values())), _BINS)

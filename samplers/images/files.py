@@ -1,4 +1,4 @@
-"""Layer 6. Image files: read whole, written whole, with the parameters of what they show."""
+"""Layer 6. Image files: reading, and atomic writing with the parameters of the image."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PARAMETERS = "parameters"
-"""The keyword of the PNG text chunk that holds how an image was made, as JSON."""
+"""The keyword of the PNG text chunk with the parameters of an image, in JSON."""
 
 
 class ImageError(OSError):
-    """An image can't be read; the message says why in a sentence."""
+    """An image can't be read, for the reason in the message."""
 
 
 def open_image(path: Path) -> Image.Image:
-    """A PNG or JPEG with all its pixels, upright, as :func:`samplers.images.pixels.to_8_bit`.
+    """Read a PNG or JPEG, upright, as :func:`samplers.images.pixels.to_8_bit`.
 
-    Raises ImageError if there is none, or not a whole one.
+    Raises ImageError if it does not exist or is truncated.
     """
     if not path.exists():
         raise ImageError(f"There is no image at {path}: no such file.")
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)  # as cameras note it, and viewers show it
+            upright = ImageOps.exif_transpose(image)  # by the EXIF orientation
             return to_8_bit(upright)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path} can't be read as an image; give a whole PNG or JPEG.") from error
@@ -61,9 +61,9 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def write_png(picture: Image.Image | Figure, path: Path, parameters: Mapping[str, Any]) -> None:
-    """Write an image or a figure with its parameters.
+    """Write an image or a figure with its parameters, atomically.
 
-    ``path`` is whole or untouched at every moment. Raises OSError if it can't be written.
+    Raises OSError if it can't be written.
     """
     text = json.dumps(parameters)
     with replacing(path) as part:
@@ -77,7 +77,7 @@ def write_png(picture: Image.Image | Figure, path: Path, parameters: Mapping[str
 
 
 def read_parameters(path: Path) -> dict[str, Any] | None:
-    """How the image was made, or None if it is not a whole image with parameters."""
+    """Read the parameters of a PNG file; None if it is truncated or has none."""
     try:
         with Image.open(path) as image:
             image.load()

@@ -17,10 +17,10 @@ from samplers.files import replacing
 
 GIF, MP4 = ".gif", ".mp4"
 FILMS = (GIF, MP4)
-"""The suffixes that the file of a film may have."""
+"""The suffixes of the supported formats."""
 
 _FRAME, _LAST_FRAME = 120, 2000
-"""How long a frame is shown, and the last one, in milliseconds."""
+"""The duration of a frame, and of the last one, in milliseconds."""
 _QUALITY = "18"
 """Constant rate factor of x264, from 0 (lossless) to 51; 18 is visually lossless."""
 
@@ -37,10 +37,10 @@ def check_film(path: Path) -> None:
 
 
 def write_film(frames: Sequence[Image.Image], path: Path) -> None:
-    """Write frames of one size; ``path`` is whole or untouched at every moment.
+    """Write frames of one size as a film, atomically.
 
     The last frame is held for two seconds, and a GIF repeats. H.264 needs an even width and height,
-    so that an odd last row or column is cut off. Raises OSError if the file can't be written.
+    so an odd last row or column is cut off. Raises OSError if the file can't be written.
     """
     write = _write_mp4 if path.suffix.lower() == MP4 else _write_gif
     with replacing(path) as part:

@@ -1,7 +1,7 @@
-"""Layer 6. Images that a network is given: read, and checked against what it takes.
+"""Layer 6. Input images of a network: read, and checked for their size and channels.
 
-Nothing is resized or converted unasked. A file that can't be read is an ImageError, one of another
-size or kind a ValueError.
+Nothing is resized or converted. A file that can't be read is an ImageError, one of another size or
+kind a ValueError.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class ImageInput:
-    """An image on disk, its levels [1, C, H, W], and which of the named places it came from."""
+    """An image file, its levels [1, C, H, W], and the argument (file or folder) that it came
+    from."""
 
     path: Path
     levels: Tensor
@@ -37,10 +38,10 @@ class ImageInput:
 
 
 def read_inputs(places: Sequence[Path], shape: tuple[int, int, int]) -> list[ImageInput]:
-    """All images of the named files and folders, as :func:`samplers.images.files.image_paths`.
+    """Read all images of files and folders, see :func:`samplers.images.files.image_paths`.
 
     Args:
-        shape: [C, H, W], as each must be.
+        shape: [C, H, W], which each must have.
     """
     return [
         ImageInput(path, read_levels(path, shape), place)
@@ -50,10 +51,10 @@ def read_inputs(places: Sequence[Path], shape: tuple[int, int, int]) -> list[Ima
 
 
 def read_levels(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    """An image [1, C, H, W] of levels from 0 (black) to 255 (white): torch.uint8.
+    """Read an image [1, C, H, W] as levels from 0 (black) to 255 (white): torch.uint8.
 
     Args:
-        shape: [C, H, W], as it must be.
+        shape: [C, H, W], which it must have.
     """
     channels, height, width = shape
     if channels not in _MODES:
@@ -72,12 +73,12 @@ def read_levels(path: Path, shape: tuple[int, int, int]) -> Tensor:
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    """The same, of values from -1 (black) to 1 (white): torch.float32."""
+    """Read an image as values from -1 (black) to 1 (white): torch.float32."""
     return values_of(read_levels(path, shape)).float()
 
 
 def read_any(path: Path) -> Tensor:
-    """An image of any size, grey or in colour: [1, C, H, W] of values from -1 to 1."""
+    """Read an image of any size, grey or in colour: [1, C, H, W], values from -1 to 1."""
     image = open_image(path)
     if image.mode not in _MODES.values():
         raise ValueError(
@@ -87,7 +88,7 @@ def read_any(path: Path) -> Tensor:
 
 
 def read_mask(path: Path, height: int, width: int) -> Tensor:
-    """Where an image is white, or nearer to it than to black: [H, W]."""
+    """Read a mask: where the image is nearer to white than to black, [H, W]."""
     opened = open_image(path)
     if opened.has_transparency_data:
         raise ValueError(f"The mask {path} has an opacity; paint it black and white alone.")

@@ -27,9 +27,9 @@ def to_images(x: Tensor) -> list[Image.Image]:
 
 
 def to_8_bit(image: Image.Image) -> Image.Image:
-    """The image with channels of 8 bits, from 1 or 16 bits or a palette.
+    """Convert an image with 1 or 16 bits or a palette to channels of 8 bits.
 
-    It is grey if its palette holds greys only, and keeps an opacity if something is transparent.
+    It is grey if its palette has greys only, and has an alpha channel if something is transparent.
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))

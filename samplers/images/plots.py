@@ -19,9 +19,9 @@ from samplers.images.sheets import spread_out
 from samplers.tableau import Line, Tableau, columns_of
 
 _NUMBERED = 40
-"""Lines of a tableau up to which each coefficient is written into its place."""
+"""The largest number of lines of a tableau for which coefficients are written into the cells."""
 _STRIP = 10
-"""States of a trajectory of images that are shown."""
+"""The largest number of states of a trajectory of images that are shown."""
 
 
 def plot_tableau(tableau: Tableau) -> Figure:
@@ -90,7 +90,7 @@ def plot_grid(grid: Grid) -> Figure:
 
 
 def plot_trajectory(states: Sequence[Tensor] | Tensor) -> Figure:
-    """Samples on their way from noise, such as the trajectory of a :class:`samplers.SampleInfo`.
+    """Plot states between noise and data, such as the trajectory of a :class:`samplers.SampleInfo`.
 
     Args:
         states: T states of B samples. Images [B, C, H, W] of values from -1 to 1 have a row for
@@ -119,7 +119,7 @@ def _strip(states: Sequence[Tensor]) -> Figure:
 
 
 def _paths(points: Tensor) -> Figure:
-    """Of points [T, B, 2]."""
+    """Trajectories of points [T, B, 2]."""
     figure, axes = plot_area("x", "y", (5, 5))
     x, y = points.double().numpy().transpose(2, 0, 1)
     axes.plot(x, y, color="0.6", linewidth=0.5)

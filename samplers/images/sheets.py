@@ -11,7 +11,7 @@ from PIL import Image
 T = TypeVar("T")
 
 _PAPER = "white"
-# Smaller images are enlarged by a whole factor, so that pixels stay pixels.
+# Smaller images are enlarged by a whole factor, without interpolation.
 _READABLE = 96
 
 
@@ -21,13 +21,13 @@ def enlargement(size: tuple[int, int]) -> int:
 
 
 def enlarged(image: Image.Image) -> Image.Image:
-    """The image as it stands on a sheet; each pixel becomes a square of pixels."""
+    """The image, enlarged; each pixel becomes a square of pixels."""
     factor = enlargement(image.size)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def columns_for(count: int, classes: int) -> int:
-    """Columns of a sheet: one for each class if that fills its rows, else as square as can be."""
+    """The number of columns: one for each class if that fills all rows, else for a square sheet."""
     if 1 < classes <= 16 and count % classes == 0:
         return classes
     return math.ceil(math.sqrt(count))
@@ -49,7 +49,7 @@ def sheet(images: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def spread_out(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of the items, evenly spread, the first and the last among them."""
+    """At most this number of items, evenly spread, including the first and the last."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]

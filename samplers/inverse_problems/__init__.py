@@ -1,8 +1,9 @@
 """Layer 6. Linear inverse problems: images from measurements ``y = A x + noise``.
 
-``operators`` says what was measured, ``problem`` with what result, ``guidance`` and
-``replacement`` are the two methods, and ``solve`` is the front door. The methods are a wrapper of
-the model and an edit between steps: no sampler's name stands here, and no network's.
+``operators`` has the linear operators, ``problem`` an operator with its measurement, ``guidance``
+and ``replacement`` the two methods, and ``solve`` the function ``solve_inverse_problem``. Guidance
+wraps the model, replacement edits the state between steps; nothing here depends on a particular
+sampler or network.
 """
 
 from samplers.inverse_problems.guidance import FromJacobian, Guidance, NormalData, guiding

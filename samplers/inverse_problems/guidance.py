@@ -1,13 +1,14 @@
 r"""Guidance by the gradient of the measurement's likelihood, through the network.
 
-Given x_t, the data have mean D(x_t) and some covariance P, so the measurement is taken as normal
-with mean ``A D(x_t)`` and covariance ``A P A^T + sigma_y^2``. The score of the posterior is then
+Given x_t, the data have mean D(x_t) and some covariance P, so the measurement is approximated as
+normal with mean ``A D(x_t)`` and covariance ``A P A^T + sigma_y^2``. The score of the posterior is
+then
 
 .. math:: \nabla \log p(x_t \mid y) = \nabla \log p(x_t)
     + w \, J^T A^T (A P A^T + \sigma_y^2)^{-1} (y - A D(x_t)), \qquad J = \partial D / \partial x_t
 
-with a weight w = 1. Chung et al. 2023 (https://arxiv.org/abs/2209.14687) put a scalar of their
-choice in the place of the inverse; what is known of P makes the choice unnecessary.
+with a weight w = 1. Chung et al. 2023 (https://arxiv.org/abs/2209.14687) replace the inverse by a
+scalar step size; an estimate of P makes it unnecessary.
 """
 
 from __future__ import annotations
@@ -37,18 +38,19 @@ from samplers.schedule import Point
 
 @dataclass(frozen=True)
 class FromJacobian:
-    r"""The covariance that the network itself gives, ``P = (sigma^2 / alpha) J``.
+    r"""The covariance estimated by the network, ``P = (sigma^2 / alpha) J``.
 
-    For a perfect network it is the true one (Tweedie's formula of second order, Boys et al. 2023,
-    https://arxiv.org/abs/2310.06721). The inverse is sought by conjugate gradients (Rozet et al.
-    2024, section 4.2, https://arxiv.org/abs/2405.13712), of which each iteration is a pass back
-    through the network.
+    For an exact network it is the true covariance (Tweedie's formula of second order, Boys et al.
+    2023, https://arxiv.org/abs/2310.06721). The inverse is computed by conjugate gradients (Rozet
+    et al. 2024, section 4.2, https://arxiv.org/abs/2405.13712), each iteration of which takes one
+    vector-Jacobian product of the network.
 
     Attributes:
-        iterations: one chooses the length of a step along the gradient, and as many as y has
-            numbers make the posterior exact for normal data. A trained network's J is no covariance
-            in every direction, so few are better than many; and no step moves what is measured by
-            more than twice what is missing, as steps would along which the network hardly moves it.
+        iterations: of conjugate gradients. One determines the length of a step along the gradient;
+            as many as y has components make the posterior exact for normal data. The J of a trained
+            network is not a covariance in every direction, so few iterations are better than many.
+            No step changes A x by more than twice the residual, which bounds steps in directions
+            where J is nearly zero.
     """
 
     iterations: int = 1
@@ -63,7 +65,8 @@ class NormalData:
 
     With std = 1 and alpha = 1 it is that of Song et al. 2023, Pseudoinverse-guided diffusion
     models, section 3 (https://openreview.net/forum?id=9_gsMA8MRKQ). The directions in which images
-    vary most matter: too small a std gives overshooting, too large a one forgets the measurement.
+    vary most matter: too small a std overshoots, too large a one gives the measurement too little
+    weight.
     """
 
     std: float
@@ -82,11 +85,11 @@ class NormalData:
 
 @dataclass(frozen=True)
 class Guidance:
-    """Settings of :func:`guiding`.
+    """A method of ``solve_inverse_problem``: guidance by the gradient of the likelihood of y.
 
     Attributes:
         scale: the weight w of the measurement; 1 is Bayes' rule.
-        covariance: what is taken for the covariance P of x_0 given x_t. With the true one, the
+        covariance: the estimate of the covariance P of x_0 given x_t. With the true one, the
             posterior of normal data is exact.
     """
 
@@ -101,12 +104,12 @@ class Guidance:
 
 
 def guiding(model: Denoiser, problem: InverseProblem, settings: Guidance | None = None) -> Denoiser:
-    """The model of the posterior given the measurement, for any sampler.
+    """A denoiser of the posterior given the measurement, for any sampler.
 
-    The adaptive ones need one measurement for all samples, because they call the model with some.
-    It predicts what ``model`` predicts. One call costs a call of the model and a pass back through
-    it, and those of the covariance, under ``torch.no_grad`` too. Raises ValueError at alpha = 0:
-    start the grid at a smaller ``sigma_max``.
+    Adaptive samplers need one measurement for all samples, because they evaluate the model on a
+    part of the batch. It has the prediction type of ``model``. One evaluation takes an evaluation
+    of the model and a vector-Jacobian product, and those of the covariance, under ``torch.no_grad``
+    too. Raises ValueError at alpha = 0: start the grid at a smaller ``sigma_max``.
     """
     chosen = settings or Guidance()
     measurement = within_range(problem.operator, problem.measurement)
@@ -121,7 +124,7 @@ def guiding(model: Denoiser, problem: InverseProblem, settings: Guidance | None 
         output, pull = value_and_pullback(lambda x: network(x, t, **conditions), x)
 
         def pull_data(cotangent: Tensor) -> Tensor:
-            """J^T times a cotangent, for D = of_x x + of_output output."""
+            """J^T times a cotangent, for D = of_x * x + of_output * output."""
             return of_x * cotangent + of_output * pull(cotangent)
 
         residual = measurement.to(x) - problem.operator.forward(of_x * x + of_output * output)
@@ -157,7 +160,7 @@ def _weighted(
 
 
 def _capped(weights: Tensor, moved: Tensor, missing: Tensor) -> Tensor:
-    """The weights, lessened where what is measured is moved by more than twice what is missing."""
+    """The weights, scaled down where they would change A x by more than twice the residual."""
     most, length = 4 * inner_product(missing, missing), inner_product(moved, moved)
     far = length > most
     return torch.where(far, most / torch.where(far, length, 1), 1).sqrt() * weights

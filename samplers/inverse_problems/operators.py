@@ -1,6 +1,6 @@
-r"""Linear measurements ``y = A x``: of masks, of other images, of any pair of functions.
+r"""Linear operators A of measurements ``y = A x``: inpainting, colourisation, blurring and others.
 
-All maps take and give batches, ``[B, *image_shape]`` to [B, ...] and back, and treat samples alike.
+All maps act on batches, from ``[B, *image_shape]`` to [B, ...] and back, sample by sample.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _ITERATIONS = 1000
 
 @dataclass(frozen=True, eq=False)
 class LinearOperator:
-    r"""A linear map A of images, with its adjoint.
+    r"""A linear operator A on images, with its adjoint.
 
     Attributes:
-        forward: x ``[B, *image_shape]`` to A x.
-        adjoint: y to A^T y, with <A x, y> = <x, A^T y>.
+        forward: maps x ``[B, *image_shape]`` to A x.
+        adjoint: maps y to A^T y, with <A x, y> = <x, A^T y>.
         image_shape: the shape of one image.
-        gram: the number c with A A^T = c on every A x, if there is one; then A^+ = A^T / c.
-        pseudo_inverse: y to A^+ y, of Moore and Penrose. Without it, and without a gram number, it
-            is found by conjugate gradients.
+        gram: the scale c in A A^T = c I on the range of A, if there is one; then A^+ = A^T / c.
+        pseudo_inverse: maps y to A^+ y (Moore and Penrose). Without it, and without ``gram``,
+            conjugate gradients compute it.
     """
 
     forward: Map
@@ -54,11 +54,11 @@ class LinearOperator:
                     f"but it is {map_!r}."
                 )
         if self.gram is not None and not self.gram > 0:
-            raise ValueError(f"The gram number of an operator is {self.gram}; it must be positive.")
+            raise ValueError(f"The operator has gram = {self.gram}; it must be positive.")
 
 
 def inpainting(mask: Tensor, image_shape: Shape) -> LinearOperator:
-    """Keep what the mask keeps, and set the rest to zero.
+    """The operator of inpainting: keep the known pixels, and set the others to zero.
 
     Args:
         mask: True or 1 where the image is known, else False or 0; its shape broadcasts to
@@ -80,7 +80,7 @@ def inpainting(mask: Tensor, image_shape: Shape) -> LinearOperator:
 
 
 def colourisation(image_shape: Shape, grey: Grey = "luma") -> LinearOperator:
-    r"""The grey image [B, 1, H, W] of a colour image [B, 3, H, W].
+    r"""The operator of colourisation: the grey image [B, 1, H, W] of a colour image [B, 3, H, W].
 
     ``mean`` is the mean of the channels, ``luma`` that of ITU-R BT.601. The weights w have the
     pseudo-inverse ``w / |w|^2``, so ``A^+ A`` is the projection onto the first vector of an
@@ -107,7 +107,7 @@ def colourisation(image_shape: Shape, grey: Grey = "luma") -> LinearOperator:
 
 
 def downsampling(image_shape: Shape, factor: int) -> LinearOperator:
-    """The means of blocks of ``factor`` times ``factor`` pixels."""
+    """The operator of super-resolution: the means of blocks of ``factor`` x ``factor`` pixels."""
     check_whole("The factor of downsampling", factor)
     if len(image_shape) != 3 or any(side % factor for side in image_shape[1:]):
         raise ValueError(
@@ -126,14 +126,14 @@ def downsampling(image_shape: Shape, factor: int) -> LinearOperator:
 
 
 def blurring(image_shape: Shape, std: float, cutoff: float = 0.01) -> LinearOperator:
-    """The image convolved with a Gaussian of standard deviation ``std``, in pixels.
+    """The operator of deblurring: convolution with a Gaussian of deviation ``std``, in pixels.
 
-    Beyond its border the image goes on with the pixels of the border. The kernel ends at four
-    standard deviations.
+    The image is padded by repeating its border. The kernel is truncated at four standard
+    deviations.
 
     Args:
-        cutoff: for the pseudo-inverse, what is damped to less than this, along rows or columns,
-            counts as not measured; of an image of bytes it is lost to rounding.
+        cutoff: for the pseudo-inverse, components that are damped to less than this, along rows or
+            columns, count as not measured; in an 8-bit image they are lost to rounding.
     """
     if len(image_shape) != 3 or not 0 < std < math.inf:
         raise ValueError(
@@ -177,8 +177,8 @@ def _convolution(side: int, kernel: Tensor) -> Tensor:
 
 
 def check_operator(operator: LinearOperator, like: Tensor) -> None:
-    """Raise ValueError unless ``<A x, y> = <x, A^T y>``, and ``A A^T A x = c A x`` for the gram
-    number c, if there is one, for random x and y.
+    """Raise ValueError unless ``<A x, y> = <x, A^T y>``, and ``A A^T A x = c A x`` for the scale c
+    of ``gram``, if given, for random x and y.
 
     Args:
         like: a tensor of the dtype and on the device that the maps will be used with.
@@ -207,23 +207,24 @@ def check_operator(operator: LinearOperator, like: Tensor) -> None:
     if not float((again - operator.gram * forward).norm()) <= slack * float(again.norm()):
         found = float((again * forward).sum() / forward.square().sum())
         raise ValueError(
-            f"The gram number of the operator is {operator.gram:.6g}, but A A^T is not that on A x "
-            f"(for a random x, {found:.6g} on average); leave it away, or give a pseudo_inverse."
+            f"The operator has gram = {operator.gram:.6g}, but A A^T is not this multiple of the "
+            f"identity (on average {found:.6g}, for a random x); omit gram, or give a "
+            "pseudo_inverse."
         )
 
 
 def pseudo_inverse(operator: LinearOperator, y: Tensor) -> Tensor:
-    """``A^+ y``: of all images whose measurement is nearest to y, the shortest."""
+    """``A^+ y``, the least-squares solution of ``A x = y`` with the smallest norm."""
     if operator.pseudo_inverse is not None:
         return operator.pseudo_inverse(y)
     return damped_inverse(operator, y, y.new_zeros(()))
 
 
 def within_range(operator: LinearOperator, y: Tensor) -> Tensor:
-    """The part of y that some image has, ``A A^T y / c``; all of it without a gram number.
+    """The projection of y onto the range of A, ``A A^T y / c``; y itself if ``gram`` is None.
 
-    Of a masked image it is what the mask keeps. The rest would mislead conjugate gradients, which
-    can't lessen it.
+    For inpainting it is the known part. The rest would disturb conjugate gradients, which cannot
+    reduce it.
     """
     if operator.gram is None:
         return y
@@ -231,7 +232,7 @@ def within_range(operator: LinearOperator, y: Tensor) -> Tensor:
 
 
 def unmeasured(operator: LinearOperator, x: Tensor) -> Tensor:
-    """The part of x that its measurement does not see, ``x - A^+ A x``."""
+    """The projection of x onto the null space of A, ``x - A^+ A x``."""
     return x - pseudo_inverse(operator, operator.forward(x))
 
 
@@ -241,7 +242,7 @@ def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tens
     Args:
         damping: zero or positive, a number or one for each sample, to broadcast against an image.
 
-    Raises ValueError if conjugate gradients come nowhere near it.
+    Raises ValueError if conjugate gradients do not converge.
     """
     back = operator.adjoint(y)
     if operator.gram is not None:
@@ -250,20 +251,20 @@ def damped_inverse(operator: LinearOperator, y: Tensor, damping: Tensor) -> Tens
         lambda x: operator.adjoint(operator.forward(x)) + damping * x, back, _ITERATIONS
     )
     if bool((found.squared > torch.finfo(back.dtype).eps * inner_product(back, back)).any()):
-        remedy = "have more noise in the measurement, or none"
+        remedy = "pass a noise_std that is larger, or 0"
         raise ValueError(
-            f"Conjugate gradients have not found the inverse in {_ITERATIONS} iterations; "
+            f"Conjugate gradients did not converge in {_ITERATIONS} iterations; "
             f"{remedy if bool((damping > 0).any()) else 'give the operator a pseudo_inverse'}."
         )
     return found.x
 
 
 class Search(NamedTuple):
-    """Where conjugate gradients stand; the numbers of a sample are shaped to broadcast.
+    """The state of conjugate gradients; numbers of a sample are shaped to broadcast.
 
     Attributes:
         squared: |residual|^2 of each sample.
-        moving: whether a sample still searches.
+        moving: whether the iteration of a sample has not stopped.
     """
 
     x: Tensor
@@ -274,10 +275,10 @@ class Search(NamedTuple):
 
 
 def conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Search:
-    """Search the solution x of ``matrix(x) = b``, for a matrix that is symmetric and positive.
+    """Solve ``matrix(x) = b`` for a symmetric positive matrix by conjugate gradients.
 
-    Each sample of the batch stops for itself, so it does not depend on the others. A sample stops
-    too where the matrix turns out not to be positive.
+    Each sample of the batch has its own stopping criterion, so it does not depend on the others. It
+    also stops where the matrix is found not to be positive.
     """
     goal = (4 * torch.finfo(b.dtype).eps) ** 2 * inner_product(b, b)
     now = Search(torch.zeros_like(b), b, b, inner_product(b, b), inner_product(b, b) > goal)

@@ -1,4 +1,4 @@
-"""What was measured, of what, and with how much noise."""
+"""An inverse problem: the operator, the measurement and its noise."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from samplers.solve import working_dtype
 
 @dataclass(frozen=True, eq=False)
 class InverseProblem:
-    r"""Find x from ``y = A x + noise``.
+    r"""A linear inverse problem: find x from ``y = A x + noise``.
 
     Attributes:
-        operator: the linear map A.
+        operator: A.
         measurement: y, one for each sample, [B, ...], or one for all, [1, ...].
-        noise_std: the standard deviation of the noise in every number of y; 0 if there is none.
+        noise_std: the standard deviation of the noise in each component of y; 0 if there is none.
 
     Raises ValueError if y is not finite, or not shaped as A x.
     """
@@ -52,25 +52,24 @@ class InverseProblem:
 
 
 def check_problem(problem: InverseProblem, x_T: Tensor) -> None:
-    """Raise ValueError unless the problem is about samples shaped as ``x_T`` [B, ...].
+    """Raise ValueError unless the problem fits the initial noise ``x_T`` [B, ...].
 
-    The operator's adjoint is tried, too, as a run from ``x_T`` uses it.
+    The adjoint of the operator is checked, too, in the dtype and on the device of ``x_T``.
     """
-    check_numbers("The starting noise", x_T)
+    check_numbers("The initial noise", x_T)
     shape = problem.operator.image_shape
     if x_T.shape[1:] != shape:
         raise ValueError(
-            f"The starting noise has shape {tuple(x_T.shape)}; the operator takes images of "
-            f"{shape}."
+            f"The initial noise has shape {tuple(x_T.shape)}; the operator takes images of {shape}."
         )
     check_count(problem, len(x_T))
     check_operator(problem.operator, x_T.new_zeros((), dtype=working_dtype(x_T.dtype)))
 
 
 def check_count(problem: InverseProblem, count: int) -> None:
-    """Raise ValueError unless there is a measurement for each of so many samples, or one for all.
+    """Raise ValueError unless there are ``count`` measurements, or one for all samples.
 
-    An adaptive driver asks its model about some samples only, so it needs one for all.
+    An adaptive solver evaluates the model on a part of the batch, so it needs one for all.
     """
     given = len(problem.measurement)
     if given not in (1, count):
@@ -80,11 +79,11 @@ def check_count(problem: InverseProblem, count: int) -> None:
 
 
 class Agreement(NamedTuple):
-    """How answers agree with a measurement and with each other, as root mean squares.
+    """Data consistency of solutions, and their spread, as root mean squares.
 
     Attributes:
-        error: of their own measurements, ``A x - y``.
-        deviation: between the answers, of what was not measured; None for a single one.
+        error: of the measurement, ``A x - y``.
+        deviation: between the solutions, in the null space of A; None for a single one.
     """
 
     error: float
@@ -92,7 +91,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(problem: InverseProblem, x: Tensor) -> Agreement:
-    """The agreement of the answers x [B, ...]."""
+    """The data consistency of solutions x [B, ...], and their spread."""
     operator = problem.operator
     error = operator.forward(x) - problem.measurement.to(x)
     alone = len(x) == 1

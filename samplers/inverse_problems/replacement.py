@@ -1,13 +1,13 @@
-r"""Replacement of the known part of x_t, before each step and after the last.
+r"""Replacement: the measured part of x_t is replaced before each step and after the last.
 
 .. math:: x \leftarrow x - A^+ (A x - y_t), \qquad y_t = \alpha_t y + s_t A z
 
-with fresh noise z and ``s_t = sigma_t``, or, if y holds noise itself, with what is left of it:
-``s_t^2 = sigma_t^2 - alpha_t^2 sigma_y^2 / c`` where A A^T = c. The known part then has the law
-that it should have at every t (Song et al. 2021, appendix I, https://arxiv.org/abs/2011.13456),
-but the network sees it beside an unknown part that was drawn without it: the law of the whole is
-exact only if the two are independent. To visit each step several times, with new noise between,
-brings them together (Lugmayr et al. 2022, algorithm 1, https://arxiv.org/abs/2201.09865).
+with fresh noise z and ``s_t = sigma_t``; for a noisy y, where A A^T = c I, with ``s_t^2 = sigma_t^2
+- alpha_t^2 sigma_y^2 / c``. The measured part then has the right marginal at every t (Song et al.
+2021, appendix I, https://arxiv.org/abs/2011.13456), but the unmeasured part was sampled without it:
+the joint distribution is exact only if the two are independent. Repeating each step several times,
+with new noise in between, reduces the inconsistency (Lugmayr et al. 2022, algorithm 1,
+https://arxiv.org/abs/2201.09865).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Edit = Callable[[State], State]
 
 @dataclass(frozen=True)
 class Replacement:
-    """Settings of :func:`replaced_run`.
+    """Replacement of the measured part of x_t: a method of ``solve_inverse_problem``.
 
     Attributes:
-        visits: how often each step is taken; the network calls grow with it. More than one needs a
-            sampler that remembers nothing from one step to the next, best a stochastic one.
+        visits: how often each step is taken, which multiplies the network evaluations. More than
+            one requires a singlestep sampler, preferably a stochastic one.
     """
 
     visits: int = 1
@@ -47,15 +47,15 @@ class Replacement:
 def replacing(
     solver: Solver, problem: InverseProblem, seeds: Sequence[int], visit: int = 0
 ) -> Edit:
-    """The edit of a state whose next network call begins a step, or whose run is done.
+    """The function that replaces the measured part of a state between two steps or at the end.
 
     States inside a step are returned as they are. The noise is a function of the sample's seed,
     the row and the visit, and independent of the sampler's own.
 
-    Noise in the measurement relaxes the edit: where sigma_t / alpha_t is below sigma_y / sqrt(c),
-    y says less of the known part than x_t does, and x_t is left to the network; at sigma = 0 the
-    level of the last network call decides. Raises ValueError for a noisy measurement whose
-    operator has no gram number c.
+    A noisy measurement weakens the replacement. Where sigma_t / alpha_t is below sigma_y / sqrt(c),
+    y is noisier than x_t, and x_t is left as it is; at sigma = 0 the level of the last network
+    evaluation decides. Raises ValueError for a noisy measurement whose operator has no scale c
+    (``gram``).
     """
     operator, noise_std = problem.operator, _noise_of_known(problem)
     noise = _noise(seeds, operator.image_shape, "known", visit)
@@ -84,13 +84,13 @@ def replaced_run(
     seeds: Sequence[int],
     settings: Replacement,
 ) -> Iterator[State]:
-    """Every state of a run with replacement, as :meth:`Solver.run` gives them without.
+    """The states of a run with replacement, as those of :meth:`Solver.run`.
 
     Args:
-        state: one that begins a step, after the edit of :func:`replacing`. The states that end the
-            last visit of a step are such, so from them the run goes on bit for bit.
+        state: one at the beginning of a step, after :func:`replacing`. The last state of each step
+            is such a state, so a run can be resumed from it, bit for bit.
 
-    Raises ValueError if steps are to be visited again by a sampler that remembers older ones.
+    Raises ValueError for more than one visit with a multistep sampler.
     """
     _check_visits(solver, settings.visits)
     rounds = [_Round.make(solver, problem, seeds, visit) for visit in range(settings.visits)]
@@ -105,7 +105,7 @@ def replaced_run(
 
 @dataclass(frozen=True, eq=False)
 class _Round:
-    """What one visit of every step uses: all noise is its own, the sampler's included."""
+    """The solver and the replacement of one visit of the steps, with noise of their own."""
 
     solver: Solver
     edit: Edit
@@ -124,7 +124,7 @@ class _Round:
 
 
 def _step(solver: Solver, model: Model, state: State) -> Iterator[State]:
-    """The state after each network call of one step."""
+    """The state after each network evaluation of one step."""
     for state in solver.run(model, state):
         yield state
         if _between_steps(solver, state):
@@ -132,7 +132,7 @@ def _step(solver: Solver, model: Model, state: State) -> Iterator[State]:
 
 
 def _noised_again(solver: Solver, state: State, begun: State, noise: RowNoise) -> State:
-    r"""``begun``, with a newest point that the forward process draws from that of ``state``.
+    r"""``begun``, with its newest point sampled by the forward process from that of ``state``.
 
     .. math:: x_t = (\alpha_t / \alpha_s) x_s
         + \sqrt{\sigma_t^2 - (\alpha_t \sigma_s / \alpha_s)^2} \, z
@@ -152,12 +152,12 @@ def _between_steps(solver: Solver, state: State) -> bool:
 
 
 def _reached(solver: Solver, state: State) -> Point:
-    """Where the newest point lies."""
+    """The point of the schedule at which the newest sample lies."""
     return solver.tableau.end if solver.done(state) else solver.tableau.rows[state.row].at
 
 
 def _asked(solver: Solver, state: State) -> Point:
-    """Where the newest point lies, or, without noise, where the last call of the network was."""
+    """The same, or at sigma = 0 the point of the last network evaluation."""
     at = _reached(solver, state)
     return solver.tableau.rows[-1].at if at.clean else at
 
@@ -169,13 +169,13 @@ def _moved(solver: Solver, state: State, x: Tensor) -> State:
 
 
 def _noise_of_known(problem: InverseProblem) -> float:
-    """The standard deviation of the measurement's noise in the known part of the image."""
+    """The standard deviation of the measurement's noise in the measured part of the image."""
     if problem.noise_std == 0:
         return 0.0
     if problem.operator.gram is None:
         raise ValueError(
-            "Replacement by a noisy measurement needs an operator with A A^T = c (its gram "
-            "number), which a blur has not; take guidance (--method guidance)."
+            "Replacement by a noisy measurement needs an operator with A A^T = c I (`gram`), "
+            "which a blur does not have; take guidance (--method guidance)."
         )
     return problem.noise_std / math.sqrt(problem.operator.gram)
 
@@ -190,7 +190,7 @@ def _check_visits(solver: Solver, visits: int) -> None:
 
 
 def _forgets(tableau: Tableau) -> bool:
-    """Whether no row looks back beyond the beginning of its step."""
+    """Whether no row uses anything from before the beginning of its step."""
     step, points, predictions = 0, 0, 0
     for row in tableau.rows:
         if row.step != step:
@@ -210,7 +210,7 @@ def _reaches(coefficients: Tensor, lags: tuple[int, ...], most: int) -> bool:
 
 
 def _noise(seeds: Sequence[int], shape: Shape, purpose: str, visit: int) -> RowNoise:
-    """Noise of its own for a purpose and a visit, independent of that of the seeds themselves."""
+    """Noise for a purpose and a visit, independent of that of the seeds themselves."""
     return RowNoise(
         tuple(hashed_seed(f"{seed} {purpose} {visit}".encode()) for seed in seeds), shape
     )

@@ -1,4 +1,4 @@
-"""``solve_inverse_problem``: a denoiser, initial noise and a measurement in, samples out."""
+"""``solve_inverse_problem``: sample from the posterior given a linear measurement."""
 
 from __future__ import annotations
 
@@ -40,17 +40,16 @@ def solve_inverse_problem(
 
     Args:
         problem: the operator A, the measurement y and its noise.
-        method: ``Guidance()`` (the default) bends the model towards the measurement by a gradient
-            and comes near ``A x_0 = y``; ``Replacement()`` puts the measurement into every x_t and
-            meets it to rounding, unless it is noisy, but knows less of how the parts belong
-            together.
-        seeds: one whole number for each sample; replacement and stochastic samplers need them.
-        callback: called with the state after every network call.
+        method: ``Guidance()`` (the default) adds the gradient of the measurement's likelihood to
+            the score and satisfies ``A x_0 = y`` approximately; ``Replacement()`` replaces the
+            measured part of every x_t and satisfies a noiseless measurement up to rounding, but its
+            samples are less consistent.
+        seeds: one integer for each sample; replacement and stochastic samplers need them.
+        callback: called with the state after every network evaluation.
 
-    All other arguments and the errors are those of :func:`samplers.sample`. Raises
-    ValueError, too, if x_T, y and the operator do not fit one another, or if the adjoint of the
-    operator is not one. Gradients flow through everything: call it under ``torch.no_grad()`` if
-    none are wanted.
+    All other arguments and the errors are those of :func:`samplers.sample`. Raises ValueError also
+    if x_T, y and the operator do not fit together, or if the operator's adjoint is wrong. Gradients
+    flow through everything: call it under ``torch.no_grad()`` if none are wanted.
     """
     check_denoiser(model)
     check_problem(problem, x_T)
@@ -86,5 +85,5 @@ def solve_inverse_problem(
 
 def _needed(seeds: Sequence[int] | None) -> Sequence[int]:
     if seeds is None:
-        raise ValueError("Replacement draws noise; give it seeds, one for each sample.")
+        raise ValueError("Replacement adds noise; pass seeds, one for each sample.")
     return seeds

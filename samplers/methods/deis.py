@@ -17,7 +17,7 @@ from samplers.tableau import Tableau
 def deis(
     grid: Grid, order: int, predicting: Predicting = "noise", lower_order_final: bool = False
 ) -> Tableau:
-    r"""Exponential Adams-Bashforth of order 1 to 4.
+    r"""DEIS: exponential Adams-Bashforth of order 1 to 4.
 
     .. math:: x_t = \text{decay} \, x + \sum_{j=0}^{k-1} w_j f_j
 

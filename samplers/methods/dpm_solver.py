@@ -3,8 +3,8 @@ their SDE versions (Lu et al. 2022, https://arxiv.org/abs/2206.00927 and
 https://arxiv.org/abs/2211.01095).
 
 Every step is a Taylor expansion of the exact solution in :mod:`samplers.methods.interval`;
-``f`` is what is predicted, D or eps, and ``gain(k)`` the exact weight of its (k-1)-th derivative.
-A step that touches infinite log-SNR is DDIM's, and such a point never enters a history.
+``f`` is the prediction, D or eps, and ``gain(k)`` the exact weight of its (k-1)-th derivative. A
+step from or to infinite log-SNR is a DDIM step, and such a point is not used by later steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ThirdOrder = Literal["corrected", "reference"]
 
 
 class Weights(Protocol):
-    """The exact weights of one step, as an :class:`Interval` has them."""
+    """The interface of the exact weights of one step, such as an :class:`Interval`."""
 
     @property
     def decay(self) -> Tensor: ...
@@ -33,7 +33,7 @@ class Weights(Protocol):
 
 
 class Linear(Protocol):
-    """What can be combined: the symbols of a draft, or the states of a batch."""
+    """The interface of what can be combined linearly: symbols of a draft, or states of a batch."""
 
     def __add__(self, other: Self) -> Self: ...
     def __sub__(self, other: Self) -> Self: ...
@@ -45,7 +45,7 @@ L = TypeVar("L", bound=Linear)
 
 
 def constant(step: Weights, x: L, f: L) -> L:
-    r"""The step if f does not change: ``decay x + gain_1 f``, which is DDIM."""
+    r"""The step for constant f: ``decay x + gain_1 f``, which is DDIM."""
     return step.decay * x + step.gain(1) * f
 
 
@@ -101,12 +101,12 @@ def singlestep_3(
 
 
 def _part(grid: Grid, step: Interval, r: float) -> Interval:
-    """The first fraction r of a step."""
+    """The interval of the first fraction r of a step."""
     return Interval(step.now, grid.at_lam(step.now.lam + r * step.h), step.predicting)
 
 
 def _evaluate(draft: Draft, part: Interval, x: Combination) -> Combination:
-    """Append the stage x at the end of ``part``, and what is predicted there."""
+    """Append the stage x at the end of ``part``, and evaluate f there."""
     draft.append(x, part.nxt)
     return part.f(draft.evaluate())
 

@@ -1,5 +1,5 @@
-r"""EDM's stochastic sampler: noise is added before each step, and Heun's method takes out more
-(Karras et al. 2022, algorithm 2, https://arxiv.org/abs/2206.00364)."""
+r"""EDM's stochastic sampler: noise is added before each step of Heun's method (Karras et al. 2022,
+algorithm 2, https://arxiv.org/abs/2206.00364)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ def churn(
     s_tmax: float = 50.0,
     s_noise: float = 1.0,
 ) -> Tableau:
-    r"""Stochastic Heun sampler; the network is asked at the noised point, as in the paper.
+    r"""EDM's stochastic Heun sampler; the network is evaluated at the noised point, as in the
+    paper.
 
     .. math:: \hat\rho = (1 + \gamma) \rho, \qquad
         \hat y = y + S_{noise} \sqrt{\hat\rho^2 - \rho^2} \, z, \qquad
         \gamma = \min(S_{churn} / n, \sqrt 2 - 1) \text{ if } \rho \in [S_{tmin}, S_{tmax}]
 
-    in the coordinates y = x / alpha, rho = sigma / alpha. Noise is never raised above the
+    in the coordinates y = x / alpha, rho = sigma / alpha. The noise level never exceeds that of the
     schedule's noisiest point.
     """
     if not (s_churn >= 0 and 0 <= s_tmin <= s_tmax and s_noise > 0):
@@ -39,7 +40,7 @@ def churn(
     gamma = min(s_churn / grid.steps, math.sqrt(2) - 1)
 
     def noised(point: Point) -> tuple[Tensor, Tensor, Point]:
-        """The factor on x, the added standard deviation, and the point where they lead."""
+        """The factor on x, the added standard deviation, and the noised point."""
         if not point.finite or not s_tmin <= float(point.rho.detach()) <= s_tmax or gamma == 0:
             return torch.ones_like(point.alpha), torch.zeros_like(point.alpha), point
         lam = torch.maximum(point.lam - math.log1p(gamma), grid.schedule.noisiest.lam)

@@ -1,14 +1,14 @@
-r"""One trial step of the probability-flow ODE with an estimate of its error: embedded pairs.
+r"""Embedded pairs: a trial step of the probability-flow ODE with an estimate of its error.
 
-A step starts from known states and slopes of a batch, ends at an angle of its own for each sample,
-and gives two solutions of neighbouring orders; the higher one is kept, and the difference is the
-estimate. The angle is ``phi = arctan(sigma / alpha)``, the states are in variance-preserving
-coordinates ``x = cos(phi) x_0 + sin(phi) eps``, and the slope is
+A step starts from known states and slopes of a batch, ends at a separate angle for each sample, and
+gives two solutions of consecutive orders. The one of higher order is returned, and the difference
+estimates the error. The angle is ``phi = arctan(sigma / alpha)``, the states are in
+variance-preserving coordinates ``x = cos(phi) x_0 + sin(phi) eps``, and the slope is
 
 .. math:: \frac{dx}{d\phi} = v(x, \phi) = \cos\phi \, \varepsilon - \sin\phi \, x_0
 
-(Salimans and Ho 2022, appendix D, https://arxiv.org/abs/2202.00512). Who chooses the steps stands
-in :mod:`samplers.probability_flow.adaptive`.
+(Salimans and Ho 2022, appendix D, https://arxiv.org/abs/2202.00512). The step sizes are chosen in
+:mod:`samplers.probability_flow.integration`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ from samplers.schedule import Point
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Tensors [b, ...] that are integrated together, with a row of each for every sample.
+    """Tensors [b, ...] that are integrated together, each with one row per sample.
 
-    A coefficient is one number, or a float64 vector [b] of one for each sample; it is applied in
-    the dtype of each tensor.
+    A coefficient is a number, or a float64 vector [b]; it is applied in the dtype of each tensor.
     """
 
     tensors: tuple[Tensor, ...]
@@ -53,12 +52,12 @@ class Parts:
 
     @property
     def rows(self) -> list[Parts]:
-        """The same, one sample at a time; each tensor keeps its first dimension."""
+        """Split into samples; each tensor keeps its first dimension."""
         return [Parts(row) for row in zip(*(t.split(1) for t in self.tensors), strict=True)]
 
     @classmethod
     def joined(cls, rows: Sequence[Parts]) -> Parts:
-        """The batch of the given samples."""
+        """Concatenate samples to a batch."""
         columns = zip(*(row.tensors for row in rows), strict=True)
         return cls(tuple(torch.cat(column) for column in columns))
 
@@ -75,7 +74,7 @@ Slope = Callable[[Parts, Tensor], Parts]
 
 
 class Known(NamedTuple):
-    """Where a trial step begins: the states, their slopes and the angles [b]."""
+    """The beginning of a trial step: the states, their slopes and the angles [b]."""
 
     x: Parts
     slope: Parts
@@ -83,7 +82,7 @@ class Known(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """Where a trial step ends: the higher solution, and how far the lower one is from it.
+    """The end of a trial step: the solution of higher order, and its difference to the lower one.
 
     Attributes:
         last: the slope at x, if the method has evaluated it.
@@ -174,7 +173,7 @@ def dpm_solver_23(slope: Slope, known: Known, angle: Tensor, predicting: Predict
 
 @dataclass(frozen=True)
 class _Steps:
-    """An interval of the log-SNR for each sample, and its weights as vectors [b]."""
+    """A step in the log-SNR for each sample, with its weights as vectors [b]."""
 
     interval: Interval
 
@@ -190,17 +189,17 @@ class _Steps:
         return self.interval.gain(k)[:, 0]
 
     def part(self, r: float) -> _Steps:
-        """The first fraction r of the steps."""
+        """The intervals of the first fraction r of the steps."""
         lam = self.interval.now.lam + r * self.interval.h
         end = _point(torch.atan(torch.exp(-lam)))
         return _Steps(Interval(self.interval.now, end, self.interval.predicting))
 
     def f(self, known: Known) -> Parts:
-        """What the steps integrate, at their beginning."""
+        """The integrand at the beginning of the steps."""
         return self._predicted(known.x, known.slope, self.interval.now)
 
     def evaluate(self, slope: Slope, x: Parts) -> Parts:
-        """What the steps integrate, at their end."""
+        """The integrand at the end of the steps."""
         at = self.interval.nxt
         return self._predicted(x, slope(x, at.t[:, 0]), at)
 
@@ -220,10 +219,10 @@ _LANES = 16
 
 
 def lanes(values: Tensor) -> Tensor:
-    """Each value of [b] in a row of its own, sixteen times.
+    """Repeat each value of [b] sixteen times, in a row of its own.
 
-    At the end of a tensor that does not fill the processor's vectors, exp and its like may round
-    otherwise than within it. Whole rows are never there, so that a sample's numbers do not depend
-    on its place.
+    Vectorised functions such as exp may round differently in the remainder of a tensor that does
+    not fill a vector register. Rows of sixteen have no remainder, so that the result for a sample
+    does not depend on its index in the batch.
     """
     return values[:, None].expand(-1, _LANES).contiguous()

@@ -34,9 +34,9 @@ Predicting = Literal["data", "noise"]
 
 @dataclass(frozen=True)
 class Interval:
-    r"""A step between two points of finite log-SNR, and the numbers of its exact solution.
+    r"""A step between two points of finite log-SNR, and the coefficients of its exact solution.
 
-    With h the step in the half log-SNR, from s to t, and f what is predicted:
+    With h the step in the half log-SNR, from s to t, and f the prediction:
 
     ==========  ===================================  ======================================
     number      data prediction, f = D               noise prediction, f = eps
@@ -78,11 +78,11 @@ class Interval:
         return self.nxt.sigma * torch.sqrt(self.eta * torch.expm1(2 * self.h))
 
     def clock(self, point: Point) -> Tensor:
-        r"""Where the noise of a step stands on its Brownian path.
+        r"""The method's time variable at a point, in which its noise is a Brownian path.
 
         In data prediction ``e^{2 eta lam}``, the signal-to-noise ratio if eta = 1; in noise
-        prediction rho^2 = (sigma / alpha)^2. Their differences over a step are its noise variance,
-        up to what later steps multiply it by, so the coupling is exact.
+        prediction rho^2 = (sigma / alpha)^2. The difference over a step is its noise variance, up
+        to the factors of later steps, so the coupling is exact.
         """
         if self.predicting == "data":
             return torch.exp(2 * self.eta * point.lam)
@@ -90,45 +90,46 @@ class Interval:
 
     @property
     def local_error(self) -> float:
-        """What freezing eps costs the variance of an SDE step; data prediction loses nothing."""
+        """The error of an SDE step's variance from constant eps; zero in data prediction."""
         if self.predicting == "data":
             return 0.0
         return self.eta * (1 + self.eta) * float(torch.expm1(self.h.detach())) ** 2
 
     def gain(self, k: int) -> Tensor:
-        """The factor of ``f^(k-1) h^(k-1)``: the step's scale times phi_k."""
+        """The coefficient of ``f^(k-1) h^(k-1)``: the step's scale times phi_k."""
         rate = (1 + self.eta) * self.h
         scale = self.nxt.alpha if self.predicting == "data" else -self.nxt.sigma
         return scale * rate * phi(k, self.z)
 
     def weights(self, lams: list[Tensor]) -> list[Tensor]:
-        """Factors of the predictions made at ``lams``: exact for the polynomial through them."""
+        """Coefficients of the predictions made at ``lams``: exact for the polynomial through
+        them."""
         rate = (1 + self.eta) * self.h
         scale = self.nxt.alpha if self.predicting == "data" else -self.nxt.sigma
         nodes = [(lam - self.now.lam) / self.h for lam in lams]
         return [scale * rate * weight for weight in lagrange_weights(nodes, self.z)]
 
     def f(self, evaluation: Evaluation) -> Combination:
-        """What this step integrates, of an evaluation."""
+        """The integrand of this step, D or eps of an evaluation."""
         return evaluation.data if self.predicting == "data" else evaluation.noise
 
 
 def ddim(known: Evaluation, nxt: Point) -> Combination:
-    r"""The step that holds for every log-SNR, finite or not: DDIM in data form.
+    r"""The DDIM step in data prediction, which holds for every log-SNR, finite or not.
 
     .. math:: x_t = \frac{\sigma_t}{\sigma_s} x_s
         + \Big(\alpha_t - \frac{\sigma_t}{\sigma_s} \alpha_s\Big) D
 
-    At sigma_t = 0 it returns the prediction, at alpha_s = 0 it leaves pure noise.
+    At sigma_t = 0 it returns the prediction of x_0; at alpha_s = 0 it starts from pure noise.
     """
     ratio = nxt.sigma / known.at.sigma
     return ratio * known.x + (nxt.alpha - ratio * known.at.alpha) * known.data
 
 
 def finite_intervals(draft: Draft) -> Iterator[tuple[Evaluation, Point]]:
-    """Evaluate at the beginning of each interval, and cross those of infinite log-SNR by DDIM.
+    """Evaluate at the beginning of each interval; cross those of infinite log-SNR by DDIM.
 
-    Yields ``(known, nxt)`` for every other interval; the method appends what leads to ``nxt``.
+    Yields ``(known, nxt)`` for every other interval; the method appends the point at ``nxt``.
     """
     for now, nxt in draft.intervals():
         known = draft.evaluate()

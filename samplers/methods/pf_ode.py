@@ -21,7 +21,7 @@ from samplers.tableau import Tableau
 
 
 class Butcher(NamedTuple):
-    """An explicit Runge-Kutta method: stage i lies at c_i and starts from row i of a."""
+    """A Butcher tableau: stage i is at c_i and has the coefficients in row i of a."""
 
     c: tuple[float, ...]
     a: tuple[tuple[float, ...], ...]
@@ -38,7 +38,7 @@ CLASSICAL = Butcher(
 
 
 def ddim(grid: Grid) -> Tableau:
-    r"""DDIM, which is Euler's method in rho and DPM-Solver(++) of first order.
+    r"""DDIM, which is Euler's method in rho and first-order DPM-Solver(++).
 
     .. math:: x_t = \alpha_t D + \sigma_t \varepsilon
     """
@@ -106,8 +106,8 @@ def adams_bashforth(grid: Grid, order: int) -> Tableau:
 
     .. math:: y_t = y + \int_\rho^{\rho_t} p(r) \, dr
 
-    with p the polynomial through the last ``order`` slopes eps. In rho the way to sigma = 0 is
-    finite, so the last step keeps the order of the others.
+    with p the polynomial through the last ``order`` slopes eps. In rho the interval to sigma = 0 is
+    finite, so the last step has the order of the others.
     """
     if order not in (2, 3, 4):
         raise ValueError(f"Adams-Bashforth in rho has order 2, 3 or 4, not {order}.")
@@ -141,7 +141,7 @@ def _advance(
     nxt: Point,
     at: Point,
 ) -> Combination:
-    """x at ``at``, reached from the base of the step by weighted slopes over its whole length."""
+    """x at ``at``, from the base of the step by weighted slopes over its whole length."""
     y = first.x / first.at.alpha
     for weight, slope in zip(weights, slopes, strict=True):
         y = y + weight * (nxt.rho - first.at.rho) * slope if weight else y

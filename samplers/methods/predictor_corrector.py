@@ -9,7 +9,7 @@ the paper (``snr``):
     = x - \delta \sigma \varepsilon + \sqrt{2 \delta} \, \sigma z,
     \qquad \epsilon = \delta \sigma^2, \quad \delta = 2 r^2
 
-Nothing is corrected at the starting noise, which has its law already, nor at sigma = 0.
+Nothing is corrected at the initial noise, whose distribution is exact, nor at sigma = 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from samplers.tableau import Scaling, Tableau
 
 Corrector = Literal["langevin", "annealed-langevin"]
 
-# Annealed Langevin dynamics knows its steps beforehand; Langevin dynamics scales them by norms.
+# The steps of annealed Langevin dynamics follow from the schedule, those of Langevin from norms.
 _SCALING: Mapping[Corrector, Scaling] = {"langevin": "batch-norm", "annealed-langevin": "none"}
 
 
@@ -47,12 +47,12 @@ def predictor_corrector(
               \qquad \delta = 2 r^2
 
     Args:
-        corrector: ``annealed-langevin`` takes the step above, which the schedule alone decides: no
-            sample depends on its batch mates, and the bias vanishes with ``snr``. ``langevin`` is
-            the paper's, without the factor 1 - beta_i that its algorithm 5 has for VP: delta is
-            multiplied by the squared ratio of the mean norms over the batch of z and eps, so its
-            bias falls with the size of the batch only. (A norm of each sample's own is not offered:
-            even on N(0, I_16) it would make the variance 1.26.)
+        corrector: ``annealed-langevin`` takes the step above, which follows from the schedule
+            alone: samples do not depend on each other, and the bias vanishes with ``snr``.
+            ``langevin`` is the paper's, without the factor 1 - beta_i of its algorithm 5 for VP:
+            delta is multiplied by the squared ratio of the norms of z and eps, each averaged over
+            the batch, so its bias falls with the batch size only. (Norms of each sample alone are
+            not offered: even on N(0, I_16) the variance would be 1.26.)
         corrector_steps: 1 or more; each evaluates the network once.
         snr: r, zero or positive; 0.16 in the paper's experiments on CIFAR-10.
         eta: the predictor's share of the reverse SDE's noise.
@@ -72,5 +72,5 @@ def predictor_corrector(
 def _correct(draft: Draft, at: Point, snr: float, scaling: Scaling) -> None:
     delta = 2 * snr * snr
     x = draft.x - delta * at.sigma * draft.evaluate().noise
-    # On trivial data the variance grows by the factor (1 - delta)^2 + 2 delta.
+    # On data concentrated at one point the variance grows by (1 - delta)^2 + 2 delta.
     draft.append(x + math.sqrt(2 * delta) * at.sigma * draft.z, at, delta**2 / 2, scaling)

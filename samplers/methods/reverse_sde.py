@@ -6,8 +6,8 @@ r"""The reverse-time SDE, discretised step by step.
 eta = 1 is Anderson's reverse SDE (Song et al. 2021, eq. 6, https://arxiv.org/abs/2011.13456),
 eta = 0 the probability-flow ODE (eq. 13).
 
-A :data:`Predictor` crosses one interval of the grid; :func:`reverse_sde` makes a sampler of it,
-and :mod:`samplers.methods.predictor_corrector` puts Langevin steps between.
+A :data:`Predictor` crosses one interval of the grid; :func:`reverse_sde` makes a sampler of it, and
+:mod:`samplers.methods.predictor_corrector` adds Langevin steps in between.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def euler_maruyama(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> N
 
 
 def reverse_diffusion(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
-    r"""Reverse diffusion: the forward step's own coefficients, run backwards.
+    r"""Reverse diffusion: the forward transition with its coefficients, in reverse.
 
     Forwards from ``nxt`` to ``now``, x = a x' + G z with a = alpha / alpha' and
     G^2 = sigma^2 - a^2 sigma'^2; backwards
@@ -107,12 +107,12 @@ def ancestral(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
 
 
 def ddim(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
-    """The probability-flow ODE, whatever eta: a predictor without noise of its own."""
+    """DDIM as a predictor: the probability-flow ODE, whatever eta."""
     draft.append(ddim_step(known, nxt), nxt)
 
 
 def none(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
-    """No predictor: the noise is left as it is, and a corrector has to take away the excess.
+    """No predictor: x is unchanged, and the corrector has to remove the excess noise.
 
     With a Langevin corrector this is annealed Langevin dynamics (Song and Ermon 2019, algorithm 1,
     https://arxiv.org/abs/1907.05600). A step that touches infinite log-SNR is DDIM's.
@@ -130,7 +130,7 @@ def _snr(point: Point) -> Tensor:
 
 
 def _frozen_drift(now: Point, nxt: Point, drift: Tensor, rate: Tensor) -> float:
-    """Freezing the drift errs by the square of what it moves, seen from the smaller end."""
+    """The local error of a constant drift: the square of its relative change over the step."""
     moved = float((nxt.lam - now.lam + drift.abs() + rate / now.sigma).detach())
     shrinks = float(((now.alpha + now.sigma) / (nxt.alpha + nxt.sigma)).detach())
     return moved * moved * max(1.0, shrinks)

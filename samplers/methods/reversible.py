@@ -1,12 +1,12 @@
-r"""Two-step methods that can be solved for their oldest point: exact inversion, one call a step.
+r"""Algebraically reversible two-step methods: exact inversion, one evaluation per step.
 
 A step from x_i, with x_{i+1} the point before it, is
 
 .. math:: x_{i-1} = a \, x_{i+1} + b \, x_i + c \, D(x_i), \qquad a \neq 0
 
 so x_{i+1} follows from the two newer points and the network's output at the newer of them
-(:mod:`samplers.inversion`). The first step has no point before it, and is DDIM's. So is a step that
-touches pure noise; from there no way leads back.
+(:mod:`samplers.inversion`). The first step has no point before it, and is DDIM's. So is a step from
+pure noise, which cannot be inverted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def o_belm(grid: Grid) -> Tableau:
 
 
 def bdia(grid: Grid, gamma: float = 1.0) -> Tableau:
-    r"""BDIA-DDIM: a DDIM step, and what the DDIM step back to the point before has missed.
+    r"""BDIA-DDIM: a DDIM step, plus the error of the DDIM step back to the previous point.
 
     .. math:: x_{i-1} = \mathrm{ddim}(x_i \to t_{i-1})
         + \gamma \, \big[x_{i+1} - \mathrm{ddim}(x_i \to t_{i+1})\big]

@@ -1,8 +1,8 @@
-r"""UniPC: a predictor and a corrector that share every network call (Zhao et al. 2023,
+r"""UniPC: a predictor and a corrector that share every network evaluation (Zhao et al. 2023,
 https://arxiv.org/abs/2302.04867), in data or noise prediction.
 
-The call made at the predicted point corrects it before the next prediction starts from it: a
-row appends the corrected point, which is never evaluated, and the next predicted one.
+The evaluation at the predicted point corrects it before the next prediction starts from it: a row
+appends the corrected point, which is never evaluated, and the next predicted one.
 """
 
 from __future__ import annotations

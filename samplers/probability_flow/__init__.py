@@ -1,8 +1,8 @@
-"""Layer 5. The probability-flow ODE with adaptive steps: samples, likelihoods and latent codes.
+"""Layer 5. The probability-flow ODE with adaptive step size: samples, likelihoods, latent codes.
 
-``integration`` chooses the steps of each sample and knows no network; ``adaptive`` makes a network
-the slope of the ODE; ``likelihood`` and ``codes`` follow it from data to noise. No sampler of a
-fixed grid lives here.
+``integration`` is the solver with step size control; ``adaptive`` defines the ODE of a denoiser and
+samples from it; ``likelihood`` and ``codes`` solve it from data to noise. Fixed-grid samplers do
+not belong here.
 """
 
 from samplers.probability_flow.adaptive import AdaptiveResult, sample_adaptive

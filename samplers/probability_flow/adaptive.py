@@ -1,4 +1,4 @@
-r"""Layer 5. The probability-flow ODE with adaptive steps, for networks.
+r"""Layer 5. The probability-flow ODE of a denoiser, solved with adaptive step size.
 
 With the angle ``phi = arctan(sigma / alpha)`` and in the variance-preserving coordinates
 ``x / sqrt(alpha^2 + sigma^2) = cos(phi) x_0 + sin(phi) eps`` the ODE of every schedule is
@@ -6,10 +6,10 @@ With the angle ``phi = arctan(sigma / alpha)`` and in the variance-preserving co
 .. math:: \frac{dx}{d\phi} = v(x, \phi) = \cos\phi \, \varepsilon - \sin\phi \, x_0
 
 (Salimans and Ho 2022, appendix D, https://arxiv.org/abs/2202.00512), from pi/2, pure noise, to
-0, the data. It is as smooth at one end as at the other and all its numbers are of order one, so
-the length of a step is chosen in phi, whatever a method expands in.
+0, the data. It is equally smooth at both ends and its values are of order one, so the step size is
+chosen in phi, whatever variable a method expands in.
 
-Here a network becomes the slope; :mod:`samplers.probability_flow.integration` chooses the steps.
+:mod:`samplers.probability_flow.integration` has the step size control.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from samplers.solve import working_dtype
 
 
 def probability_flow(model: Denoiser, conditions: Mapping[str, Any] | None = None) -> Field:
-    r"""The slope of the probability-flow ODE of a denoiser.
+    r"""The right-hand side of the probability-flow ODE of a denoiser.
 
     .. math:: v = (\cos\phi \, x - D) / \sin\phi
 
@@ -65,7 +65,7 @@ def angle_of(at: Point) -> float:
 
 
 def scale_of(at: Point) -> Tensor:
-    """sqrt(alpha^2 + sigma^2): what x is divided by in variance-preserving coordinates."""
+    """sqrt(alpha^2 + sigma^2), by which x is divided in variance-preserving coordinates."""
     return torch.sqrt(at.alpha.square() + at.sigma.square())
 
 
@@ -89,15 +89,15 @@ def _check_output(output: Tensor, x: Tensor, t: Tensor) -> None:
         )
 
 
-# ---------------------------------------------------------------------------- the front doors
+# ---------------------------------------------------------------------------- public functions
 
 
 class AdaptiveResult(NamedTuple):
-    """The samples x [B, ...] in the dtype they came in and, for each [B], what they cost.
+    """Samples x [B, ...] in the dtype of the input, with the cost of each [B].
 
     Attributes:
-        nfe: network calls, those of rejected steps included.
-        within_tolerance: False where ``max_nfe`` ran out, and DDIM went the rest of the way.
+        nfe: network evaluations, including those of rejected steps.
+        within_tolerance: False where ``max_nfe`` ran out and a DDIM step went to the end.
     """
 
     x: Tensor
@@ -117,24 +117,24 @@ def sample_adaptive(
     sigma_max: float | None = None,
     final: Final = "zero",
 ) -> AdaptiveResult:
-    """Sample x_0 from each initial noise in ``x_T``, with adaptive step sizes for each sample.
+    """Sample x_0 from the initial noise ``x_T``, with a separate adaptive step size for each
+    sample.
 
     Args:
-        model: its network is evaluated at a part of the batch, x [b, ...], with a time for each
-            sample, t [b]: those samples that need the evaluation.
+        model: its network is evaluated on those samples of the batch that need it, x [b, ...], with
+            a time for each sample, t [b].
         x_T: initial noise [B, ...] at ``sigma_max``; its dtype decides the arithmetic (float64
             stays float64, half precision is accumulated in float32).
         conditions: by name; of a tensor [B, ...] the network is given the rows of its b samples.
-        settings: the method, its tolerances, and the most evaluations.
+        settings: the method, the tolerances, and the maximum number of evaluations.
         sigma_min, sigma_max: the last and the first noise level, as sigma / alpha; those of the
             trained range if not given.
         final: ``zero`` returns the prediction of x_0 at ``sigma_min``, ``sigma_min`` the state
             there.
 
-    Gradients flow through everything but the choice of the steps: call it under
-    ``torch.no_grad()`` if none are wanted. Raises ValueError for impossible settings, or if the
-    network predicts eps or the score and the start is pure noise; NotFiniteError if it returns NaN
-    or infinity.
+    Gradients flow through everything but the step sizes: call it under ``torch.no_grad()`` if none
+    are wanted. Raises ValueError for impossible settings, or if the network predicts eps or the
+    score and the start is pure noise; NotFiniteError if it returns NaN or infinity.
     """
     check_denoiser(model)
     if final not in get_args(Final):
@@ -159,11 +159,12 @@ def encode_adaptive(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
 ) -> AdaptiveResult:
-    """The noise at ``sigma_max`` from which :func:`sample_adaptive` comes to x at ``sigma_min``.
+    """The noise at ``sigma_max`` from which :func:`sample_adaptive` reconstructs x at
+    ``sigma_min``.
 
     Args:
         x: states [B, ...] at ``sigma_min`` in the coordinates of the schedule; for an image x_0
-            that is alpha x_0, which most schedules make x_0 itself.
+            that is alpha x_0, with alpha near 1 for most schedules.
 
     The other arguments, and the errors, are those of :func:`sample_adaptive`.
     """
@@ -180,19 +181,19 @@ def encode_adaptive(
 def ends(
     schedule: Schedule, sigma_min: float | None, sigma_max: float | None
 ) -> tuple[Point, Point]:
-    """The cleanest point and the noisiest."""
+    """The cleanest point and the noisiest of an integration."""
     grid = make_grid(schedule, 1, sigma_min=sigma_min, sigma_max=sigma_max, final="sigma_min")
     if grid.end.clean:
         raise ValueError(
-            "This schedule's cleanest level holds no noise, and the network can't be asked there "
-            "for a slope; give a sigma_min."
+            "This schedule's cleanest level has no noise, where the ODE is not defined; pass a "
+            "sigma_min."
         )
     return grid.end, grid.start
 
 
 def _parts(x: Tensor, at: Point) -> Parts:
     if len(x) == 0:
-        raise ValueError("The batch is empty; give at least one sample.")
+        raise ValueError("The batch is empty; pass at least one sample.")
     return Parts((x.to(working_dtype(x.dtype)) / float(scale_of(at)),))
 
 

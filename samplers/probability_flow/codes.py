@@ -1,6 +1,6 @@
-r"""Layer 6. Latent codes: images as the noise that the probability-flow ODE takes them to.
+r"""Layer 6. Latent codes: the noise to which the probability-flow ODE maps images (DDIM inversion).
 
-The flow is a bijection, so an image has one code and a code one image (Song et al. 2021, section
+The map is a bijection, so an image has one code and a code one image (Song et al. 2021, section
 4.3, https://arxiv.org/abs/2011.13456). A code is in units of the prior's standard deviation: codes
 of the model's own data are standard normal.
 """
@@ -26,7 +26,7 @@ from samplers.probability_flow.integration import Adaptive
 
 DEFAULT = Adaptive("bogacki-shampine", rtol=1e-4, atol=1e-4, max_nfe=2_000)
 
-# Codes nearer to (anti)parallel than this have no plane that they could turn in.
+# Codes nearer to (anti)parallel than this do not determine a great circle.
 _PARALLEL = 1e-6
 
 
@@ -39,10 +39,10 @@ def encode(
     sigma_max: float | None = None,
     conditions: Mapping[str, Any] | None = None,
 ) -> AdaptiveResult:
-    """The code of each image, ``x_T / sigma_T``, in the place of the result's x.
+    """Encode images: the result's x has the latent codes, ``x_T / sigma_T``.
 
     Args:
-        x_0: images [B, ...]; they are lifted to the cleanest noise level as ``alpha x_0``.
+        x_0: images [B, ...]; the state at the cleanest noise level is ``alpha x_0``.
 
     All other arguments, and the errors, are those of :func:`samplers.sample_adaptive`.
     """
@@ -68,7 +68,8 @@ def decode(
     sigma_max: float | None = None,
     conditions: Mapping[str, Any] | None = None,
 ) -> AdaptiveResult:
-    """The image of each code [B, ...]: the inverse of :func:`encode`, to the tolerance."""
+    """Decode latent codes [B, ...] to images: the inverse of :func:`encode`, up to the
+    tolerance."""
     check_denoiser(model)
     clean, noisy = ends(model.schedule, sigma_min, sigma_max)
     found = sample_adaptive(
@@ -84,14 +85,14 @@ def decode(
 
 
 def interpolate(a: Tensor, b: Tensor, frames: int) -> Tensor:
-    r"""Codes [frames, ...] from a to b along a great circle, both ends included.
+    r"""Interpolate from code a to code b along a great circle (slerp): [frames, ...].
 
     .. math:: \frac{\sin((1 - s) \theta)}{\sin\theta} a + \frac{\sin(s \theta)}{\sin\theta} b,
         \qquad \cos\theta = \frac{\langle a, b \rangle}{|a| |b|}
 
-    (Shoemake 1985). The length of a code hardly changes on the way, as the network expects of its
-    noise; a straight line would pass through shorter ones. Between parallel or opposite codes there
-    is no great circle to choose, and the line is straight.
+    (Shoemake 1985). Both ends are included. The norm of a code hardly changes on the way, as for
+    samples of the prior; linear interpolation would reduce it. Between parallel or opposite codes,
+    which do not determine a great circle, interpolation is linear.
     """
     if a.shape != b.shape:
         raise ValueError(f"The codes have shapes {tuple(a.shape)} and {tuple(b.shape)}; need one.")
@@ -101,14 +102,14 @@ def interpolate(a: Tensor, b: Tensor, frames: int) -> Tensor:
     share = torch.linspace(0, 1, frames, dtype=a.dtype, device=a.device)
     share = share.reshape(-1, *(1 for _ in a.shape))
     cosine = (a * b).sum() / (a.norm() * b.norm())
-    if not bool(1 - cosine.abs() >= _PARALLEL):  # or a code of length 0, which has no angle
+    if not bool(1 - cosine.abs() >= _PARALLEL):  # or a code of norm 0, which has no angle
         return (1 - share) * a + share * b
     theta = cosine.acos()
     return (torch.sin((1 - share) * theta) * a + torch.sin(share * theta) * b) / torch.sin(theta)
 
 
 def tempered(code: Tensor, temperature: float) -> Tensor:
-    """The code of a prior of variance ``temperature``: below 1, nearer to what is typical."""
+    """Scale a code to a prior of variance ``temperature``; below 1, images become more typical."""
     if not 0 <= temperature < math.inf:
         raise ValueError(f"The temperature is {temperature}; it must be zero or positive.")
     return math.sqrt(temperature) * code

@@ -1,11 +1,11 @@
-r"""Layer 5. Adaptive steps, controlled sample by sample.
+r"""Layer 5. An ODE solver with adaptive step size, controlled separately for each sample.
 
-Each sample has its own position and its own step. A trial step asks the slope once for each stage,
-with an angle for each sample; a sample that has arrived leaves the batch. No sample's result
-depends on the others, not by a bit, if the slope treats samples alike.
+Each sample has its own position and step size. A trial step evaluates the slope once for each
+stage, with an angle for each sample; a sample that is finished leaves the batch. The result of a
+sample does not depend on the others, bit for bit, if the slope treats samples alike.
 
-Nothing here knows a network: :func:`integrate` carries :class:`Parts`, such as an image and a
-number that belongs to it, along any slope, from noise to data or back.
+:func:`integrate` solves an ODE for :class:`Parts`, such as an image and its log-density, for any
+slope, from noise to data or back.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from samplers.checks import check_whole
 from samplers.methods.embedded import Known, Parts, Slope, Trial
 from samplers.registry import AdaptiveSampler, get_adaptive_sampler
 
-# The controller of step sizes: h <- h * clamp(0.9 E^(-1/q)), as in DPM-Solver's algorithm but for
-# the bounds, which are those of every textbook.
+# The controller of step sizes: h <- h * clamp(0.9 E^(-1/q)), as in DPM-Solver's algorithm, with
+# the usual bounds.
 _SAFETY = 0.9
 _SHRINK, _GROW = 0.2, 5.0
-# The share of the whole way that the first step tries.
+# The share of the interval that the first step tries.
 _FIRST = 0.2
 # Tolerances below this many units in the last place of the state would be met by chance alone.
 _LEAST_ULPS = 8
@@ -36,19 +36,19 @@ _LEAST_ULPS = 8
 
 @dataclass(frozen=True)
 class Adaptive:
-    """How the steps are chosen.
+    """Settings of an adaptive step size: the method, its tolerances, and a limit of evaluations.
 
     Attributes:
         method: a name from ``list_samplers("adaptive")``.
         rtol, atol: a step is accepted if the root mean square, over the sample, of
             ``error / (atol + rtol max(|before|, |after|))`` is at most 1, with x in
             variance-preserving coordinates (for data of order one, x is too, at every noise level).
-        max_nfe: the network calls that each sample may have. A trial step is made only if the
-            sample can be finished within them after it. If not, one DDIM step goes the rest of the
-            way, and the sample is reported as not within tolerance.
+        max_nfe: the maximum number of network evaluations of a sample. If a further trial step
+            could exceed it, one DDIM step goes to the end, and the sample is reported as not within
+            tolerance.
 
     Raises ValueError for an unknown method, a tolerance that is not positive and finite, or fewer
-    calls than one step needs.
+    evaluations than one step needs.
     """
 
     method: str = "bogacki-shampine"
@@ -65,7 +65,7 @@ class Adaptive:
         if self.max_nfe < least:
             raise ValueError(
                 f"max_nfe is {self.max_nfe}; {self.sampler.name!r} needs at least {least} network "
-                "calls for one step."
+                "evaluations for one step."
             )
 
     @property
@@ -80,18 +80,18 @@ DEFAULT = Adaptive()
 
 
 Field = Callable[[Parts, Tensor, Tensor], Parts]
-"""The slope of some samples of a batch: (x, phi [b], their places in the batch [b]) -> dx / dphi.
+"""The slope of some samples of a batch: (x, phi [b], their indices in the batch [b]) -> dx / dphi.
 
-phi is float64, the places are whole numbers; both lie on the CPU.
+phi is float64, the indices are integers; both are on the CPU.
 """
 
 
 class Integration(NamedTuple):
-    """The states at the end and, for each sample [B], what they cost.
+    """The states at the end, with the cost of each sample [B].
 
     Attributes:
-        nfe: network calls, those of rejected steps included.
-        within_tolerance: whether the sample arrived by accepted steps alone.
+        nfe: network evaluations, including those of rejected steps.
+        within_tolerance: whether all steps of the sample were accepted.
     """
 
     x: Parts
@@ -102,8 +102,8 @@ class Integration(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """A sample under way: its place in the batch, its state and slope (one row each) at its angle,
-    the length of the step that it tries next, and its counts."""
+    """A sample during the integration: its index in the batch, its state and slope (one row each)
+    at its angle, the size of its next trial step, and its counts."""
 
     place: int
     x: Parts
@@ -124,18 +124,18 @@ def integrate(
     settings: Adaptive = DEFAULT,
     land: float | None = None,
 ) -> Integration:
-    r"""Carry every sample from the angle ``start`` to the angle ``end``, in either direction.
+    r"""Solve the ODE for every sample from the angle ``start`` to ``end``, in either direction.
 
     Args:
-        field: it is asked about the samples that need a slope, which are not the same each time.
-        land: where a last step of DDIM goes, ``cos(d) x - sin(d) v`` over an angle d; nowhere, if
-            it is not given. A sample that may make no further call goes there from where it is.
+        field: the slope; it is evaluated on the samples that need it, which vary from call to call.
+        land: the angle of a last DDIM step, ``cos(d) x - sin(d) v`` over an angle d; no such step
+            if None. A sample without evaluations left goes there from where it is.
 
-    A method that expands in the log-SNR leaves and reaches pure noise by a DDIM step, too, short
-    enough for the tolerance. The error of every part is controlled, the worst one decides; for
-    parts that are no noisy data, such as a likelihood, take a Runge-Kutta pair.
-    Gradients flow to x and through the field, for the steps that were taken; the choice of steps
-    has none. Raises ValueError for a tolerance that the dtype of x can't resolve.
+    A method that expands in the log-SNR takes a DDIM step from or to pure noise, short enough for
+    the tolerance. The error of every part is controlled; the largest one decides. For parts that
+    are not noisy data, such as a likelihood, use a Runge-Kutta pair. Gradients flow to x and
+    through the field, but not through the step sizes. Raises ValueError for a tolerance that the
+    dtype of x can't resolve.
     """
     _check_precision(x, settings)
     first, last = _reachable(start, settings), _reachable(end, settings)
@@ -168,7 +168,7 @@ def _check_precision(x: Parts, settings: Adaptive) -> None:
 def _reachable(angle: float, settings: Adaptive) -> float:
     """The angle, or one near it if that is pure noise and the method needs a finite log-SNR.
 
-    DDIM errs by the square of the angle that it crosses.
+    The error of a DDIM step is of the order of its angle squared.
     """
     if not settings.sampler.in_log_snr or math.pi / 2 - angle > 1e-9:
         return angle
@@ -176,7 +176,7 @@ def _reachable(angle: float, settings: Adaptive) -> float:
 
 
 def _evaluated(field: Field, samples: Sequence[_Sample]) -> list[_Sample]:
-    """The same samples, all with their slopes; one network call for those that lack it."""
+    """The same samples, all with their slopes; one network evaluation for those without."""
     lacking = [sample for sample in samples if sample.slope is None]
     if not lacking:
         return list(samples)
@@ -192,7 +192,7 @@ def _evaluated(field: Field, samples: Sequence[_Sample]) -> list[_Sample]:
 
 
 def _goes_on(sample: _Sample, last: float, land: float, settings: Adaptive) -> bool:
-    """Whether there is a step to try, and calls enough for it and for what must follow."""
+    """Whether a step is left, and enough evaluations for it and for a last DDIM step."""
     if sample.angle == last:
         return False
     sampler = settings.sampler
@@ -202,19 +202,20 @@ def _goes_on(sample: _Sample, last: float, land: float, settings: Adaptive) -> b
 
 def _next_angle(sample: _Sample, last: float) -> float:
     way = last - sample.angle
-    # A rest of a few units in the last place is no step of its own.
+    # A remainder of a few units in the last place is included in the step.
     if sample.h >= abs(way) * (1 - 1e-12):
         return last
     return sample.angle + math.copysign(sample.h, way)
 
 
 def _landed(sample: _Sample, last: float, land: float) -> _Sample:
-    """The sample at the end; it kept the tolerance if only the last DDIM step was left to do."""
+    """The sample at the end, by a last DDIM step; within tolerance if that was all that was
+    left."""
     return _ddim(sample, land)._replace(within_tolerance=sample.angle == last)
 
 
 def _ddim(sample: _Sample, angle: float) -> _Sample:
-    r"""The step that holds for every angle (Salimans and Ho 2022, appendix D).
+    r"""The DDIM step, which holds for every angle (Salimans and Ho 2022, appendix D).
 
     .. math:: x' = \cos(\phi - \phi') \, x - \sin(\phi - \phi') \, v
     """
@@ -227,8 +228,8 @@ def _ddim(sample: _Sample, angle: float) -> _Sample:
 def _tried(
     field: Field, samples: Sequence[_Sample], last: float, settings: Adaptive
 ) -> list[_Sample]:
-    """The same samples after one trial step each: moved on if it was accepted, or where they were
-    with a shorter step."""
+    """The samples after one trial step each: advanced if it was accepted, else with a smaller step
+    size."""
     if not samples:
         return []
     slopes = [sample.slope for sample in samples if sample.slope is not None]
@@ -262,7 +263,7 @@ def _judged(
 
 
 def _factor(error: float, order: int) -> float:
-    """By how much the next step is longer than this one."""
+    """The factor by which the next step size is larger than this one."""
     if error == 0:
         return _GROW
     if math.isnan(error):
@@ -271,7 +272,7 @@ def _factor(error: float, order: int) -> float:
 
 
 def _errors(trial: Trial, before: Parts, settings: Adaptive) -> list[float]:
-    """The error of each sample in units of the tolerance: that of its worst part."""
+    """The error of each sample in units of the tolerance: the largest of its parts."""
     of_parts = []
     tensors = zip(before.tensors, trial.x.tensors, trial.error.tensors, strict=True)
     for x, high, error in tensors:
@@ -283,7 +284,7 @@ def _errors(trial: Trial, before: Parts, settings: Adaptive) -> list[float]:
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The mean over each sample, in an order of additions that does not depend on the batch."""
+    """The mean over each sample, added in an order that does not depend on the batch."""
     rows = values.reshape(len(values), -1)
     count = rows.shape[1]
     while rows.shape[1] > 1:
@@ -318,7 +319,7 @@ def _places(samples: Sequence[_Sample]) -> Tensor:
 def _split(
     samples: Iterable[_Sample], keep: Callable[[_Sample], bool]
 ) -> tuple[list[_Sample], list[_Sample]]:
-    """Those for which ``keep`` holds, and the others."""
+    """The samples for which ``keep`` holds, and the others."""
     kept: list[_Sample] = []
     others: list[_Sample] = []
     for sample in samples:

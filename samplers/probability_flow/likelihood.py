@@ -1,15 +1,15 @@
 r"""Layer 6. The likelihood of data under a diffusion model, by its probability-flow ODE.
 
-Along the ODE a density changes by the divergence of the slope (Song et al. 2021, eq. 39,
+Along the ODE the log-density changes by the divergence of the slope (Song et al. 2021, eq. 39,
 https://arxiv.org/abs/2011.13456). In the angle ``phi = arctan(sigma / alpha)`` and the coordinates
 of :mod:`samplers.probability_flow.adaptive`, with d numbers in a sample,
 
 .. math:: \log p(x) = d \log \cos\phi_0 + \log N(u_1; 0, \sin^2\phi_1)
     + \int_{\phi_0}^{\phi_1} \operatorname{tr} \frac{\partial v}{\partial u} \, d\phi
 
-where u starts at ``cos(phi_0) x``, the data lifted to the cleanest noise level, and ends at u_1. So
-this is the density that the prior ``x_T ~ N(0, sigma_T^2)`` has after the exact flow back to that
-level, in units of x_0.
+where u starts at ``cos(phi_0) x``, the data at the cleanest noise level, and ends at u_1. This is
+the density, in units of x_0, of samples that the exact flow maps from the prior ``x_T ~ N(0,
+sigma_T^2)`` to that level.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from samplers.solve import working_dtype
 
 ProbeLaw = choices.ProbeLaw
 
-# Where the data hardly vary the trace is near to 1 / phi for each number. The error estimate of
-# Dormand-Prince gives that peak at the clean end a weight of 1 / 1000, and oversteps it.
+# Where the data hardly vary the trace is near 1 / phi per dimension. The error estimate of
+# Dormand-Prince gives that peak at the clean end a weight of 1 / 1000, and misses it.
 DEFAULT = Adaptive("bogacki-shampine", rtol=1e-3, atol=1e-3, max_nfe=10_000)
 
 
 @dataclass(frozen=True)
 class Hutchinson:
-    r"""The trace of J as the mean of ``e^T J e`` over random probes e (Hutchinson 1990).
+    r"""Hutchinson's trace estimator: the mean of ``e^T J e`` over random probes e (1990).
 
     Attributes:
-        probes: how many for each sample; each costs a pass back through the network in every call.
-        law: ``rademacher`` (signs, of less variance) or ``gaussian``.
+        probes: number per sample; each takes a vector-Jacobian product in every evaluation.
+        law: their distribution: ``rademacher`` (random signs, less variance) or ``gaussian``.
     """
 
     probes: int = 1
@@ -62,18 +62,18 @@ class Hutchinson:
         check_whole("The number of probes", self.probes)
         if self.law not in get_args(ProbeLaw):
             raise ValueError(
-                f"The law of the probes is {self.law!r}; it must be one of "
+                f"The distribution of the probes is {self.law!r}; it must be one of "
                 f"{', '.join(get_args(ProbeLaw))}."
             )
 
 
 @dataclass(frozen=True)
 class ExactTrace:
-    """The trace as the sum of all of its d terms: d passes back through the network in a call.
+    """The exact trace, by d vector-Jacobian products in every evaluation.
 
     Attributes:
-        at_once: how many of the terms share a pass. The network then sees as many copies of each
-            sample, which takes the memory but asks nothing else of it.
+        at_once: how many of them share a backward pass. The network is then evaluated on as many
+            copies of each sample, which takes as much more memory.
     """
 
     at_once: int = 1
@@ -86,13 +86,13 @@ Trace = Hutchinson | ExactTrace
 
 
 class Likelihood(NamedTuple):
-    """For each sample [B]:
+    """The likelihood of each sample [B].
 
     Attributes:
         log_prob: the log density of x_0, in nats; NaN where ``max_nfe`` ran out.
         standard_error: of log_prob, over the probes; 0 for the exact trace, NaN for a single probe.
-        latent: where the flow ends, x_T, [B, ...], in the coordinates of the schedule.
-        nfe: network calls, each with the passes back that the trace needs.
+        latent: x_T, the end of the flow, [B, ...], in the coordinates of the schedule.
+        nfe: network evaluations, each with the vector-Jacobian products of the trace.
         within_tolerance: False where ``max_nfe`` ran out.
     """
 
@@ -117,13 +117,13 @@ def log_likelihood(
     """The log density of each image in ``x_0`` [B, ...] under the model.
 
     Args:
-        model: without its correction. Its network is differentiated, so it must not switch
-            recording off itself.
+        model: its correction is ignored. Its network is differentiated, so it must not disable
+            autograd.
         trace: the estimator of the divergence; ``Hutchinson()`` if not given.
-        seeds: of the probes, one for each sample; 0, 1, 2, … if not given. The probes of a sample
-            are the same over the whole integration.
+        seeds: of the probes, one for each sample; 0, 1, 2, … if None. The probes of a sample are
+            the same over the whole integration.
         conditions: by name, as for :func:`samplers.sample_adaptive`.
-        settings: the tolerance holds for the image and for the logarithm of the density alike.
+        settings: the tolerance applies to the image and to the log-density.
         sigma_min, sigma_max: the ends of the integration, as sigma / alpha; those of the trained
             range if not given.
 
@@ -155,7 +155,7 @@ def log_likelihood(
     none = u.new_zeros(len(u), 1 if isinstance(chosen, ExactTrace) else chosen.probes)
     found = integrate(field, Parts((u, none)), start, end, settings)
     u, traces = found.x.tensors
-    # The DDIM step that ends a spent budget holds for images alone.
+    # The DDIM step at the end of the budget applies to images only.
     traces = torch.where(found.within_tolerance.to(u.device)[:, None], traces, math.nan)
     numbers = u[0].numel()
     log_prior = _log_normal(u, math.sin(end))
@@ -174,17 +174,16 @@ def _check(x_0: Tensor, seeds: Sequence[int], conditions: Mapping[str, Any]) -> 
 
 
 Pull = Callable[[Tensor], Tensor]
-"""A cotangent of the slope -> its product with the slope's Jacobian."""
+"""The vector-Jacobian product of the slope: cotangent -> cotangent."""
 
 
 class Divergence(NamedTuple):
-    """How the trace of the slope's Jacobian is found.
+    """How the trace of the slope's Jacobian is computed.
 
     Attributes:
-        copies: how often each sample stands in the batch that the slope is asked about, [copies *
-            b].
-        trace: (pull, u [b, ...], the places of these samples in the batch) -> the trace [b, K],
-            K times.
+        copies: of each sample in the batch on which the slope is evaluated, [copies * b].
+        trace: (pull, u [b, ...], the indices of these samples in the batch) -> K estimates of the
+            trace, [b, K].
     """
 
     copies: int
@@ -192,7 +191,7 @@ class Divergence(NamedTuple):
 
 
 def _with_divergence(flow: Field, divergence: Divergence) -> Field:
-    """The slopes of an image and of its log density, found K times."""
+    """The slopes of an image and of K estimates of its log-density."""
 
     def field(parts: Parts, angle: Tensor, places: Tensor) -> Parts:
         u, _ = parts.tensors
@@ -210,13 +209,13 @@ def _divergence(trace: Trace, u: Tensor, seeds: Sequence[int]) -> Divergence:
         return Divergence(copies, partial(_exact, copies))
     draws = [probe_noise(seeds, k, u.shape[1:]) for k in range(trace.probes)]
     probes = torch.stack(draws, dim=1).to(u)
-    # No draw is exactly zero, so every sign is plus or minus one.
+    # No number is exactly zero, so every sign is plus or minus one.
     chosen = probes.sign() if trace.law == "rademacher" else probes
     return Divergence(1, partial(_estimated, chosen))
 
 
 def _exact(copies: int, pull: Pull, u: Tensor, places: Tensor) -> Tensor:
-    """Each copy of the samples finds another term."""
+    """The exact trace: each copy of the samples computes another term."""
     diagonal = []
     for terms in torch.arange(u[0].numel(), device=u.device).split(copies):
         copy = torch.arange(len(terms), device=u.device)
@@ -249,15 +248,15 @@ def _log_normal(u: Tensor, std: float) -> Tensor:
     return -squares / 2 - numbers * math.log(std * math.sqrt(2 * math.pi))
 
 
-# ---------------------------------------------------------------------------- images of bytes
+# ---------------------------------------------------------------------------- 8-bit images
 
 
 def dequantised(images: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Images of bytes, 0 to 255, as numbers from -1 to 1 with a density: ``(k + u) / 128 - 1``.
+    """Dequantise 8-bit images to numbers from -1 to 1: ``(k + u) / 128 - 1``.
 
     u is uniform in [0, 1), a function of the seed of each image (Theis et al. 2016, section 3.1,
-    https://arxiv.org/abs/1511.01844). The result is float64. Raises ValueError for images that are
-    not of bytes.
+    https://arxiv.org/abs/1511.01844). The result is float64. Raises ValueError unless the dtype is
+    torch.uint8.
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"The images have dtype {images.dtype}; they must be bytes (torch.uint8).")
@@ -267,8 +266,11 @@ def dequantised(images: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def bits_per_dim(log_prob: Tensor, numbers: int) -> Tensor:
-    r"""``-log_2 p(k) / d`` of images of bytes, from the log density of :func:`dequantised` ones.
+    r"""Bits per dimension, ``-log_2 p(k) / d``, from the log-density of :func:`dequantised` images.
 
-    An upper bound on it, by Jensen's inequality. numbers: d, how many bytes an image has.
+    It is an upper bound of that of the 8-bit images, by Jensen's inequality.
+
+    Args:
+        numbers: d, the number of values of an image.
     """
     return math.log2(128) - log_prob / (numbers * math.log(2))

@@ -1,9 +1,8 @@
-"""Layer 6. Restoring images by mean-reverting diffusion, whose mean is the degraded image.
+"""Layer 6. Image restoration by mean-reverting diffusion, whose mean is the degraded image.
 
-Here live the coordinates in which such a network is a plain denoiser (``process``), what it learns
-(``loss``), what degrades images (``degradations``), and how well they were mended (``quality``).
-Its schedule is :class:`samplers.schedule.MeanReverting`; samplers are those of the registry, and
-none is defined here.
+Here live the coordinates in which such a network is an ordinary denoiser (``process``), training
+losses (``loss``), degradations (``degradations``), and metrics (``quality``). The schedule is
+:class:`samplers.schedule.MeanReverting`; samplers are those of the registry.
 """
 
 from samplers.restoration.degradations import (

@@ -1,8 +1,8 @@
-"""What degrades images: functions of one image and a generator, from which all they draw comes.
+"""Degradations: functions of an image and a generator of random numbers.
 
-The kinds are those of the ten tasks of MR Sampler (Li et al. 2025, section 5,
-https://arxiv.org/abs/2502.07856), made by formulas, so that any photograph gives a pair. Sizes are
-in pixels, as of images of some 32 to 256 of them.
+They follow the ten tasks of MR Sampler (Li et al. 2025, section 5,
+https://arxiv.org/abs/2502.07856), but are synthetic, so that any photograph gives a pair. Sizes are
+in pixels, for images of about 32 to 256 pixels.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from torch import Generator, Tensor
 from samplers.noise import check_seeds
 
 Degradation = Callable[[Tensor, Generator], Tensor]
-"""An image [C, H, W] of values from -1 to 1 and a generator -> the degraded image, as large."""
+"""An image [C, H, W] of values from -1 to 1 and a generator -> the degraded image, of equal
+size."""
 
 
 def noisy(image: Tensor, generator: Generator) -> Tensor:
-    """Gaussian noise of standard deviation 50, of 255 levels."""
+    """Gaussian noise with a standard deviation of 50 of 255 levels."""
     return (image + 100 / 255 * _normal(image, generator)).clamp(-1, 1)
 
 
@@ -67,7 +68,8 @@ def rainy(image: Tensor, generator: Generator) -> Tensor:
 
 
 def hazy(image: Tensor, generator: Generator) -> Tensor:
-    """Light airlight over what is far, ``x t + a (1 - t)``, with a smooth t from 0.2 to 0.6."""
+    """Haze, ``x t + a (1 - t)``, with a bright airlight a and a smooth transmission t from 0.2 to
+    0.6."""
     through = 0.2 + 0.4 * _smooth(image, generator)
     airlight = _uniform(0.6, 1.0, generator)
     return image * through + airlight * (1 - through)
@@ -123,7 +125,7 @@ DEGRADATIONS: dict[str, Degradation] = {
 
 
 def get_degradation(name: str) -> Degradation:
-    """The kind of this name; ValueError with the nearest known one, if there is none."""
+    """The degradation of this name; ValueError with a suggestion if there is none."""
     if name in DEGRADATIONS:
         return DEGRADATIONS[name]
     near = difflib.get_close_matches(name, DEGRADATIONS, n=1)
@@ -132,10 +134,12 @@ def get_degradation(name: str) -> Degradation:
 
 
 def degrade(images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> Tensor:
-    """Degrade each image [B, C, H, W] by all the kinds named, one after the other.
+    """Degrade each image [B, C, H, W] by all given degradations, one after the other.
 
-    seeds: one for each image; its degradation is the same alone and in any batch. Raises ValueError
-    for an unknown name.
+    Args:
+        seeds: one for each image, whose degradation is the same alone and in any batch.
+
+    Raises ValueError for an unknown name.
     """
     check_seeds(seeds)
     kinds = [get_degradation(name) for name in names]
@@ -186,7 +190,7 @@ def _disc(radius: float) -> Tensor:
 
 
 def _filtered(image: Tensor, kernel: Tensor) -> Tensor:
-    """Each channel [C, H, W] under the kernel; beyond its borders the image goes on as they are."""
+    """Each channel [C, H, W], convolved with the kernel; borders are repeated."""
     reach = kernel.shape[0] // 2
     padded = F.pad(image[:, None], (reach,) * 4, mode="replicate")
     return F.conv2d(padded, kernel.to(image)[None, None])[:, 0]

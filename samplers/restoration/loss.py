@@ -1,4 +1,4 @@
-r"""What a network that restores may learn, as objectives of the training loop."""
+r"""Training losses of restoration networks, as objectives of the training loop."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from samplers.training import Objective
 from samplers.training.denoising import Perturbed, perturb
 
 Degrade = Callable[..., tuple[Tensor, ...]]
-"""``degrade(x_0, generator) -> (mu, *conditions)``: a degraded image for each of a batch, and the
-network's other conditions, such as the number of the degradation."""
+"""``degrade(x_0, generator) -> (mu, *conditions)``: degraded images of a batch, and further
+conditions such as the index of the degradation."""
 
 
 def restoration_loss(
@@ -24,17 +24,17 @@ def restoration_loss(
     degrade: Degrade,
     conditions: Sequence[str] = (),
 ) -> Objective:
-    r"""The mean absolute error of a network at times uniform over the schedule.
+    r"""The mean absolute error of a network's prediction, at times uniform over the schedule.
 
     Args:
         call: ``call(network, x, mu, t, **conditions)``, the network's output.
         degrade: degrades the images of a batch at random.
         conditions: the names of the conditions that ``degrade`` returns, in order.
 
-    It is compared with what the process says that the network predicts. For a network of
-    ``ml-noise`` (see :class:`samplers.restoration.process.RestorationProcess`) that is the
-    reverse-state loss (Luo et al. 2023, eq. 17), at whole times: the mean of one Euler-Maruyama
-    step of the reverse SDE against that of the exact posterior, which is
+    The target is that of the process. For ``ml-noise`` (see
+    :class:`samplers.restoration.process.RestorationProcess`) it is the reverse-state loss (Luo et
+    al. 2023, eq. 17), at whole times: the mean of one Euler-Maruyama step of the reverse SDE
+    against that of the exact posterior, which is
 
     .. math:: \lambda_\infty \frac{2 k}{\sigma_t}
         | \hat\varepsilon - \varepsilon_{ML} |, \qquad k = \Lambda_t - \Lambda_{t-1}
@@ -55,11 +55,11 @@ def restoration_loss(
 
 
 def _noisy(process: RestorationProcess, y0: Tensor, generator: torch.Generator) -> Perturbed:
-    """y at a time uniform over the schedule, a whole one for the reverse-state loss."""
+    """y at a time uniform over the schedule, an integer for the reverse-state loss."""
     noisy, schedule = perturb(process.schedule, y0, generator), process.schedule
     if process.predicts != "ml-noise":
         return noisy
-    # Each of the times 1 to T is as likely.
+    # The times 1 to T are equally likely.
     times = 1 + (schedule.fraction(noisy.at.t) * schedule.steps).floor()
     at = schedule.point(times.clamp(max=schedule.steps))
     y = per_sample(at.alpha, y0) * y0 + per_sample(at.sigma, y0) * noisy.eps

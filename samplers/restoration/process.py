@@ -1,6 +1,6 @@
-r"""A mean-reverting process as a plain denoiser, in :math:`y = (x - \mu) / \lambda_\infty`.
+r"""A mean-reverting process as an ordinary denoiser, in :math:`y = (x - \mu) / \lambda_\infty`.
 
-A network that is asked ``network(x, mu, t, ...)`` predicts one of
+A network ``network(x, mu, t, ...)`` predicts one of
 
 ============  ======================================  ==================================
 kind          target                                  what it is in y
@@ -13,7 +13,7 @@ kind          target                                  what it is in y
               eps, see :meth:`RestorationProcess`
 ============  ======================================  ==================================
 
-so every sampler, likelihood and gradient of this package works on it. mu and everything else that
+so every sampler, likelihood and gradient of this package applies to it. mu and everything else that
 the network is given are conditions, through which gradients flow.
 """
 
@@ -51,19 +51,19 @@ Network = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class RestorationProcess:
-    r"""What is known of a network that restores.
+    r"""A mean-reverting process and the prediction type of its network.
 
     Attributes:
         schedule: of y.
         lambda_inf: the standard deviation of x about mu at the end, in units of the images.
-        predicts: what the network predicts. A network trained by the reverse-state loss (Luo et al.
-            2023, eq. 17; see :mod:`samplers.restoration.loss`) does not predict eps, but
+        predicts: the prediction type. A network trained by the reverse-state loss (Luo et al. 2023,
+            eq. 17; see :mod:`samplers.restoration.loss`) does not predict eps, but
 
         .. math:: \varepsilon_{ML} = \frac{\sinh k}{k} \varepsilon
             - \frac{e^k - 1 - k}{2 k} \sigma_t \, y, \qquad k = \Lambda_t - \Lambda_{t-1},
 
-        which ``ml-noise`` solves for eps. Taken for eps, it errs by 1/alpha times the difference
-        in x_0, which is harmless in a hundred small steps and not in a first large one.
+        which ``ml-noise`` solves for eps. If it is used as eps, the error of x_0 is 1/alpha times
+        the difference, which is negligible in a hundred small steps, but not in a first large one.
     """
 
     schedule: MeanReverting = field(default_factory=MeanReverting)
@@ -81,7 +81,7 @@ class RestorationProcess:
 
     @property
     def prediction(self) -> PredictionType:
-        """What the network predicts in y, see :meth:`denoiser`."""
+        """The prediction type in the coordinates y, see :meth:`denoiser`."""
         return _KINDS[self.predicts]
 
     def to_y(self, x: Tensor, mu: Tensor) -> Tensor:
@@ -91,7 +91,8 @@ class RestorationProcess:
         return mu + self.lambda_inf * y
 
     def denoiser(self, network: Network) -> Denoiser:
-        """The network as a model of y, with the condition ``mu`` [B, ...] besides its own."""
+        """The network as a denoiser of y, with the condition ``mu`` [B, ...] besides its own
+        conditions."""
 
         def of_y(y: Tensor, t: Tensor, mu: Tensor, **conditions: Any) -> Tensor:
             output = network(self.to_x(y, mu), mu, t, **conditions)
@@ -113,7 +114,7 @@ class RestorationProcess:
 
 
 def ml_noise(schedule: MeanReverting, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers a and b of ``eps_ML = a eps - b y`` at the times t, in float64."""
+    """The coefficients a and b of ``eps_ML = a eps - b y`` at the times t, in float64."""
     t = t.to("cpu", torch.float64)
     k = schedule.pull(t)
     return torch.sinh(k) / k, (torch.expm1(k) - k) / (2 * k) * schedule.sigma(t)
@@ -139,16 +140,16 @@ def restore(
     """Restore degraded images ``mu`` [B, C, H, W].
 
     Args:
-        network: ``network(x, mu, t, **conditions)``, which predicts what the process says.
-        seeds: one whole number for each image; its starting noise, and what the sampler draws.
-        noise: the starting noise, of deviation 1; that of the seeds if None.
+        network: ``network(x, mu, t, **conditions)``, with the prediction type of the process.
+        seeds: one integer for each image, for its initial noise and that of stochastic samplers.
+        noise: the initial noise, with standard deviation 1; that of the seeds if None.
         noise_kind: ``noise`` of :func:`samplers.sample`, where also sampler, steps, grid, final,
-            options, callback and adjoint are explained. One step of a deterministic sampler that
-            makes one call a step is the network's own guess of x_0.
+            options, callback and adjoint are explained. One step of a deterministic sampler with
+            one evaluation per step returns the network's prediction of x_0.
 
-    Sampling starts at ``mu + lambda_inf sigma_T z``: of x_0 - mu it leaves out alpha_T, which the
-    schedule calls eps. Gradients flow to mu, conditions and weights. Raises ValueError for
-    impossible settings, NotFiniteError if the network returns NaN or infinity.
+    Sampling starts at ``mu + lambda_inf sigma_T z``, which neglects alpha_T (x_0 - mu), where
+    alpha_T is the schedule's eps. Gradients flow to mu, conditions and weights. Raises ValueError
+    for impossible settings, NotFiniteError if the network returns NaN or infinity.
     """
     if isinstance(grid, str):
         grid = make_grid(process.schedule, steps, grid, final=final)

@@ -1,4 +1,4 @@
-"""How near a restored image is to the one that it was."""
+"""Metrics of restored images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def psnr(images: Tensor, originals: Tensor) -> Tensor:
 
     .. math:: 10 \log_{10} \frac{2^2}{\text{mean squared error}},
 
-    of values from -1 to 1; what lies beyond is clipped, as in a picture.
+    of values from -1 to 1; others are clipped.
     """
     errors = (images.clamp(-1, 1) - originals).square().flatten(1).mean(dim=1)
     return 10 * torch.log10(4 / errors)

@@ -21,7 +21,7 @@ class Point(NamedTuple):
 
     @property
     def lam(self) -> Tensor:
-        """Half the logarithm of the signal-to-noise ratio, log(alpha / sigma)."""
+        """The half log-SNR, log(alpha / sigma)."""
         return self.alpha.log() - self.sigma.log()
 
     @property
@@ -51,12 +51,12 @@ class Schedule(abc.ABC):
     t_min: float
     t_max: float
     starts_at_sigma: ClassVar[bool] = False
-    """Whether initial noise has standard deviation sigma; it has 1 where alpha^2 + sigma^2 is near
-    1 at the noisy end, as in diffusers."""
+    """Whether initial noise has standard deviation sigma. If not, it is 1, as in diffusers for
+    schedules with alpha^2 + sigma^2 near 1 at the noisy end."""
 
     @abc.abstractmethod
     def log_alpha(self, t: Tensor) -> Tensor:
-        """log alpha at time t; -inf where nothing of the signal is left."""
+        """log alpha at time t; -inf where there is no signal."""
 
     @abc.abstractmethod
     def log_sigma(self, t: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class Schedule(abc.ABC):
 
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    # Each value depends on its own time alone, so the gradient of the sum holds every derivative.
+    # Each value depends on one time alone, so the gradient of the sum has every derivative.
     derivative: Tensor = torch.func.grad(lambda time: function(time).sum())(t)
     return derivative
 
@@ -133,9 +133,9 @@ Fraction = TypeVar("Fraction", float, Tensor)
 
 
 def shifted(u: Fraction, shift: float) -> Fraction:
-    """Fractions of a range moved towards its noisy end, ``s u / (1 + (s - 1) u)``.
+    """Shift fractions of a range towards its noisy end, ``s u / (1 + (s - 1) u)``.
 
-    (Esser et al. 2024, eq. 23, https://arxiv.org/abs/2403.03206.) A shift of 1 leaves them.
+    (Esser et al. 2024, eq. 23, https://arxiv.org/abs/2403.03206.) A shift of 1 is the identity.
     """
     return shift * u / (1 + (shift - 1) * u)
 

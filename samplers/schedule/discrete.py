@@ -16,9 +16,9 @@ from samplers.schedule.variance_preserving import VariancePreserving
 class VPDiscrete(VariancePreserving):
     r"""The continuous form of a model trained at N discrete steps with ``alphas_cumprod``.
 
-    ``t`` is the trained index, 0 to N - 1, and may lie between: log alpha is linear there
-    (as in DPM-Solver, Lu et al. 2022, https://arxiv.org/abs/2206.00927). If the last step holds no
-    signal (zero terminal SNR), alpha itself is linear on the last interval.
+    ``t`` is the trained index, 0 to N - 1, and may be fractional: log alpha is interpolated
+    linearly (as in DPM-Solver, Lu et al. 2022, https://arxiv.org/abs/2206.00927). If the last step
+    holds no signal (zero terminal SNR), alpha itself is linear on the last interval.
     """
 
     alphas_cumprod: Tensor
@@ -96,7 +96,7 @@ class VPDiscrete(VariancePreserving):
 
 
 def interpolated(nodes: Tensor, t: Tensor) -> Tensor:
-    """The function that is ``nodes[i]`` at t = i, and linear between and beyond."""
+    """Linear interpolation, and extrapolation, of the values ``nodes[i]`` at t = i."""
     nodes = nodes.to(t.device)
     index = t.detach().floor().long().clamp(0, len(nodes) - 2)
     left, right = nodes[index], nodes[index + 1]
@@ -104,7 +104,7 @@ def interpolated(nodes: Tensor, t: Tensor) -> Tensor:
 
 
 def inverted(nodes: Tensor, value: Tensor) -> Tensor:
-    """The t at which falling ``nodes``, interpolated, have the value."""
+    """The inverse of :func:`interpolated` for decreasing ``nodes``."""
     nodes = nodes.to(value.device)
     index = torch.searchsorted(-nodes, -value.detach()) - 1
     index = index.clamp(0, len(nodes) - 2)

@@ -15,7 +15,7 @@ from samplers.schedule.base import Schedule, check_range, shifted
 class FlowMatching(Schedule):
     r"""Straight paths, ``alpha = 1 - t`` and ``sigma = t`` (Lipman et al. 2023; Liu et al. 2023).
 
-    ``shift`` moves evenly spaced times towards the noise, see :func:`shifted`.
+    ``shift`` shifts evenly spaced times towards the noise, see :func:`shifted`.
     """
 
     starts_at_sigma: ClassVar[bool] = True

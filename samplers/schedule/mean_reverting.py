@@ -1,6 +1,6 @@
-r"""Mean-reverting diffusion: an image is carried towards a degraded one, not to zero.
+r"""Mean-reverting diffusion: the mean of x_T is a degraded image, not zero.
 
-The forward SDE pulls x to its mean mu with rate theta,
+The drift of the forward SDE is towards mu, with rate theta,
 
 .. math:: dx = \theta_t (\mu - x) \, dt + \sigma_t \, dw, \qquad
     \sigma_t^2 = 2 \lambda_\infty^2 \theta_t
@@ -11,9 +11,9 @@ so with :math:`\Lambda_t = \int_0^t \theta` and :math:`\alpha_t = e^{-\Lambda_t}
 .. math:: x_t = \mu + \alpha_t (x_0 - \mu) + \lambda_\infty \sqrt{1 - \alpha_t^2} \, \varepsilon.
 
 In the coordinates :math:`y = (x - \mu) / \lambda_\infty` this is variance-preserving diffusion,
-``y_t = alpha y_0 + sigma eps`` with ``alpha^2 + sigma^2 = 1``. Nothing else is special about it:
-whatever runs on a schedule runs on this one. MR Sampler (Li et al. 2025,
-https://arxiv.org/abs/2502.07856) is DPM-Solver in these coordinates.
+``y_t = alpha y_0 + sigma eps`` with ``alpha^2 + sigma^2 = 1``. So every function of a schedule
+applies to it. MR Sampler (Li et al. 2025, https://arxiv.org/abs/2502.07856) is DPM-Solver in these
+coordinates.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class MeanReverting(VariancePreserving):
         theta: the rates theta_i at i = 0 to T: ``constant`` (1), ``linear`` (from 1e-4 to 0.02,
             times 1000 / (T + 1)) or ``cosine`` (1 - alpha_bar of Nichol and Dhariwal's schedule).
         steps: T.
-        eps: alpha_T, what is left of x_0 - mu at the end. It decides the length dt of a step.
-        convention: where Lambda begins: ``ir-sde`` at zero, Lambda_i = dt (theta_1 + ... +
-            theta_i), so that t = 0 is the data and the first time with noise is 1; ``mr-sampler``
-            with theta_0, so that some noise is left at t = 0. Trained networks are told times of
+        eps: alpha_T, the factor of x_0 - mu at the end. It determines the length dt of a step.
+        convention: the value of Lambda at t = 0: ``ir-sde`` has zero, Lambda_i = dt (theta_1 + ...
+            + theta_i), so that t = 0 is the data and the first time with noise is 1; ``mr-sampler``
+            with theta_0, so that there is some noise at t = 0. Trained networks are given times of
             the first.
 
     Raises ValueError for impossible settings.

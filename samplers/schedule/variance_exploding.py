@@ -22,7 +22,7 @@ class VarianceExploding(Schedule):
 
 @dataclass(frozen=True)
 class VE(VarianceExploding):
-    r"""``sigma(t) = sigma_min (sigma_max / sigma_min)^t``, t in [0, 1].
+    r"""The VE SDE, ``sigma(t) = sigma_min (sigma_max / sigma_min)^t``, t in [0, 1].
 
     (Song et al. 2021, appendix C, https://arxiv.org/abs/2011.13456)
     """
@@ -45,7 +45,7 @@ class VE(VarianceExploding):
 
 @dataclass(frozen=True)
 class EDM(VarianceExploding):
-    r"""``sigma(t) = t``: the network is told the noise level itself (Karras et al. 2022, table 1,
+    r"""EDM, ``sigma(t) = t``: the network is given the noise level (Karras et al. 2022, table 1,
     https://arxiv.org/abs/2206.00364)."""
 
     sigma_min: float = 0.002
@@ -75,8 +75,8 @@ class EDMPreconditioned(Schedule):
 
     With ``rho`` the noise level of EDM and s = ``sigma_data``, the state is
     ``x / sqrt(rho^2 + s^2)``, so ``alpha = 1 / sqrt(rho^2 + s^2)`` and ``sigma = rho alpha``; the
-    network is told ``t = log(rho) / 4`` (Karras et al. 2022, table 1). diffusers stores EDM
-    models so.
+    network is given ``t = log(rho) / 4`` (Karras et al. 2022, table 1). diffusers stores EDM models
+    in this form.
     """
 
     sigma_min: float = 0.002

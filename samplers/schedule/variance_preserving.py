@@ -1,4 +1,4 @@
-"""Variance-preserving schedules of a continuous time, and sub-VP, which has their alpha."""
+"""Variance-preserving schedules in continuous time, and sub-VP, which has the same alpha."""
 
 from __future__ import annotations
 
@@ -89,10 +89,11 @@ class VPScaledLinear(VariancePreserving):
 
 @dataclass(frozen=True)
 class VPCosine(VariancePreserving):
-    r"""``alpha(t) = cos(pi/2 (t + s)/(1 + s)) / cos(pi/2 s/(1 + s))`` (Nichol and Dhariwal 2021,
-    eq. 17, https://arxiv.org/abs/2102.09672).
+    r"""The cosine schedule (Nichol and Dhariwal 2021, eq. 17, https://arxiv.org/abs/2102.09672).
 
-    alpha vanishes at t = 1; ``t_max`` stops short of it, as in DPM-Solver's code.
+    ``alpha(t) = cos(pi/2 (t + s)/(1 + s)) / cos(pi/2 s/(1 + s))``
+
+    alpha is zero at t = 1, so ``t_max`` is smaller, as in DPM-Solver's code.
     """
 
     s: float = 0.008

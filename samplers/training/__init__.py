@@ -1,18 +1,18 @@
-r"""Layer 6. The one training loop: denoisers, classifiers and autoencoders are trained by it alike.
+r"""Layer 6. The training loop of denoisers, classifiers and autoencoders, with exact resume.
 
 A run is a pure function of its settings. The order of the data, the noise, the times, the dropout,
 the learning rate and the decay of the average at a step follow from ``(seed, step)``, so the state
-of a run is its step, its weights, their average and the moments of its optimiser: one file,
-replaced in one rename. A run killed at any moment goes on from that file, bit for bit as if it had
+of a run is its step, its weights, their average and the moments of its optimiser: one file, written
+atomically. A run that is killed at any moment resumes from that file, bit for bit as if it had
 never stopped (with as many processes, on the same kind of machine, where its kernels are
 deterministic).
 
-What is learned is an :data:`Objective`; that of a diffusion model is in ``denoising``. Processes,
-devices and mixed precision are the business of ``accelerate``.
+What is minimised is an :data:`Objective`; that of a diffusion model is in ``denoising``. Processes,
+devices and mixed precision are handled by ``accelerate``.
 
-Here live its settings (``config``), whose a folder is (``claim``), what it draws (``draws``), what
-changes in it (``learner``), what a denoiser learns (``denoising``), its log and the loop itself. No
-other loss, no model and no data set belongs here.
+Here live the settings (``config``), the check that a folder belongs to a run (``claim``), random
+numbers (``draws``), the state of a run (``learner``), the loss of denoisers (``denoising``), the
+log and the loop. Other losses, models and data sets do not belong here.
 """
 
 from samplers.training.claim import SETTINGS, claim_folder

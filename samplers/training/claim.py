@@ -1,4 +1,4 @@
-"""A folder belongs to the settings of the run that is in it."""
+"""The check that a folder belongs to a run with the same settings."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ SETTINGS = "settings.json"
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any], free: tuple[str, ...] = ()) -> None:
-    """Note the settings of a run in its folder, which is free until there is a checkpoint.
+    """Write the settings of a run to its folder, or check them if it has a checkpoint.
 
     Args:
-        settings: plain values by name. free: beginnings of names that may change when a run goes
-            on.
+        settings: plain values by name.
+        free: prefixes of names that may change when a run is resumed.
 
-    Raises ValueError if a run with other settings is there, or one that does not say its own.
+    Raises ValueError if the folder has a run with other settings, or without a file of settings.
     """
     path = folder / SETTINGS
-    own = json.loads(json.dumps(dict(settings)))  # as it comes back: tuples are lists there
+    own = json.loads(json.dumps(dict(settings)))  # as JSON is read: tuples become lists
     if (folder / CHECKPOINT).exists():
         try:
             found = json.loads(path.read_text())
         except FileNotFoundError as error:
             raise ValueError(
-                f"{folder} holds a checkpoint, but no {SETTINGS} that says whose it is; take "
+                f"{folder} holds a checkpoint, but no {SETTINGS} with its settings; take "
                 "another folder."
             ) from error
         except ValueError as error:

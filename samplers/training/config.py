@@ -1,4 +1,4 @@
-"""How to train: the settings of a run, and what they say of each of its steps."""
+"""The settings of a training run, and its learning rate and averaging at each step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Precision = Literal["no", "fp16", "bf16"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train; together with model, data and objective it determines every weight.
+    """Settings of training, which together with model, data and objective determine every weight.
 
     Attributes:
         steps: updates of the weights.
@@ -19,12 +19,12 @@ class TrainingConfig:
         learning_rate: the peak, reached after ``warmup`` steps; a cosine falls from there to zero.
         weight_decay: of AdamW.
         betas: decay rates of AdamW's two moments.
-        gradient_clip: longest gradient; ``math.inf`` to leave it as it is.
+        gradient_clip: maximum norm of the gradient; ``math.inf`` for no clipping.
         average_decay: decay of the moving average of the weights, see :func:`average_decay`.
-        accumulation: parts in which a process takes its share of a batch.
-        precision: of the network's arithmetic; None for what ``accelerate launch`` was told.
+        accumulation: gradient accumulation: parts of a process's share of a batch.
+        precision: of the network's arithmetic; None for that of ``accelerate launch``.
         workers: processes that load data.
-        seed: of everything that is drawn.
+        seed: of all random numbers.
         log_every: steps between two lines of the log.
         checkpoint_every: steps between two checkpoints, a multiple of ``log_every``.
         tracker: one of accelerate's trackers that gets the log as well, such as ``tensorboard``.
@@ -80,7 +80,7 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"The training setting {name} is {value!r}; it must be {allowed}.")
 
 
-# Settings that say what is written how often, or how data is loaded: free to change on resume.
+# Settings of output and of data loading, which may change when a run is resumed.
 FREE = frozenset({"log_every", "checkpoint_every", "workers", "tracker"})
 
 
@@ -98,7 +98,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 def average_decay(config: TrainingConfig, step: int) -> float:
     """The decay d_k of ``average <- d_k average + (1 - d_k) weights`` after update ``step``.
 
-    ``min(decay, (1 + k) / (10 + k))``: early on the average looks back over a tenth of the run,
-    so that it forgets the initial weights.
+    ``min(decay, (1 + k) / (10 + k))``: early on the average extends over a tenth of the run, so
+    that the initial weights have no influence.
     """
     return min(config.average_decay, (1 + step) / (10 + step))

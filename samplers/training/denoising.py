@@ -1,7 +1,6 @@
-r"""Layer 6. What a diffusion model learns: to tell the data from the noise, at every noise level.
+r"""Layer 6. The loss of diffusion models: denoising at every noise level.
 
-The losses here are objectives of the loop in :mod:`samplers.training`. They know schedules and
-predictions, and nothing of how a network is trained.
+The losses here are objectives of the loop in :mod:`samplers.training`.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from samplers.training.learner import Objective
 
 @dataclass(frozen=True)
 class LabelDropout:
-    """Classifier-free guidance: the label is ``null`` in a share of the samples.
+    """Label dropout for classifier-free guidance: ``null`` replaces a share of the labels.
 
-    The one network then learns p(x | y) and p(x) (Ho and Salimans 2022,
+    A single network then learns p(x | y) and p(x) (Ho and Salimans 2022,
     https://arxiv.org/abs/2207.12598).
     """
 
@@ -44,7 +43,7 @@ class LabelDropout:
 
 
 class Perturbed(NamedTuple):
-    """``x = alpha x_0 + sigma eps``: a batch of data, each sample with a noise level of its own."""
+    """Noisy samples ``x = alpha x_0 + sigma eps``, each at a separate noise level."""
 
     x: Tensor
     at: Point
@@ -57,9 +56,9 @@ def perturb(
     """Add noise to each sample of ``x0``, at a time uniform on the trained times of the schedule.
 
     Args:
-        time_shift: moves the times towards the noise, see :func:`samplers.schedule.shifted`.
+        time_shift: shifts the times towards the noise, see :func:`samplers.schedule.shifted`.
 
-    The points are (batch,) in float64 and on the CPU, the noise is like ``x0``.
+    The points are (batch,) in float64 on the CPU, the noise is like ``x0``.
     """
     u = torch.rand(len(x0), generator=generator, dtype=torch.float64)
     eps = torch.randn(x0.shape, generator=generator).to(x0)
@@ -80,14 +79,14 @@ r"""lambda(t) of denoising score matching, one number for each time of a point,
 WeightingName = Literal["simple", "sigma-squared", "likelihood"]
 
 Weighting = WeightingName | ScoreWeighting
-"""How the errors at different times weigh, see :func:`target_weight`: a name, or lambda itself."""
+"""The weighting of the loss over time, see :func:`target_weight`: a name, or a function lambda."""
 
 
 def sigma_squared(schedule: Schedule, at: Point) -> Tensor:
     r"""lambda = sigma^2: the error is that of the noise, ``E || sigma s + eps ||^2``.
 
-    It is proportional to ``1 / E || grad log p_0t ||^2``, the choice of the paper, under which
-    all noise levels weigh alike (Song et al. 2021, section 3.3).
+    It is proportional to ``1 / E || grad log p_0t ||^2``, the choice of the paper, which weights
+    all noise levels equally (Song et al. 2021, section 3.3).
     """
     return at.sigma.square()
 
@@ -95,8 +94,8 @@ def sigma_squared(schedule: Schedule, at: Point) -> Tensor:
 def likelihood(schedule: Schedule, at: Point) -> Tensor:
     r"""lambda = g^2: half the integral over t bounds the mean -log p(x_0), up to a constant.
 
-    It grows where there is little noise, which makes the loss of a batch a noisy one (Song,
-    Durkan, Murray and Ermon 2021, theorem 1, https://arxiv.org/abs/2101.09258).
+    It is large at low noise, which increases the variance of the loss (Song, Durkan, Murray and
+    Ermon 2021, theorem 1, https://arxiv.org/abs/2101.09258).
     """
     return schedule.diffusion_squared(at.t)
 
@@ -110,10 +109,10 @@ _SCORE_WEIGHTINGS: dict[WeightingName, ScoreWeighting] = {
 def target_weight(
     weighting: Weighting, prediction: PredictionName, schedule: Schedule, at: Point
 ) -> Tensor:
-    r"""What the squared error of a network's own output is multiplied by, one number a time.
+    r"""The weight of the squared error of the network's output at each time.
 
-    ``simple`` is 1, whatever the network predicts. The others weigh the error of the score, and
-    the score is linear in the output, so they are ``lambda (ds / do)^2`` with
+    ``simple`` is 1 for every prediction type. The others are weights of the error of the score,
+    which is linear in the output, so they are ``lambda (ds / do)^2`` with
 
     ================  ==========================================
     prediction        ds / do
@@ -162,16 +161,15 @@ def denoising_loss(
     :func:`target_weight`.
 
     Args:
-        model: what is trained. Its network is replaced by the module that the training loop gives
-            to the objective, and called in the same way, at times t (batch,) of the dtype of x that
-            may lie between two trained steps.
+        model: the denoiser to train. Its network is replaced by the module that the training loop
+            passes to the objective, and evaluated in the same way, at times t (batch,) in the dtype
+            of x, which may be fractional on discrete schedules.
         conditions: the names of the conditions in a batch, in order.
         label_dropout: applied to the first condition.
-        weighting: how the errors at different times weigh.
-        time_shift: moves the times towards the noise, see :func:`samplers.schedule.shifted`. What
-            is alike all over an image, or a film, is decided while noise hides all else, and the
-            larger it is, the more noise that takes (Hoogeboom et al. 2023,
-            https://arxiv.org/abs/2301.11093).
+        weighting: of the errors at different times.
+        time_shift: shifts the times towards the noise, see :func:`samplers.schedule.shifted`.
+            Low-frequency content of an image or film is determined at high noise levels, and at
+            higher ones for larger images (Hoogeboom et al. 2023, https://arxiv.org/abs/2301.11093).
 
     Returns:
         An objective on batches ``(x_0, *conditions)``, each with the batch as its first dimension.

@@ -1,4 +1,4 @@
-"""What a run draws: every stream of random numbers follows from a seed and a position alone."""
+"""The random numbers of a run, each stream a function of a seed and a position."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def derived_seed(seed: int, *position: int) -> int:
-    """A seed of 64 bits for one of many streams that have nothing to do with each other."""
+    """A seed of 64 bits for one of many independent streams."""
     return int(np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0])
 
 
@@ -18,12 +18,13 @@ def seeded(seed: int, *position: int) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(seed, *position))
 
 
-# First word of a position: which kind of draw it is.
+# The first word of a position: the purpose of the random numbers.
 ORDER, OBJECTIVE, PENALTY, DROPOUT = range(4)
 
 
 def batch_indices(seed: int, step: int, batch_size: int, size: int) -> list[int]:
-    """The samples of batch ``step``: consecutive in an endless sequence of shuffled epochs."""
+    """The sample indices of batch ``step``, consecutive in an endless sequence of shuffled
+    epochs."""
     positions = range(step * batch_size, (step + 1) * batch_size)
     return [_epoch(seed, p // size, size)[p % size] for p in positions]
 

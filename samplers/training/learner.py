@@ -1,4 +1,4 @@
-"""What changes during a run, and how it is kept: weights, their average, the optimiser."""
+"""The state of a run: weights, their average and the optimiser, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from samplers.training.config import FREE, TrainingConfig, average_decay, learni
 from samplers.training.draws import DROPOUT, OBJECTIVE, PENALTY, derived_seed, seeded
 
 Objective = Callable[[nn.Module, Any, torch.Generator], Tensor]
-"""``objective(model, batch, generator) -> scalar``; all that it draws, it draws from the generator,
-which lives on the CPU, so that the draws are the same on every device."""
+"""``objective(model, batch, generator) -> scalar``; its random numbers come from the generator,
+which is on the CPU, so that they are the same on every device."""
 
 
 class Learner:
-    """What changes during a run: the weights, their average and the optimiser."""
+    """The state of a run: the weights, their average and the optimiser."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Learner:
         update_average(self.average, self.bare, average_decay(self.config, step))
 
     def _learn(self, batch: Any, position: tuple[int, int, int]) -> Tensor:
-        """Learn from one part of a batch: loss, penalty, length of the gradient (last part)."""
+        """Backpropagate one part of a batch: loss, penalty, norm of the gradient (last part)."""
         seed = self.config.seed
         torch.manual_seed(derived_seed(seed, DROPOUT, *position))
         with self.accelerator.accumulate(self.model):
@@ -75,7 +75,7 @@ class Learner:
         return torch.stack([loss.detach(), extra.detach(), norm.to(loss)])
 
     def measure(self, done: int) -> dict[str, float]:
-        """The line of the log after ``done`` updates: means since the line before."""
+        """The line of the log after ``done`` updates: means since the previous line."""
         updates = len(self.measured) // self.config.accumulation
         total = self.accelerator.reduce(torch.stack(self.measured).sum(dim=0), reduction="mean")
         loss, extra, norm = (total / updates).tolist()
@@ -97,12 +97,12 @@ class Learner:
         if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
             return
         raise FloatingPointError(
-            f"At step {done} the loss is {loss} and the length of its gradient {norm}; what was "
+            f"At step {done} the loss is {loss} and the norm of its gradient {norm}; what was "
             "saved before is kept. Lower the learning rate, and start in a new folder."
         )
 
     def save(self, path: Path, done: int) -> None:
-        """Write the checkpoint in one rename; returns when it is there for all processes."""
+        """Write the checkpoint atomically; returns when it exists for all processes."""
         if self.accelerator.is_main_process:
             state = {
                 "step": done,
@@ -117,7 +117,7 @@ class Learner:
         self.accelerator.wait_for_everyone()
 
     def load(self, path: Path) -> int:
-        """Take up the state of a checkpoint; returns the updates done."""
+        """Load the state of a checkpoint; returns the number of updates done."""
         state = _read(path)
         _check_same(state["config"], dataclasses.asdict(self.config), path)
         if _shapes(state["model"]) != _shapes(trained_state(self.bare)):
@@ -134,7 +134,7 @@ class Learner:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What :meth:`Learner.save` wrote; ValueError if there is none, or it is broken."""
+    """Read a file of :meth:`Learner.save`; ValueError if there is none, or it is truncated."""
     if not path.exists():
         raise ValueError(f"There is no checkpoint at {path}; train first, or name another folder.")
     try:
@@ -153,7 +153,7 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model but for the parameters that are not trained."""
+    """The state of a model without the parameters that are not trained."""
     named = model.named_parameters(remove_duplicate=False)
     fixed = {name for name, weight in named if not weight.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in fixed}
@@ -164,13 +164,13 @@ def _like(state: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tenso
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, not to be trained, that shares what the model does not train."""
+    """A frozen copy in evaluation mode, which shares the parameters that are not trained."""
     fixed = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
     return copy.deepcopy(model, fixed).requires_grad_(False).eval()
 
 
 def _scaler_state(accelerator: Accelerator) -> dict[str, Any]:
-    """The scale of the loss, which only float16 has."""
+    """The state of the loss scaler, which only float16 has."""
     return {} if accelerator.scaler is None else accelerator.scaler.state_dict()
 
 
@@ -193,9 +193,9 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def load_average(checkpoint: Path, model: nn.Module) -> int:
-    """Give ``model`` the averaged weights of a checkpoint; returns the updates behind them.
+    """Load the averaged weights of a checkpoint into ``model``; returns the number of updates.
 
-    Raises ValueError if there is none, or it is of another model.
+    Raises ValueError if there is no checkpoint, or it is of another model.
     """
     state = _read(checkpoint)
     known = _shapes(model.state_dict())

@@ -1,4 +1,4 @@
-"""The log of a run: a line of JSON for each entry, of steps that a checkpoint may take back."""
+"""The log of a run: a line of JSON for each entry, truncated when a run is resumed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def append_line(path: Path, line: dict[str, float]) -> None:
 
 
 def trim_log(path: Path, done: int) -> None:
-    """Drop the lines after step ``done``, and a last one that a kill cut short."""
+    """Drop the lines after step ``done``, and an incomplete last line."""
     whole = [line for line in _read_lines(path) if line.endswith("\n")]
     try:
         kept = [line for line in whole if json.loads(line)["step"] <= done]

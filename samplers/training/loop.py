@@ -1,4 +1,4 @@
-"""The loop: batches in, updates, lines of the log and checkpoints out."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOG = "log.jsonl"
 
 
 class Samples(Protocol):
-    """A data set: sample i is a function of i alone, random changes belong in the objective."""
+    """The interface of a data set: sample i is a function of i; augment it in the objective."""
 
     def __len__(self) -> int: ...
 
@@ -37,8 +37,8 @@ class Samples(Protocol):
 class Every:
     """Call ``call(step, average)`` after each ``steps`` updates, on the main process.
 
-    ``average`` is the model with averaged weights, in evaluation mode: to draw sample pictures
-    from, or to test. It must not be changed.
+    ``average`` is the model with averaged weights, in evaluation mode, for sample images or tests.
+    It must not be changed.
     """
 
     steps: int
@@ -58,30 +58,31 @@ def train(
     penalty: Objective | None = None,
     callback: Every | None = None,
 ) -> nn.Module:
-    """Train ``model`` with AdamW, or go on from the checkpoint in ``folder``.
+    """Train ``model`` with AdamW, or resume from the checkpoint in ``folder``.
 
-    Each part of a batch reseeds PyTorch's global generator, from which dropout draws.
+    Each part of a batch reseeds PyTorch's global generator, which dropout uses.
 
     Args:
         model: the network, changed in place.
         samples: the data, collated to batches by PyTorch's default.
-        objective: what is minimised.
-        config: how.
+        objective: the loss.
+        config: the settings.
         folder: receives ``checkpoint.pt``, and ``log.jsonl`` with a line ``{step, loss, penalty,
             learning_rate, grad_norm, samples_per_second}`` every ``log_every`` steps, means over
             these steps.
-        penalty: a regulariser, added to the objective and logged on its own.
-        callback: called every so many steps.
+        penalty: a regulariser, added to the objective and logged separately.
+        callback: called at regular steps, see :class:`Every`.
 
-    What the model does not train is in no checkpoint, and shared by the model and its average.
+    Parameters that are not trained are not in the checkpoint, and shared by the model and its
+    average.
 
     Returns:
         A copy of the model with averaged weights, in evaluation mode.
 
     Raises:
-        ValueError: if the checkpoint belongs to other settings, a batch can't be shared out, or
-            the tracker's package is missing.
-        FloatingPointError: if the loss or its gradient is not finite; the checkpoint is as it was.
+        ValueError: if the checkpoint has other settings, a batch can't be divided, or the package
+            of the tracker is missing.
+        FloatingPointError: if the loss or its gradient is not finite; the checkpoint is unchanged.
     """
     accelerator = _accelerator(config, folder)
     _check_processes(config, accelerator)
@@ -104,7 +105,7 @@ def train(
             accelerator.log(line, step=done)
             if main:
                 append_line(log, line)
-        # Before the checkpoint: a call that a kill cut short is made again.
+        # Before the checkpoint: a call that was interrupted is repeated on resume.
         if callback is not None and main and done % callback.steps == 0:
             callback.call(done, learner.average)
         if last or done % config.checkpoint_every == 0:
@@ -158,14 +159,14 @@ def _load_batches(
         cast(Dataset[Any], samples),
         batch_sampler=_Batches(config, len(samples), start, accelerator),
         num_workers=config.workers,
-        # Without its own generator a loader draws a number from the global one.
+        # Without a generator of its own a loader uses the global one.
         generator=torch.Generator(),
     )
     return iter(loader)
 
 
 class _Batches(Sampler[list[int]]):
-    """The samples of each part of a batch that falls to one process, from step ``start`` on."""
+    """The samples of one process for each part of a batch, from step ``start`` on."""
 
     def __init__(
         self, config: TrainingConfig, size: int, start: int, accelerator: Accelerator

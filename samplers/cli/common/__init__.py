@@ -4,10 +4,10 @@
 ``program``     the programs and their commands: options in groups, help, completion
 ``options``     groups of options that several commands have: model, seeds, grid, device
 ``values``      types of values: seeds, labels, names of samplers
-``errors``      how a command ends: exit codes, and errors in one sentence
-``output``      where results may be written, and what they say of their making
+``errors``      exit codes, and errors in one sentence
+``output``      checks of output paths, and writing images with their parameters
 ``processes``   what ``accelerate launch`` started
-``text``        columns, and counts of things
+``text``        aligned columns, and counts with a noun
 ==============  ====================================================================================
 """
 

@@ -1,4 +1,4 @@
-"""From options to a loaded checkpoint, a recipe for it, and what results say of both.
+"""From options to a loaded checkpoint and a recipe, and the parameters that results store.
 
 Importing this imports torch: commands do so when their cheap checks are done.
 """
@@ -54,7 +54,7 @@ def open_network(model: ModelOptions) -> NetworkCheckpoint:
 
 
 def recipe_from(options: object) -> Recipe:
-    """What a command's options say of conditions and grid; no sampler yet, nothing is settled."""
+    """The recipe of a command's conditions and grid, without a sampler and not settled."""
     said = {name: getattr(options, name, None) for name in _RECIPE}
     return Recipe(**{name: value for name, value in said.items() if value is not None})
 
@@ -89,9 +89,9 @@ def _value(name: str, text: str, default: object) -> object:
 
 
 def changed_scheduler(scheduler: Any, options: SchedulerOptions) -> Any:
-    """A SamplerScheduler with the sampler, its options and the grid that were asked for.
+    """A copy of a SamplerScheduler with the sampler, options and grid of the command.
 
-    Options of the same sampler that it had stay, unless they are named.
+    Options of the same sampler are kept unless they are given.
     """
     from samplers.diffusers.settings import named_settings
 
@@ -110,12 +110,12 @@ def labels_in_turn(
 ) -> tuple[int, ...] | None:
     """The classes that ``count`` images take in turn, or None for a model without classes.
 
-    Those that are named, and all of the model's if none is.
+    They are those of ``--label``, by default all classes of the model.
     """
     asked, classes, null = conditions.label, checkpoint.classes, checkpoint.null_label
     if not classes:
         if asked is not None:
-            raise ValueError("This checkpoint knows no classes; omit --label.")
+            raise ValueError("This checkpoint has no classes; omit --label.")
         return None
     if asked is None or isinstance(asked, str):
         return tuple(classes)
@@ -123,7 +123,7 @@ def labels_in_turn(
     if wrong:
         none = "" if null is None else f" ({null} stands for 'no class')"
         raise ValueError(
-            f"There is no class {wrong[0]}; this checkpoint knows the classes {min(classes)} to "
+            f"There is no class {wrong[0]}; this checkpoint has the classes {min(classes)} to "
             f"{max(classes)}{none}."
         )
     if len(asked) > count:
@@ -148,7 +148,7 @@ def labels_of(
 
 
 def made_by(checkpoint: Path, dtype: str, weights: Mapping[str, str]) -> dict[str, Any]:
-    """What an image of every command says of the program and of the checkpoint.
+    """The parameters that every PNG file stores: program, version and checkpoint.
 
     Args:
         weights: the SHA-256 of each file of weights.
@@ -169,7 +169,7 @@ def parameters(
     seeds: Sequence[int] | None,
     labels: Sequence[int | None] | None,
 ) -> dict[str, Any]:
-    """The same, and the settings of a network that samples; the recipe is a settled one."""
+    """The same with the settings of sampling; the recipe is a settled one."""
     return made_by(model.checkpoint, model.dtype, checkpoint.weights) | {
         "sigma_min": recipe.sigma_min,
         "sigma_max": recipe.sigma_max,

@@ -1,7 +1,7 @@
-"""How a command ends: its exit code, and what went wrong as one sentence on stderr.
+"""Exit codes, and errors as one sentence on stderr.
 
 Impossible settings are a ValueError, wherever they are found. What fails during the run is a
-:class:`Failure`, or one of the library's errors that say so in a sentence.
+:class:`Failure`, or an error of the library whose message is one sentence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
     try:
         return run()
     except BrokenPipeError:
-        # Whoever read our output, such as `head`, has had enough of it.
+        # The reader of the output, such as `head`, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -52,11 +52,11 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_of_memory(error):
             raise
-        return _report(program, "There is not enough memory for what was asked; ask for less.", 1)
+        return _report(program, "There is not enough memory; request less at once.", 1)
 
 
 def _with_hint(error: click.UsageError) -> str:
-    """What click says of wrong words, and where to read of the right ones."""
+    """The message of click for a usage error, with a hint to the help."""
     near = getattr(error, "possibilities", None)  # of mistyped options and commands, best first
     message = error.message if near else error.format_message()
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -72,7 +72,7 @@ def _report(program: str, message: object, code: int) -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for all that ``accelerate launch`` started."""
+    """Whether this is the main process of those that ``accelerate launch`` started."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -81,7 +81,7 @@ def is_main_process() -> bool:
 
 @contextmanager
 def named_failures(remedy: str) -> Iterator[None]:
-    """Around network evaluations: what may go wrong with them leaves as a Failure.
+    """A context for network evaluations, in which known errors become a Failure.
 
     Args:
         remedy: what to do if the device's memory is too small.
@@ -90,7 +90,7 @@ def named_failures(remedy: str) -> Iterator[None]:
         yield
     except NotFiniteError as error:
         raise Failure(str(error)) from error
-    except (MemoryError, RuntimeError) as error:  # that of a CPU has no class of its own
+    except (MemoryError, RuntimeError) as error:  # on a CPU it is a plain RuntimeError
         if not is_of_memory(error):
             raise
         raise Failure(f"The device ran out of memory; {remedy}.") from error
@@ -107,7 +107,7 @@ def evaluating(remedy: str) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around the writing of a file: a full disk and the like leave as a Failure."""
+    """A context for writing a file, in which an OSError becomes a Failure."""
     try:
         yield
     except OSError as error:
@@ -115,11 +115,11 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def smaller_batches(size: int) -> str:
-    """The remedy of commands that run in batches."""
+    """The advice of commands that run in batches."""
     return f"take --batch-size below {size}" if size > 1 else "one image at once is too much for it"
 
 
 def is_of_memory(error: Exception) -> bool:
-    """Whether a device has too little memory for what was asked."""
+    """Whether the error says that a device ran out of memory."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

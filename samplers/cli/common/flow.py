@@ -57,7 +57,7 @@ class OpenedFlow:
         return Flow(self.checkpoint, self.recipe, self.settings, tick)
 
     def given(self, values: Tensor) -> Tensor:
-        """The values as the flow takes them: on the network's device, at least in float32."""
+        """The values on the network's device, at least in float32."""
         return values.to(self.checkpoint.device, working_dtype(self.checkpoint.dtype))
 
     def encode(self, pictures: Sequence[ImageInput], labels: Labels) -> AdaptiveResult:
@@ -116,7 +116,7 @@ class OpenedFlow:
     def parameters(
         self, labels: Sequence[int | None] | None, seeds: Sequence[int] | None = None
     ) -> dict[str, Any]:
-        """How the flow is integrated, for the results to say."""
+        """The settings of the integration, to be stored in results."""
         chosen = self.settings
         own = {"method": chosen.method, "tolerance": chosen.rtol, "max_nfe": chosen.max_nfe}
         return own | parameters(self.options, self.checkpoint, self.recipe, seeds, labels)
@@ -132,7 +132,7 @@ def open_flow(options: FlowOptions, default: Adaptive) -> OpenedFlow:
     settings = replace(default, rtol=tolerance, atol=tolerance, max_nfe=options.max_nfe)
     checkpoint = open_network(options)
     recipe = checkpoint.settle(recipe_from(options))
-    checkpoint.grid(recipe)  # an error here is better than in the middle
+    checkpoint.grid(recipe)  # raises errors before the run
     return OpenedFlow(options, checkpoint, recipe, settings)
 
 

@@ -1,7 +1,7 @@
 """What ``samplers sample`` is to do, settled before the first network evaluation.
 
-A job is a list of images, how a batch of them is sampled, and what they say of it. Importing this
-imports torch.
+A job is a list of images, the method that samples a batch, and the parameters that images store.
+Importing this imports torch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OF_ADAPTIVE = {"tolerance": "--tolerance", "max_nfe": "--max-nfe"}
 
 
 class Cost(NamedTuple):
-    """The network evaluations of one image, and whether it is as accurate as was asked."""
+    """The network evaluations of one image, and whether it is within the tolerance."""
 
     nfe: int
     within_tolerance: bool = True
@@ -58,8 +58,8 @@ class Method:
     """A settled recipe on a checkpoint, and how a batch is sampled by it.
 
     Attributes:
-        settings: what images say of it; words, the same as it is written on the command line, and
-            ``text``, as it is reported.
+        settings: as stored in images; ``words``, as options of the command line, and ``text``, as
+            reported.
         nfe: the network evaluations of a batch; None if they are known afterwards only.
         together: whether an image depends on the others of its batch.
     """
@@ -73,7 +73,7 @@ class Method:
     sample: Callable[[Sequence[int], Sequence[int] | None, Tick], list[Sampled]]
 
     def outcome(self, costs: Sequence[Cost]) -> dict[str, Any]:
-        """What finished images say beyond the settings."""
+        """The parameters of finished images besides the settings."""
         if self.nfe is not None:
             return {}
         return {
@@ -129,7 +129,7 @@ class Job:
         return [items[start : start + size] for start in range(0, len(items), size)]
 
     def share(self, pending: Sequence[Item]) -> list[Sequence[Item]]:
-        """The batches that this process samples, so that all that are pending get done."""
+        """The pending batches that this process samples."""
         if not self.method.together:
             return self.batches(self.processes.share(pending))
         missing = set(pending)
@@ -185,7 +185,7 @@ class Job:
         return shlex.join([*words, "--output", output])
 
     def _label_words(self, items: Sequence[Item]) -> str | None:
-        """The classes of these items, one turn of them if they are taken in turn."""
+        """The classes of these items as an option; one cycle if they are taken in turn."""
         if self.turn is None:
             return None
         own = [item.label for item in items]

@@ -42,7 +42,7 @@ Labels = tuple[int, ...] | str | None
 
 
 class ComputeOptions(Options, section="Computation"):
-    """In which precision, and on which device."""
+    """Precision and device."""
 
     dtype: str = option(type=Choice(DTYPES), help="Precision of the network.", default="float32")
     device: str = option(
@@ -55,7 +55,9 @@ class ModelOptions(ComputeOptions, section="Computation"):
 
     checkpoint: Path = argument("CHECKPOINT", type=PATH, help="Folder that diffusers saved.")
     null_label: int | None = option(
-        type=WHOLE, help="Class that stands for 'no class'.", show_default="as the checkpoint says"
+        type=WHOLE,
+        help="Null label of guidance, which stands for 'no class'.",
+        show_default="as the checkpoint says",
     )
     allow_pickle: bool = option(
         is_flag=True,
@@ -77,14 +79,14 @@ class ConditionOptions(Options, section="Conditions"):
     )
     guidance: float | None = option(
         type=FINITE,
-        help="Scale of classifier-free guidance; 1 is none, and costs half.",
+        help="Scale of classifier-free guidance; 1 means none, at half the cost.",
         metavar="W",
         show_default="1, unless a pipeline has its own",
     )
     guidance_rescale: float | None = option(
         type=FINITE,
-        help="Share of the guided prediction that is rescaled to the contrast of the unguided "
-        "one, 0 to 1.",
+        help="Share of the guided prediction that is rescaled to the standard deviation of the "
+        "conditional one, 0 to 1.",
         metavar="R",
         default=0.0,
     )
@@ -96,15 +98,17 @@ class NoClassOptions(ConditionOptions):
     every_class: ClassVar[bool] = False
 
     label: Labels = changed(
-        ConditionOptions, "label", show_default="no class, if the model knows that"
+        ConditionOptions, "label", show_default="the null label, if the model has one"
     )
 
 
 class PromptOptions(Options, section="Conditions"):
     """The prompt of a pipeline with a text encoder."""
 
-    prompt: str | None = option(help="Of a model with a text encoder.", metavar="TEXT")
-    negative_prompt: str | None = option(help="What guidance leads away from.", metavar="TEXT")
+    prompt: str | None = option(help="Prompt, for a model with a text encoder.", metavar="TEXT")
+    negative_prompt: str | None = option(
+        help="Negative prompt of classifier-free guidance.", metavar="TEXT"
+    )
 
 
 class SeedOptions(Options, section="Seeds"):
@@ -142,13 +146,13 @@ class NoiseLevelOptions(Options, section="Noise levels"):
         type=FINITE,
         help="Lowest positive noise level, in units of sigma/alpha.",
         metavar="S",
-        show_default="the lowest that was trained",
+        show_default="the lowest in training",
     )
     sigma_max: float | None = option(
         type=FINITE,
         help="Highest noise level, in units of sigma/alpha.",
         metavar="S",
-        show_default="the highest that was trained",
+        show_default="the highest in training",
     )
 
 
@@ -173,9 +177,9 @@ class SchedulerOptions(Options, section="Sampler"):
     """What takes the place of the sampler in a checkpoint's scheduler."""
 
     sampler: str | None = option(
-        type=SAMPLER, help="See `samplers list`.", show_default="the checkpoint's own"
+        type=SAMPLER, help="Sampler, see `samplers list`.", show_default="the checkpoint's own"
     )
-    steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=20)
+    steps: int = option(type=POSITIVE, help="Number of steps.", default=20)
     options: tuple[str, ...] = option(
         "--option",
         help="Option of the sampler, such as eta=0.5; repeatable (see `samplers show NAME`).",
@@ -192,24 +196,24 @@ class SamplerOptions(
 ):
     """A model, and how it is sampled with fixed steps or adaptive step sizes."""
 
-    sampler: str = option(type=SAMPLER, help="See `samplers list`.", default="dpmpp-2m")
-    steps: int | None = option(type=POSITIVE, help="Steps of the sampler.", show_default=f"{STEPS}")
+    sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="dpmpp-2m")
+    steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}")
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     noise: NoiseKind | None = option(
         type=Choice(get_args(NoiseKind)),
-        help="Of stochastic samplers: independent from step to step, or along a Brownian path, "
-        "where more steps converge to one image for each seed.",
+        help="Of stochastic samplers: independent in each step, or along a Brownian path, on which "
+        "more steps converge to one image for each seed.",
         show_default="independent",
     )
     tolerance: float | None = option(
         type=POSITIVE_NUMBER,
-        help="Of adaptive methods, in place of --steps: the error that a step may make, relative "
+        help="Of adaptive methods, in place of --steps: tolerance of the error of a step, relative "
         "and absolute.",
         show_default=f"{TOLERANCE:g}",
     )
     max_nfe: int | None = option(
         type=POSITIVE,
-        help="Of adaptive methods: most network evaluations of an image.",
+        help="Of adaptive methods: maximum number of network evaluations of an image.",
         show_default=f"{MAX_NFE}",
     )
     num_images: int | None = changed(
@@ -217,7 +221,7 @@ class SamplerOptions(
     )
     batch_size: int = option(
         type=POSITIVE,
-        help="Images at once; a setting of samplers whose step depends on the whole batch.",
+        help="Batch size; it changes the images of samplers NAME+langevin only.",
         default=16,
     )
 
@@ -227,11 +231,13 @@ class FlowOptions(NoClassOptions, NoiseLevelOptions, ModelOptions, section="Prob
 
     tolerance: float = option(
         type=POSITIVE_NUMBER,
-        help="Error that a step may make, relative and absolute.",
+        help="Tolerance of the error of a step, relative and absolute.",
         default=1e-4,
     )
-    max_nfe: int = option(type=POSITIVE, help="Most network evaluations of an image.", default=2000)
-    batch_size: int = option(type=POSITIVE, help="Images at once.", default=16)
+    max_nfe: int = option(
+        type=POSITIVE, help="Maximum number of network evaluations of an image.", default=2000
+    )
+    batch_size: int = option(type=POSITIVE, help="Batch size.", default=16)
 
 
 class TemperatureOptions(Options, section="Output"):
@@ -251,14 +257,14 @@ class InverseProblemOptions(
 
     method: Literal["guidance", "replacement"] = option(
         type=Choice(("guidance", "replacement")),
-        help="guidance: a gradient bends the prediction towards the measurement; replacement: "
-        "the measured part is replaced before every step, which costs less and fits exactly, but "
-        "the rest knows less of it.",
+        help="guidance: by the gradient of the measurement's likelihood; replacement: the measured "
+        "part is replaced before every step, which costs less and satisfies the measurement "
+        "exactly, but the image is less consistent.",
         default="guidance",
     )
     visits: int | None = option(
         type=POSITIVE,
-        help="Of replacement: how often each step is repeated, which harmonises the parts and "
+        help="Of replacement: how often each step is taken, which improves consistency and "
         "multiplies the cost.",
         show_default="1",
     )
@@ -267,17 +273,21 @@ class InverseProblemOptions(
         help="Standard deviation of the noise in the measurement, for pixels from -1 to 1.",
         default=0.0,
     )
-    sampler: str = option(type=SAMPLER, help="See `samplers list`.", default="ancestral")
-    steps: int = option(type=POSITIVE, help="Steps of the sampler.", default=50)
+    sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="ancestral")
+    steps: int = option(type=POSITIVE, help="Number of steps.", default=50)
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
-    batch_size: int = option(type=POSITIVE, help="Images at once.", default=16)
+    batch_size: int = option(type=POSITIVE, help="Batch size.", default=16)
     # The first steps must be short: near pure noise the gradient of a prediction is large.
     grid: Spacing = changed(GridOptions, "grid", default="log-snr")
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )
     output: Path = option(
-        type=PATH, help="The figure.", metavar="NAME.png", required=True, section="Output"
+        type=PATH,
+        help="Figure to write.",
+        metavar="NAME.png",
+        required=True,
+        section="Output",
     )
 
     def check(self, given: Sequence[Path]) -> None:

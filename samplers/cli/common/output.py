@@ -1,4 +1,4 @@
-"""Results on disk: where they may be written, and what images say of their making."""
+"""Results on disk: checks of paths, and writing images with their parameters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_png(path: Path, what: str) -> None:
 
 
 def check_places(outputs: Sequence[Path], given: Sequence[Path] = ()) -> None:
-    """Raise ValueError if a file to be written is a folder, another of them, or a given one."""
+    """Raise ValueError if an output is a folder, another output, or an input."""
     read, written = {path.resolve() for path in given}, set[Path]()
     for path in outputs:
         refuse_folder(path)
@@ -45,7 +45,7 @@ def check_places(outputs: Sequence[Path], given: Sequence[Path] = ()) -> None:
 
 
 def refuse_folder(path: Path) -> None:
-    """Raise ValueError if what is to be a file is a folder, which it would replace."""
+    """Raise ValueError if the output file is an existing folder."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file.")
 

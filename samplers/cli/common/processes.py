@@ -1,4 +1,4 @@
-"""The processes that ``accelerate launch`` started, or this one alone."""
+"""The processes that ``accelerate launch`` started, or a single one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this process speaks for all."""
+        """Whether this is the main process."""
         return self.index == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:

@@ -93,7 +93,7 @@ def argument(metavar: str, **settings: Any) -> Any:
 
 
 def changed(group: type[Options], field: str, **settings: Any) -> Any:
-    """A field of a group with other settings, such as another default."""
+    """A field of another group with changed settings, such as another default."""
     declared: _Declared = group.__dataclass_fields__[field].metadata[_DECLARED]
     shown = {"show_default": True} if "default" in settings else {}
     return declared._replace(settings=declared.settings | shown | settings).field()

@@ -1,4 +1,4 @@
-"""Text for people: columns, and counts of things."""
+"""Text output: aligned columns, and counts with a noun."""
 
 from __future__ import annotations
 
