@@ -85,14 +85,6 @@ def test_what_is_mistyped_is_answered_at_once(words: str, why: str) -> None:
     assert done.stdout == "False\n"
 
 
-def test_the_overview_is_quick() -> None:
-    code = (
-        "from samplers.cli import main; main(['--help']); import time; print(time.process_time())"
-    )
-    seconds = min(float(run(code).stdout.splitlines()[-1]) for _ in range(3))
-    assert seconds < 0.3
-
-
 @pytest.mark.parametrize("name", PROGRAM.names)
 def test_every_option_explains_itself(name: str) -> None:
     command = PROGRAM.get_command(None, name)
