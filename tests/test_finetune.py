@@ -485,7 +485,7 @@ def test_a_restoration_learns(what: str, places: dict[str, Path], tmp_path: Path
 def test_what_a_restoration_needs_is_named(places: dict[str, Path], tmp_path: Path) -> None:
     cases: list[tuple[str, dict[str, Any], str]] = [
         ("restoration", {}, "restores images; name some by 'images'"),
-        ("restoration", {"images": [str(places["colours"])]}, "and no task was named"),
+        ("restoration", {"images": [str(places["colours"])]}, "No task was named"),
         ("restoration", {"images": [str(places["colours"]), str(places["grey"])]}, "of one size"),
         ("restoration", {"images": ["nowhere.png"]}, "no image at"),
         ("restoration", {"images": [str(places["grey"])], "prompts": ["a"]}, "has no 'prompts'"),
@@ -699,7 +699,7 @@ def test_bad_files_end_in_one_sentence(
     (tmp_path / "broken.toml").write_text("checkpoint = ")
     good = str(written(tmp_path, tables(places["digits"], tmp_path / "out")))
     assert "is not valid TOML" in sentence(capsys, 2, "--config", str(tmp_path / "broken.toml"))
-    assert "No such file" in sentence(capsys, 1, "--config", str(tmp_path / "none.toml"))
+    assert "There is no config" in sentence(capsys, 2, "--config", str(tmp_path / "none.toml"))
     assert "write it as NAME=VALUE" in sentence(capsys, 2, "--config", good, "--set", "a")
     nowhere = ("--set", f"checkpoint={tmp_path}")
     assert "is not a diffusers checkpoint" in sentence(capsys, 1, "--config", good, *nowhere)

@@ -122,7 +122,8 @@ def test_the_command_shows(name: str, tmp_path: Path, capsys: pytest.CaptureFixt
     save_clip(rotation(), path)
     assert main(["show", str(path), "--width", "320", "--output", str(tmp_path / name)]) == 0
     assert (
-        "Re 100, 1 m/s past a radius of 0.05 m at (0.3, 0.2) m; 2 frames" in capsys.readouterr().out
+        "Re 100, 1 m/s past a cylinder of radius 0.05 m at (0.3, 0.2) m; 2 frames"
+        in capsys.readouterr().out
     )
     if name == "film.mp4":
         with av.open(tmp_path / name) as film:

@@ -152,8 +152,8 @@ def test_what_the_network_can_not_take_is_refused(pipe: RestorationPipeline) -> 
     cases: list[tuple[Tensor, Any, str]] = [
         (images(1, 2), "noisy", r"C = 3, or 1 for grey"),
         (images(1, 3, 1, 9), "noisy", "9 x 1 pixels; this network needs 2"),
-        (images(1), "windy", "has the tasks noisy, rainy, and there is no task 'windy'"),
-        (images(1), None, "and no task was named"),
+        (images(1), "windy", "There is no task 'windy'; this network has noisy, rainy"),
+        (images(1), None, "No task was named; this network has"),
         (images(2), ["noisy"], "1 tasks came for 2 images"),
         (images(1).to(torch.uint8), "noisy", "a tensor of torch.uint8; give values from -1 to 1"),
     ]
@@ -292,8 +292,8 @@ def test_what_is_told_no_degradation_may_be_tried_with_any(say: Say, tmp_path: P
 @pytest.mark.parametrize(
     ("code", "arguments", "why"),
     [
-        (2, "{restoration} {colours} --output {out}", "and no task was named"),
-        (2, "{restoration} {colours} --task windy --output {out}", "there is no task 'windy'"),
+        (2, "{restoration} {colours} --output {out}", "No task was named"),
+        (2, "{restoration} {colours} --task windy --output {out}", "There is no task 'windy'"),
         (2, "{restoration} {colours} --degrade windy --output {out}", "no degradation named"),
         (2, "{restoration} {colours} --degrade snowy --output {out}", "no task 'snowy'"),
         (2, "{restoration} {opacity} --task rainy --output {out}", "in colour with opacity"),

@@ -384,7 +384,7 @@ def test_a_pipeline_is_trained_and_used(
     options = ["--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2, "--output", output]
     assert run(["generate", SENTENCE, *options, "--animation", tmp_path / "flow.gif"]) == 0
     said = capsys.readouterr().out
-    assert "Re 120, 1.2 m/s past a radius of 0.05 m at (0.3, 0.2) m: 8 frames" in said
+    assert "Re 120, 1.2 m/s past a cylinder of radius 0.05 m at (0.3, 0.2) m: 8 frames" in said
     assert (tmp_path / "flow.gif").exists()
     assert load_clip(output).fields.shape[0] == FRAMES
     write_mesh(mesh(), tmp_path / "mesh.msh")

@@ -30,7 +30,9 @@ _LESS_MEMORY = (
 @command(_EXAMPLES)
 def run(
     *,
-    config: Path = option("--config", type=PATH, required=True, help="Settings, in TOML."),
+    config: Path = option(
+        "--config", type=PATH, required=True, help="Settings, in TOML: see docs/finetune.md."
+    ),
     overrides: tuple[str, ...] = option(
         "--set",
         metavar="NAME=VALUE",

@@ -206,8 +206,10 @@ def read_finetune_config(path: Path, overrides: Mapping[str, Any] | None = None)
         overrides: settings by dotted names, such as ``training.steps``, in place of the file's.
 
     Raises ValueError for a file that is not TOML, and for a setting that is unknown, missing, of a
-    wrong type or impossible; OSError if the file cannot be read.
+    wrong type or impossible, and if there is no such file; OSError if it cannot be read.
     """
+    if not path.is_file():
+        raise ValueError(f"There is no config {path}; name a TOML file.")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -57,6 +57,7 @@ PACKAGES: dict[str, tuple[Topic, ...]] = {
 # Subpackages that readers may import from as well, with what is not public above already.
 SUBPACKAGES = {
     "samplers.checkpoint": "Checkpoints",
+    "samplers.diffusers": "Diffusers, in detail",
     "samplers.files": "Files",
     "samplers.images": "Images",
     "samplers.inverse_problems": "Inverse problems, in detail",

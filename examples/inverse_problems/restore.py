@@ -95,7 +95,7 @@ def main() -> None:
             rows += solve_task(checkpoint, task, chosen, arguments)
     except (OSError, ValueError, IndexError, CheckpointError) as error:
         sys.exit(f"error: {error}")
-    title = f"{SAMPLER}, {arguments.steps} steps, {VISITS} evaluations of each for replacement"
+    title = f"{SAMPLER}, {arguments.steps} steps, replacement: each step repeated {VISITS} times"
     columns = ["original", "measured", *(n for n in METHODS for _ in range(arguments.answers))]
     figure = table(title, columns, rows)
     names = ("steps", "answers", "seed", "tasks", "images")

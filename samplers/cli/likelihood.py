@@ -63,6 +63,9 @@ class LikelihoodOptions(FlowOptions, SeedOptions, section="Divergence"):
     )
     tolerance: float = changed(FlowOptions, "tolerance", default=1e-3)
     max_nfe: int = changed(FlowOptions, "max_nfe", default=10_000)
+    seed: int = changed(
+        SeedOptions, "seed", help="Seed of the noise, together with an image's content."
+    )
     csv: Path | None = option(
         type=PATH, help="Table to write, as CSV.", metavar="NAME.csv", section="Output"
     )

@@ -3,4 +3,10 @@
 ``config`` reads scheduler configs into ``settings``; ``scheduler`` runs a tableau as a scheduler's
 ``step``; ``denoiser`` makes a denoiser of a pipeline's network; ``restoration`` and ``blocks`` are
 pipelines with a loop of ours. The mathematics of samplers does not belong here.
+
+The public names are listed in ``__init__.pyi``, and imported on first use.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -234,8 +234,8 @@ class RestorationPipeline(DiffusionPipeline):
             return None
         for task in tasks:
             if task not in known:
-                came = "no task was named" if task is None else f"there is no task {task!r}"
-                raise ValueError(f"This network has the tasks {', '.join(known)}, and {came}.")
+                came = "No task was named" if task is None else f"There is no task {task!r}"
+                raise ValueError(f"{came}; this network has {', '.join(known)}.")
         return torch.tensor([known.index(str(task)) for task in tasks], device=self.device)
 
 

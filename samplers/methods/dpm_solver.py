@@ -64,7 +64,8 @@ def singlestep_2(grid: Grid, predicting: Predicting = "data", r: float = 0.5) ->
 
     .. math:: x_t = \text{decay} \, x + \text{gain}_1 \Big[f + \frac{f_r - f}{2 r}\Big]
 
-    DPM-Solver-2 (algorithm 1) and DPM-Solver++(2S) (algorithm 1 of the second paper).
+    with f predicted at x and f_r at the stage: DPM-Solver-2 and DPM-Solver++(2S), algorithm 1 of
+    each paper.
     """
     _check_stages(r)
     draft = Draft(grid)
@@ -120,12 +121,18 @@ def multistep(
     third_order: ThirdOrder = "corrected",
     lower_order_final: bool = False,
 ) -> Tableau:
-    r"""Multistep solver of order 1, 2 or 3 (2M, 3M); ``eta`` = 1 is the SDE version.
+    r"""Multistep DPM-Solver(++) of order 1, 2 or 3 (2M, 3M); ``eta`` = 1 is the SDE version.
 
-    Second order, with the previous step h' (algorithm 2 of the second paper):
+    With the predictions f_0 at x = x_s, f_1 at the point before it (D in data prediction, eps in
+    noise prediction), and the steps h = lam_t - lam_s and h' before it, second order is
 
     .. math:: x_t = \text{decay} \, x
-       + \text{gain}_1 \Big[f_0 + \frac{h}{2 h'} (f_0 - f_1)\Big] + \text{noise} \, z
+       + \text{gain}_1 \Big[f_0 + \frac{h}{2 h'} (f_0 - f_1)\Big] + \text{noise} \, z,
+
+    in data prediction without noise, which is DPM-Solver++(2M) (Lu et al. 2022, algorithm 2),
+
+    .. math:: x_t = \frac{\sigma_t}{\sigma_s} x - \alpha_t (e^{-h} - 1)
+       \Big[D_0 + \frac{h}{2 h'} (D_0 - D_1)\Big],
 
     or, with ``second_order="exact"``, the exact integral of the line through both predictions, as
     in MR Sampler (Li et al. 2025, https://arxiv.org/abs/2502.07856):

@@ -137,8 +137,8 @@ class CylinderFlow:
     def __str__(self) -> str:
         channel = self.channel
         return (
-            f"Re {self.reynolds:.0f}, {self.speed:.3g} m/s past a radius of {channel.radius:.3g} m "
-            f"at ({channel.x:.3g}, {channel.y:.3g}) m"
+            f"Re {self.reynolds:.0f}, {self.speed:.3g} m/s past a cylinder of radius "
+            f"{channel.radius:.3g} m at ({channel.x:.3g}, {channel.y:.3g}) m"
         )
 
     @property
