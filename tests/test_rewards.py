@@ -780,7 +780,7 @@ def test_broken_folders_of_networks_are_refused(
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="unknown network"):
+    with pytest.raises(ValueError, match="a network that is not known here"):
         load_features(str(tmp_path), Placement())
 
 
