@@ -209,7 +209,7 @@ def test_signs_scatter_less_than_normal_probes() -> None:
     z, log_rho = points(data)
     spread = [
         float(estimate_residual(exact(data), z, log_rho, probes, "forward").each.var(dim=0).mean())
-        for probes in (signs(400, COUNT, 5), normal(400, COUNT, 5, seed=0))
+        for probes in (signs(60, COUNT, 5), normal(60, COUNT, 5, seed=0))
     ]
     assert spread[0] < spread[1]
 
