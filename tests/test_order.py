@@ -9,17 +9,25 @@ stochastic sampler is measured twice without its noise: with the noise switched 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from samplers.grid import make_grid
 from samplers.prediction import PredictionType
 from samplers.registry import Sampler, registry
 from samplers.schedule import EDM, FlowMatching, Schedule, VPLinear
+from samplers.solve import Solver
 from tests.convergence import (
     LAM_END,
     LAM_START,
+    RHO_MAX,
+    STARTS,
+    Silence,
     error,
+    finish,
     flow,
     slopes,
     uncorrected,
@@ -96,3 +104,41 @@ def test_the_clocks_of_all_schedules_agree() -> None:
         assert float(lam[-1]) == pytest.approx(LAM_END, abs=1e-9)
         assert float(lam[4]) == pytest.approx(LAM_START, abs=1e-9)
     assert flow().mixture is THREE
+
+
+# ------------------------------------------------------------------- grids that end at sigma = 0
+
+
+def to_data(sampler: Sampler, steps: int) -> Tensor:
+    """What a run of this many steps to sigma = 0 ends at."""
+    tableau = sampler.tableau(make_grid(SCHEDULES["vp"], steps, "karras", sigma_max=RHO_MAX))
+    solver = Solver(tableau, "sample", Silence())
+    start = solver.init(tableau.start.alpha * STARTS)
+    return finish(solver, THREE.model(SCHEDULES["vp"], "sample"), start)
+
+
+@cache
+def converged() -> Tensor:
+    """The same with many steps: their last one, to sigma = 0, is DDIM's from the same level."""
+    return to_data(registry()["dpmpp-3m-corrected"], 1500)
+
+
+INVERTIBLE = {"o-belm", "bdia"}  # their last step must be invertible, too, so it is no DDIM step
+
+
+@pytest.mark.parametrize(
+    "sampler", [s for s in registry().values() if s.name not in INVERTIBLE], ids=name
+)
+def test_the_last_step_to_sigma_zero_ends_at_the_prediction(sampler: Sampler) -> None:
+    """It is DDIM's, whatever was remembered: no polynomial is extrapolated to infinite log-SNR."""
+    last = sampler.tableau(make_grid(SCHEDULES["vp"], 8)).rows[-1]
+    weights = zip(last.prediction_lags, last.predictions[-1].tolist(), strict=True)
+    assert {lag: weight for lag, weight in weights if weight} == {0: 1.0}
+    assert not bool(last.points[-1].any())
+
+
+@pytest.mark.parametrize("sampler", DETERMINISTIC, ids=name)
+def test_more_steps_to_sigma_zero_err_less(sampler: Sampler) -> None:
+    found = [to_data(sampler, steps) for steps in (20, 80)]
+    errors = [float((x - converged()).square().mean().sqrt()) for x in found]
+    assert slopes(errors)[0] / 2 > 0.7 * min(sampler.order, 2), errors

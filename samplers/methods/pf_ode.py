@@ -106,22 +106,19 @@ def adams_bashforth(grid: Grid, order: int) -> Tableau:
 
     .. math:: y_t = y + \int_\rho^{\rho_t} p(r) \, dr
 
-    with p the polynomial through the last ``order`` slopes eps. In rho the interval to sigma = 0 is
-    finite, so the last step has the order of the others.
+    with p the polynomial through the last ``order`` slopes eps. A step that touches infinite
+    log-SNR is DDIM's: k-diffusion and diffusers extrapolate p to sigma = 0, where the last
+    interval is the longest in log-SNR by far, so that their error grows with the number of steps.
     """
     if order not in (2, 3, 4):
         raise ValueError(f"Adams-Bashforth in rho has order 2, 3 or 4, not {order}.")
     draft = Draft(grid)
     history: list[Evaluation] = []
-    for now, nxt in draft.intervals():
-        known = draft.evaluate()
-        if now.pure_noise:
-            draft.append(ddim_step(known, nxt), nxt)
-            continue
+    for known, nxt in finite_intervals(draft):
         history = [known, *history[: order - 1]]
-        h = nxt.rho - now.rho
-        nodes = [(past.at.rho - now.rho) / h for past in history]
-        y = known.x / now.alpha
+        h = nxt.rho - known.at.rho
+        nodes = [(past.at.rho - known.at.rho) / h for past in history]
+        y = known.x / known.at.alpha
         for weight, past in zip(lagrange_weights(nodes, torch.zeros_like(h)), history, strict=True):
             y = y + weight * h * past.noise
         draft.append(nxt.alpha * y, nxt)
