@@ -273,12 +273,16 @@ def _check_numbers(tableau: Tableau) -> None:
 
 
 def _check_one_point_data(tableau: Tableau) -> None:
-    """Check each row on data concentrated at one point, where mean and variance are known."""
+    """Check each row on data concentrated at one point, where mean and variance are known.
+
+    A row starts from points that are exact, so that its error is its own: rows with large
+    coefficients would amplify the rounding of those before.
+    """
     data = _OnePointData(tableau)
     slack = _EXACT
     for number, row in enumerate(tableau.rows):
         slack = (1 + slack) * (1 + row.local_error) - 1
-        signal, noise = data.append(number, row)
+        signal, noise = data.reached_by(number, row)
         error = (signal - row.reached.alpha).abs() + (noise - row.reached.sigma).abs()
         error = error / (row.reached.alpha + row.reached.sigma)
         # Large coefficients of opposite signs cancel, which leaves rounding errors.
@@ -300,8 +304,11 @@ class _OnePointData:
         noise[0], noise[1] = tableau.start_scale * tableau.start.sigma, tableau.start_noise
         self._noises = [noise]
 
-    def append(self, number: int, row: Row) -> tuple[Tensor, Tensor]:
-        """Signal and standard deviation of the points that row ``number`` appends."""
+    def reached_by(self, number: int, row: Row) -> tuple[Tensor, Tensor]:
+        """Signal and standard deviation of the points that row ``number`` appends.
+
+        They are remembered as what they should be; of their noise, that is its norm.
+        """
         signal = row.predictions.sum(dim=1)
         noise = torch.zeros(len(row.noise), len(self._noises[0]), dtype=torch.float64)
         noise[:, 2 + number] = row.noise
@@ -309,9 +316,11 @@ class _OnePointData:
             if lag < len(self._signals):
                 signal = signal + row.points[:, column] * self._signals[-1 - lag]
                 noise = noise + row.points[:, column, None] * self._noises[-1 - lag]
-        self._signals.extend(signal)
-        self._noises.extend(noise)
-        return signal, noise.norm(dim=1)
+        std = noise.norm(dim=1)
+        scale = torch.where(std > 0, row.reached.sigma / std, 0.0)
+        self._signals.extend(row.reached.alpha)
+        self._noises.extend(scale[:, None] * noise)
+        return signal, std
 
 
 def _lines(tableau: Tableau) -> list[str]:

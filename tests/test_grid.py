@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,6 +81,10 @@ def test_trained_steps_by_their_definitions() -> None:
     assert times("leading", 4, offset=1) == [751, 501, 251, 1]
     assert times("trailing", 4) == [999, 749, 499, 249]
     assert times("linspace", 4) == [999, 666, 333, 0]
+    for steps in (16, 37, 80, 333):  # halves are rounded to even, as diffusers does
+        theirs = np.round(np.arange(steps, 0, -1) * 1000 / steps) - 1
+        assert times("trailing", steps) == theirs.tolist()
+        assert times("linspace", steps) == np.linspace(0, 999, steps).round()[::-1].tolist()
     assert times("linspace", 1) == times("trailing", 1) == [999]
     assert times("leading", 1000, offset=1) == list(range(999, -1, -1))
     assert times("uniform", 3) == [999, 499.5, 0]

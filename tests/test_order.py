@@ -123,20 +123,6 @@ def converged() -> Tensor:
     return to_data(registry()["dpmpp-3m-corrected"], 1500)
 
 
-INVERTIBLE = {"o-belm", "bdia"}  # their last step must be invertible, too, so it is no DDIM step
-
-
-@pytest.mark.parametrize(
-    "sampler", [s for s in registry().values() if s.name not in INVERTIBLE], ids=name
-)
-def test_the_last_step_to_sigma_zero_ends_at_the_prediction(sampler: Sampler) -> None:
-    """It is DDIM's, whatever was remembered: no polynomial is extrapolated to infinite log-SNR."""
-    last = sampler.tableau(make_grid(SCHEDULES["vp"], 8)).rows[-1]
-    weights = zip(last.prediction_lags, last.predictions[-1].tolist(), strict=True)
-    assert {lag: weight for lag, weight in weights if weight} == {0: 1.0}
-    assert not bool(last.points[-1].any())
-
-
 @pytest.mark.parametrize("sampler", DETERMINISTIC, ids=name)
 def test_more_steps_to_sigma_zero_err_less(sampler: Sampler) -> None:
     found = [to_data(sampler, steps) for steps in (20, 80)]
