@@ -264,9 +264,9 @@ def _trained_steps(low: Point, high: Point, count: int, spacing: str, offset: in
             stride = available // count
             relative = index * stride + min(offset, available - 1 - (count - 1) * stride)
         case "trailing":
-            relative = torch.floor(available * (index + 1) / count + 0.5) - 1
+            relative = torch.round(available * (index + 1) / count) - 1
         case _:
-            relative = torch.floor((available - 1) * _ramp(count) + 0.5)
+            relative = torch.round((available - 1) * _ramp(count))
             # A single point starts from the noisiest end, as every other grid does.
             relative = relative if count > 1 else relative + available - 1
     return (first + relative).flip(0)
