@@ -327,6 +327,10 @@ def test_bits_per_dim_count_the_bytes() -> None:
     """Uniform noise over all bytes has 8 bits; its density in [-1, 1] is one half."""
     log_prob = torch.tensor([784 * math.log(0.5)])
     torch.testing.assert_close(bits_per_dim(log_prob, 784), torch.tensor([8.0]))
+    # Uniform on [0, 1]^d, where the density is 1.
+    torch.testing.assert_close(bits_per_dim(torch.zeros(1), 784, span=1.0), torch.tensor([8.0]))
+    with pytest.raises(ValueError, match="span of the data is 0; it must be positive"):
+        bits_per_dim(log_prob, 784, span=0)
 
 
 def test_dequantised_images_keep_their_bytes() -> None:

@@ -265,12 +265,18 @@ def dequantised(images: Tensor, seeds: Sequence[int]) -> Tensor:
     return (images + noise) / 128 - 1
 
 
-def bits_per_dim(log_prob: Tensor, numbers: int) -> Tensor:
+def bits_per_dim(log_prob: Tensor, numbers: int, span: float = 2.0) -> Tensor:
     r"""Bits per dimension, ``-log_2 p(k) / d``, from the log-density of :func:`dequantised` images.
+
+    .. math:: \log_2 \frac{256}{span} - \frac{\log p}{d \log 2}
 
     It is an upper bound of that of the 8-bit images, by Jensen's inequality.
 
     Args:
         numbers: d, the number of values of an image.
+        span: the length of the range that the 256 levels divide: 2 for data from -1 to 1, 1 for
+            data from 0 to 1.
     """
-    return math.log2(128) - log_prob / (numbers * math.log(2))
+    if not 0 < span < math.inf:
+        raise ValueError(f"The span of the data is {span}; it must be positive and finite.")
+    return math.log2(256 / span) - log_prob / (numbers * math.log(2))
