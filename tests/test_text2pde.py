@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adjoint import CheckpointAdjoint
-from samplers import SamplerScheduler, classifier_free_guidance
+from samplers import CheckpointError, SamplerScheduler, classifier_free_guidance
 from samplers.cli.common.checkpoints import changed_scheduler
 from samplers.cli.common.options import SchedulerOptions
 from samplers.training import TrainingConfig
@@ -39,6 +41,7 @@ from tests.tiny_flows import (
 )
 from text2pde.autoencoder.clips import prepare_clip
 from text2pde.autoencoder.latents import Latents, LatentScales, encode_clips, save_latents
+from text2pde.autoencoder.model import load_autoencoder
 from text2pde.cli import main
 from text2pde.data.clip import load_clip, save_clip
 from text2pde.data.mesh_files import read_mesh, write_mesh, write_vtk
@@ -334,6 +337,61 @@ def test_another_text_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
     pipe = load_text2pde(folder, torch.device("cpu"))
     pipe.register_to_config(text_revision="another")
     with pytest.raises(ValueError, match="not the one that this model was trained with"):
+        pipe(SENTENCE, mesh=mesh())
+
+
+def edited(folder: Path, copy: Path, **entries: Any) -> Path:
+    """A copy of the pipeline whose index has other entries."""
+    shutil.copytree(folder, copy)
+    index = copy / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | entries))
+    return copy
+
+
+@pytest.mark.parametrize("interval", [0.0, -0.2, math.nan, math.inf])
+def test_times_must_ascend(folder: Path, tmp_path: Path, interval: float) -> None:
+    with pytest.raises(CheckpointError, match=r"interval between frames is .*must be positive"):
+        load_text2pde(edited(folder, tmp_path / "copy", interval=interval))
+
+
+@pytest.mark.parametrize("name", ["latent_mean", "latent_std"])
+def test_scales_that_are_no_numbers_are_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    copy = edited(folder, tmp_path / "copy")
+    path = copy / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    save_file({**weights, name: weights[name] * math.nan}, path)
+    with pytest.raises(CheckpointError, match="scales of latents are not finite"):
+        load_text2pde(copy)
+
+
+def test_fields_that_are_no_numbers_are_not_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, output = edited(folder, tmp_path / "copy"), tmp_path / "flow.safetensors"
+    path = copy / "autoencoder" / "diffusion_pytorch_model.safetensors"
+    save_file({name: weight * math.nan for name, weight in load_file(path).items()}, path)
+    words = ["generate", SENTENCE, "--checkpoint", copy, "--steps", 1, "--output", output]
+    assert run(words) == 1
+    assert "The autoencoder returned NaN or infinity" in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("component", ["autoencoder", "transformer"])
+def test_no_pickle_is_loaded(folder: Path, tmp_path: Path, component: str) -> None:
+    copy = edited(folder, tmp_path / "copy")
+    path = copy / component / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+    with pytest.raises(CheckpointError, match="can't be loaded"):
+        load_text2pde(copy)
+    if component == "autoencoder":
+        with pytest.raises(ValueError, match="holds no mesh autoencoder"):
+            load_autoencoder(copy / component)
+
+
+def test_a_file_makes_no_command_ask_the_hub(folder: Path, tmp_path: Path) -> None:
+    pipe = load_text2pde(edited(folder, tmp_path / "copy", text_encoder="someone/model"))
+    with pytest.raises(ValueError, match="is not on this machine; name the text encoder"):
         pipe(SENTENCE, mesh=mesh())
 
 

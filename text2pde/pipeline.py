@@ -6,6 +6,7 @@ It is saved and loaded like any other. Its scheduler is a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,14 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from samplers import CheckpointError, Denoiser, SamplerScheduler, classifier_free_guidance, sample
+from samplers import (
+    CheckpointError,
+    Denoiser,
+    NotFiniteError,
+    SamplerScheduler,
+    classifier_free_guidance,
+    sample,
+)
 from samplers.checkpoint.index import read_index
 from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
@@ -124,6 +132,17 @@ class Text2PDEPipeline(DiffusionPipeline):
         if self.config.subject not in SUBJECTS:
             raise ValueError(
                 f"The subject is {self.config.subject!r}; it must be one of {', '.join(SUBJECTS)}."
+            )
+        if not 0 < self.config.interval < math.inf:
+            raise ValueError(
+                f"The interval between frames is {self.config.interval}; it must be positive and "
+                "finite."
+            )
+        mean, std = self.scales
+        if not bool((mean.isfinite() & std.isfinite() & (std > 0)).all()):
+            raise ValueError(
+                "The transformer's scales of latents are not finite or not positive; its "
+                "latent_mean and latent_std are damaged."
             )
         if own != taken:
             raise ValueError(
@@ -244,6 +263,8 @@ class Text2PDEPipeline(DiffusionPipeline):
         scene, mesh = request.scene, self._with_mesh(request).mesh
         assert mesh is not None  # now it has one
         fields = self.fields(latent, self.prepared(mesh))
+        if not bool(fields.isfinite().all()):
+            raise NotFiniteError("The autoencoder returned NaN or infinity.", latent)
         times = self.config.interval * scene.time_unit * np.arange(len(fields), dtype=np.float64)
         return Clip(scene, mesh, times, redimensionalise(fields.float(), scene))
 
@@ -285,7 +306,18 @@ class Text2PDEPipeline(DiffusionPipeline):
 
     @cached_property
     def _encoder(self) -> TextEncoder:
-        encoder = TextEncoder.from_pretrained(self.config.text_encoder)
+        return self._checked(TextEncoder.from_pretrained(self.config.text_encoder, local=True))
+
+    def use_text_encoder(self, name: str) -> None:
+        """Load the text encoder from a folder, or from the hub, and use it from now on.
+
+        Raises:
+            ValueError: if it can't be loaded, or is another than the one of the training.
+        """
+        self.register_to_config(text_encoder=name)
+        self._encoder = self._checked(TextEncoder.from_pretrained(name))
+
+    def _checked(self, encoder: TextEncoder) -> TextEncoder:
         if encoder.revision != self.config.text_revision:
             raise ValueError(
                 f"The text encoder {encoder.name or 'of the extra text'} is not the one that this "
@@ -331,6 +363,8 @@ def load_text2pde(path: Path | str, device: torch.device | str = "cpu") -> Text2
     if name != Text2PDEPipeline.__name__:
         raise CheckpointError(f"{path} holds a {name}; a {Text2PDEPipeline.__name__} is needed.")
     with load_errors(path):
-        found: Text2PDEPipeline = Text2PDEPipeline.from_pretrained(path, local_files_only=True)
+        found: Text2PDEPipeline = Text2PDEPipeline.from_pretrained(
+            path, local_files_only=True, use_safetensors=True
+        )
         found.to(device)
     return found

@@ -73,8 +73,9 @@ def train_diffusion(
     latents, autoencoder = load_latents(latents_path), load_autoencoder(autoencoder_path)
     _check_encoder(latents, autoencoder)
     if encoder is None and isinstance(start, Text2PDEPipeline):
-        encoder = start.config.text_encoder
-    texts = TextEncoder.from_pretrained(encoder)
+        texts = TextEncoder.from_pretrained(start.config.text_encoder, local=True)
+    else:
+        texts = TextEncoder.from_pretrained(encoder)
     torch.manual_seed(config.seed)
     network, origin = _initial_network(start, latents, texts)
     if state.is_main_process:

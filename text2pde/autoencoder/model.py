@@ -190,7 +190,9 @@ def load_autoencoder(folder: Path | str) -> MeshAutoencoder:
         config = MeshAutoencoder.load_config(folder, local_files_only=True)
         if config["_class_name"] != MeshAutoencoder.__name__:
             raise ValueError(f"it holds a {config['_class_name']}")
-        found: MeshAutoencoder = MeshAutoencoder.from_pretrained(folder, local_files_only=True)
+        found: MeshAutoencoder = MeshAutoencoder.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True
+        )
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         inside = Path(folder) / "autoencoder"
         hint = f"; {inside} may be meant" if inside.is_dir() else ", or is incomplete"

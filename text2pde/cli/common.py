@@ -99,7 +99,7 @@ def open_pipeline(options: GenerationOptions) -> Text2PDEPipeline:
 
     pipe = load_pipeline(options.checkpoint, find_device(options.device))
     if options.text_encoder is not None:
-        pipe.register_to_config(text_encoder=options.text_encoder)
+        pipe.use_text_encoder(options.text_encoder)
     pipe.scheduler = changed_scheduler(pipe.scheduler, options)
     return pipe
 

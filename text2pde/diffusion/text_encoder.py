@@ -53,11 +53,13 @@ class TextEncoder:
         self.revision = digest(model.state_dict())
 
     @classmethod
-    def from_pretrained(cls, name: str | None = None) -> TextEncoder:
+    def from_pretrained(cls, name: str | None = None, *, local: bool = False) -> TextEncoder:
         """Load an encoder.
 
         Args:
             name: a folder, or a name on the hub; None for all-MiniLM-L6-v2 of the extra `text`.
+            local: whether to load from this machine only, and never from the hub: for names that a
+                file says, and not the user.
 
         Raises:
             ValueError: if it can't be loaded, or the default's weights are not the published ones.
@@ -69,20 +71,21 @@ class TextEncoder:
         place = _default() if name is None else name
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        local = Path(place).is_dir()
-        if not local and place.startswith((".", "/", "~")):
+        folder = Path(place).is_dir()
+        if not folder and place.startswith((".", "/", "~")):
             raise ValueError(f"There is no folder {place} with a text encoder.")
+        here = {"local_files_only": folder or local}
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=local)
-            model = transformers.AutoModel.from_pretrained(
-                place, use_safetensors=True, local_files_only=local
-            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place, **here)
+            model = transformers.AutoModel.from_pretrained(place, use_safetensors=True, **here)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if local and not folder:
+                reason = "it is not on this machine; name the text encoder to load it from the hub."
             raise ValueError(f"There is no text encoder at {place}: {reason}") from error
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
-        known = name if name is None or not local else str(Path(name).resolve())
+        known = name if name is None or not folder else str(Path(name).resolve())
         return cls(model.eval().requires_grad_(False), tokenizer, known)
 
     @property
