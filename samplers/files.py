@@ -1,16 +1,22 @@
-"""Layer 0. Atomic writing of files."""
+"""Layer 0. Files: written atomically, held against other processes, read without surprises."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import glob
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replacing"]
+__all__ = ["locked", "parse_json", "replacing"]
+
+_FULL = ("No space left", "PytorchStreamWriter failed")
+"""What safetensors and PyTorch say of a full disk, in errors of their own."""
 
 
 @contextmanager
@@ -18,12 +24,18 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that replaces ``path``, a file or a folder, at the end of the block.
 
     If the block raises, or the process is killed, ``path`` is unchanged. (A folder that is replaced
-    does not exist for an instant.) Raises IsADirectoryError if a file would replace a folder,
-    ValueError if the old folder has files that the new one has not.
+    does not exist for an instant.) What killed processes of this machine left behind is removed.
+
+    Raises IsADirectoryError if a file would replace a folder, ValueError if the old folder has
+    files that the new one has not, and OSError, with the name of the file, if the disk is full.
     """
+    import socket
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process's number keeps two commands that write to one place apart.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Machine and process keep two commands that write to one place apart.
+    stem = f".{path.name}.{socket.gethostname()}"
+    part = path.with_name(f"{stem}.{os.getpid()}.part")
+    _remove_left_behind(path.parent, stem)
     try:
         yield part
         if path.is_dir() and not part.is_dir():
@@ -32,10 +44,61 @@ def replacing(path: Path) -> Iterator[Path]:
             _check_same_names(path, part)
             _remove(path)  # nothing can be renamed onto a full folder
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             _remove(part)
+        if any(words in str(error) for words in _FULL):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
+
+
+def _remove_left_behind(folder: Path, stem: str) -> None:
+    """Remove the temporary paths of processes that are gone."""
+    for part in folder.glob(f"{glob.escape(stem)}.*.part"):
+        number = part.name.removeprefix(f"{stem}.").removesuffix(".part")
+        if number.isdecimal() and not _runs(int(number)):
+            with contextlib.suppress(OSError):
+                _remove(part)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a folder against other processes that lock it, too; it leaves no file there.
+
+    Where the file system or the platform has no such locks, nothing is held.
+
+    Args:
+        wait: until the folder is free; else raise BlockingIOError if it is not.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # on Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON. Raises ValueError for what is no JSON, or is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _check_same_names(old: Path, new: Path) -> None:

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from samplers.files import parse_json
 from samplers.notebook import html_table
 from samplers.schedule import Point
 
@@ -181,7 +182,7 @@ class Tableau:
     @classmethod
     def from_json(cls, text: str) -> Tableau:
         """Read a tableau that :meth:`to_json` wrote, and check it."""
-        data = json.loads(text)
+        data = parse_json(text)
         rows = tuple(_row_from_plain(row) for row in data["rows"])
         head = (_tensor(data["start_scale"]), _tensor(data["start_noise"]))
         return cls(_point(data["start"]), *head, rows)

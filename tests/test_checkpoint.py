@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -382,6 +383,38 @@ def test_broken_json(broken: Path) -> None:
     assert "not valid JSON" in refusal(broken)
     (broken / "model_index.json").write_text("[]")
     assert "not a JSON object" in refusal(broken)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("unet/config.json", '"someone/model"', "holds a str, not a JSON object"),
+        ("unet/config.json", "[" * 100_000, "not valid JSON"),
+        ("model_index.json", "[" * 100_000, "not valid JSON"),
+        ("model_index.json", '{"_class_name": "DDPMPipeline", "unet": "someone/model"}',
+         "no class for its unet"),
+    ],
+)  # fmt: skip
+def test_no_file_sends_us_to_the_hub(
+    broken: Path, file: str, text: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """diffusers takes a text for a name on the hub, even where it may read local files only."""
+
+    def connect(*_: object) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    (broken / file).write_text(text)
+    assert said in refusal(broken)
+
+
+@pytest.mark.parametrize("component", ["tokenizer", "text_encoder", "unet", "vae"])
+def test_a_missing_component_is_named(
+    folders: dict[str, Path], tmp_path: Path, component: str
+) -> None:
+    folder = copy_of(folders["prompts"], tmp_path / "copy")
+    shutil.rmtree(folder / component)
+    assert f"lacks its {component}" in refusal(folder)
 
 
 def test_scheduler_of_unknown_kind(broken: Path) -> None:

@@ -130,13 +130,14 @@ def test_defaults_are_those_of_the_library() -> None:
         assert (options.tolerance, options.max_nfe) == (default.rtol, default.max_nfe)
 
 
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("module", ["click", "torch"])
-def test_an_interrupt_during_the_imports_is_one_line(module: str) -> None:
+def test_an_interrupt_during_the_imports_is_one_line(module: str, signal: str) -> None:
     code = (
         "import signal, sys\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, *_):\n"
-        f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+        f"        if name == {module!r}: signal.raise_signal(signal.{signal})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.meta_path.insert(0, Interrupting())\n"
         "from samplers.cli import main\n"

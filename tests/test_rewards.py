@@ -41,7 +41,7 @@ from adjoint.rewards import (
     list_rewards,
 )
 from adjoint.rewards.features import gram_matrix
-from adjoint.rewards.networks import load_classifier, load_features
+from adjoint.rewards.networks import load_classifier, load_features, load_function
 from adjoint.rewards.pretrained import Preparation, read_preparation
 from adjoint.rewards.reward import of_images
 from samplers.errors import NotFiniteError
@@ -775,6 +775,15 @@ def test_broken_folders_of_networks_are_refused(
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):
         load_classifier(str(tmp_path), Placement())
+
+
+def test_a_module_that_ends_the_process_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaving.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="leaving ends the process when it is imported"):
+        load_function("leaving:reward")
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

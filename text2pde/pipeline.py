@@ -27,6 +27,7 @@ from samplers import (
     classifier_free_guidance,
     sample,
 )
+from samplers.checkpoint.folder import read_components
 from samplers.checkpoint.index import read_index
 from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
@@ -359,9 +360,11 @@ def load_text2pde(path: Path | str, device: torch.device | str = "cpu") -> Text2
         CheckpointError: if the folder holds no such pipeline, or is incomplete.
     """
     path = Path(path)
-    name = read_index(path).get("_class_name")
+    index = read_index(path)
+    name = index.get("_class_name")
     if name != Text2PDEPipeline.__name__:
         raise CheckpointError(f"{path} holds a {name}; a {Text2PDEPipeline.__name__} is needed.")
+    read_components(path, index)
     with load_errors(path):
         found: Text2PDEPipeline = Text2PDEPipeline.from_pretrained(
             path, local_files_only=True, use_safetensors=True

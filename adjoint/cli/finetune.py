@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samplers.cli.common.errors import Failure, is_main_process, named_failures
+from samplers.cli.common.output import held
 from samplers.cli.common.program import command, option
 from samplers.cli.common.values import PATH
 
@@ -58,7 +59,7 @@ def _finetune(settings: FinetuneConfig) -> FinetuneResult:
     from samplers.checkpoint import CheckpointError
 
     try:
-        with named_failures(_LESS_MEMORY):
+        with named_failures(_LESS_MEMORY), held(settings.output):
             return run_finetuning(settings)
     except (ArithmeticError, CheckpointError) as error:
         raise Failure(str(error)) from error
@@ -82,7 +83,7 @@ def _override(text: str) -> tuple[str, Any]:
         raise ValueError(f"--set {text} has no value; write it as NAME=VALUE.")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return name, value
 
 

@@ -212,7 +212,7 @@ def read_finetune_config(path: Path, overrides: Mapping[str, Any] | None = None)
         raise ValueError(f"There is no config {path}; name a TOML file.")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML ({error}).") from error
     for name, value in (overrides or {}).items():
         _override(tables, name, value)

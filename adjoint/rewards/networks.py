@@ -76,6 +76,11 @@ def load_function(path: str) -> Callable[..., Any]:
             f"{path!r} can't be imported, since there is no module {error.name!r}; install it, or "
             "put its folder on PYTHONPATH."
         ) from error
+    except SystemExit as error:
+        raise ValueError(
+            f"The module {module_name} ends the process when it is imported; put what it does "
+            'under `if __name__ == "__main__":`.'
+        ) from error
     try:
         found: Any = getattr(module, name)
     except AttributeError as error:

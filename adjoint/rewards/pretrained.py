@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adjoint.rewards.reward import Placement
+from samplers.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _size(config: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; ValueError if there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except OSError as error:
         raise ValueError(f"{path} can't be read, but the network beside it needs it.") from error
     except ValueError as error:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from samplers.checkpoint.network import NetworkCheckpoint
-from samplers.files import replacing
+from samplers.files import parse_json, replacing
 
 _CODES = "codes"
 _ABOUT = "parameters"
@@ -50,7 +50,7 @@ def read_codes(path: Path) -> Codes:
         raise CodesError(f"There are no codes at {path}: no such file.")
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_ABOUT])
+            about = parse_json((file.metadata() or {})[_ABOUT])
             codes = file.get_tensor(_CODES)
         labels, _ = about["labels"], [about[name] for name in _NEEDED]
         found = Codes(codes, None if labels is None else tuple(labels), about)

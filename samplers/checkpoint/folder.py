@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from samplers.checkpoint.index import CheckpointError, read_index, read_json
+from samplers.checkpoint.index import INDEX, CheckpointError, read_index, read_json
 from samplers.diffusers.config import read_config
 from samplers.diffusers.settings import SchedulerSettings
 
@@ -57,10 +57,31 @@ def read_folder(path: Path, allow_pickle: bool) -> Folder:
         allow_pickle: whether weights may come from a pickle where there are no safetensors.
     """
     index, settings = read_index(path), read_settings(path)
-    components = sorted(name for name in index if (path / name / "config.json").is_file())
+    components = read_components(path, index)
     files = tuple(file for name in components for file in _component_files(path / name))
     _check_files(files, allow_pickle)
     return Folder(path, index, settings, files)
+
+
+def read_components(path: Path, index: Mapping[str, Any]) -> list[str]:
+    """The components with weights; CheckpointError if a folder or a config is missing."""
+    for name, entry in index.items():
+        if (
+            isinstance(entry, list)
+            and all(isinstance(part, str) for part in entry)
+            and (len(entry) == 2 and not (path / name).is_dir())
+        ):
+            raise CheckpointError(f"{path} lacks its {name}: there is no folder {path / name}.")
+    configs = sorted(path.glob("*/config.json"))
+    components = [config.parent.name for config in configs if config.parent.name in index]
+    for name in components:
+        read_json(path / name / "config.json")  # else diffusers would take it for a name on the hub
+        if not isinstance(index[name], list):
+            raise CheckpointError(
+                f"{path} has no class for its {name}: {INDEX} says {index[name]!r}, and it must be "
+                "a list of a package and a class."
+            )
+    return components
 
 
 def read_settings(path: Path) -> SchedulerSettings:

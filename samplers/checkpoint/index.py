@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from samplers.files import parse_json
 
 INDEX = "model_index.json"
 NULL_LABEL = "_null_label"
@@ -57,7 +58,7 @@ def check_samples(path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of the folder; CheckpointError if it holds none."""
     try:
-        data = json.loads(path.read_text())
+        data = parse_json(path.read_bytes())
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
     if not isinstance(data, dict):

@@ -21,7 +21,7 @@ from samplers.cli.common.output import (
     write,
 )
 from samplers.cli.common.program import argument, changed, command, option
-from samplers.cli.common.records import Record, Records, read_records, write_records
+from samplers.cli.common.records import Record, Records, add_records, read_records
 from samplers.cli.common.text import aligned, counted
 from samplers.cli.common.values import PATH, POSITIVE
 
@@ -225,9 +225,10 @@ def _measure_all(job: Job) -> list[Record]:
         with evaluating(smaller_batches(job.options.batch_size)):
             for part in in_parts(len(missing), job.options.batch_size):
                 measured = job.measure([missing[place] for place in part.places], part)
-                found |= {record.key: record for record in measured}
-                if path is not None:
-                    write_records(path, found.values())
+                if path is None:
+                    found |= {record.key: record for record in measured}
+                else:
+                    found = add_records(path, measured)
     except (Failure, KeyboardInterrupt) as stop:
         raise _stopped(job, found, stop) from stop
     return [found[item.key]._replace(image=str(item.image.path)) for item in job.items]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, PngImagePlugin
 
-from samplers.files import replacing
+from samplers.files import parse_json, replacing
 from samplers.images.pixels import to_8_bit
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def read_parameters(path: Path) -> dict[str, Any] | None:
     try:
         with Image.open(path) as image:
             image.load()
-            found = json.loads(image.info[PARAMETERS])
+            found = parse_json(image.info[PARAMETERS])
     except (OSError, SyntaxError, KeyError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from samplers.files import replacing
+from samplers.files import parse_json, replacing
 from samplers.training.loop import CHECKPOINT
 
 SETTINGS = "settings.json"
@@ -26,7 +26,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any], free: tuple[str, ...
     own = json.loads(json.dumps(dict(settings)))  # as JSON is read: tuples become lists
     if (folder / CHECKPOINT).exists():
         try:
-            found = json.loads(path.read_text())
+            found = parse_json(path.read_bytes())
         except FileNotFoundError as error:
             raise ValueError(
                 f"{folder} holds a checkpoint, but no {SETTINGS} with its settings; take "

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from samplers.files import replacing
+from samplers.files import parse_json, replacing
 from text2pde.autoencoder.batch import MeshBatch
 from text2pde.autoencoder.clips import PreparedClip
 from text2pde.autoencoder.model import MeshAutoencoder
@@ -167,7 +167,7 @@ def load_latents(path: Path | str) -> Latents:
             values, frame, mean, std, clip, first = map(
                 file.get_tensor, ("values", "frame", "mean", "std", "clip", "first")
             )
-            about = {name: json.loads(text) for name, text in file.metadata().items()}
+            about = {name: parse_json(text) for name, text in file.metadata().items()}
             scenes = tuple(scene_from(values) for values in about["flows"])
             interval, encoder = float(about["interval"]), str(about["encoder"])
     except FileNotFoundError:

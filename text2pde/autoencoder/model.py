@@ -15,6 +15,8 @@ from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Generator, Tensor, nn
 
+from samplers import CheckpointError
+from samplers.checkpoint.index import read_json
 from text2pde.autoencoder.batch import FEATURES, EdgeTensors, MeshBatch
 from text2pde.autoencoder.grid import LatentGrid
 
@@ -187,13 +189,13 @@ def load_autoencoder(folder: Path | str) -> MeshAutoencoder:
         ValueError: if the folder holds none, or is incomplete.
     """
     try:
-        config = MeshAutoencoder.load_config(folder, local_files_only=True)
+        config = read_json(Path(folder) / "config.json")
         if config["_class_name"] != MeshAutoencoder.__name__:
             raise ValueError(f"it holds a {config['_class_name']}")
         found: MeshAutoencoder = MeshAutoencoder.from_pretrained(
             folder, local_files_only=True, use_safetensors=True
         )
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, CheckpointError) as error:
         inside = Path(folder) / "autoencoder"
         hint = f"; {inside} may be meant" if inside.is_dir() else ", or is incomplete"
         raise ValueError(f"{folder} holds no mesh autoencoder{hint}.") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from samplers.cli.common.errors import Failure, evaluating, is_of_memory
 from samplers.cli.common.options import SchedulerOptions
-from samplers.cli.common.output import check_places, prepare_folder
+from samplers.cli.common.output import check_places, held, prepare_folder
 from samplers.cli.common.processes import find_device
 from samplers.cli.common.program import Options, option
 from samplers.cli.common.values import DEVICE, FINITE, PATH, POSITIVE, POSITIVE_NUMBER, WHOLE
@@ -212,7 +212,8 @@ def training_failures(output: Path, remedy: str) -> Iterator[None]:
     from samplers.training import CHECKPOINT
 
     try:
-        yield
+        with held(output):
+            yield
     except KeyboardInterrupt:
         exists = (output / CHECKPOINT).exists()
         where = "has the last checkpoint" if exists else "has no checkpoint yet"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from samplers.files import replacing
+from samplers.files import parse_json, replacing
 from text2pde.mesh import FloatArray, Mesh, check_mesh
 from text2pde.subject import Scene, scene_from
 
@@ -112,7 +112,7 @@ def read_header(path: Path | str) -> tuple[Scene, dict[str, Any]]:
         ValueError: as :func:`load_clip` does.
     """
     with _opened(path) as file:
-        made_by: dict[str, Any] = json.loads(file.metadata().get("made_by", "{}"))
+        made_by: dict[str, Any] = parse_json(file.metadata().get("made_by", "{}"))
         return _scene(file), made_by
 
 
@@ -143,7 +143,7 @@ def _opened(path: Path | str) -> Iterator[Any]:
 
 
 def _scene(file: Any) -> Scene:
-    return scene_from(json.loads(file.metadata()["flow"]))
+    return scene_from(parse_json(file.metadata()["flow"]))
 
 
 def _check(clip: Clip, path: Path | str) -> None:

@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -24,6 +26,7 @@ def start(module: str, argv: Sequence[str] | None) -> int:
     Args:
         argv: the words of the command line; None for those of this process.
     """
+    _end_as_if_interrupted()
     try:
         program = import_module(module).PROGRAM
     except KeyboardInterrupt:  # at the start, before anything else could say so
@@ -31,3 +34,10 @@ def start(module: str, argv: Sequence[str] | None) -> int:
         return 130
     code: int = program.run(sys.argv[1:] if argv is None else argv)
     return code
+
+
+def _end_as_if_interrupted() -> None:
+    """Have SIGTERM, by which schedulers of jobs end a process, do what Ctrl-C does."""
+    of_main = threading.current_thread() is threading.main_thread()
+    if of_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samplers.cli.common.errors import Failure, writing
+from samplers.cli.common.errors import Failure, is_main_process, writing
+from samplers.files import locked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,6 +70,24 @@ def prepare_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise Failure(f"{folder} can't be written to: {error.strerror or error}.") from error
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run, so that no second command writes into it meanwhile."""
+    if not is_main_process():
+        yield
+        return
+    prepare_folder(folder)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder, wait=False))
+        except BlockingIOError as error:
+            raise Failure(
+                f"Another command is writing into {folder}; wait for its end, or name another "
+                "folder."
+            ) from error
+        yield
 
 
 def write(image: Image.Image | Figure, path: Path, parameters: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from samplers.cli.common.errors import Failure, writing
-from samplers.files import replacing
+from samplers.files import locked, replacing
 
 
 class Record(NamedTuple):
@@ -66,7 +66,18 @@ def _record(row: dict[str, Any]) -> Record:
     )
 
 
-def write_records(path: Path, records: Iterable[Record]) -> None:
+def add_records(path: Path, records: Iterable[Record]) -> Records:
+    """Add to the table what was measured, and return all that it holds then.
+
+    Two commands may add to one table.
+    """
+    with locked(path.parent, wait=True):
+        found = read_records(path) | {record.key: record for record in records}
+        _write_records(path, found.values())
+    return found
+
+
+def _write_records(path: Path, records: Iterable[Record]) -> None:
     """Write the table, whole or not at all."""
     with (
         writing(path),

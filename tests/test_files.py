@@ -1,0 +1,102 @@
+"""Files are whole or unchanged, whatever stops their writing, and hold no surprise when read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from samplers.cli.common.errors import Failure
+from samplers.cli.common.output import held
+from samplers.cli.common.records import Record, add_records, read_records
+from samplers.files import locked, parse_json, replacing
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail] PytorchStreamWriter failed writing"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    ],
+    ids=["safetensors", "torch", "system"],
+)
+def test_a_full_disk_names_the_file_and_leaves_it_unchanged(
+    error: Exception, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_text("old")
+    with pytest.raises(OSError, match="No space left") as raised, replacing(path) as part:
+        part.write_text("half")
+        raise error
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "notes [1].txt"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from samplers.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as part:\n"
+        "    part.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    living = left.with_name(left.name.replace(left.name.split(".")[-2], str(os.getppid())))
+    living.touch()
+    with replacing(path) as part:
+        part.write_text("new")
+    assert {*tmp_path.iterdir()} == {path, living}
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with (
+        held(folder),
+        pytest.raises(Failure, match="Another command is writing into"),
+        held(folder),
+    ):
+        pass
+    with held(folder):
+        assert not list(folder.iterdir())
+
+
+def test_two_commands_add_to_one_table(tmp_path: Path) -> None:
+    """A second that began with an empty table keeps the rows of the first."""
+    path = tmp_path / "bits.csv"
+    one, two = (Record(f"{n}.png", 1.0, -1.0, 0.1, 20, n, f"image {n}") for n in range(2))
+    assert read_records(path) == {}
+    add_records(path, [one])
+    assert [*add_records(path, [two]).values()] == [one, two]
+    assert [*read_records(path).values()] == [one, two]
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from samplers.files import locked\n"
+        "with locked(Path(sys.argv[1]), wait=True):\n"
+        "    print('held', flush=True); time.sleep(0.5); Path(sys.argv[1], 'done').touch()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with locked(tmp_path, wait=True):
+            assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", b"\xff", '{"a": 1} x'])
+def test_what_is_no_json_is_a_value_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_json(text)
