@@ -43,6 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.is_dir():
             _check_same_names(path, part)
             _remove(path)  # nothing can be renamed onto a full folder
+        if part.is_file():
+            part.chmod(0o666 & ~_umask())  # some writers keep a file to its owner
         part.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -50,6 +52,13 @@ def replacing(path: Path) -> Iterator[Path]:
         if any(words in str(error) for words in _FULL):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
+
+
+def _umask() -> int:
+    """What the process leaves out of the modes of new files."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _remove_left_behind(folder: Path, stem: str) -> None:

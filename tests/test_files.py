@@ -96,6 +96,15 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
             assert (tmp_path / "done").exists()
 
 
+def test_a_file_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    path = tmp_path / "codes.safetensors"
+    with replacing(path) as part:
+        part.write_text("")
+        part.chmod(0o600)  # as the writer of safetensors does
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", b"\xff", '{"a": 1} x'])
 def test_what_is_no_json_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.text import Text
-from PIL import Image
+from PIL import Image, ImageCms
 
 from samplers.images.figures import Cell, Figure, curves, histogram, table
 from samplers.images.files import (
@@ -54,6 +55,27 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in image_paths([tmp_path])] == ["a.jpg", "b.png"]
     with pytest.raises(ImageError, match="can't be read as an image"):
         open_image(tmp_path / "notes.txt")
+
+
+def test_colours_of_a_profile_are_converted_to_srgb(tmp_path: Path) -> None:
+    """The profile is sRGB with red and blue exchanged."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exchanged = srgb.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
+    image = Image.new("RGB", (2, 2), (200, 100, 50))
+    for profile, expected in ((srgb, (200, 100, 50)), (exchanged, (50, 100, 200))):
+        image.save(tmp_path / "a.png", icc_profile=profile)
+        found = np.asarray(open_image(tmp_path / "a.png"), dtype=int)
+        assert np.abs(found - expected).max() <= 1
+
+
+def test_what_is_no_single_image_is_refused(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), (level, 0, 0)) for level in (0, 100, 200)]
+    frames[0].save(tmp_path / "film.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match="an animation of 3 frames; give a single image"):
+        open_image(tmp_path / "film.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="is no regular file"):
+        open_image(tmp_path / "pipe.png")
 
 
 def test_a_sheet_shows_each_image_pixel_for_pixel() -> None:

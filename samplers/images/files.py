@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from samplers.files import parse_json, replacing
 from samplers.images.pixels import to_8_bit
@@ -24,18 +25,35 @@ class ImageError(OSError):
 
 
 def open_image(path: Path) -> Image.Image:
-    """Read a PNG or JPEG, upright, as :func:`samplers.images.pixels.to_8_bit`.
+    """Read a PNG or JPEG, upright and in sRGB, as :func:`samplers.images.pixels.to_8_bit`.
 
-    Raises ImageError if it does not exist or is truncated.
+    Raises ImageError if it does not exist, is truncated, or has several frames.
     """
     if not path.exists():
         raise ImageError(f"There is no image at {path}: no such file.")
+    if not path.is_file():
+        raise ImageError(f"{path} is no regular file; give a PNG or JPEG.")
     try:
         with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
             upright = ImageOps.exif_transpose(image)  # by the EXIF orientation
-            return to_8_bit(upright)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            found = _in_srgb(to_8_bit(upright), image.info.get("icc_profile"))
+    except (
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageCms.PyCMSError
+    ) as error:  # fmt: skip
         raise ImageError(f"{path} can't be read as an image; give a whole PNG or JPEG.") from error
+    if frames > 1:
+        raise ImageError(f"{path} is an animation of {frames} frames; give a single image.")
+    return found
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """The image with colours of a profile converted to sRGB, which values without one are in."""
+    if not profile or image.mode not in ("RGB", "RGBA"):
+        return image
+    own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    converted = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"))
+    return image if converted is None else converted
 
 
 SHEET = "grid.png"
