@@ -70,7 +70,7 @@ def _fixed_table(samplers: Iterable[Sampler]) -> str:
             f"{sampler.order:g}",
             _noise(sampler),
             f"{sampler.calls}",
-            shorten(sampler.reference, 42, placeholder=" …", break_on_hyphens=False),
+            shorten(sampler.reference, 43, placeholder=" …", break_on_hyphens=False),
         )
         for sampler in samplers
     ]
