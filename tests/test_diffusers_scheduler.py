@@ -770,18 +770,3 @@ def test_scale_noise_is_the_straight_line() -> None:
     x, z, t = noise(), noise(seed=1), torch.tensor([250.0, 1000.0])
     u = (t / 1000)[:, None, None]
     torch.testing.assert_close(made(FLOW).scale_noise(x, t, z), (1 - u) * x + u * z)
-
-
-def test_after_set_begin_index_noise_is_that_of_the_run() -> None:
-    scheduler, x, z = made(sampler="heun"), noise(), noise(seed=1)
-    scheduler.set_timesteps(5)
-    scheduler.set_begin_index(4)
-    nothing = torch.tensor([0])
-    where = [row.at for row in scheduler.tableau.rows]
-
-    def at(index: int) -> Tensor:
-        return (where[index].alpha * x + where[index].sigma * z).float()
-
-    torch.testing.assert_close(scheduler.add_noise(x, z, nothing), at(4))
-    scheduler.step(x, scheduler.timesteps[4], x)
-    torch.testing.assert_close(scheduler.add_noise(x, z, nothing), at(5))

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from samplers.noise import hashed_seed
-from samplers.schedule import Point
 from samplers.solve import Solver, State
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -42,12 +41,6 @@ class Run:
     def index(self) -> int:
         """The index of the next timestep."""
         return self.offset + self.state.row
-
-    @property
-    def point(self) -> Point:
-        """The point of the schedule at which the newest sample lies."""
-        tableau = self.solver.tableau
-        return tableau.end if self.solver.done(self.state) else tableau.rows[self.state.row].at
 
     def hand_out(self, state: State, dtype: torch.dtype) -> Tensor:
         """Store the state and return its newest point to the pipeline."""

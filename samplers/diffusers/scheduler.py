@@ -439,11 +439,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return tableau
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """alpha x_0 + sigma eps at the given timesteps.
+        """alpha x_0 + sigma eps at the given timesteps, as the network is given them.
 
-        After ``set_begin_index`` the timesteps are ignored: the noise level is that of the
-        beginning of the run or, during the run, of the current sample, as inpainting pipelines
-        expect.
+        Neither ``set_begin_index`` nor a run changes it, so that training may share the scheduler.
         """
         alpha, sigma = self._levels(timesteps)
         shape = (-1, *[1] * (original_samples.ndim - 1))
@@ -464,14 +462,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     def _levels(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma, float32 on the CPU, one for all or one for each timestep."""
-        if self._begin_index is None or self._plan is None:
-            settings = self._settings() if self._plan is None else self._plan.settings
-            told = torch.as_tensor(timesteps).flatten().to("cpu", torch.float64)
-            point = settings.schedule.point(told / settings.time_scale)
-        elif self._run is None:
-            point = self._plan.rows[self._begin_index].at
-        else:
-            point = self._run.point
+        settings = self._settings() if self._plan is None else self._plan.settings
+        told = torch.as_tensor(timesteps).flatten().to("cpu", torch.float64)
+        point = settings.schedule.point(told / settings.time_scale)
         return point.alpha.to(torch.float32), point.sigma.to(torch.float32)
 
 
