@@ -46,16 +46,18 @@ class RowNoise:
     Attributes:
         seeds: one integer in [0, 2^63) for each sample of the batch.
         shape: the shape of one sample.
+        first: the index of row 0 in the whole run, of which this may be a later part.
     """
 
     seeds: tuple[int, ...]
     shape: tuple[int, ...]
+    first: int = 0
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
 
     def __call__(self, row: int) -> Tensor:
-        return _batch(self.seeds, _FIRST_ROW + row, self.shape)
+        return _batch(self.seeds, _FIRST_ROW + self.first + row, self.shape)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffusers
 import pytest
 import torch
 from torch import Tensor
 
-from samplers import SamplerScheduler
+from samplers import SamplerScheduler, list_samplers
+from samplers.registry import get_sampler
+from tests.tiny_pipelines import quiet, stable_diffusion_xl, vae
 
 diffusers.utils.logging.set_verbosity_error()
 
@@ -91,3 +93,101 @@ def test_noise_at_a_timestep_is_that_of_its_row(sampler: str, config: dict[str, 
     for row, t in zip(scheduler.tableau.rows, scheduler.timesteps, strict=True):
         expected = (row.at.alpha * x + row.at.sigma * z).float()
         torch.testing.assert_close(scheduler.add_noise(x, z, t), expected, rtol=1e-5, atol=1e-6)
+
+
+# Runs that are split in two
+
+STOCHASTIC = [name for name in list_samplers("fixed-grid") if get_sampler(name).stochastic]
+OF_NOISE = ("sde-dpm-solver", "mr-sde-n")  # samplers that extrapolate eps instead of x_0
+POINT = torch.linspace(-1, 1, 12).reshape(3, 4)
+
+
+def without_history(scheduler: SamplerScheduler, x: Tensor, t: Tensor) -> Tensor:
+    """An eps-network for which earlier predictions do not matter, since the next is the same.
+
+    It is the exact one of data concentrated at one point, or constant.
+    """
+    if scheduler.config.sampler.startswith(OF_NOISE):
+        return POINT.expand_as(x)
+    one, zero = torch.ones(1), torch.zeros(1)
+    alpha, sigma = scheduler.add_noise(one, zero, t), scheduler.add_noise(zero, one, t)
+    return (x - alpha * POINT) / sigma
+
+
+def states(
+    scheduler: SamplerScheduler, x: Tensor, begin: int, generator: torch.Generator
+) -> list[Tensor]:
+    """The samples of a run of six steps from the timestep with the index ``begin``."""
+    scheduler.set_timesteps(6)
+    found = [x]
+    for t in scheduler.timesteps[begin:]:
+        output = without_history(scheduler, x, t)
+        x = scheduler.step(output, t, x, generator).prev_sample
+        found.append(x)
+    return found
+
+
+@pytest.mark.parametrize("sampler", STOCHASTIC)
+def test_a_run_that_is_split_in_two_has_the_noise_of_the_whole(sampler: str) -> None:
+    """Two schedulers and one generator, as in the base and refiner of Stable Diffusion XL."""
+    first, second = made(sampler=sampler), made(sampler=sampler)
+    generator = torch.Generator().manual_seed(0)
+    whole = states(first, noise(), 0, generator)
+    begin = 3 * first.order
+    rest = states(second, whole[begin], begin, generator)
+    for mine, other in zip(rest, whole[begin:], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "sde-dpm-solver-2m", "sde-dpmpp-3m"])
+def test_the_path_of_a_run_that_is_split_in_two_is_that_of_the_whole(sampler: str) -> None:
+    first, second = (made(sampler=sampler, noise="brownian") for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    whole = states(first, noise(), 0, generator)
+    rest = states(second, whole[3], 3, generator)
+    for mine, other in zip(rest, whole[3:], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+
+
+class Refined(NamedTuple):
+    """The latents of a base pipeline, of a refiner that goes on from them, and of a whole run."""
+
+    base: Tensor
+    refined: Tensor
+    whole: Tensor
+
+
+def refined(sampler: str, cut: float = 0.6) -> Refined:
+    """Stable Diffusion XL with its refiner, both with the same network and one generator."""
+    tiny = stable_diffusion_xl().pipe
+    parts: dict[str, Any] = {"vae": vae(), "unet": tiny.unet}
+    parts |= dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+
+    def pipeline(kind: Any) -> Any:
+        return quiet(kind(scheduler=made(tiny.scheduler.config, sampler=sampler), **parts))
+
+    base = pipeline(diffusers.StableDiffusionXLPipeline)
+    refiner = pipeline(diffusers.StableDiffusionXLImg2ImgPipeline)
+    given = {
+        "prompt_embeds": torch.linspace(-1, 1, 24).reshape(1, 3, 8),
+        "pooled_prompt_embeds": torch.linspace(-1, 1, 6)[None],
+        "num_inference_steps": 8,
+        "guidance_scale": 1.0,
+        "output_type": "latent",
+    }
+
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    whole = base(**given, generator=generator()).images
+    shared = generator()
+    half = base(**given, denoising_end=cut, generator=shared).images
+    rest = refiner(image=half, **given, denoising_start=cut, generator=shared).images
+    return Refined(half, rest, whole)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "sde-dpmpp-1"])
+def test_a_refiner_goes_on_where_the_base_stopped(sampler: str) -> None:
+    found = refined(sampler)
+    assert not torch.equal(found.base, found.whole)
+    torch.testing.assert_close(found.refined, found.whole, rtol=1e-5, atol=1e-5)

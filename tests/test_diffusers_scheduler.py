@@ -513,7 +513,7 @@ def test_beginning_later_is_a_run_on_the_shorter_grid(sampler: str) -> None:
     rest = Grid(whole.schedule, Point(*(values[3:] for values in whole.points)))
     options = {"s_churn": 20.0} if sampler == "edm-churn" else {}  # of 40 over twice the steps
     solver = Solver(get_sampler(sampler).tableau(rest, options), settings.prediction)
-    solver = solver.with_noise(RowNoise(sample_seeds(x), tuple(x.shape[1:])))
+    solver = solver.with_noise(RowNoise(sample_seeds(x), tuple(x.shape[1:]), begin))
     # A pipeline's latents lie where the network is first called: no noise before it.
     state = solver.init(x)._replace(points=(x, *solver.init(x).points[1:]))
     other = solver.finish(lambda x, t: network(x, t[0].float()), state).x

@@ -372,8 +372,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         solver = self._solver_from(index)
         if solver.tableau.stochastic:
             seeds = sample_seeds(sample, generator)
-            noise = make_noise(solver.tableau, seeds, sample.shape[1:], self.config.noise)
-            solver = solver.with_noise(noise)
+            shape, kind = sample.shape[1:], self.config.noise
+            solver = solver.with_noise(make_noise(solver.tableau, seeds, shape, kind, first=index))
         return Run.begin(solver, index, sample)
 
     def _first_index(self, timestep: float | Tensor) -> int:
