@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from samplers import SamplerScheduler, list_samplers
+from samplers.diffusers.run import sample_seeds
+from samplers.noise import hashed_seed
 from samplers.registry import get_sampler
 from tests.tiny_pipelines import quiet, stable_diffusion_xl, vae
 
@@ -191,3 +193,45 @@ def test_a_refiner_goes_on_where_the_base_stopped(sampler: str) -> None:
     found = refined(sampler)
     assert not torch.equal(found.base, found.whole)
     torch.testing.assert_close(found.refined, found.whole, rtol=1e-5, atol=1e-5)
+
+
+# Seeds from latents
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_latents_of_equal_values_have_equal_seeds(dtype: torch.dtype) -> None:
+    x = noise(3).to(torch.float8_e5m2)  # whose numbers every other dtype has
+    assert sample_seeds(x.to(dtype)) == sample_seeds(x.float())
+    assert len(set(sample_seeds(x.float()))) == 3
+    zeros = torch.zeros(1, 5)
+    assert sample_seeds(-zeros) == sample_seeds(zeros)
+    bits = x.float()[0].numpy().tobytes()
+    assert sample_seeds(x)[0] == hashed_seed(bits)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.transpose(1, 3).contiguous().transpose(1, 3),
+        lambda x: x.repeat_interleave(2, dim=-1)[..., ::2],
+        lambda x: x[:, :1, :1, :1].expand(x.shape),
+    ],
+    ids=["channels last", "transposed", "strided", "expanded"],
+)
+@pytest.mark.parametrize("sampler", ["sde-dpmpp-2m", "heun"])
+def test_latents_may_have_any_layout(sampler: str, layout: Callable[[Tensor], Tensor]) -> None:
+    x = layout(torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)))
+    found = []
+    for latents in (x, x.contiguous()):
+        scheduler = made(sampler=sampler)
+        scheduler.set_timesteps(3)
+        for t in scheduler.timesteps:
+            latents = scheduler.step(network(latents, t), t, latents).prev_sample
+        found.append(latents)
+    assert torch.equal(*found)
+
+
+def test_rows_of_numbers_may_be_columns_of_a_matrix() -> None:
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)).T
+    assert sample_seeds(x) == sample_seeds(x.contiguous())
