@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -95,6 +95,10 @@ class BrownianNoise:
         low, high = sorted(_rounded(time) for time in interval)
         increments = [path(low, high) for path in self._paths]
         return torch.stack(increments) / math.sqrt(high - low)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the paths, which cannot be pickled and follow from the seeds."""
+        return {name: value for name, value in vars(self).items() if name != "_paths"}
 
     @cached_property
     def _paths(self) -> list[BrownianInterval]:

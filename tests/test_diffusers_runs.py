@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -235,3 +236,31 @@ def test_latents_may_have_any_layout(sampler: str, layout: Callable[[Tensor], Te
 def test_rows_of_numbers_may_be_columns_of_a_matrix() -> None:
     x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)).T
     assert sample_seeds(x) == sample_seeds(x.contiguous())
+
+
+# Copies
+
+CORRECTED = [
+    {"_class_name": "DDPMScheduler"},
+    {"_class_name": "DDPMScheduler", "thresholding": True, "sample_max_value": 1.5},
+    {**FLOW, "use_dynamic_shifting": True},
+    {"_class_name": "EDMEulerScheduler"},
+]
+
+
+@pytest.mark.parametrize("sampler", ["unipc-2", "sde-dpmpp-2m"])
+@pytest.mark.parametrize("config", CORRECTED, ids=["clipped", "thresholded", "flow", "edm"])
+@pytest.mark.parametrize("noise_kind", ["independent", "brownian"])
+def test_a_pickled_run_goes_on(sampler: str, config: dict[str, Any], noise_kind: str) -> None:
+    scheduler, x = made(config, sampler=sampler, noise=noise_kind), noise()
+    scheduler.set_timesteps(4, mu=0.5)
+    begun = pickle.loads(pickle.dumps(scheduler))
+    found = []
+    for own in (scheduler, begun):
+        y = x
+        for index in range(4):
+            t = own.timesteps[index]
+            y = own.step(network(y, t / 500), t, y).prev_sample
+            own = pickle.loads(pickle.dumps(own)) if own is not scheduler else own
+        found.append(y)
+    assert torch.equal(*found)
