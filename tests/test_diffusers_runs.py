@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import diffusers
@@ -264,3 +265,42 @@ def test_a_pickled_run_goes_on(sampler: str, config: dict[str, Any], noise_kind:
             own = pickle.loads(pickle.dumps(own)) if own is not scheduler else own
         found.append(y)
     assert torch.equal(*found)
+
+
+# Schedulers that several loops share
+
+
+def loop(scheduler: SamplerScheduler, steps: int, x: Tensor) -> Iterator[Tensor]:
+    """A pipeline's loop, which stops before each step; the last is the finished sample."""
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        yield x
+        x = scheduler.step(network(x, t), t, x).prev_sample
+    yield x
+
+
+@pytest.mark.parametrize("before", [1, 3])
+@pytest.mark.parametrize("between", [1, 3])
+@pytest.mark.parametrize("steps", [5, 7])
+def test_a_loop_that_another_one_ended_is_refused(before: int, between: int, steps: int) -> None:
+    """Also if it had only set its timesteps, or if the other one has the same."""
+    scheduler = made()
+    first, second = loop(scheduler, 5, noise()), loop(scheduler, steps, noise(seed=1))
+    for _ in range(before):
+        next(first)
+    for _ in range(between):
+        next(second)
+    with pytest.raises(ValueError, match="belongs to a run that another call of set_timesteps"):
+        next(first)
+    *_, found = second
+    *_, alone = loop(made(), steps, noise(seed=1))
+    assert torch.equal(found, alone)
+
+
+def test_each_loop_may_have_its_own_copy() -> None:
+    scheduler = made()
+    loops = [loop(deepcopy(scheduler), 5, noise(seed=seed)) for seed in range(3)]
+    *_, found = zip(*loops, strict=True)
+    for seed, x in enumerate(found):
+        *_, alone = loop(made(), 5, noise(seed=seed))
+        assert torch.equal(x, alone)
