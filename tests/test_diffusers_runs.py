@@ -20,6 +20,9 @@ from tests.tiny_pipelines import quiet, stable_diffusion_xl, vae
 
 diffusers.utils.logging.set_verbosity_error()
 
+# Some schedulers of diffusers hand torch tensors to numpy in a way that NumPy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+
 VP = {"_class_name": "DDIMScheduler", "clip_sample": False, "timestep_spacing": "trailing"}
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 
@@ -304,3 +307,67 @@ def test_each_loop_may_have_its_own_copy() -> None:
     for seed, x in enumerate(found):
         *_, alone = loop(made(), 5, noise(seed=seed))
         assert torch.equal(x, alone)
+
+
+# Custom timesteps of a config that ends at sigma_min
+
+ENDING = {"_class_name": "EulerDiscreteScheduler", "final_sigmas_type": "sigma_min"}
+
+
+def test_the_network_is_given_all_custom_timesteps() -> None:
+    """As in diffusers, whose last step goes to the cleanest trained level."""
+    given = [999, 700, 400, 100]
+    theirs, ours = (
+        diffusers.EulerDiscreteScheduler.from_config(ENDING),
+        made(ENDING, sampler="ddim"),
+    )
+    theirs.set_timesteps(timesteps=given)
+    ours.set_timesteps(timesteps=given)
+    assert ours.timesteps.tolist() == given
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas, rtol=1e-4, atol=0)
+    x = noise()
+    mine, x = x, x * (theirs.sigmas[0] ** 2 + 1) ** 0.5
+    for t in ours.timesteps:
+        mine = ours.step(network(mine, t), t, mine).prev_sample
+    for t in theirs.timesteps:
+        x = theirs.step(network(theirs.scale_model_input(x, t), t), t, x).prev_sample
+    torch.testing.assert_close(mine / ours.tableau.end.alpha.float(), x, rtol=1e-4, atol=1e-4)
+
+
+def test_ten_aligned_steps_give_the_spread_of_the_data() -> None:
+    """Of data from N(0, 0.05^2); without the last of them it would be three times too large."""
+    scheduler = made({**ENDING, "beta_schedule": "scaled_linear"})
+    scheduler.set_timesteps(timesteps=[999, 850, 736, 645, 545, 455, 343, 233, 124, 24])
+    assert len(scheduler.timesteps) == 10
+    x = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
+    one, zero = torch.ones(1), torch.zeros(1)
+    for t in scheduler.timesteps:
+        alpha, sigma = scheduler.add_noise(one, zero, t), scheduler.add_noise(zero, one, t)
+        output = sigma * x / (alpha**2 * 0.05**2 + sigma**2)
+        x = scheduler.step(output, t, x).prev_sample
+    assert float(x.std()) == pytest.approx(0.05, rel=0.2)
+
+
+def test_the_cleanest_level_itself_goes_to_the_clean_end() -> None:
+    scheduler = made(ENDING)
+    scheduler.set_timesteps(timesteps=[999, 500, 0])
+    assert scheduler.timesteps.tolist() == [999, 500, 0]
+    assert scheduler.sigmas[-1] == 0
+    scheduler = made(ENDING, sigma_min=0.1, grid="karras")
+    scheduler.set_timesteps(timesteps=[999, 500, 100])
+    assert scheduler.sigmas[-1] == pytest.approx(0.1)
+
+
+def test_the_network_is_given_all_times_of_a_flow() -> None:
+    config = {
+        "_class_name": "UniPCMultistepScheduler",
+        "use_flow_sigmas": True,
+        "prediction_type": "flow_prediction",
+        "final_sigmas_type": "sigma_min",
+    }
+    scheduler = made(config)
+    scheduler.set_timesteps(sigmas=[1.0, 0.5, 0.25])
+    assert scheduler.timesteps.tolist() == [1000, 500, 250]
+    assert scheduler.sigmas[-1] == pytest.approx(1e-3)
+    scheduler.set_timesteps(timesteps=[1000, 500, 250])
+    assert scheduler.timesteps.tolist() == [1000, 500, 250]
