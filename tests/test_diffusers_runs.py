@@ -371,3 +371,16 @@ def test_the_network_is_given_all_times_of_a_flow() -> None:
     assert scheduler.sigmas[-1] == pytest.approx(1e-3)
     scheduler.set_timesteps(timesteps=[1000, 500, 250])
     assert scheduler.timesteps.tolist() == [1000, 500, 250]
+
+
+# Where a run begins
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun"])
+def test_a_strength_that_leaves_no_step_is_refused(sampler: str) -> None:
+    """Pipelines count in steps times ``order``, which goes beyond the last timestep."""
+    scheduler = made(sampler=sampler)
+    scheduler.set_timesteps(5)
+    for index in (len(scheduler.timesteps), 5 * scheduler.order):
+        with pytest.raises(ValueError, match="no step is left; raise the strength"):
+            scheduler.set_begin_index(index)

@@ -544,8 +544,6 @@ def test_a_run_cannot_begin_in_the_middle_of_a_step(sampler: str) -> None:
         scheduler.step(noise(), scheduler.timesteps[1], noise())
     with pytest.raises(ValueError, match="where no step of the sampler begins"):
         scheduler.set_begin_index(scheduler.order + 1)
-    with pytest.raises(ValueError, match="where no step of the sampler begins"):
-        scheduler.set_begin_index(len(scheduler.timesteps))
 
 
 def test_below_pure_noise_every_step_has_the_same_number_of_calls() -> None:

@@ -544,7 +544,12 @@ def _index_of_view(timestep: float | Tensor, timesteps: Tensor) -> int | None:
 
 
 def _check_begin(rows: Sequence[Row], index: int) -> None:
-    if 0 <= index < len(rows) and _starts_a_step(rows, index):
+    if index >= len(rows):
+        raise ValueError(
+            f"The run would begin at timestep {index} of {len(rows)}, so no step is left; raise "
+            "the strength or the number of steps."
+        )
+    if index >= 0 and _starts_a_step(rows, index):
         return
     starts = [start for start in range(len(rows)) if _starts_a_step(rows, start)]
     near = sorted(starts, key=lambda start: abs(start - index))[:2]
