@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -147,7 +147,7 @@ def probe_noise(seeds: Sequence[int], probe: int, shape: Sequence[int]) -> Tenso
 def uniform_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Numbers uniform in [0, 1) of shape ``[len(seeds), *shape]``, float64 on the CPU."""
     check_seeds(seeds)
-    draws = [_generator(seed, _UNIFORM).random(tuple(shape)) for seed in seeds]
+    draws = [generator.random(tuple(shape)) for generator in _generators(seeds, _UNIFORM)]
     return torch.from_numpy(np.stack(draws))
 
 
@@ -166,13 +166,18 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 
 def _batch(seeds: Sequence[int], index: int, shape: Sequence[int]) -> Tensor:
-    return torch.stack([_normal(seed, index, shape) for seed in seeds])
+    numbers = np.empty((len(seeds), math.prod(shape)))
+    for row, generator in zip(numbers, _generators(seeds, index), strict=True):
+        generator.standard_normal(out=row)
+    return torch.from_numpy(numbers).reshape(len(seeds), *shape)
 
 
-def _normal(seed: int, index: int, shape: Sequence[int]) -> Tensor:
-    return torch.from_numpy(_generator(seed, index).standard_normal(tuple(shape)))
-
-
-def _generator(seed: int, index: int) -> np.random.Generator:
-    key = np.array([seed, index], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
+def _generators(seeds: Sequence[int], index: int) -> Iterator[np.random.Generator]:
+    """The generator of each seed in turn: one object with another key, since making one is slow."""
+    bits = np.random.Philox(key=0)
+    generator, state = np.random.Generator(bits), bits.state
+    key = state["state"]["key"]
+    for seed in seeds:
+        key[:] = seed, index
+        bits.state = state
+        yield generator
