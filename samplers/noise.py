@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -46,16 +46,18 @@ class RowNoise:
     Attributes:
         seeds: one integer in [0, 2^63) for each sample of the batch.
         shape: the shape of one sample.
+        first: the index of row 0 in the whole run, of which this may be a later part.
     """
 
     seeds: tuple[int, ...]
     shape: tuple[int, ...]
+    first: int = 0
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
 
     def __call__(self, row: int) -> Tensor:
-        return _batch(self.seeds, _FIRST_ROW + row, self.shape)
+        return _batch(self.seeds, _FIRST_ROW + self.first + row, self.shape)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,10 @@ class BrownianNoise:
         low, high = sorted(_rounded(time) for time in interval)
         increments = [path(low, high) for path in self._paths]
         return torch.stack(increments) / math.sqrt(high - low)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the paths, which cannot be pickled and follow from the seeds."""
+        return {name: value for name, value in vars(self).items() if name != "_paths"}
 
     @cached_property
     def _paths(self) -> list[BrownianInterval]:
@@ -141,7 +147,7 @@ def probe_noise(seeds: Sequence[int], probe: int, shape: Sequence[int]) -> Tenso
 def uniform_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Numbers uniform in [0, 1) of shape ``[len(seeds), *shape]``, float64 on the CPU."""
     check_seeds(seeds)
-    draws = [_generator(seed, _UNIFORM).random(tuple(shape)) for seed in seeds]
+    draws = [generator.random(tuple(shape)) for generator in _generators(seeds, _UNIFORM)]
     return torch.from_numpy(np.stack(draws))
 
 
@@ -160,13 +166,18 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 
 def _batch(seeds: Sequence[int], index: int, shape: Sequence[int]) -> Tensor:
-    return torch.stack([_normal(seed, index, shape) for seed in seeds])
+    numbers = np.empty((len(seeds), math.prod(shape)))
+    for row, generator in zip(numbers, _generators(seeds, index), strict=True):
+        generator.standard_normal(out=row)
+    return torch.from_numpy(numbers).reshape(len(seeds), *shape)
 
 
-def _normal(seed: int, index: int, shape: Sequence[int]) -> Tensor:
-    return torch.from_numpy(_generator(seed, index).standard_normal(tuple(shape)))
-
-
-def _generator(seed: int, index: int) -> np.random.Generator:
-    key = np.array([seed, index], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
+def _generators(seeds: Sequence[int], index: int) -> Iterator[np.random.Generator]:
+    """The generator of each seed in turn: one object with another key, since making one is slow."""
+    bits = np.random.Philox(key=0)
+    generator, state = np.random.Generator(bits), bits.state
+    key = state["state"]["key"]
+    for seed in seeds:
+        key[:] = seed, index
+        bits.state = state
+        yield generator

@@ -18,6 +18,7 @@ o``. Samplers are given the prediction of x_0 only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -154,11 +155,43 @@ def target(kind: PredictionName, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: 
             return -eps / sigma
 
 
+@dataclass(frozen=True)
+class Clip:
+    """The correction of :func:`clip`."""
+
+    limit: float
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        return x0.clamp(-self.limit, self.limit)
+
+
+@dataclass(frozen=True)
+class DynamicThreshold:
+    """The correction of :func:`dynamic_threshold`."""
+
+    ratio: float
+    max_value: float
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        flat = x0.flatten(1)
+        limit = _quantile(flat.abs(), self.ratio).clamp(1, self.max_value)
+        return (torch.minimum(torch.maximum(flat, -limit), limit) / limit).reshape(x0.shape)
+
+
+def _quantile(values: Tensor, ratio: float) -> Tensor:
+    """The quantile of each row [B, 1]; that of PyTorch takes no more than 2^24 numbers."""
+    place = ratio * (values.shape[1] - 1)
+    below = math.floor(place)
+    largest = values.topk(values.shape[1] - below, dim=1).values
+    above = largest[:, -2:][:, :1]  # the same number again at ratio 1
+    return torch.lerp(largest[:, -1:], above, place - below)
+
+
 def clip(limit: float) -> Correction:
     """Clip the predicted x_0 to [-limit, limit]."""
     if not limit > 0:
         raise ValueError(f"The clipping range is {limit}; it must be positive.")
-    return lambda x0: x0.clamp(-limit, limit)
+    return Clip(limit)
 
 
 def dynamic_threshold(ratio: float, max_value: float) -> Correction:
@@ -172,13 +205,7 @@ def dynamic_threshold(ratio: float, max_value: float) -> Correction:
             f"Dynamic thresholding with ratio {ratio} and maximum {max_value}; "
             "need 0 < ratio <= 1 and a maximum of at least 1."
         )
-
-    def threshold(x0: Tensor) -> Tensor:
-        flat = x0.flatten(1)
-        limit = torch.quantile(flat.abs(), ratio, dim=1, keepdim=True).clamp(1, max_value)
-        return (torch.minimum(torch.maximum(flat, -limit), limit) / limit).reshape(x0.shape)
-
-    return threshold
+    return DynamicThreshold(ratio, max_value)
 
 
 def points_at(schedule: Schedule, t: Tensor, like: Tensor) -> Point:

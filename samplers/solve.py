@@ -253,18 +253,25 @@ class Solver:
 
 
 def make_noise(
-    tableau: Tableau, seeds: Sequence[int], shape: Sequence[int], kind: NoiseKind = "independent"
+    tableau: Tableau,
+    seeds: Sequence[int],
+    shape: Sequence[int],
+    kind: NoiseKind = "independent",
+    *,
+    first: int = 0,
 ) -> Noise:
     """Make the noise of a run of a tableau, from one seed for each sample.
 
     Args:
         kind: ``independent`` from row to row, or the increments of one ``brownian`` path for each
             sample, so that more steps with the same seed converge to one image.
+        first: the index of the tableau's first row in the whole run, of which it may be a later
+            part.
 
     Raises ValueError if the sampler's noise is not a function of a Brownian path.
     """
     if kind == "independent":
-        return RowNoise(tuple(seeds), tuple(shape))
+        return RowNoise(tuple(seeds), tuple(shape), first)
     if kind != "brownian":
         raise ValueError(f"There is no noise named {kind!r}; take 'independent' or 'brownian'.")
     free = [k for k, row in enumerate(tableau.rows) if row.noisy and row.path is None]

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from samplers.noise import BrownianNoise, RowNoise, check_seeds, initial_noise
+from samplers.noise import BrownianNoise, RowNoise, check_seeds, initial_noise, uniform_noise
 
 SHAPE = (3, 4)
 
@@ -36,6 +37,22 @@ def test_another_process_draws_the_same_bits() -> None:
     code = "from samplers.noise import RowNoise; print(RowNoise((11,), (2,))(4).tolist())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == str(RowNoise((11,), (2,))(4).tolist())
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (3, 0), SHAPE, (1, 40, 40)], ids=str)
+def test_the_numbers_are_those_of_numpys_philox(shape: tuple[int, ...]) -> None:
+    """With seed and index as its key, so that they never change."""
+    seeds = (0, 5, 2**63 - 1)
+
+    def generators(index: int) -> list[np.random.Generator]:
+        keys = [np.array([seed, index], dtype=np.uint64) for seed in seeds]
+        return [np.random.Generator(np.random.Philox(key=key)) for key in keys]
+
+    normal = [generator.standard_normal(shape) for generator in generators(2 + 7)]
+    assert np.array_equal(RowNoise(seeds, shape)(7).numpy(), np.stack(normal))
+    assert np.array_equal(RowNoise(seeds, shape, first=4)(3).numpy(), np.stack(normal))
+    uniform = [generator.random(shape) for generator in generators(2**33)]
+    assert np.array_equal(uniform_noise(seeds, shape).numpy(), np.stack(uniform))
 
 
 def test_rows_and_seeds_differ() -> None:

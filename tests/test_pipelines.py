@@ -54,10 +54,15 @@ def built(family: str) -> tuple[Tiny, dict[str, Any]]:
 
 
 def own_solver(
-    settings: SchedulerSettings, grid: Grid, sampler: str, x: Tensor, generator: Any = None
+    settings: SchedulerSettings,
+    grid: Grid,
+    sampler: str,
+    x: Tensor,
+    generator: Any = None,
+    first: int = 0,
 ) -> Solver:
-    """The executor alone, with the seeds that the scheduler takes."""
-    noise = RowNoise(sample_seeds(x, generator), tuple(x.shape[1:]))
+    """The executor alone, with the seeds that the scheduler takes, from the row ``first``."""
+    noise = RowNoise(sample_seeds(x, generator), tuple(x.shape[1:]), first)
     tableau = get_sampler(sampler).tableau(grid)
     return Solver(tableau, settings.prediction, noise, settings.correction)
 
@@ -121,7 +126,8 @@ def test_image_to_image_is_a_run_on_the_shorter_grid(sampler: str) -> None:
     rest = Grid(whole.schedule, Point(*(values[3:] for values in whole.points)))
     noise = torch.randn(image.shape, generator=generator)
     x = rest.start.alpha.float() * image + rest.start.sigma.float() * noise
-    solver = own_solver(settings, rest, sampler, x, generator)
+    begin = 3 * get_sampler(sampler).calls
+    solver = own_solver(settings, rest, sampler, x, generator, begin)
     assert_same(result, own_loop(tiny, solver, settings.time_scale, x))
 
 

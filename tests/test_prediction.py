@@ -260,3 +260,17 @@ def test_a_gradient_is_no_guide_at_pure_noise() -> None:
     guided = classifier_guidance(model, lambda x, t: x, torch.tensor([0, 1]), 1.0)
     with pytest.raises(ValueError, match=r"alpha = 0.*sigma_max"):
         guided(x, torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("ratio", [0.003, 0.5, 0.9, 0.995, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 7, 1000])
+def test_the_threshold_is_the_quantile_of_each_sample(ratio: float, count: int) -> None:
+    x0 = 9 * torch.randn(3, count, generator=torch.Generator().manual_seed(0)).double()
+    limit = torch.quantile(x0.abs(), ratio, dim=1, keepdim=True).clamp(1, 20)
+    torch.testing.assert_close(dynamic_threshold(ratio, 20)(x0), x0.clamp(-limit, limit) / limit)
+
+
+def test_a_sample_may_have_more_numbers_than_torch_quantile_takes() -> None:
+    x0 = torch.linspace(-4, 4, 2**24 + 2).unsqueeze(0)
+    found = dynamic_threshold(0.75, 10)(x0)
+    torch.testing.assert_close(found, (x0 / 3).clamp(-1, 1), rtol=1e-5, atol=1e-5)

@@ -71,7 +71,7 @@ def _unconditional(name: str, scheduler: Any) -> Tiny:
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     ).eval()
-    pipe = _quiet(_pipeline(name)(unet=unet, scheduler=scheduler))
+    pipe = quiet(_pipeline(name)(unet=unet, scheduler=scheduler))
 
     def draw(latents: Tensor, steps: int) -> Tensor:
         # These pipelines draw their latents themselves, and clip what they return.
@@ -116,7 +116,7 @@ def _unet(**kwargs: Any) -> Any:
     ).eval()
 
 
-def _vae() -> Any:
+def vae() -> Any:
     torch.manual_seed(2)
     return AutoencoderKL(
         block_out_channels=[4, 4],
@@ -132,7 +132,7 @@ def _stable_diffusion_pipe(name: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipe = _pipeline(name)(
-            vae=_vae(),
+            vae=vae(),
             text_encoder=None,
             tokenizer=None,
             unet=_unet(),
@@ -141,7 +141,7 @@ def _stable_diffusion_pipe(name: str) -> Any:
             feature_extractor=None,
             requires_safety_checker=False,
         )
-    return _quiet(pipe)
+    return quiet(pipe)
 
 
 def stable_diffusion(guidance_scale: float = 1.0) -> Tiny:
@@ -231,7 +231,7 @@ def stable_diffusion_xl() -> Tiny:
         addition_time_embed_dim=2,
         projection_class_embeddings_input_dim=6 * 2 + 6,
     )
-    pipe = _quiet(
+    pipe = quiet(
         _pipeline("StableDiffusionXLPipeline")(
             vae=None,
             text_encoder=None,
@@ -282,7 +282,7 @@ def stable_diffusion_3() -> Tiny:
     ).eval()
     names = ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"]
     names += ["text_encoder_3", "tokenizer_3"]
-    pipe = _quiet(
+    pipe = quiet(
         _pipeline("StableDiffusion3Pipeline")(
             transformer=transformer,
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -341,7 +341,7 @@ def _flux(name: str) -> Tiny:
     ).eval()
     names = ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae"]
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)
-    pipe = _quiet(
+    pipe = quiet(
         _pipeline(name)(transformer=transformer, scheduler=scheduler, **dict.fromkeys(names))
     )
     prompt, _ = _embeddings(3, 8)
@@ -381,7 +381,7 @@ def _pipeline(name: str) -> Any:
     return getattr(diffusers, name)
 
 
-def _quiet(pipe: Any) -> Any:
+def quiet(pipe: Any) -> Any:
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

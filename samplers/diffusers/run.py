@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from samplers.noise import hashed_seed
-from samplers.schedule import Point
 from samplers.solve import Solver, State
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -42,12 +41,6 @@ class Run:
     def index(self) -> int:
         """The index of the next timestep."""
         return self.offset + self.state.row
-
-    @property
-    def point(self) -> Point:
-        """The point of the schedule at which the newest sample lies."""
-        tableau = self.solver.tableau
-        return tableau.end if self.solver.done(self.state) else tableau.rows[self.state.row].at
 
     def hand_out(self, state: State, dtype: torch.dtype) -> Tensor:
         """Store the state and return its newest point to the pipeline."""
@@ -85,10 +78,12 @@ def sample_seeds(sample: Tensor, generator: Generators | None = None) -> tuple[i
 
     With one generator per sample the seed is a hash of its state; with a shared generator, of its
     state and the sample's index. A pipeline that passes none to the scheduler (Stable Diffusion 3,
-    Flux) has sampled the initial latents with it, so the seed is a hash of these.
+    Flux) has sampled the initial latents with it, so the seed is a hash of their values, rounded to
+    float32.
     """
     if generator is None:
-        return tuple(hashed_seed(_bytes(row)) for row in sample.detach().cpu())
+        values = sample.detach().cpu().float() + 0.0  # which makes 0 of -0
+        return tuple(hashed_seed(_bytes(row)) for row in values)
     if isinstance(generator, torch.Generator):
         state = _bytes(generator.get_state())
         places = (b"" if i == 0 else i.to_bytes(8, "little") for i in range(len(sample)))
@@ -101,4 +96,4 @@ def sample_seeds(sample: Tensor, generator: Generators | None = None) -> tuple[i
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.flatten().view(torch.uint8).numpy().tobytes()
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()

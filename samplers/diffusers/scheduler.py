@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, overload
@@ -142,6 +143,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self._plan: _Plan | None = None
         self._run: Run | None = None
         self._begin_index: int | None = None
+        self._replaced: deque[Tensor] = deque(maxlen=_REMEMBERED)
         settings = dataclasses.replace(self._settings(), final="zero")
         self._show(settings, settings.grid(_trained_steps(settings, self), grid).points, None)
 
@@ -267,6 +269,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self.order = self._calls() if timesteps is None and sigmas is None else 1
         points = [*(row.at for row in tableau.rows), tableau.end]
         stacked = (torch.stack(column) for column in zip(*points, strict=True))
+        self._replaced.append(self.timesteps)
         self._show(settings, Point(*stacked), device)
         solver = Solver(tableau, settings.prediction, correct=settings.correction)
         solver.prepare(torch.float32, self.timesteps.device)
@@ -355,6 +358,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         Raises ValueError for a run that begins in the middle of a step or goes beyond its end.
         """
         _check_eta(eta)
+        self._check_replaced(timestep)
         output = _without_variance(model_output, sample)
         if self._run is None:
             self._run = self._begin(timestep, sample, generator)
@@ -372,24 +376,16 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         solver = self._solver_from(index)
         if solver.tableau.stochastic:
             seeds = sample_seeds(sample, generator)
-            noise = make_noise(solver.tableau, seeds, sample.shape[1:], self.config.noise)
-            solver = solver.with_noise(noise)
+            shape, kind = sample.shape[1:], self.config.noise
+            solver = solver.with_noise(make_noise(solver.tableau, seeds, shape, kind, first=index))
         return Run.begin(solver, index, sample)
 
     def _first_index(self, timestep: float | Tensor) -> int:
         """The index at which a run begins: set by the pipeline, or that of the timestep."""
         if self._begin_index is not None:
             return self._begin_index
-        index = self._index_of_view(timestep)
+        index = _index_of_view(timestep, self.timesteps)
         return self._index_by_value(timestep) if index is None else index
-
-    def _index_of_view(self, timestep: float | Tensor) -> int | None:
-        """The index of an element of ``timesteps``, by its address, without reading its value."""
-        if not isinstance(timestep, Tensor):
-            return None
-        distance = timestep.data_ptr() - self.timesteps.data_ptr()
-        index = distance // self.timesteps.element_size()
-        return index if 0 <= index < self.timesteps.numel() else None
 
     def _index_by_value(self, timestep: float | Tensor) -> int:
         rows = self._planned().rows
@@ -403,8 +399,15 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             )
         return int([*starts, *found][0])
 
+    def _check_replaced(self, timestep: float | Tensor) -> None:
+        if any(_index_of_view(timestep, older) is not None for older in self._replaced):
+            raise ValueError(
+                "The timestep belongs to a run that another call of set_timesteps ended; give each "
+                "pipeline or thread its own scheduler, such as copy.deepcopy(scheduler)."
+            )
+
     def _check_timestep(self, timestep: float | Tensor, expected: int) -> None:
-        index = self._index_of_view(timestep)
+        index = _index_of_view(timestep, self.timesteps)
         if index is not None and index != expected:
             raise ValueError(
                 f"The timestep with index {index} came, but {expected} is the next of this run; "
@@ -439,11 +442,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return tableau
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """alpha x_0 + sigma eps at the given timesteps.
+        """alpha x_0 + sigma eps at the given timesteps, as the network is given them.
 
-        After ``set_begin_index`` the timesteps are ignored: the noise level is that of the
-        beginning of the run or, during the run, of the current sample, as inpainting pipelines
-        expect.
+        Neither ``set_begin_index`` nor a run changes it, so that training may share the scheduler.
         """
         alpha, sigma = self._levels(timesteps)
         shape = (-1, *[1] * (original_samples.ndim - 1))
@@ -464,17 +465,13 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     def _levels(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma, float32 on the CPU, one for all or one for each timestep."""
-        if self._begin_index is None or self._plan is None:
-            settings = self._settings() if self._plan is None else self._plan.settings
-            told = torch.as_tensor(timesteps).flatten().to("cpu", torch.float64)
-            point = settings.schedule.point(told / settings.time_scale)
-        elif self._run is None:
-            point = self._plan.rows[self._begin_index].at
-        else:
-            point = self._run.point
+        settings = self._settings() if self._plan is None else self._plan.settings
+        told = torch.as_tensor(timesteps).flatten().to("cpu", torch.float64)
+        point = settings.schedule.point(told / settings.time_scale)
         return point.alpha.to(torch.float32), point.sigma.to(torch.float32)
 
 
+_REMEMBERED = 8  # replaced timesteps; a loop over one of them that goes on is an error
 _MAY_BE_NONE = ("grid", "sampler_options")
 
 
@@ -537,8 +534,22 @@ def _of_length(grid: Grid, steps: int | None) -> Grid:
     return grid
 
 
+def _index_of_view(timestep: float | Tensor, timesteps: Tensor) -> int | None:
+    """The index of an element of ``timesteps``, by its address, without reading its value."""
+    if not isinstance(timestep, Tensor) or not timestep.data_ptr():
+        return None
+    distance = timestep.data_ptr() - timesteps.data_ptr()
+    index = distance // timesteps.element_size()
+    return index if 0 <= index < timesteps.numel() else None
+
+
 def _check_begin(rows: Sequence[Row], index: int) -> None:
-    if 0 <= index < len(rows) and _starts_a_step(rows, index):
+    if index >= len(rows):
+        raise ValueError(
+            f"The run would begin at timestep {index} of {len(rows)}, so no step is left; raise "
+            "the strength or the number of steps."
+        )
+    if index >= 0 and _starts_a_step(rows, index):
         return
     starts = [start for start in range(len(rows)) if _starts_a_step(rows, start)]
     near = sorted(starts, key=lambda start: abs(start - index))[:2]

@@ -90,7 +90,7 @@ class SchedulerSettings:
         return isinstance(self.schedule, FlowMatching) and default and low is None and high is None
 
     def grid_from_timesteps(self, timesteps: Numbers) -> Grid:
-        """A grid from timesteps, as the network is given them, noisiest first.
+        """A grid from timesteps, as the network is given them, all of them, noisiest first.
 
         Raises ValueError outside of the trained range.
         """
@@ -103,20 +103,36 @@ class SchedulerSettings:
                 f"network was trained from {self.time_scale * self.schedule.t_max:.6g} to "
                 f"{self.time_scale * lowest:.6g}."
             )
-        return grid_from_times(self.schedule, times, self.final)
+        return self._grid_through(times)
+
+    def _grid_through(self, times: Tensor) -> Grid:
+        """The grid on which the network is evaluated at each of the times.
+
+        The last step goes to where the config ends, or to sigma = 0 from that level itself.
+        """
+        end = self.schedule.cleanest
+        if self.sigma_min is not None:
+            end = self.schedule.at_lam(-torch.tensor(self.sigma_min, dtype=torch.float64).log())
+        if self.final == "zero" or bool((self.schedule.point(times).rho <= end.rho).any()):
+            return grid_from_times(self.schedule, times, "zero")
+        return grid_from_times(self.schedule, torch.cat([times, end.t[None]]), "sigma_min")
 
     def grid_from_sigmas(self, sigmas: Numbers) -> Grid:
         """A grid from noise levels, noisiest first; a 0 at the end is optional.
 
-        Those of a flow model are its times before the shift, as Flux's pipeline passes them; on
-        every other schedule they are sigma / alpha. Without a 0 at the end the last step follows
-        the config's ``final_sigmas_type``.
+        Those of a flow model are its times before the shift, as Flux's pipeline passes them, and
+        without a 0 the network is evaluated at all of them. On every other schedule they are sigma
+        / alpha, and the config's ``final_sigmas_type`` decides whether a 0 is added.
         """
         levels = torch.as_tensor(sigmas, dtype=torch.float64).cpu()
         closed = levels.ndim == 1 and len(levels) > 0 and bool(levels[-1] == 0)
         if isinstance(self.schedule, FlowMatching):
             times = self._shifted(levels[:-1] if closed else levels)
-            return grid_from_times(self.schedule, times, "zero" if closed else self.final)
+            return (
+                grid_from_times(self.schedule, times, "zero")
+                if closed
+                else self._grid_through(times)
+            )
         noisiest = float(self.schedule.noisiest.rho)
         if bool((levels > noisiest * (1 + 1e-3)).any()):
             raise ValueError(
