@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from samplers import SamplerScheduler, list_samplers
-from samplers.diffusers.config import KNOWN_CLASSES, read_config
+from samplers.diffusers.config import KNOWN_CLASSES, HasConfig, read_config
 from samplers.diffusers.run import sample_seeds
 from samplers.grid import Grid, make_grid
 from samplers.noise import RowNoise
@@ -52,7 +52,7 @@ ONE_STEP = [
 ]
 
 
-def made(config: Mapping[str, Any] = VP, **kwargs: Any) -> SamplerScheduler:
+def made(config: Mapping[str, Any] | HasConfig = VP, **kwargs: Any) -> SamplerScheduler:
     scheduler = SamplerScheduler.from_config(config, **kwargs)
     assert isinstance(scheduler, SamplerScheduler)
     return scheduler
@@ -95,7 +95,7 @@ def run(
 @pytest.mark.parametrize("name", KNOWN_CLASSES)
 def test_the_config_of_every_known_class_goes_there_and_back(name: str) -> None:
     theirs = getattr(diffusers, name)(num_train_timesteps=100)
-    ours = made(theirs.config, sampler="ddim")
+    ours = made(theirs, sampler="ddim")
     back = type(theirs).from_config(ours.config)
     kept = {key: value for key, value in theirs.config.items() if key != "_use_default_values"}
     assert {key: back.config[key] for key in kept} == kept

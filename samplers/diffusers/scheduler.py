@@ -28,9 +28,11 @@ from samplers.diffusers.config import (
     DEFAULTS,
     KNOWN_CLASSES,
     OWN_CLASS,
+    HasConfig,
     ScheduleKind,
     class_name,
     complete,
+    named_config,
     read_keys,
     schedule_kind,
 )
@@ -75,7 +77,7 @@ class _Plan(NamedTuple):
 class SamplerScheduler(SchedulerMixin, ConfigMixin):
     """A diffusers scheduler for every fixed-grid sampler of :func:`samplers.list_samplers`.
 
-    ``pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler="dpmpp-2m")``
+    ``pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler, sampler="dpmpp-2m")``
 
     The noise schedule and the prediction type are read from the config of the scheduler that the
     model was published with, including the defaults of its class. Further arguments:
@@ -137,6 +139,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         eps: float = 0.005,
         convention: str = "ir-sde",
     ) -> None:
+        self.register_to_config(_class_name=OWN_CLASS)  # which converted schedulers carry along
         self.order = self._calls()
         self.num_inference_steps: int | None = None
         self._plan: _Plan | None = None
@@ -148,29 +151,27 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     @classmethod
     def from_config(
         cls,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | HasConfig | None = None,
         return_unused_kwargs: bool = False,
         **kwargs: Any,
     ) -> Self | tuple[Self, dict[str, Any]]:
-        """Make the scheduler from the config of another one, such as ``pipe.scheduler.config``.
+        """Make the scheduler from another one, such as ``pipe.scheduler``, or from its config.
 
         Args:
+            config: a scheduler, whose class is known, or a config. One that does not name its class
+                (``pipe.scheduler.config`` of a scheduler that was never saved) must have the keys
+                of one class only.
             kwargs: any argument of the class, which overrides the config. None follows the config
                 (except for ``grid`` and ``sampler_options``, where it is the default).
 
         Raises ValueError for a config of an unknown kind and for arguments that do not exist.
         """
-        if not isinstance(config, Mapping):
-            raise ValueError(
-                f"from_config got {config!r}; pass a scheduler's config, such as "
-                "pipe.scheduler.config."
-            )
         kwargs = {k: v for k, v in kwargs.items() if v is not None or k in _MAY_BE_NONE}
         unknown = [key for key in kwargs if key not in inspect.signature(cls.__init__).parameters]
         if unknown and not return_unused_kwargs:
             _refuse_argument(unknown[0], list(inspect.signature(cls.__init__).parameters)[1:])
         made: Self | tuple[Self, dict[str, Any]] = super().from_config(
-            _own_config(config, kwargs), return_unused_kwargs, **kwargs
+            _own_config(named_config(config), kwargs), return_unused_kwargs, **kwargs
         )
         return made
 
