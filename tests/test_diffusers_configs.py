@@ -7,6 +7,8 @@ from typing import Any
 
 import diffusers
 import pytest
+import torch
+from torch import Tensor
 
 from samplers import SamplerScheduler
 from samplers.diffusers.config import KNOWN_CLASSES, HasConfig, class_name, read_config
@@ -100,3 +102,110 @@ def test_what_is_not_a_config_is_refused() -> None:
     for wrong in (None, "folder", 3):
         with pytest.raises(ValueError, match="pass a scheduler or its config"):
             made(wrong)  # type: ignore[arg-type]
+
+
+# Keys that are carried along from other classes
+
+# A value for each key that is no class's default.
+ODD = {
+    "clip_sample": True,
+    "clip_sample_range": 3.0,
+    "dynamic_thresholding_ratio": 0.9,
+    "sample_max_value": 2.0,
+    "sigma_min": 0.05,
+    "sigma_max": 40.0,
+    "shift": 3.0,
+    "flow_shift": 2.0,
+    "set_alpha_to_one": False,
+    "variance_type": "fixed_large",
+    "sigma_data": 0.7,
+    "final_sigmas_type": "sigma_min",
+}
+
+
+@pytest.mark.parametrize("first", ["DDPMScheduler", "EDMEulerScheduler", "UniPCMultistepScheduler"])
+@pytest.mark.parametrize(
+    "second", ["EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler", "LCMScheduler"]
+)
+def test_keys_of_other_classes_survive_the_conversion(first: str, second: str) -> None:
+    """Through a second class and this package back to the first."""
+    one, two = getattr(diffusers, first), getattr(diffusers, second)
+    keys = {key: value for key, value in ODD.items() if key in one().config}
+    between = two.from_config({**one(**keys).config, "_class_name": first})
+    back = one.from_config(made(between, sampler="ddim").config)
+    assert {key: back.config[key] for key in keys} == keys
+
+
+def test_carried_keys_are_not_read() -> None:
+    config = {"_class_name": "PNDMScheduler", "clip_sample": True, "shift": 7.0, "other": 1}
+    ours = made(config)
+    assert read_config(config).correction is None
+    assert read_config(ours).correction is None
+    assert ours.config.carried == ["clip_sample", "shift"]
+    assert (ours.config.clip_sample, ours.config["other"]) == (True, 1)
+    assert read_config(made(ours)).correction is None
+
+
+def test_an_argument_is_read_even_where_the_key_was_carried() -> None:
+    config = {"_class_name": "PNDMScheduler", "clip_sample": True}
+    assert read_config(made(config, clip_sample=True)).correction is not None
+    assert read_config(made(made(config), clip_sample=True)).correction is not None
+
+
+def test_a_sigma_max_that_a_flow_config_carries_is_not_that_of_the_grid() -> None:
+    """As in Cosmos, whose pipelines write theirs into the config."""
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "sigma_max": 80.0}
+    ours = made(config)
+    assert ours.config.sigma_max == 80.0
+    ours.set_timesteps(4)
+    assert ours.sigmas.tolist() == [1, 0.75, 0.5, 0.25, 0]
+
+
+def test_a_saved_scheduler_still_carries_them(tmp_path: Any) -> None:
+    config = {"_class_name": "EulerDiscreteScheduler", "clip_sample_range": 3.0, "shift": 7.0}
+    made(config).save_pretrained(tmp_path)
+    loaded = SamplerScheduler.from_pretrained(tmp_path)
+    assert diffusers.DDPMScheduler.from_config(loaded.config).config.clip_sample_range == 3.0
+
+
+# The variance of ancestral sampling
+
+
+def exact_eps(scheduler: Any, x: Tensor, t: Tensor) -> Tensor:
+    """The noise that is expected in x, for data of standard deviation 0.5."""
+    kept = scheduler.alphas_cumprod[int(t)].double()
+    return x * (1 - kept).sqrt() / (kept / 4 + 1 - kept)
+
+
+@pytest.mark.parametrize(("variance", "std"), [("fixed_small", 0.330), ("fixed_large", 0.592)])
+def test_the_variance_of_the_config_is_that_of_ancestral_sampling(
+    variance: str, std: float
+) -> None:
+    """Ten steps are DDPM's own: 0.330 and 0.592 where the data have 0.5."""
+    theirs = diffusers.DDPMScheduler(variance_type=variance, clip_sample=False)
+    theirs.set_timesteps(10)
+    ours = made(theirs, sampler="ancestral")
+    ours.set_timesteps(timesteps=theirs.timesteps)
+    x_T = torch.randn(20_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for scheduler in (theirs, ours):
+        x, generator = x_T, torch.Generator().manual_seed(1)
+        for t in scheduler.timesteps:
+            x = scheduler.step(exact_eps(theirs, x, t), t, x, generator=generator).prev_sample
+        ends.append(float(x.std()))
+    assert ends == pytest.approx([std, std], rel=0.02)
+
+
+def test_the_variance_may_be_chosen_and_a_learned_one_must_be() -> None:
+    config = {"_class_name": "DDPMScheduler", "variance_type": "learned_range"}
+    assert made(config, sampler="dpmpp-2m").config.variance_type == "learned_range"
+    with pytest.raises(ValueError, match="predicts the variance of its noise"):
+        made(config, sampler="ancestral")
+    chosen = made(config, sampler="ancestral", sampler_options={"variance": "large"})
+    chosen.set_timesteps(4)
+    large = made({**config, "variance_type": "fixed_large"}, sampler="ancestral")
+    large.set_timesteps(4)
+    for row, other in zip(chosen.tableau.rows, large.tableau.rows, strict=True):
+        assert torch.equal(row.noise, other.noise)
+    with pytest.raises(ValueError, match="variance_type is 'fixed_large_log'"):
+        made({**config, "variance_type": "fixed_large_log"})

@@ -142,15 +142,6 @@ def test_every_way_to_give_betas(keys: dict[str, Any]) -> None:
     )
 
 
-def test_keys_left_over_from_another_class_are_carried_but_not_read() -> None:
-    config = {"_class_name": "PNDMScheduler", "clip_sample": True, "shift": 7.0, "other": 1}
-    assert read_config(config).correction is None
-    ours = made({**config, "set_alpha_to_one": False})
-    assert not ours.config.clip_sample
-    assert ours.config["other"] == 1
-    assert not diffusers.PNDMScheduler.from_config(ours.config).config.set_alpha_to_one
-
-
 def test_clipping_and_thresholding_follow_the_config() -> None:
     x0 = torch.tensor([[-3.0, 0.5, 2.0]])
     clipping = read_config({"_class_name": "DDIMScheduler", "clip_sample_range": 1.5}).correction

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from samplers.diffusers.deferred import import_diffusers
-from samplers.diffusers.settings import SchedulerSettings
+from samplers.diffusers.settings import SchedulerSettings, Variance
 from samplers.prediction import (
     Correction,
     EDMOutput,
@@ -117,6 +117,8 @@ DEFAULTS: dict[str, Any] = {
     "theta": "cosine",
     "eps": 0.005,
     "convention": "ir-sde",
+    "variance_type": None,
+    "lambda_min_clipped": None,
 }
 
 
@@ -216,18 +218,22 @@ def _scheduler_classes() -> tuple[str, ...]:
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that the config's own class reads, with that class's defaults for missing ones.
+    """The keys that the config's own class reads, with defaults for missing ones.
 
     Keys that the class does not have (carried along from another class) are dropped.
     """
+    read = own_keys(config)
+    shift = {"shift": read["flow_shift"]} if "flow_shift" in read and "shift" not in read else {}
+    return {**DEFAULTS, **read, **shift}
+
+
+def own_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the config's own class, with that class's defaults for missing ones."""
     name = class_name(config)
-    if name == OWN_CLASS:
-        return {**DEFAULTS, **config}
-    read = {key: config.get(key, default) for key, default in _signature(name).items()}
-    keys = {**DEFAULTS, **read}
-    if "flow_shift" in read:
-        keys["shift"] = read["flow_shift"]
-    return keys
+    if name != OWN_CLASS:
+        return {key: config.get(key, default) for key, default in _signature(name).items()}
+    carried = config.get("carried") or ()
+    return {key: value for key, value in config.items() if key not in carried}
 
 
 @cache
@@ -253,10 +259,11 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
         offset=int(keys["steps_offset"]),
         # The ends of these two schedules are what their configs call sigma_min and sigma_max.
         sigma_min=None if kind in ("edm", "ve") else keys["sigma_min"],
-        sigma_max=None if kind in ("edm", "ve") else keys["sigma_max"],
+        sigma_max=None if kind in ("edm", "ve") else _sigma_max(schedule, keys),
         final=keys["final_sigmas_type"],
         dynamic_shift=_dynamic_shift(keys) if on_flow else None,
         shift_terminal=keys["shift_terminal"] or None,
+        variance=_variance(keys),
     )
 
 
@@ -417,3 +424,28 @@ def _dynamic_shift(keys: Mapping[str, Any]) -> Callable[[float], float] | None:
             return float
         case other:
             raise ValueError(f"time_shift_type is {other!r}; it must be exponential or linear.")
+
+
+def _sigma_max(schedule: Schedule, keys: Mapping[str, Any]) -> float | None:
+    """The largest noise level of the grid; ``lambda_min_clipped`` is its log(alpha / sigma)."""
+    if keys["sigma_max"] is not None or keys["lambda_min_clipped"] is None:
+        return cast(float | None, keys["sigma_max"])
+    level = math.exp(-max(float(keys["lambda_min_clipped"]), -700.0))
+    # The times of flow matching are not clipped in diffusers either.
+    clips = isinstance(schedule, VPDiscrete) and level < float(schedule.noisiest.rho)
+    return level if clips else None
+
+
+def _variance(keys: Mapping[str, Any]) -> Variance:
+    match keys["variance_type"]:
+        case None | "fixed_small" | "fixed_small_log":
+            return "small"
+        case "fixed_large":
+            return "large"
+        case "learned" | "learned_range":
+            return "learned"
+        case other:
+            raise ValueError(
+                f"The variance_type is {other!r}; it must be fixed_small, fixed_small_log, "
+                "fixed_large, learned or learned_range."
+            )

@@ -31,14 +31,14 @@ from samplers.diffusers.config import (
     HasConfig,
     ScheduleKind,
     class_name,
-    complete,
     named_config,
-    read_keys,
+    own_keys,
     schedule_kind,
 )
+from samplers.diffusers.loop import options_of, settings_of
 from samplers.diffusers.run import Generators, Run, sample_seeds
 from samplers.diffusers.settings import Numbers, SchedulerSettings
-from samplers.grid import Grid, Spacing
+from samplers.grid import Grid, Spacing, make_grid
 from samplers.registry import Sampler, get_sampler
 from samplers.schedule import FlowMatching, Point, VPDiscrete
 from samplers.solve import NoiseKind, Solver, make_noise
@@ -91,6 +91,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigma_min, sigma_max: the smallest and largest noise level of the grid in units of
             sigma / alpha; None follows the config. (EDM configs use the same names for the ends of
             the trained range, which they are there as well.)
+        carried: the names of keys that belong to another class than the config: they are not read,
+            and only restored when the scheduler is converted to that class.
 
     Raises ValueError for settings that do not fit together; see docs/diffusers.md for the keys.
     """
@@ -138,6 +140,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         theta: str = "cosine",
         eps: float = 0.005,
         convention: str = "ir-sde",
+        variance_type: str | None = None,
+        lambda_min_clipped: float | None = None,
+        carried: list[str] | None = None,
     ) -> None:
         self.register_to_config(_class_name=OWN_CLASS)  # which converted schedulers carry along
         self.order = self._calls()
@@ -145,8 +150,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self._plan: _Plan | None = None
         self._run: Run | None = None
         self._begin_index: int | None = None
-        settings = dataclasses.replace(self._settings(), final="zero")
-        self._show(settings, settings.grid(_trained_steps(settings, self), grid).points, None)
+        self._show_trained_steps()
 
     @classmethod
     def from_config(
@@ -179,11 +183,11 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return get_sampler(self.config.sampler)
 
     def _calls(self) -> int:
-        return self._sampler().calls_with(self.config.sampler_options)
+        return self._sampler().calls_with(options_of(self.config))
 
     def _settings(self) -> SchedulerSettings:
         """Read for each run, since pipelines change the config."""
-        return read_keys(self.config.schedule, {**DEFAULTS, **self.config})
+        return settings_of(self.config)
 
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
@@ -262,7 +266,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self._plan, self._run, self._begin_index = None, None, None
         settings = self._settings().shifted_by(mu)
         grid = self._grid(settings, num_inference_steps, timesteps, sigmas)
-        tableau = _entered(self._sampler().tableau(grid, self.config.sampler_options))
+        tableau = _entered(self._sampler().tableau(grid, options_of(self.config)))
         self.num_inference_steps = grid.steps
         # Pipelines count custom steps by the length of timesteps, so in network evaluations.
         self.order = self._calls() if timesteps is None and sigmas is None else 1
@@ -289,6 +293,17 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if steps is None:
             raise ValueError("set_timesteps needs num_inference_steps, timesteps or sigmas.")
         return settings.grid(steps, self.config.grid)
+
+    def _show_trained_steps(self) -> None:
+        """The timesteps before any are set, which are those of training: the whole range."""
+        settings = self._settings()
+        low, high = settings.sigma_min, settings.sigma_max
+        make_grid(settings.schedule, 1, "uniform", sigma_min=low, sigma_max=high)  # checks them
+        whole = dataclasses.replace(
+            settings, final="zero", sigma_min=None, sigma_max=None, shift_terminal=None
+        )
+        steps = _trained_steps(whole, self)
+        self._show(whole, whole.grid(steps, self.config.grid).points, None)
 
     def _show(
         self, settings: SchedulerSettings, points: Point, device: str | torch.device | None
@@ -429,8 +444,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """The sampler on the rest of the grid, with the history that exists there."""
         first = plan.rows[index].step
         rest = Grid(plan.grid.schedule, Point(*(values[first:] for values in plan.grid.points)))
-        options = self.config.sampler_options or {}
-        tableau = _entered(self._sampler().method(rest, **options))
+        tableau = _entered(self._sampler().method(rest, **options_of(self.config)))
         told = [float(row.at.t) for row in tableau.rows]
         if told != [float(row.at.t) for row in plan.rows[index:]]:
             raise ValueError(
@@ -486,23 +500,33 @@ def _refuse_argument(name: str, known: list[str]) -> None:
 
 
 def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` with every key that this scheduler reads filled in.
+    """``config`` with every key of its own class filled in.
 
-    Keys of other classes are carried along, so that converting back restores them. The options of
-    one sampler are not those of another.
+    Keys of other classes are carried along unread, so that converting back restores them. The
+    options of one sampler are not those of another.
     """
-    carried = {k: v for k, v in config.items() if k != "_use_default_values"}
-    if "sampler" in chosen and chosen["sampler"] != carried.get("sampler"):
-        carried.pop("sampler_options", None)
+    kept = {k: v for k, v in config.items() if k != "_use_default_values"}
+    if "sampler" in chosen and chosen["sampler"] != kept.get("sampler"):
+        kept.pop("sampler_options", None)
     if class_name(config) != OWN_CLASS:
-        carried |= {**complete(config), "schedule": schedule_kind(config)}
-    asked = {**carried, **chosen}
+        kept |= _with_class_keys(config)
+    kept["carried"] = [key for key in kept.get("carried") or () if key not in chosen]
+    asked = {**kept, **chosen}
     # Flux's pipelines then pass a number of steps instead of their own sigmas, which would
     # replace the grid, and be counted as network evaluations.
-    special = asked.get("grid") or asked.get("sigma_max") or _calls(asked) > 1
+    sigma_max = own_keys({**asked, "_class_name": OWN_CLASS}).get("sigma_max")
+    special = asked.get("grid") or sigma_max or _calls(asked) > 1
     if asked.get("schedule") == "flow" and special:
-        carried["use_flow_sigmas"] = True
-    return carried
+        kept["use_flow_sigmas"] = True
+    return kept
+
+
+def _with_class_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the config's own class, and the names of those that it carries along."""
+    own = own_keys(config)
+    carried = [key for key in DEFAULTS if key in config and key not in own]
+    shift = {"shift": own["flow_shift"]} if "flow_shift" in own and "shift" not in config else {}
+    return {**own, **shift, "schedule": schedule_kind(config), "carried": carried}
 
 
 def _calls(config: Mapping[str, Any]) -> int:
