@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -209,3 +211,76 @@ def test_the_variance_may_be_chosen_and_a_learned_one_must_be() -> None:
         assert torch.equal(row.noise, other.noise)
     with pytest.raises(ValueError, match="variance_type is 'fixed_large_log'"):
         made({**config, "variance_type": "fixed_large_log"})
+
+
+# Keys that change the result
+
+
+def test_every_key_of_a_known_class_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "diffusers.md").read_text()
+    for name in KNOWN_CLASSES:
+        keys = inspect.signature(getattr(diffusers, name)).parameters
+        assert [key for key in keys if f"`{key}`" not in page] == []
+
+
+CLIPPED = {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistep", "DPMSolverSinglestep", "SASolver"])
+def test_a_clipped_log_snr_is_where_the_grid_starts(name: str) -> None:
+    theirs = getattr(diffusers, f"{name}Scheduler")(**CLIPPED)
+    theirs.set_timesteps(10)
+    ours = made(theirs)
+    ours.set_timesteps(10)
+    assert ours.timesteps[0] == theirs.timesteps[0] < 999
+    ours = made(theirs, grid="karras")
+    ours.set_timesteps(10)
+    assert float(ours.sigmas[0]) == pytest.approx(164.0, rel=1e-3)
+    ours = made(theirs, grid="karras", sigma_max=50.0)
+    ours.set_timesteps(10)
+    assert float(ours.sigmas[0]) == pytest.approx(50.0, rel=1e-3)
+
+
+def test_flow_times_are_not_clipped() -> None:
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    ours = made(diffusers.DPMSolverMultistepScheduler(**flow, lambda_min_clipped=-5.1))
+    ours.set_timesteps(4)
+    assert ours.sigmas[0] == 1
+
+
+def test_a_clipped_prediction_changes_the_noise_as_well() -> None:
+    """As DDIM's does with use_clipped_model_output."""
+    theirs = diffusers.DDIMScheduler(clip_sample=True)
+    theirs.set_timesteps(10)
+    ours = made(theirs, sampler="ddim")
+    ours.set_timesteps(timesteps=theirs.timesteps)
+    x = y = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    for t in theirs.timesteps:
+        y = theirs.step(torch.tanh(y), t, y, use_clipped_model_output=True).prev_sample
+    for t in ours.timesteps:
+        x = ours.step(torch.tanh(x), t, x).prev_sample
+    torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_without_alpha_to_one_the_noise_of_the_first_step_remains() -> None:
+    theirs = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    theirs.set_timesteps(10)
+    ours = made(theirs, sampler="ddim")
+    ours.set_timesteps(timesteps=theirs.timesteps)
+    x = y = torch.randn(4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for t in theirs.timesteps:
+        y = theirs.step(torch.tanh(y), t, y).prev_sample
+    for t in ours.timesteps:
+        eps = torch.tanh(x)
+        x = ours.step(eps, t, x).prev_sample
+    first = theirs.alphas_cumprod[0].double()
+    torch.testing.assert_close(first.sqrt() * x + (1 - first).sqrt() * eps, y, rtol=1e-5, atol=1e-5)
+
+
+def test_keys_without_a_counterpart_are_refused() -> None:
+    with pytest.raises(ValueError, match="rho=5"):
+        made({"_class_name": "EDMEulerScheduler", "rho": 5.0})
+    config = {"_class_name": "EDMEulerScheduler", "rho": 5.0, "sigma_schedule": "exponential"}
+    assert made(config).config.sigma_schedule == "exponential"
+    with pytest.raises(ValueError, match="scale_factors"):
+        made({"_class_name": "FlowMatchLCMScheduler", "scale_factors": [0.5, 1.0]})

@@ -151,17 +151,28 @@ def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
     if name == OWN_CLASS:
         return cast(ScheduleKind, config.get("schedule", "vp"))
     keys = complete(config)
-    if keys.get("invert_sigmas"):
-        raise ValueError(
-            "The config has invert_sigmas=True (time runs backwards, as in Mochi); this is not "
-            "supported, keep the pipeline's own scheduler."
-        )
+    _refuse_unsupported(keys)
     if keys["use_flow_sigmas"]:
         return "flow"
     # Stable Video Diffusion: a continuous v-network, which is EDM's with sigma_data = 1.
     if keys.get("timestep_type") == "continuous" and keys["prediction_type"] == "v_prediction":
         return "edm"
     return KNOWN_CLASSES[name]
+
+
+def _refuse_unsupported(keys: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings that change the result and have no counterpart here."""
+    found = None
+    if keys.get("invert_sigmas"):
+        found = "invert_sigmas=True (time runs backwards, as in Mochi)"
+    if keys.get("scale_factors"):
+        found = f"scale_factors={keys['scale_factors']} (images that grow between steps)"
+    if keys["sigma_schedule"] == "karras" and keys.get("rho", 7) != 7:
+        found = f"rho={keys['rho']:g} (a Karras grid other than rho=7)"
+    if found:
+        raise ValueError(
+            f"The config has {found}; this is not supported, keep the pipeline's own scheduler."
+        )
 
 
 def class_name(config: Mapping[str, Any]) -> str:
