@@ -284,3 +284,71 @@ def test_keys_without_a_counterpart_are_refused() -> None:
     assert made(config).config.sigma_schedule == "exponential"
     with pytest.raises(ValueError, match="scale_factors"):
         made({"_class_name": "FlowMatchLCMScheduler", "scale_factors": [0.5, 1.0]})
+
+
+# Legitimate settings
+
+
+def test_a_flow_of_one_training_step_is_given_t_itself() -> None:
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=3.0)
+    ours = made(theirs)
+    for scheduler in (theirs, ours):
+        scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
+    torch.testing.assert_close(ours.timesteps, theirs.timesteps)
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas)
+    ours.set_timesteps(4)
+    torch.testing.assert_close(ours.timesteps, theirs.timesteps)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_timesteps_and_sigmas_together_are_those_of_network_and_steps(dynamic: bool) -> None:
+    """As CogView4 passes them: levels from the shifted sigmas, timesteps as they are."""
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic)
+    ours = made(theirs, sampler="ddim")
+    given = [1000.0, 750.0, 500.0, 250.0]
+    x = y = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    for scheduler in (theirs, ours):
+        scheduler.set_timesteps(timesteps=given, sigmas=[t / 1000 for t in given], mu=0.7)
+    assert ours.timesteps.tolist() == given
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas)
+    for t in theirs.timesteps:
+        y = theirs.step(torch.tanh(y) + t / 1000, t, y).prev_sample
+    for t in ours.timesteps:
+        x = ours.step(torch.tanh(x) + t / 1000, t, x).prev_sample
+    torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
+
+
+def test_timesteps_and_sigmas_together_need_a_level_for_each_evaluation() -> None:
+    given: dict[str, Any] = {"timesteps": [900.0, 500.0], "sigmas": [0.9, 0.5]}
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+    heun = made(flow, sampler="heun")
+    heun.set_timesteps(**given)
+    assert heun.timesteps.tolist() == [900, 500, 500]
+    with pytest.raises(ValueError, match="between the sigmas"):
+        made(flow, sampler="midpoint").set_timesteps(**given)
+    with pytest.raises(ValueError, match="2 timesteps and 1 sigmas"):
+        made(flow).set_timesteps(timesteps=[900.0, 500.0], sigmas=[0.9])
+    with pytest.raises(ValueError, match="which only flow models take"):
+        made({"_class_name": "DDIMScheduler"}).set_timesteps(**given)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_a_grid_of_trained_steps_may_start_lower(spacing: str) -> None:
+    ours = made({"_class_name": "DDIMScheduler", "timestep_spacing": spacing}, sigma_max=10.0)
+    assert len(ours.timesteps) == 1000
+    ours.set_timesteps(10)
+    assert 5 < float(ours.sigmas[0]) <= 10
+    with pytest.raises(ValueError, match="sigma_max is 1000"):
+        made({"_class_name": "DDIMScheduler"}, sigma_max=1000.0)
+
+
+def test_the_next_timestep_may_be_named() -> None:
+    """As Kandinsky's priors do."""
+    ours = made(diffusers.UnCLIPScheduler(prediction_type="sample"), sampler="ddim")
+    ours.set_timesteps(3)
+    x, steps = torch.randn(2, 8), ours.timesteps
+    ours.step(x, steps[0], x, prev_timestep=steps[1])
+    with pytest.raises(ValueError, match="index 1 came, but 2 is the next"):
+        ours.step(x, steps[1], x, prev_timestep=steps[1])
+    ours.set_timesteps(1)
+    ours.step(x, ours.timesteps[0], x, prev_timestep=None)

@@ -457,7 +457,7 @@ def test_without_sigma_min_the_source_is_followed() -> None:
         ({"num_inference_steps": 0}, "whole number from 1 up"),
         ({"num_inference_steps": -3}, "whole number from 1 up"),
         ({}, "needs num_inference_steps"),
-        ({"timesteps": [3.0], "sigmas": [1.0]}, "one of them"),
+        ({"timesteps": [3.0], "sigmas": [1.0]}, "pass one of them"),
         ({"timesteps": [900, 900, 20]}, "must fall strictly"),
         ({"timesteps": [20, 900]}, "must fall strictly"),
         ({"timesteps": [1200, 20]}, "trained from 999 to 0"),

@@ -318,7 +318,9 @@ def _without_terminal_signal(alphas_cumprod: Tensor) -> Tensor:
 def _flow(keys: Mapping[str, Any]) -> FlowMatching:
     """Without a shift if it depends on the image size, see :meth:`SchedulerSettings.shifted_by`."""
     shift = 1.0 if keys["use_dynamic_shifting"] else float(keys["shift"])
-    return FlowMatching(shift=shift, u_min=1 / int(keys["num_train_timesteps"]))
+    steps = int(keys["num_train_timesteps"])
+    # One step stands for a network that is given t itself, trained at any t.
+    return FlowMatching(shift=shift, u_min=1 / steps) if steps > 1 else FlowMatching(shift=shift)
 
 
 def _edm(keys: Mapping[str, Any]) -> EDMPreconditioned:

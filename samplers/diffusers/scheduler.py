@@ -273,6 +273,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         points = [*(row.at for row in tableau.rows), tableau.end]
         stacked = (torch.stack(column) for column in zip(*points, strict=True))
         self._show(settings, Point(*stacked), device)
+        if timesteps is not None and sigmas is not None:
+            self.timesteps = _given(timesteps, tableau, grid).to(device)
         solver = Solver(tableau, settings.prediction, correct=settings.correction)
         solver.prepare(torch.float32, self.timesteps.device)
         self._plan = _Plan(settings, grid, solver)
@@ -285,8 +287,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigmas: Numbers | None,
     ) -> Grid:
         if timesteps is not None and sigmas is not None:
-            raise ValueError("Both timesteps and sigmas were given; pass one of them.")
-        if timesteps is not None:
+            _check_both(settings, timesteps, sigmas)
+        elif timesteps is not None:
             return _of_length(settings.grid_from_timesteps(timesteps), steps)
         if sigmas is not None:
             return _of_length(settings.grid_from_sigmas(sigmas), steps)
@@ -328,6 +330,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators | None = None,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
+        prev_timestep: float | Tensor | None = None,
         return_dict: Literal[True] = True,
     ) -> SamplerSchedulerOutput: ...
 
@@ -340,6 +343,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators | None = None,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
+        prev_timestep: float | Tensor | None = None,
         *,
         return_dict: Literal[False],
     ) -> tuple[Tensor, Tensor]: ...
@@ -352,6 +356,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators | None = None,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
+        prev_timestep: float | Tensor | None = None,
         return_dict: bool = True,
     ) -> SamplerSchedulerOutput | tuple[Tensor, Tensor]:
         """One row of the tableau: from the network's output at ``sample`` to the next point.
@@ -367,6 +372,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
                 sample is a hash of its initial noise.
             eta: accepted because DDIMPipeline passes it; the noise of a sampler is its own option.
             use_clipped_model_output: accepted for the same reason; here eps and x_0 always agree.
+            prev_timestep: accepted because Kandinsky's priors pass it; must be the element of
+                ``timesteps`` after this one.
 
         Raises ValueError for a run that begins in the middle of a step or goes beyond its end.
         """
@@ -378,6 +385,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if run.solver.done(run.state):
             raise ValueError("This run is finished; call set_timesteps before another one.")
         self._check_timestep(timestep, run.index)
+        self._check_timestep(prev_timestep, run.index + 1)
         state = run.solver.advance(run.take_back(sample), output)
         x0 = state.predictions[0].to(sample.dtype, copy=True)  # which the caller may change
         x = run.hand_out(state, sample.dtype)
@@ -399,7 +407,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         index = self._index_of_view(timestep)
         return self._index_by_value(timestep) if index is None else index
 
-    def _index_of_view(self, timestep: float | Tensor) -> int | None:
+    def _index_of_view(self, timestep: float | Tensor | None) -> int | None:
         """The index of an element of ``timesteps``, by its address, without reading its value."""
         if not isinstance(timestep, Tensor):
             return None
@@ -419,7 +427,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             )
         return int([*starts, *found][0])
 
-    def _check_timestep(self, timestep: float | Tensor, expected: int) -> None:
+    def _check_timestep(self, timestep: float | Tensor | None, expected: int) -> None:
         index = self._index_of_view(timestep)
         if index is not None and index != expected:
             raise ValueError(
@@ -551,6 +559,30 @@ def _entered(tableau: Tableau) -> Tableau:
         return tableau
     one, zero = torch.tensor([1.0, 0.0], dtype=torch.float64)
     return Tableau(tableau.rows[0].at, one, zero, tableau.rows)
+
+
+def _check_both(settings: SchedulerSettings, timesteps: Numbers, sigmas: Numbers) -> None:
+    if not isinstance(settings.schedule, FlowMatching):
+        raise ValueError(
+            "Both timesteps and sigmas were given, which only flow models take; pass one of them."
+        )
+    if len(timesteps) != len(sigmas):
+        raise ValueError(
+            f"{len(timesteps)} timesteps and {len(sigmas)} sigmas were given; pass as many of both."
+        )
+
+
+def _given(timesteps: Numbers, tableau: Tableau, grid: Grid) -> Tensor:
+    """For each row, the timestep that was given for its noise level."""
+    levels = grid.points.t[: len(timesteps)].tolist()
+    rows = [float(row.at.t) for row in tableau.rows]
+    if not set(rows) <= set(levels):
+        raise ValueError(
+            "Both timesteps and sigmas were given, but this sampler also evaluates the network "
+            "between the sigmas; take a sampler with one evaluation per step."
+        )
+    given = torch.as_tensor(timesteps, dtype=torch.float32).cpu()
+    return given[[levels.index(t) for t in rows]]
 
 
 def _of_length(grid: Grid, steps: int | None) -> Grid:
