@@ -318,7 +318,7 @@ _TABLE: tuple[Sampler, ...] = (
     Sampler("euler-maruyama", _predictor(reverse_sde.euler_maruyama), 1, 1, f"{_SONG}, eq. 6", 1, 1,
             aliases=("em", "reverse-sde")),
     Sampler("reverse-diffusion", _predictor(reverse_sde.reverse_diffusion), 1, 1, f"{_SONG}, eq. 46", 1, 1),
-    Sampler("ancestral", _predictor(reverse_sde.ancestral), 1, 1, f"{_DDPM}, eq. 6-7", 1, 1, aliases=(
+    Sampler("ancestral", reverse_sde.ancestral_sampling, 1, 1, f"{_DDPM}, eq. 6-7", 1, 1, aliases=(
         "ddpm", "ddim-eta", "euler-a", "euler-ancestral", "euler-ancestral-discrete")),
     Sampler("euler-maruyama+langevin", _langevin(reverse_sde.euler_maruyama), 1, 2, _PC, 0),
     Sampler("reverse-diffusion+langevin", _langevin(reverse_sde.reverse_diffusion), 1, 2, _PC, 0),

@@ -92,7 +92,9 @@ class Checkpoint(abc.ABC):
 
     def tableau(self, recipe: Recipe) -> Tableau:
         """The tableau of the recipe's sampler; ValueError if its settings are impossible."""
-        tableau = get_sampler(recipe.sampler).tableau(self.grid(recipe), recipe.options)
+        sampler = get_sampler(recipe.sampler)
+        options = self.settings.options(sampler, recipe.options)
+        tableau = sampler.tableau(self.grid(recipe), options)
         make_noise(tableau, (0,), (), recipe.noise)  # raises errors before the run
         return tableau
 

@@ -9,7 +9,7 @@ network to a :data:`Loop` as a function.
     blocks = with_loop(StableDiffusionXLAutoBlocks(), adaptive_loop(Adaptive(rtol=0.02)))
     pipe = blocks.init_pipeline("path/to/a/checkpoint")
     pipe.load_components(torch_dtype=torch.float16)
-    pipe.update_components(scheduler=SamplerScheduler.from_config(pipe.scheduler.config))
+    pipe.update_components(scheduler=SamplerScheduler.from_config(pipe.scheduler))
     image = pipe(prompt="a heron in the reeds", output="images")[0]
 """
 
@@ -294,7 +294,7 @@ def _scheduler(components: Any) -> SamplerScheduler:
         raise ValueError(
             f"The pipeline's scheduler is {type(scheduler).__name__}; before a loop of one's own "
             "call pipe.update_components("
-            "scheduler=SamplerScheduler.from_config(pipe.scheduler.config))."
+            "scheduler=SamplerScheduler.from_config(pipe.scheduler))."
         )
     return scheduler  # type: ignore[no-any-return]  # diffusers' base class has no types
 

@@ -3,7 +3,8 @@ r"""Layer 6. Scheduler configs of diffusers, converted to schedules and predicti
 The config of a scheduler describes the training of a network, in the keys of some twenty scheduler
 classes. :func:`read_config` converts any of them to a :class:`SchedulerSettings`: noise schedule,
 prediction type, time scale, and the grid of the config. No sampler is chosen here. Of diffusers
-only the signatures of its classes are read, for the defaults of missing keys.
+only the signatures of its classes are read: they determine the class of a config that does not
+name it, and the defaults of missing keys.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from samplers.diffusers.deferred import import_diffusers
-from samplers.diffusers.settings import SchedulerSettings
+from samplers.diffusers.settings import SchedulerSettings, Variance
 from samplers.prediction import (
     Correction,
     EDMOutput,
@@ -33,6 +34,14 @@ from samplers.schedule.mean_reverting import MeanReverting
 ScheduleKind = Literal["vp", "flow", "edm", "ve", "mean-reverting"]
 
 OWN_CLASS = "SamplerScheduler"
+
+
+class HasConfig(Protocol):
+    """A scheduler of diffusers, or of this package."""
+
+    @property
+    def config(self) -> Any: ...
+
 
 _CLASSES: dict[ScheduleKind, tuple[str, ...]] = {
     "vp": (
@@ -108,16 +117,32 @@ DEFAULTS: dict[str, Any] = {
     "theta": "cosine",
     "eps": 0.005,
     "convention": "ir-sde",
+    "variance_type": None,
+    "lambda_min_clipped": None,
 }
 
 
-def read_config(config: Mapping[str, Any]) -> SchedulerSettings:
-    """Read the config of a scheduler, of diffusers or of this package.
+def read_config(source: Mapping[str, Any] | HasConfig) -> SchedulerSettings:
+    """Read a scheduler or its config, of diffusers or of this package.
 
-    Missing keys have the defaults of the class that the config names. Raises ValueError for a
-    class of an unknown kind, or for settings that have no counterpart here.
+    Missing keys have the defaults of the class. Raises ValueError for a class of an unknown kind,
+    for a config whose class is not known, or for settings that have no counterpart here.
     """
+    config = named_config(source)
     return read_keys(schedule_kind(config), complete(config))
+
+
+def named_config(source: object) -> Mapping[str, Any]:
+    """The config, with the class in ``_class_name`` if the scheduler itself is given."""
+    if isinstance(source, Mapping):
+        return source
+    config = getattr(source, "config", None)
+    if not isinstance(config, Mapping):
+        raise ValueError(
+            f"A scheduler config is needed, but {source!r} came; pass a scheduler or its config, "
+            "such as pipe.scheduler."
+        )
+    return {**config, "_class_name": type(source).__name__}
 
 
 def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
@@ -126,11 +151,7 @@ def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
     if name == OWN_CLASS:
         return cast(ScheduleKind, config.get("schedule", "vp"))
     keys = complete(config)
-    if keys.get("invert_sigmas"):
-        raise ValueError(
-            "The config has invert_sigmas=True (time runs backwards, as in Mochi); this is not "
-            "supported, keep the pipeline's own scheduler."
-        )
+    _refuse_unsupported(keys)
     if keys["use_flow_sigmas"]:
         return "flow"
     # Stable Video Diffusion: a continuous v-network, which is EDM's with sigma_data = 1.
@@ -139,55 +160,99 @@ def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
     return KNOWN_CLASSES[name]
 
 
+def _refuse_unsupported(keys: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings that change the result and have no counterpart here."""
+    found = None
+    if keys.get("invert_sigmas"):
+        found = "invert_sigmas=True (time runs backwards, as in Mochi)"
+    if keys.get("scale_factors"):
+        found = f"scale_factors={keys['scale_factors']} (images that grow between steps)"
+    if keys["sigma_schedule"] == "karras" and keys.get("rho", 7) != 7:
+        found = f"rho={keys['rho']:g} (a Karras grid other than rho=7)"
+    if found:
+        raise ValueError(
+            f"The config has {found}; this is not supported, keep the pipeline's own scheduler."
+        )
+
+
 def class_name(config: Mapping[str, Any]) -> str:
     """The scheduler class that the config belongs to.
 
-    The config of a scheduler that was neither saved nor loaded does not name its class but has all
-    of its keys: then it is the class with the most keys among those whose keys are all present.
+    The config of a scheduler that was neither saved nor loaded does not name its class. Then its
+    keys must determine it, or at least its meaning. Raises ValueError if they don't, and for a
+    class whose noise schedule is not known.
     """
-    if "_class_name" in config:
-        return _checked_name(config["_class_name"])
-    if {"sampler", "schedule"} <= set(config):
-        return OWN_CLASS
-    keys = {name: set(_signature(name)) for name in KNOWN_CLASSES}
-    fits = {name: len(own) for name, own in keys.items() if own <= set(config)}
-    if not fits:
+    fits = [config["_class_name"]] if "_class_name" in config else _classes_with_keys(config)
+    unknown = [name for name in fits if name != OWN_CLASS and name not in KNOWN_CLASSES]
+    if len(fits) == 1 and unknown:
         raise ValueError(
-            "The scheduler config names no class, and its keys are not those of a known one; add "
-            f"_class_name, one of {', '.join(KNOWN_CLASSES)}."
+            f"The scheduler config is of class {fits[0]!r}, whose noise schedule is not known "
+            f"here; known are {', '.join(KNOWN_CLASSES)}."
         )
-    return max(fits, key=lambda name: fits[name])
+    if not fits or unknown or not _same_meaning(config, fits):
+        found = f"may be those of {' or '.join(fits)}" if fits else "are not those of a known one"
+        raise ValueError(
+            f"The scheduler config names no class, and its keys {found}; pass the scheduler "
+            "itself, as in from_config(pipe.scheduler), or add the name as _class_name."
+        )
+    return str(fits[0])
 
 
-def _checked_name(name: object) -> str:
-    if name != OWN_CLASS and name not in KNOWN_CLASSES:
-        raise ValueError(
-            f"The scheduler config is of class {name!r}, whose noise schedule is not known here; "
-            f"known are {', '.join(KNOWN_CLASSES)}."
-        )
-    return str(name)
+def _classes_with_keys(config: Mapping[str, Any]) -> list[str]:
+    """The scheduler classes of diffusers whose keys are all in the config.
+
+    Not those whose keys are a part of another one's. A key that no class has may change the meaning
+    of all others, so then no class fits.
+    """
+    keys = {key for key in config if not key.startswith("_")}
+    every = {name: set(_signature(name)) for name in _scheduler_classes()}
+    if not keys <= set().union(*every.values()):
+        return []
+    fits = {name: own for name, own in every.items() if own and own <= keys}
+    return [name for name, own in fits.items() if not any(own < other for other in fits.values())]
+
+
+def _same_meaning(config: Mapping[str, Any], names: list[str]) -> bool:
+    """Whether the config is read in the same way as one of each of these classes."""
+    if len(names) == 1:
+        return True
+    configs = [{**config, "_class_name": name} for name in names]
+    read = [(schedule_kind(named), complete(named)) for named in configs]
+    meanings = [(kind, {key: keys[key] for key in DEFAULTS}) for kind, keys in read]
+    return all(meaning == meanings[0] for meaning in meanings)
+
+
+@cache
+def _scheduler_classes() -> tuple[str, ...]:
+    """The names of all scheduler classes of diffusers, readable here or not."""
+    return tuple(name for name in dir(import_diffusers()) if name.endswith("Scheduler"))
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that the config's own class reads, with that class's defaults for missing ones.
+    """The keys that the config's own class reads, with defaults for missing ones.
 
     Keys that the class does not have (carried along from another class) are dropped.
     """
+    read = own_keys(config)
+    shift = {"shift": read["flow_shift"]} if "flow_shift" in read and "shift" not in read else {}
+    return {**DEFAULTS, **read, **shift}
+
+
+def own_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the config's own class, with that class's defaults for missing ones."""
     name = class_name(config)
-    if name == OWN_CLASS:
-        return {**DEFAULTS, **config}
-    read = {key: config.get(key, default) for key, default in _signature(name).items()}
-    keys = {**DEFAULTS, **read}
-    if "flow_shift" in read:
-        keys["shift"] = read["flow_shift"]
-    return keys
+    if name != OWN_CLASS:
+        return {key: config.get(key, default) for key, default in _signature(name).items()}
+    carried = config.get("carried") or ()
+    return {key: value for key, value in config.items() if key not in carried}
 
 
 @cache
 def _signature(name: str) -> dict[str, Any]:
     """The constructor arguments of a scheduler class of diffusers, with their defaults."""
-    parameters = inspect.signature(getattr(import_diffusers(), name)).parameters
-    return {p.name: p.default for p in parameters.values()}
+    parameters = inspect.signature(getattr(import_diffusers(), name)).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return {p.name: p.default for p in named}
 
 
 def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
@@ -205,10 +270,11 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
         offset=int(keys["steps_offset"]),
         # The ends of these two schedules are what their configs call sigma_min and sigma_max.
         sigma_min=None if kind in ("edm", "ve") else keys["sigma_min"],
-        sigma_max=None if kind in ("edm", "ve") else keys["sigma_max"],
+        sigma_max=None if kind in ("edm", "ve") else _sigma_max(schedule, keys),
         final=keys["final_sigmas_type"],
         dynamic_shift=_dynamic_shift(keys) if on_flow else None,
         shift_terminal=keys["shift_terminal"] or None,
+        variance=_variance(keys),
     )
 
 
@@ -252,7 +318,9 @@ def _without_terminal_signal(alphas_cumprod: Tensor) -> Tensor:
 def _flow(keys: Mapping[str, Any]) -> FlowMatching:
     """Without a shift if it depends on the image size, see :meth:`SchedulerSettings.shifted_by`."""
     shift = 1.0 if keys["use_dynamic_shifting"] else float(keys["shift"])
-    return FlowMatching(shift=shift, u_min=1 / int(keys["num_train_timesteps"]))
+    steps = int(keys["num_train_timesteps"])
+    # One step stands for a network that is given t itself, trained at any t.
+    return FlowMatching(shift=shift, u_min=1 / steps) if steps > 1 else FlowMatching(shift=shift)
 
 
 def _edm(keys: Mapping[str, Any]) -> EDMPreconditioned:
@@ -369,3 +437,28 @@ def _dynamic_shift(keys: Mapping[str, Any]) -> Callable[[float], float] | None:
             return float
         case other:
             raise ValueError(f"time_shift_type is {other!r}; it must be exponential or linear.")
+
+
+def _sigma_max(schedule: Schedule, keys: Mapping[str, Any]) -> float | None:
+    """The largest noise level of the grid; ``lambda_min_clipped`` is its log(alpha / sigma)."""
+    if keys["sigma_max"] is not None or keys["lambda_min_clipped"] is None:
+        return cast(float | None, keys["sigma_max"])
+    level = math.exp(-max(float(keys["lambda_min_clipped"]), -700.0))
+    # The times of flow matching are not clipped in diffusers either.
+    clips = isinstance(schedule, VPDiscrete) and level < float(schedule.noisiest.rho)
+    return level if clips else None
+
+
+def _variance(keys: Mapping[str, Any]) -> Variance:
+    match keys["variance_type"]:
+        case None | "fixed_small" | "fixed_small_log":
+            return "small"
+        case "fixed_large":
+            return "large"
+        case "learned" | "learned_range":
+            return "learned"
+        case other:
+            raise ValueError(
+                f"The variance_type is {other!r}; it must be fixed_small, fixed_small_log, "
+                "fixed_large, learned or learned_range."
+            )

@@ -28,7 +28,7 @@ def pipeline_denoiser(pipe: Any) -> Denoiser:
             f"{type(pipe).__name__} has no component 'unet'; describe its network by "
             "samplers.Denoiser(network, schedule, prediction)."
         )
-    scheduler = SamplerScheduler.from_config(pipe.scheduler.config)
+    scheduler = SamplerScheduler.from_config(pipe.scheduler)
     return settings_of(scheduler.config).denoiser(unet, _call)
 
 

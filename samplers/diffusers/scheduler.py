@@ -29,15 +29,17 @@ from samplers.diffusers.config import (
     DEFAULTS,
     KNOWN_CLASSES,
     OWN_CLASS,
+    HasConfig,
     ScheduleKind,
     class_name,
-    complete,
-    read_keys,
+    named_config,
+    own_keys,
     schedule_kind,
 )
+from samplers.diffusers.loop import options_of, settings_of
 from samplers.diffusers.run import Generators, Run, sample_seeds
 from samplers.diffusers.settings import Numbers, SchedulerSettings
-from samplers.grid import Grid, Spacing
+from samplers.grid import Grid, Spacing, make_grid
 from samplers.registry import Sampler, get_sampler
 from samplers.schedule import FlowMatching, Point, VPDiscrete
 from samplers.solve import NoiseKind, Solver, make_noise
@@ -76,7 +78,7 @@ class _Plan(NamedTuple):
 class SamplerScheduler(SchedulerMixin, ConfigMixin):
     """A diffusers scheduler for every fixed-grid sampler of :func:`samplers.list_samplers`.
 
-    ``pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler.config, sampler="dpmpp-2m")``
+    ``pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler, sampler="dpmpp-2m")``
 
     The noise schedule and the prediction type are read from the config of the scheduler that the
     model was published with, including the defaults of its class. Further arguments:
@@ -90,6 +92,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigma_min, sigma_max: the smallest and largest noise level of the grid in units of
             sigma / alpha; None follows the config. (EDM configs use the same names for the ends of
             the trained range, which they are there as well.)
+        carried: the names of keys that belong to another class than the config: they are not read,
+            and only restored when the scheduler is converted to that class.
 
     Raises ValueError for settings that do not fit together; see docs/diffusers.md for the keys.
     """
@@ -137,42 +141,43 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         theta: str = "cosine",
         eps: float = 0.005,
         convention: str = "ir-sde",
+        variance_type: str | None = None,
+        lambda_min_clipped: float | None = None,
+        carried: list[str] | None = None,
     ) -> None:
+        self.register_to_config(_class_name=OWN_CLASS)  # which converted schedulers carry along
         self.order = self._calls()
         self.num_inference_steps: int | None = None
         self._plan: _Plan | None = None
         self._run: Run | None = None
         self._begin_index: int | None = None
         self._replaced: deque[Tensor] = deque(maxlen=_REMEMBERED)
-        settings = dataclasses.replace(self._settings(), final="zero")
-        self._show(settings, settings.grid(_trained_steps(settings, self), grid).points, None)
+        self._show_trained_steps()
 
     @classmethod
     def from_config(
         cls,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | HasConfig | None = None,
         return_unused_kwargs: bool = False,
         **kwargs: Any,
     ) -> Self | tuple[Self, dict[str, Any]]:
-        """Make the scheduler from the config of another one, such as ``pipe.scheduler.config``.
+        """Make the scheduler from another one, such as ``pipe.scheduler``, or from its config.
 
         Args:
+            config: a scheduler, whose class is known, or a config. One that does not name its class
+                (``pipe.scheduler.config`` of a scheduler that was never saved) must have the keys
+                of one class only.
             kwargs: any argument of the class, which overrides the config. None follows the config
                 (except for ``grid`` and ``sampler_options``, where it is the default).
 
         Raises ValueError for a config of an unknown kind and for arguments that do not exist.
         """
-        if not isinstance(config, Mapping):
-            raise ValueError(
-                f"from_config got {config!r}; pass a scheduler's config, such as "
-                "pipe.scheduler.config."
-            )
         kwargs = {k: v for k, v in kwargs.items() if v is not None or k in _MAY_BE_NONE}
         unknown = [key for key in kwargs if key not in inspect.signature(cls.__init__).parameters]
         if unknown and not return_unused_kwargs:
             _refuse_argument(unknown[0], list(inspect.signature(cls.__init__).parameters)[1:])
         made: Self | tuple[Self, dict[str, Any]] = super().from_config(
-            _own_config(config, kwargs), return_unused_kwargs, **kwargs
+            _own_config(named_config(config), kwargs), return_unused_kwargs, **kwargs
         )
         return made
 
@@ -180,11 +185,11 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         return get_sampler(self.config.sampler)
 
     def _calls(self) -> int:
-        return self._sampler().calls_with(self.config.sampler_options)
+        return self._sampler().calls_with(options_of(self.config))
 
     def _settings(self) -> SchedulerSettings:
         """Read for each run, since pipelines change the config."""
-        return read_keys(self.config.schedule, {**DEFAULTS, **self.config})
+        return settings_of(self.config)
 
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
@@ -263,7 +268,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self._plan, self._run, self._begin_index = None, None, None
         settings = self._settings().shifted_by(mu)
         grid = self._grid(settings, num_inference_steps, timesteps, sigmas)
-        tableau = _entered(self._sampler().tableau(grid, self.config.sampler_options))
+        tableau = _entered(self._sampler().tableau(grid, options_of(self.config)))
         self.num_inference_steps = grid.steps
         # Pipelines count custom steps by the length of timesteps, so in network evaluations.
         self.order = self._calls() if timesteps is None and sigmas is None else 1
@@ -271,6 +276,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         stacked = (torch.stack(column) for column in zip(*points, strict=True))
         self._replaced.append(self.timesteps)
         self._show(settings, Point(*stacked), device)
+        if timesteps is not None and sigmas is not None:
+            self.timesteps = _given(timesteps, tableau, grid).to(device)
         solver = Solver(tableau, settings.prediction, correct=settings.correction)
         solver.prepare(torch.float32, self.timesteps.device)
         self._plan = _Plan(settings, grid, solver)
@@ -283,14 +290,25 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigmas: Numbers | None,
     ) -> Grid:
         if timesteps is not None and sigmas is not None:
-            raise ValueError("Both timesteps and sigmas were given; pass one of them.")
-        if timesteps is not None:
+            _check_both(settings, timesteps, sigmas)
+        elif timesteps is not None:
             return _of_length(settings.grid_from_timesteps(timesteps), steps)
         if sigmas is not None:
             return _of_length(settings.grid_from_sigmas(sigmas), steps)
         if steps is None:
             raise ValueError("set_timesteps needs num_inference_steps, timesteps or sigmas.")
         return settings.grid(steps, self.config.grid)
+
+    def _show_trained_steps(self) -> None:
+        """The timesteps before any are set, which are those of training: the whole range."""
+        settings = self._settings()
+        low, high = settings.sigma_min, settings.sigma_max
+        make_grid(settings.schedule, 1, "uniform", sigma_min=low, sigma_max=high)  # checks them
+        whole = dataclasses.replace(
+            settings, final="zero", sigma_min=None, sigma_max=None, shift_terminal=None
+        )
+        steps = _trained_steps(whole, self)
+        self._show(whole, whole.grid(steps, self.config.grid).points, None)
 
     def _show(
         self, settings: SchedulerSettings, points: Point, device: str | torch.device | None
@@ -315,6 +333,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators | None = None,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
+        prev_timestep: float | Tensor | None = None,
         return_dict: Literal[True] = True,
     ) -> SamplerSchedulerOutput: ...
 
@@ -327,6 +346,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators | None = None,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
+        prev_timestep: float | Tensor | None = None,
         *,
         return_dict: Literal[False],
     ) -> tuple[Tensor, Tensor]: ...
@@ -339,6 +359,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators | None = None,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
+        prev_timestep: float | Tensor | None = None,
         return_dict: bool = True,
     ) -> SamplerSchedulerOutput | tuple[Tensor, Tensor]:
         """One row of the tableau: from the network's output at ``sample`` to the next point.
@@ -354,6 +375,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
                 sample is a hash of its initial noise.
             eta: accepted because DDIMPipeline passes it; the noise of a sampler is its own option.
             use_clipped_model_output: accepted for the same reason; here eps and x_0 always agree.
+            prev_timestep: accepted because Kandinsky's priors pass it; must be the element of
+                ``timesteps`` after this one.
 
         Raises ValueError for a run that begins in the middle of a step or goes beyond its end.
         """
@@ -366,6 +389,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if run.solver.done(run.state):
             raise ValueError("This run is finished; call set_timesteps before another one.")
         self._check_timestep(timestep, run.index)
+        self._check_timestep(prev_timestep, run.index + 1)
         state = run.solver.advance(run.take_back(sample), output)
         x0 = state.predictions[0].to(sample.dtype, copy=True)  # which the caller may change
         x = run.hand_out(state, sample.dtype)
@@ -406,7 +430,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
                 "pipeline or thread its own scheduler, such as copy.deepcopy(scheduler)."
             )
 
-    def _check_timestep(self, timestep: float | Tensor, expected: int) -> None:
+    def _check_timestep(self, timestep: float | Tensor | None, expected: int) -> None:
         index = _index_of_view(timestep, self.timesteps)
         if index is not None and index != expected:
             raise ValueError(
@@ -431,8 +455,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """The sampler on the rest of the grid, with the history that exists there."""
         first = plan.rows[index].step
         rest = Grid(plan.grid.schedule, Point(*(values[first:] for values in plan.grid.points)))
-        options = self.config.sampler_options or {}
-        tableau = _entered(self._sampler().method(rest, **options))
+        tableau = _entered(self._sampler().method(rest, **options_of(self.config)))
         told = [float(row.at.t) for row in tableau.rows]
         if told != [float(row.at.t) for row in plan.rows[index:]]:
             raise ValueError(
@@ -482,23 +505,33 @@ def _refuse_argument(name: str, known: list[str]) -> None:
 
 
 def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` with every key that this scheduler reads filled in.
+    """``config`` with every key of its own class filled in.
 
-    Keys of other classes are carried along, so that converting back restores them. The options of
-    one sampler are not those of another.
+    Keys of other classes are carried along unread, so that converting back restores them. The
+    options of one sampler are not those of another.
     """
-    carried = {k: v for k, v in config.items() if k != "_use_default_values"}
-    if "sampler" in chosen and chosen["sampler"] != carried.get("sampler"):
-        carried.pop("sampler_options", None)
+    kept = {k: v for k, v in config.items() if k != "_use_default_values"}
+    if "sampler" in chosen and chosen["sampler"] != kept.get("sampler"):
+        kept.pop("sampler_options", None)
     if class_name(config) != OWN_CLASS:
-        carried |= {**complete(config), "schedule": schedule_kind(config)}
-    asked = {**carried, **chosen}
+        kept |= _with_class_keys(config)
+    kept["carried"] = [key for key in kept.get("carried") or () if key not in chosen]
+    asked = {**kept, **chosen}
     # Flux's pipelines then pass a number of steps instead of their own sigmas, which would
     # replace the grid, and be counted as network evaluations.
-    special = asked.get("grid") or asked.get("sigma_max") or _calls(asked) > 1
+    sigma_max = own_keys({**asked, "_class_name": OWN_CLASS}).get("sigma_max")
+    special = asked.get("grid") or sigma_max or _calls(asked) > 1
     if asked.get("schedule") == "flow" and special:
-        carried["use_flow_sigmas"] = True
-    return carried
+        kept["use_flow_sigmas"] = True
+    return kept
+
+
+def _with_class_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the config's own class, and the names of those that it carries along."""
+    own = own_keys(config)
+    carried = [key for key in DEFAULTS if key in config and key not in own]
+    shift = {"shift": own["flow_shift"]} if "flow_shift" in own and "shift" not in config else {}
+    return {**own, **shift, "schedule": schedule_kind(config), "carried": carried}
 
 
 def _calls(config: Mapping[str, Any]) -> int:
@@ -525,6 +558,30 @@ def _entered(tableau: Tableau) -> Tableau:
     return Tableau(tableau.rows[0].at, one, zero, tableau.rows)
 
 
+def _check_both(settings: SchedulerSettings, timesteps: Numbers, sigmas: Numbers) -> None:
+    if not isinstance(settings.schedule, FlowMatching):
+        raise ValueError(
+            "Both timesteps and sigmas were given, which only flow models take; pass one of them."
+        )
+    if len(timesteps) != len(sigmas):
+        raise ValueError(
+            f"{len(timesteps)} timesteps and {len(sigmas)} sigmas were given; pass as many of both."
+        )
+
+
+def _given(timesteps: Numbers, tableau: Tableau, grid: Grid) -> Tensor:
+    """For each row, the timestep that was given for its noise level."""
+    levels = grid.points.t[: len(timesteps)].tolist()
+    rows = [float(row.at.t) for row in tableau.rows]
+    if not set(rows) <= set(levels):
+        raise ValueError(
+            "Both timesteps and sigmas were given, but this sampler also evaluates the network "
+            "between the sigmas; take a sampler with one evaluation per step."
+        )
+    given = torch.as_tensor(timesteps, dtype=torch.float32).cpu()
+    return given[[levels.index(t) for t in rows]]
+
+
 def _of_length(grid: Grid, steps: int | None) -> Grid:
     if steps is not None and steps != grid.steps:
         raise ValueError(
@@ -534,7 +591,7 @@ def _of_length(grid: Grid, steps: int | None) -> Grid:
     return grid
 
 
-def _index_of_view(timestep: float | Tensor, timesteps: Tensor) -> int | None:
+def _index_of_view(timestep: float | Tensor | None, timesteps: Tensor) -> int | None:
     """The index of an element of ``timesteps``, by its address, without reading its value."""
     if not isinstance(timestep, Tensor) or not timestep.data_ptr():
         return None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from numpy.typing import NDArray
@@ -15,9 +15,12 @@ from torch import Tensor
 from samplers.denoiser import Denoiser, call_network
 from samplers.grid import Final, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
 from samplers.prediction import Correction, Prediction
+from samplers.registry import Sampler
 from samplers.schedule import FlowMatching, Schedule, shifted
 
 Numbers = Sequence[float] | NDArray[Any] | Tensor
+
+Variance = Literal["small", "large", "learned"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class SchedulerSettings:
         spacing, offset, sigma_min, sigma_max, final: of the config's grid.
         dynamic_shift: from mu to the flow shift that depends on the image size, or None.
         shift_terminal: where the last positive time of a flow grid is stretched to, or None.
+        variance: the variance of the noise of ancestral sampling.
     """
 
     schedule: Schedule
@@ -45,6 +49,7 @@ class SchedulerSettings:
     final: Final
     dynamic_shift: Callable[[float], float] | None
     shift_terminal: float | None
+    variance: Variance
 
     def denoiser(
         self, network: Callable[..., Any], call: Callable[..., Tensor] = call_network
@@ -158,6 +163,21 @@ class SchedulerSettings:
                 "One time alone can't be stretched to shift_terminal; take two steps or more."
             )
         return 1 - (1 - t) * (1 - self.shift_terminal) / (1 - t[-1])
+
+    def options(self, sampler: Sampler, chosen: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The chosen options of a sampler, and those that the config determines.
+
+        Raises ValueError for ancestral sampling with a learned variance.
+        """
+        options = dict(chosen or {})
+        if "variance" not in sampler.options or "variance" in options:
+            return options
+        if self.variance == "learned":
+            raise ValueError(
+                f"The network predicts the variance of its noise, which {sampler.name!r} cannot "
+                "use; choose the option variance='small' or 'large', or another sampler."
+            )
+        return {**options, "variance": self.variance}
 
     def shifted_by(self, mu: float | None) -> SchedulerSettings:
         """The settings for one image size, whose ``mu`` the pipeline computes.

@@ -13,6 +13,8 @@ A :data:`Predictor` crosses one interval of the grid; :func:`reverse_sde` makes 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +37,23 @@ def reverse_sde(grid: Grid, *, predictor: Predictor, eta: float = 1.0) -> Tablea
     for _, nxt in draft.intervals():
         predictor(draft, draft.evaluate(), nxt, eta)
     return draft.tableau()
+
+
+Variance = Literal["small", "large"]
+
+
+def ancestral_sampling(grid: Grid, *, eta: float = 1.0, variance: Variance = "small") -> Tableau:
+    r"""Ancestral sampling: the posterior q(x' | x, x_0) at x_0 = D.
+
+    .. math:: x' = \alpha' D + \sqrt{\sigma'^2 - s^2} \, \varepsilon + s' z, \qquad
+              s = \eta \sigma' \sqrt{1 - (\sigma' \alpha / (\alpha' \sigma))^2}
+
+    with s' = s for the variance ``small`` and s' = s sigma / sigma' for ``large``. The first is
+    that of q(x' | x, x_0), right for data concentrated at one point, the second that of q(x | x'),
+    right for data that are standard normal (Ho et al. 2020, section 3.2). They are ``fixed_small``
+    and ``fixed_large`` of diffusers.
+    """
+    return reverse_sde(grid, predictor=partial(ancestral, variance=variance), eta=eta)
 
 
 def euler_maruyama(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
@@ -83,7 +102,9 @@ def reverse_diffusion(draft: Draft, known: Evaluation, nxt: Point, eta: float) -
     draft.append(x, nxt, _frozen_drift(now, nxt, 1 - a, rate))
 
 
-def ancestral(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
+def ancestral(
+    draft: Draft, known: Evaluation, nxt: Point, eta: float, variance: Variance = "small"
+) -> None:
     r"""Ancestral sampling: the posterior q(x' | x, x_0) at x_0 = D.
 
     .. math:: x' = \alpha' D + \sqrt{\sigma'^2 - s^2} \, \varepsilon + s z, \qquad
@@ -92,7 +113,8 @@ def ancestral(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
     eta = 1 is DDPM with the posterior variance (Ho et al. 2020, eq. 6 and 7) and the ancestral
     Euler sampler of k-diffusion, eta = 0 is DDIM (Song et al. 2021, eq. 12 and 16). This is
     DDIM's eta: to first order its square scales the noise as eta does in the SDE samplers. It
-    holds for every log-SNR, finite or not.
+    holds for every log-SNR, finite or not. With ``variance="large"`` the noise is sigma / sigma'
+    times as large, where the log-SNR is finite.
     """
     now = known.at
     if nxt.clean:
@@ -101,9 +123,12 @@ def ancestral(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
     kept = nxt.sigma * now.alpha / (nxt.alpha * now.sigma)
     s = eta * nxt.sigma * torch.sqrt(1 - kept.square())
     x = nxt.alpha * known.data + torch.sqrt(nxt.sigma.square() - s.square()) * known.noise
+    added = s * now.sigma / nxt.sigma if variance == "large" and now.finite else s
     if eta:
-        x = x + s * draft.z_along(_snr(now), _snr(nxt))
-    draft.append(x, nxt)
+        x = x + added * draft.z_along(_snr(now), _snr(nxt))
+    spread = torch.sqrt(nxt.sigma.square() + added.square() - s.square())
+    excess = (spread - nxt.sigma) / (nxt.alpha + nxt.sigma)
+    draft.append(x, nxt, float(excess.detach()) if variance == "large" else 0.0)
 
 
 def ddim(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
