@@ -133,11 +133,9 @@ class SchedulerSettings:
         closed = levels.ndim == 1 and len(levels) > 0 and bool(levels[-1] == 0)
         if isinstance(self.schedule, FlowMatching):
             times = self._shifted(levels[:-1] if closed else levels)
-            return (
-                grid_from_times(self.schedule, times, "zero")
-                if closed
-                else self._grid_through(times)
-            )
+            if closed:
+                return grid_from_times(self.schedule, times, "zero")
+            return self._grid_through(times)
         noisiest = float(self.schedule.noisiest.rho)
         if bool((levels > noisiest * (1 + 1e-3)).any()):
             raise ValueError(
