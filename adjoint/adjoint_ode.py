@@ -20,14 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from adjoint.autograd.accumulate import SharedGradients
 from adjoint.autograd.evaluation import RecordedEvaluation
-from adjoint.autograd.trajectory import SampledRun, SavedPoints
+from adjoint.autograd.trajectory import Node, SampledRun, SavedPoints
 from adjoint.base import AdjointCost
 from samplers.prediction import to_data
 from samplers.schedule import Point
@@ -74,13 +73,6 @@ def cost_of_ode(tableau: Tableau, steps: int | None, samples: int) -> AdjointCos
 
 
 # ---------------------------------------------------------------------------------------- nodes
-
-
-class Node(NamedTuple):
-    """A point between two steps of the sampler, and the row that evaluates it."""
-
-    row: int
-    at: Point
 
 
 def _finite_nodes(tableau: Tableau) -> list[Node]:
@@ -143,9 +135,9 @@ class NoiseSlope:
         return self.at.alpha.to(total) * total
 
 
-def slope_at(run: SampledRun, x: Tensor, at: Point) -> NoiseSlope:
-    """Evaluate the ODE's right-hand side at x."""
-    recorded = run.record(x, at)
+def slope_at(run: SampledRun, x: Tensor, node: Node, slack: float = 1.0) -> NoiseSlope:
+    """Evaluate the ODE's right-hand side at x; slack is infinite if x is no point of the run."""
+    at, recorded = node.at, run.record(x, node, slack)
     x, output = (t.detach().requires_grad_() for t in (x, recorded.outputs[0]))
     with torch.enable_grad():
         data = _data(run, x, output, at)
@@ -195,7 +187,7 @@ def _through_ddim(
     shared: SharedGradients,
 ) -> Tensor:
     """The exact gradient at a node, from that of the point which a DDIM step reaches from it."""
-    at, recorded = node.at, run.record(saved[node.row], node.at)
+    at, recorded = node.at, run.record(saved[node.row], node)
     x, output = (t.detach().requires_grad_() for t in (saved[node.row], recorded.outputs[0]))
     with torch.enable_grad():
         data = _data(run, x, output, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,7 +75,7 @@ class BacksolveAdjoint(TrajectoryAdjoint):
         slopes: list[Tensor] = []
         noises: list[Tensor] = []
         for step, node in enumerate(nodes[:-1]):
-            slope = slope_at(run, node.at.alpha.to(y) * y, node.at)
+            slope = slope_at(run, node.at.alpha.to(y) * y, node, slack=math.inf)
             slopes.append(slope.vjp(a, -weights[:, step].sum(), shared))
             noises.append(slope.noise.detach())
             a = a - weighted_sum(weights[step], slopes)

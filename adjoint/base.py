@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from adjoint.autograd.context import uncached_casts
 from samplers.sampling import checked
 from samplers.solve import Model, Solver, State
 from samplers.tableau import Tableau
@@ -74,7 +75,7 @@ def conditioned(
 def without_graph(states: Iterator[State]) -> Iterator[State]:
     """The states of a run for which no graph is recorded."""
     while True:
-        with torch.no_grad():
+        with torch.no_grad(), uncached_casts():
             state = next(states, None)
         if state is None:
             return

@@ -17,12 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from adjoint.autograd.evaluation import Network
 from adjoint.autograd.recompute import Offload, Recomputed
+from adjoint.autograd.torch_internals import tree_flatten
 from adjoint.base import AbstractAdjoint, AdjointCost, conditioned
+from samplers.denoiser import is_batched
 from samplers.solve import Solver, State
 from samplers.tableau import Tableau
 
@@ -65,7 +68,9 @@ class CheckpointAdjoint(AbstractAdjoint):
     def cost(self, tableau: Tableau) -> AdjointCost:
         count, kept = tableau.calls, min(self.keep, tableau.calls)
         activations = max(kept, 1) / self.split
-        return AdjointCost(count, count - kept, count, samples=count, activations=activations)
+        # The parts of the first evaluation are compared with the whole batch.
+        forward = count + (self.split > 1)
+        return AdjointCost(forward, count - kept, count, samples=count, activations=activations)
 
     def run(
         self,
@@ -74,7 +79,7 @@ class CheckpointAdjoint(AbstractAdjoint):
         state: State,
         conditions: Sequence[Tensor],
     ) -> Iterator[State]:
-        recomputed = Recomputed(model, self.offload, self.split)
+        recomputed = Recomputed(Network.of(model, self.split, _shared(conditions)), self.offload)
         row, first_kept = state.row, solver.tableau.calls - self.keep
 
         def evaluate(x: Tensor, t: Tensor, *rest: Tensor) -> Tensor:
@@ -84,3 +89,9 @@ class CheckpointAdjoint(AbstractAdjoint):
             return output
 
         return solver.run(conditioned(evaluate, conditions, solver), state)
+
+
+def _shared(conditions: Sequence[Any]) -> list[Tensor]:
+    """The tensors in conditions that belong to no sample."""
+    flat, _ = tree_flatten([value for value in conditions if not is_batched(value)])
+    return [value for value in flat if isinstance(value, Tensor)]

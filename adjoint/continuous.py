@@ -80,7 +80,7 @@ class ContinuousAdjoint(TrajectoryAdjoint):
         a, weights = nodes[0].at.alpha.to(gradient) * gradient, step_weights(nodes, self.order)
         slopes: list[Tensor] = []
         for step, node in enumerate(nodes[:-1]):
-            slope = slope_at(run, saved[node.row], node.at)
+            slope = slope_at(run, saved[node.row], node)
             slopes.append(slope.vjp(a, -(1 + self.eta) * weights[:, step].sum(), shared))
             a = a - (1 + self.eta) * weighted_sum(weights[step], slopes)
         return gradient_of_noise(run, saved, nodes[-1], a, shared)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from adjoint.autograd.evaluation import Network
+from adjoint.autograd.network_state import Modules
 from adjoint.autograd.recompute import Recomputed
+from adjoint.autograd.torch_internals import entry_point
 from adjoint.base import AbstractAdjoint
 from adjoint.checkpoint import CheckpointAdjoint
 from adjoint.direct import DirectAdjoint
@@ -50,15 +54,20 @@ def differentiable(
     # diffusers decorates the call of a pipeline with torch.no_grad.
     call = inspect.unwrap(type(pipe).__call__)
     with ExitStack() as stack:
-        if not isinstance(chosen, DirectAdjoint):
+        recomputing, vae = not isinstance(chosen, DirectAdjoint), pipe.components.get("vae")
+        if recomputing:
             settings = _checkpointing(chosen)
             for name in networks:
-                network = pipe.components[name]
-                recomputed = Recomputed(network.forward, settings.offload, settings.split)
-                stack.enter_context(_replaced(network, "forward", recomputed))
-            vae = pipe.components.get("vae")
-            if vae is not None:
-                stack.enter_context(_replaced(vae, "decode", Recomputed(vae.decode)))
+                stack.enter_context(_recomputed(pipe.components[name], settings))
+        if vae is not None and (recomputing or _moved_to_decode(vae)):
+            decode = Recomputed(Network(vae.decode, Modules.of([vae])))
+            stack.enter_context(_replaced(vae, "decode", decode))
+        if hasattr(pipe, "run_safety_checker"):
+            judged = _judged(pipe.run_safety_checker)
+            stack.enter_context(_replaced(pipe, "run_safety_checker", judged))
+        if getattr(pipe, "watermark", None) is not None:
+            applied = _watermarked(pipe.watermark.apply_watermark)
+            stack.enter_context(_replaced(pipe.watermark, "apply_watermark", applied))
         yield lambda *args, **kwargs: call(pipe, *args, **kwargs)
 
 
@@ -69,6 +78,47 @@ def _checkpointing(adjoint: AbstractAdjoint) -> CheckpointAdjoint:
             "CheckpointAdjoint() without keep, or DirectAdjoint()."
         )
     return adjoint
+
+
+def _moved_to_decode(vae: Any) -> bool:
+    """Whether the pipeline moves it to float32 for the decoding, and back before the backward
+    pass, which then does not fit the saved activations."""
+    return vae.dtype == torch.float16 and bool(getattr(vae.config, "force_upcast", False))
+
+
+def _judged(check: Callable[..., Any]) -> Callable[..., Any]:
+    """A safety checker that judges values: images that it leaves as they are keep their graph."""
+
+    def run(image: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(image, Tensor):
+            return check(image, *args, **kwargs)
+        with torch.no_grad():
+            checked, *verdicts = check(image.detach().clone(), *args, **kwargs)
+        safe = (checked == image).flatten(1).all(dim=1).reshape(-1, *[1] * (image.ndim - 1))
+        return (torch.where(safe, image, checked), *verdicts)
+
+    return run
+
+
+def _watermarked(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A watermark that refuses images with a gradient, of which it would keep nothing."""
+
+    def run(images: Tensor) -> Tensor:
+        if images.requires_grad:
+            raise ValueError(
+                "The pipeline adds a watermark, which has no gradient; construct it with "
+                "add_watermarker=False, or pass output_type='latent'."
+            )
+        return apply(images)
+
+    return run
+
+
+def _recomputed(network: nn.Module, settings: CheckpointAdjoint) -> AbstractContextManager[None]:
+    """Recompute the evaluations of this module within the block."""
+    entry = entry_point(network)
+    function = Network(getattr(network, entry), Modules.of([network]), settings.split)
+    return _replaced(network, entry, Recomputed(function, settings.offload))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adjoint.autograd.accumulate import SharedGradients
-from adjoint.autograd.trajectory import SampledRun, SavedPoints, TrajectoryAdjoint
+from adjoint.autograd.trajectory import Node, SampledRun, SavedPoints, TrajectoryAdjoint
 from adjoint.base import AdjointCost
 from samplers import inversion
 from samplers.solve import Solver, State
@@ -51,6 +51,9 @@ class ReversibleAdjoint(TrajectoryAdjoint):
         return gradients[0]
 
 
+_SLACK = 10.0
+"""The reconstructed points deviate by rounding, and the network's outputs with them."""
+
 _Gradients = tuple[Tensor, Tensor]
 """Of the two points of a state, the newest first."""
 
@@ -60,7 +63,8 @@ def _backward_row(
 ) -> tuple[State, _Gradients]:
     """The state before ``state``, and the gradients of its two points."""
     x = inversion.came_from(state)
-    recorded = run.record(x, run.solver.tableau.rows[state.row - 1].at)
+    node = Node(state.row - 1, run.solver.tableau.rows[state.row - 1].at)
+    recorded = run.record(x, node, slack=_SLACK)
     output = recorded.outputs[0].detach()
     before = inversion.retreat(run.solver, state, output)
     of_x, of_older, of_output = _transposed(run.solver, before, output, gradients)

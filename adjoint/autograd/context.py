@@ -1,13 +1,17 @@
-"""What the result of a network evaluation depends on beside its arguments."""
+"""What the result of a network evaluation depends on beside its arguments, and its fingerprint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+_COUNT = 256
+"""Numbers of an output that are saved to recognise it."""
 
 
 class ExecutionContext(NamedTuple):
@@ -44,5 +48,74 @@ class ExecutionContext(NamedTuple):
             if self.cuda_rng is not None:
                 torch.cuda.set_rng_state(self.cuda_rng, self.device)
             contexts = [torch.autocast(kind, dtype, on) for kind, on, dtype in self.autocast]
-            with contexts[0], contexts[-1]:
+            with contexts[0], contexts[-1], uncached_casts():
                 yield
+
+    def random_since(self) -> bool:
+        """Whether random numbers were generated since the context was captured."""
+        if not torch.equal(self.cpu_rng, torch.get_rng_state()):
+            return True
+        before = self.cuda_rng
+        return before is not None and not torch.equal(before, torch.cuda.get_rng_state(self.device))
+
+
+@contextmanager
+def uncached_casts() -> Iterator[None]:
+    """Let autocast cast the weights anew in each evaluation within the block.
+
+    A cached cast keeps the graph, or the lack of one, of the evaluation that made it.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+class PastEvaluation(NamedTuple):
+    """The context of an evaluation that was made, and some numbers of its output.
+
+    Attributes:
+        tolerance: the relative deviation at which an output is another one: the square root of the
+            unit of the least precise dtype.
+    """
+
+    context: ExecutionContext
+    numbers: Tensor
+    tolerance: float
+
+    @classmethod
+    def of(
+        cls, context: ExecutionContext, sample: Tensor, outputs: Sequence[Tensor]
+    ) -> PastEvaluation:
+        floating = [t.dtype for t in (sample, *outputs) if t.is_floating_point()]
+        casts = [dtype for _, enabled, dtype in context.autocast if enabled]
+        unit = max(torch.finfo(dtype).eps for dtype in (*floating, *casts))
+        return cls(context, _numbers(outputs), unit**0.5)
+
+    def check(self, outputs: Sequence[Tensor], slack: float = 1.0) -> None:
+        """Raise RuntimeError if these are not the outputs of the evaluation that was made."""
+        if math.isinf(slack):
+            return
+        deviation = relative_deviation(_numbers(outputs), self.numbers)
+        if deviation > slack * self.tolerance:
+            raise RuntimeError(
+                f"The network evaluated again in the backward pass deviates by {deviation:.1e} "
+                "from its evaluation in the run, so the gradient would be wrong; let nothing that "
+                "it uses change before the backward pass, or take DirectAdjoint()."
+            )
+
+
+def relative_deviation(a: Tensor, b: Tensor) -> float:
+    """The norm of ``a - b`` relative to that of b; equal infinities and NaN do not deviate."""
+    difference = torch.where(a == b, 0, a - b).nan_to_num(0.0)
+    size = float(b.nan_to_num(0.0, 0.0, 0.0).norm())
+    return float(difference.norm()) / size if size else float(difference.norm() > 0)
+
+
+def _numbers(outputs: Sequence[Tensor]) -> Tensor:
+    """Some numbers of the outputs, in at least float32."""
+    flat = [t.detach().flatten() for t in outputs if t.is_floating_point()]
+    some = [t[:: len(t) // _COUNT + 1] for t in flat]
+    return torch.cat([t.to(torch.promote_types(t.dtype, torch.float32)) for t in some])

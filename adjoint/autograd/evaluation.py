@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from adjoint.autograd.accumulate import SharedGradients
+from adjoint.autograd.context import ExecutionContext, PastEvaluation, uncached_casts
+from adjoint.autograd.network_state import Modules, NetworkState, modules_of
 from adjoint.autograd.torch_internals import (
     TreeSpec,
     is_older,
@@ -69,50 +71,97 @@ def record_first(
     with nullcontext() if keep else _nothing_saved():
         recorded = record(evaluation, sample, requires_grad=True)
     own = {*map(id, (recorded.sample, *recorded.conditions))}
-    reached = [leaf for leaf in _leaves(recorded.outputs, begun) if id(leaf) not in own]
-    return recorded, SharedGradients.of(evaluation.differentiable, reached)
+    leaves = [*_leaves(recorded.outputs, begun), *evaluation.network.modules.trained]
+    reached = {id(leaf): leaf for leaf in leaves if id(leaf) not in own}.values()
+    return recorded, SharedGradients.of(evaluation.differentiable, [*reached])
 
 
 def record(
-    evaluation: NetworkEvaluation, sample: Tensor, requires_grad: bool, part: int | None = None
+    evaluation: NetworkEvaluation, sample: Tensor, requires_grad: bool
 ) -> RecordedEvaluation:
-    """Run the evaluation, or a part of its batch, with a graph of its own."""
-    sample = sample.detach().requires_grad_(requires_grad)
-    others = [other.detach().requires_grad_(other.requires_grad) for other in evaluation.others]
+    """Make the evaluation with a graph of its own."""
+    sample, others = _leaves_of(evaluation, sample, requires_grad)
     with torch.enable_grad():
-        outputs = evaluation.run(sample, others, part)
+        outputs = evaluation.run(sample, others)
     return RecordedEvaluation(sample, tuple(o for o in others if o.requires_grad), outputs)
+
+
+def record_again(
+    evaluation: NetworkEvaluation,
+    sample: Tensor,
+    requires_grad: bool,
+    part: int = 0,
+    slack: float = 1.0,
+) -> RecordedEvaluation:
+    """Repeat the evaluation, of a part of its batch, with a graph of its own.
+
+    Args:
+        slack: as of :meth:`NetworkEvaluation.run_again`.
+    """
+    sample, others = _leaves_of(evaluation, sample, requires_grad)
+    with torch.enable_grad():
+        outputs = evaluation.run_again(sample, others, part, slack)
+    return RecordedEvaluation(sample, tuple(o for o in others if o.requires_grad), outputs)
+
+
+def _leaves_of(
+    evaluation: NetworkEvaluation, sample: Tensor, requires_grad: bool
+) -> tuple[Tensor, list[Tensor]]:
+    others = [other.detach().requires_grad_(other.requires_grad) for other in evaluation.others]
+    return sample.detach().requires_grad_(requires_grad), others
 
 
 # ------------------------------------------------------------------------------ one evaluation
 
 
+class Network(NamedTuple):
+    """A function that is evaluated many times, and what is known of it.
+
+    Attributes:
+        modules: that it uses.
+        split: parts of the batch that are evaluated one after the other.
+        shared: arguments that belong to no sample, however many rows they have.
+    """
+
+    function: Callable[..., Any]
+    modules: Modules
+    split: int = 1
+    shared: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def of(
+        cls, function: Callable[..., Any], split: int = 1, shared: Sequence[Tensor] = ()
+    ) -> Network:
+        """The network with the modules that are found in the function."""
+        return cls(function, Modules.of(modules_of(function)), split, tuple(shared))
+
+
 @dataclass(frozen=True, eq=False)
 class NetworkEvaluation:
-    """A function with all its arguments but the sample.
+    """An evaluation with all its arguments but the sample.
 
     Attributes:
         flat, spec: the arguments as a flattened tree, with None in place of the tensors.
         places: the positions of the tensors in ``flat``, that of the sample first.
         others: the tensors but the sample.
         batch_size: of the sample.
-        split: parts of the batch that are evaluated one after the other.
+        state: of weights, buffers and arguments before the evaluation.
+        past: how each part of the batch was evaluated.
         returned: the tree of what the function returned last.
     """
 
-    function: Callable[..., Any]
+    network: Network
     flat: tuple[Any, ...]
     spec: TreeSpec
     places: tuple[int, ...]
     others: tuple[Tensor, ...]
     batch_size: int
-    split: int
+    state: NetworkState
+    past: list[PastEvaluation] = field(default_factory=list)
     returned: list[TreeSpec] = field(default_factory=list)
 
     @classmethod
-    def of(
-        cls, function: Callable[..., Any], args: Any, kwargs: Any, split: int
-    ) -> tuple[NetworkEvaluation, Tensor]:
+    def of(cls, network: Network, args: Any, kwargs: Any) -> tuple[NetworkEvaluation, Tensor]:
         """The evaluation, and its sample: the first floating-point tensor."""
         flat, spec = tree_flatten((args, kwargs))
         places = [place for place, value in enumerate(flat) if isinstance(value, Tensor)]
@@ -125,7 +174,8 @@ class NetworkEvaluation:
         places = [floating[0], *(place for place in places if place != floating[0])]
         sample, *others = (flat[place] for place in places)
         rest = tuple(None if isinstance(value, Tensor) else value for value in flat)
-        evaluation = cls(function, rest, spec, tuple(places), tuple(others), len(sample), split)
+        state = NetworkState.capture(network.modules, others)
+        evaluation = cls(network, rest, spec, tuple(places), tuple(others), len(sample), state)
         return evaluation, sample
 
     @property
@@ -133,35 +183,71 @@ class NetworkEvaluation:
         """The tensors beside the sample that require a gradient."""
         return tuple(other for other in self.others if other.requires_grad)
 
-    def run(
-        self, sample: Tensor, others: Sequence[Tensor] | None = None, part: int | None = None
-    ) -> tuple[Tensor, ...]:
-        """The tensors that the function returns.
+    def run(self, sample: Tensor, others: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
+        """The tensors that the function returns for the batch, evaluated in parts.
 
         Args:
             others: replace its own.
-            part: which part of the batch ``sample`` is; None for the whole batch, in parts.
+
+        Raises ValueError if the network changes its own buffers meanwhile.
         """
         chosen = self.others if others is None else others
-        if part is not None or self.split == 1:
-            return self._once(sample, [self._part(other, part) for other in chosen])
-        outputs = [
-            self._once(x, [self._part(other, number) for other in chosen])
-            for number, x in enumerate(sample.chunk(self.split))
-        ]
-        return tuple(torch.cat(columns) for columns in zip(*outputs, strict=True))
+        parts = enumerate(self.parts_of(sample))
+        columns = [self._first(x, self._part(chosen, part), part) for part, x in parts]
+        self.state.check_own_buffers()
+        if len(columns) == 1:
+            return columns[0]
+        return tuple(torch.cat(column) for column in zip(*columns, strict=True))
 
-    def _part(self, other: Tensor, part: int | None) -> Tensor:
-        if part is None or self.split == 1 or not other.ndim or len(other) != self.batch_size:
-            return other
-        return other.chunk(self.split)[part]
+    def _first(self, sample: Tensor, others: Sequence[Tensor], part: int) -> tuple[Tensor, ...]:
+        context = ExecutionContext.capture(sample)
+        with uncached_casts():
+            outputs = self._once(sample, others)
+        self.past[part:] = [PastEvaluation.of(context, sample, outputs)]
+        return outputs
+
+    def run_again(
+        self, sample: Tensor, others: Sequence[Tensor], part: int, slack: float = 1.0
+    ) -> tuple[Tensor, ...]:
+        """Evaluate a part of the batch as it was evaluated before.
+
+        Args:
+            slack: how many times its tolerance the output may deviate, because the sample does.
+
+        Raises RuntimeError if the result is, or would be, another one.
+        """
+        past = self.past[part]
+        self.state.check_unchanged()
+        with past.context.restored():
+            outputs = self._once(sample, self._part(others, part))
+        past.check(outputs, slack)
+        return outputs
+
+    def run_whole(self, sample: Tensor) -> tuple[Tensor, ...]:
+        """The outputs for the whole batch at once."""
+        return self._once(sample, self.others)
+
+    def parts_of(self, batch: Tensor) -> Sequence[Tensor]:
+        """The parts that are evaluated one after the other."""
+        return batch.chunk(self.network.split) if self.network.split > 1 else (batch,)
+
+    def _part(self, others: Sequence[Tensor], part: int) -> list[Tensor]:
+        return [
+            self.parts_of(other)[part] if self._of_samples(own) else other
+            for other, own in zip(others, self.others, strict=True)
+        ]
+
+    def _of_samples(self, other: Tensor) -> bool:
+        """Whether an argument has a row for each sample."""
+        declared = any(other is shared for shared in self.network.shared)
+        return other.ndim > 0 and len(other) == self.batch_size and not declared
 
     def _once(self, sample: Tensor, others: Sequence[Tensor]) -> tuple[Tensor, ...]:
         flat = list(self.flat)
         for place, tensor in zip(self.places, (sample, *others), strict=True):
             flat[place] = tensor
         args, kwargs = tree_unflatten(flat, self.spec)
-        outputs, spec = tree_flatten(self.function(*args, **kwargs))
+        outputs, spec = tree_flatten(self.network.function(*args, **kwargs))
         self.returned[:] = [spec]
         if not all(isinstance(output, Tensor) for output in outputs):
             raise ValueError(

@@ -16,7 +16,7 @@ knows samplers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,8 +25,15 @@ import torch
 from torch import Tensor
 
 from adjoint.autograd.accumulate import SharedGradients
-from adjoint.autograd.context import ExecutionContext
-from adjoint.autograd.evaluation import NetworkEvaluation, RecordedEvaluation, record, record_first
+from adjoint.autograd.context import relative_deviation
+from adjoint.autograd.evaluation import (
+    Network,
+    NetworkEvaluation,
+    RecordedEvaluation,
+    record,
+    record_again,
+    record_first,
+)
 
 Offload = Literal["none", "cpu"]
 
@@ -36,47 +43,85 @@ class Recomputed:
     """A function whose evaluations are recomputed in the backward pass.
 
     Attributes:
-        function: takes and returns tensors, anywhere in tuples, lists and dictionaries; it must
+        network: takes and returns tensors, anywhere in tuples, lists and dictionaries; it must
             return the same for the same arguments. The first floating-point tensor it is given is
-            the sample; all others are shared, and best the same tensors in every evaluation.
+            the sample; all others are shared, and best the same tensors in every evaluation. If it
+            is split, only one part's activations are held at once; it must treat samples alike,
+            and every tensor whose first dimension is the batch size is split with it.
         offload: ``cpu`` saves the samples there, and moves one back when it is needed.
-        split: parts of the batch that are evaluated one after the other; the activations of one
-            part are held at once. The function must treat samples alike, and every tensor whose
-            first dimension is the batch size is split with it.
 
-    What the function uses without being given it, parameters above all, is found in the first
-    evaluation. Raises ValueError if that is a tensor computed with gradients: it must be an
-    argument.
+    Random numbers, autocast, and the device and dtype of weights are in the backward pass as they
+    were. What the function uses without being given it is found in its modules, and in the graph of
+    its first evaluation. Raises ValueError if that is a tensor computed with gradients, which must
+    be an argument; for a network that changes its own buffers; and for a split that changes the
+    result. Raises RuntimeError in the backward pass if what it uses was changed since.
     """
 
-    function: Callable[..., Any]
+    network: Network
     offload: Offload = "none"
-    split: int = 1
     _shared: dict[tuple[int, ...], SharedGradients] = field(
         default_factory=dict, init=False, repr=False
     )
 
-    def __post_init__(self) -> None:
-        if self.split < 1:
-            raise ValueError(f"split is {self.split}; it must be at least 1.")
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(args, kwargs)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def call(self, args: Any, kwargs: Any, keep: bool = False) -> Any:
         """Call the function; ``keep`` saves the activations, so that nothing is recomputed."""
-        evaluation, sample = NetworkEvaluation.of(self.function, args, kwargs, self.split)
         if not torch.is_grad_enabled():
-            return evaluation.as_returned(evaluation.run(sample))
+            return self.network.function(*args, **kwargs)
+        evaluation, sample = NetworkEvaluation.of(self.network, args, kwargs)
         key = tuple(map(id, evaluation.differentiable))
-        recorded, context = None, ExecutionContext.capture(sample)
+        recorded = None
         if key not in self._shared:
-            recorded, self._shared[key] = record_first(evaluation, sample, keep)
+            with _explained(evaluation):
+                recorded, self._shared[key] = record_first(evaluation, sample, keep)
+            _check_split(evaluation, sample, recorded)
         elif keep:
             recorded = record(evaluation, sample, requires_grad=True)
         with _offloaded(self.offload):
-            outputs = _recompute(evaluation, self._shared[key], context, recorded, keep, sample)
+            outputs = _recompute(evaluation, self._shared[key], recorded, keep, sample)
         return evaluation.as_returned(outputs)
+
+
+@contextmanager
+def _explained(evaluation: NetworkEvaluation) -> Iterator[None]:
+    """Say that the batch was split, where the network fails."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        split = evaluation.network.split
+        if split == 1:
+            raise
+        raise ValueError(
+            f"split is {split}, but the network fails on a part of the batch ({error}); take "
+            "split=1, or wrap a condition that belongs to no sample in samplers.Unbatched."
+        ) from error
+
+
+@torch.no_grad()
+def _check_split(
+    evaluation: NetworkEvaluation, sample: Tensor, recorded: RecordedEvaluation
+) -> None:
+    """Raise ValueError if the parts give another result than the whole batch.
+
+    Random numbers of parts are others than those of the batch, so they can't be compared.
+    """
+    if len(evaluation.past) == 1 or evaluation.past[0].context.random_since():
+        return
+    whole = evaluation.run_whole(sample)
+    pairs = zip(recorded.outputs, whole, strict=True)
+    deviation = max(relative_deviation(parts.detach(), at_once) for parts, at_once in pairs)
+    if deviation > evaluation.past[0].tolerance:
+        raise ValueError(
+            f"split is {evaluation.network.split}, but the network evaluated in parts deviates by "
+            f"{deviation:.1e} from the whole batch: its samples depend on each other, or an "
+            f"argument with {evaluation.batch_size} rows belongs to no sample; take split=1, or "
+            "wrap such a condition in samplers.Unbatched."
+        )
 
 
 @contextmanager
@@ -96,13 +141,12 @@ class _Recompute(torch.autograd.Function):
         ctx: Any,
         evaluation: NetworkEvaluation,
         shared: SharedGradients,
-        context: ExecutionContext,
         recorded: RecordedEvaluation | None,
         keep: bool,
         sample: Tensor,
         token: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.evaluation, ctx.shared, ctx.context = evaluation, shared, context
+        ctx.evaluation, ctx.shared = evaluation, shared
         ctx.kept = recorded if keep else None
         ctx.save_for_backward(sample)
         if recorded is None:
@@ -112,32 +156,31 @@ class _Recompute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        needed, nothing = ctx.needs_input_grad[5], (None,) * 5
+        needed, nothing = ctx.needs_input_grad[4], (None,) * 4
         if ctx.kept is not None:
             kept, ctx.kept = ctx.kept, None  # kept for one pass; the next one recomputes
             return (*nothing, kept.accumulate_vjp(gradients, ctx.shared), None)
         (sample,) = ctx.saved_tensors
-        split = ctx.evaluation.split
-        columns = (gradient.chunk(split) for gradient in gradients)
+        evaluation = ctx.evaluation
+        columns = map(evaluation.parts_of, (sample, *gradients))
         of_sample: list[Tensor] = []
-        for part, (x, *vectors) in enumerate(zip(sample.chunk(split), *columns, strict=True)):
-            with ctx.context.restored():
-                recorded = record(ctx.evaluation, x, needed, part)
-            product = recorded.accumulate_vjp(vectors, ctx.shared)
-            of_sample += [] if product is None else [product]
+        with evaluation.state.placed():
+            for part, (x, *vectors) in enumerate(zip(*columns, strict=True)):
+                recorded = record_again(evaluation, x, needed, part)
+                product = recorded.accumulate_vjp(vectors, ctx.shared)
+                of_sample += [] if product is None else [product]
         return (*nothing, torch.cat(of_sample) if needed else None, None)
 
 
 def _recompute(
     evaluation: NetworkEvaluation,
     shared: SharedGradients,
-    context: ExecutionContext,
     recorded: RecordedEvaluation | None,
     keep: bool,
     sample: Tensor,
 ) -> tuple[Tensor, ...]:
     outputs: tuple[Tensor, ...] = _Recompute.apply(  # type: ignore[no-untyped-call]
-        evaluation, shared, context, recorded, keep, sample, shared.token
+        evaluation, shared, recorded, keep, sample, shared.token
     )
     return outputs
 

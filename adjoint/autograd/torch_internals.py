@@ -8,6 +8,8 @@ name                                           since    used for
 ``torch._C._current_graph_task_id``            2.0      telling one backward pass from the next
 ``Node._sequence_nr``                          2.1      which nodes of a graph are older than a call
 ``Tensor._base``                               1.0      recognising views of parameters
+``Tensor._version``                            1.0      noticing what was changed in place
+``Module._compiled_call_impl``                 2.1      what a call of a compiled module runs
 ``UntypedStorage._cdata``                      2.0      counting a storage once; fake tensors have
                                                         no ``data_ptr``
 ``torch._subclasses.fake_tensor``              2.0      evaluating a network on tensors without data
@@ -20,7 +22,7 @@ name                                           since    used for
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import Node
 from torch.nn import Parameter
@@ -30,6 +32,7 @@ __all__ = [
     "FakeTensorMode",
     "TreeSpec",
     "backward_pass",
+    "entry_point",
     "is_older",
     "is_parameter",
     "leaf_of",
@@ -37,6 +40,7 @@ __all__ = [
     "storage_key",
     "tree_flatten",
     "tree_unflatten",
+    "version_of",
 ]
 
 
@@ -73,3 +77,13 @@ def is_parameter(tensor: Tensor) -> bool:
 def storage_key(tensor: Tensor) -> int:
     """The identity of the tensor's storage, also for a fake tensor."""
     return int(tensor.untyped_storage()._cdata)
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often the tensor was changed in place; tensors of inference mode do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def entry_point(module: nn.Module) -> str:
+    """The attribute that a call of the module runs: another one after ``module.compile()``."""
+    return "forward" if module._compiled_call_impl is None else "_compiled_call_impl"

@@ -7,16 +7,24 @@ some rows of the tableau, and finds all else from them in the backward pass.
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from adjoint.autograd.accumulate import SharedGradients
-from adjoint.autograd.evaluation import NetworkEvaluation, RecordedEvaluation, record, record_first
+from adjoint.autograd.evaluation import (
+    Network,
+    NetworkEvaluation,
+    RecordedEvaluation,
+    record_again,
+    record_first,
+)
 from adjoint.autograd.recompute import refuse_second_derivative
-from adjoint.base import AbstractAdjoint, without_graph
+from adjoint.base import AbstractAdjoint, conditioned, without_graph
 from samplers.sampling import checked
 from samplers.schedule import Point
 from samplers.solve import Solver, State
@@ -26,21 +34,47 @@ SavedPoints = Mapping[int, Tensor]
 """Points by the row that evaluates them; the finished sample by the number of rows."""
 
 
+class Node(NamedTuple):
+    """A point of the run, and the row that evaluates it."""
+
+    row: int
+    at: Point
+
+
 class SampledRun(NamedTuple):
-    """What determines the points of a run, but for its initial noise."""
+    """What determines the points of a run, but for its initial noise.
+
+    Attributes:
+        evaluations: those of the run, by row.
+    """
 
     solver: Solver
-    network: Callable[..., Tensor]
-    conditions: tuple[Tensor, ...]
+    network: Network
+    conditions: tuple[Any, ...]
+    evaluations: list[NetworkEvaluation]
 
-    def evaluation(self, x: Tensor, at: Point) -> NetworkEvaluation:
-        """The network evaluation at a point."""
-        t = at.t.to(x).expand(len(x))
-        return NetworkEvaluation.of(self.network, (x, t, *self.conditions), {}, split=1)[0]
+    def evaluation(self, x: Tensor, t: Tensor) -> NetworkEvaluation:
+        """The next network evaluation of the run."""
+        found = NetworkEvaluation.of(self.network, (x, t, *self.conditions), {})[0]
+        self.evaluations.append(found)
+        return found
 
-    def record(self, x: Tensor, at: Point) -> RecordedEvaluation:
-        """The evaluation with its graph."""
-        return record(self.evaluation(x, at), x, requires_grad=True)
+    def evaluate(self, x: Tensor, t: Tensor) -> Tensor:
+        """Make the next evaluation without a graph."""
+        return self.evaluation(x, t).run(x)[0]
+
+    def record(self, x: Tensor, node: Node, slack: float = 1.0) -> RecordedEvaluation:
+        """Repeat the evaluation of a row with its graph, that of the finished sample like the last.
+
+        Args:
+            slack: as of :meth:`NetworkEvaluation.run_again`.
+        """
+        finished = node.row == len(self.evaluations)
+        evaluation = self.evaluations[-1 if finished else node.row]
+        _, *conditions = evaluation.others
+        t = node.at.t.to(x).expand(len(x))
+        at_node = replace(evaluation, others=(t, *conditions))
+        return record_again(at_node, x, requires_grad=True, slack=math.inf if finished else slack)
 
 
 class TrajectoryAdjoint(AbstractAdjoint):
@@ -72,25 +106,31 @@ class TrajectoryAdjoint(AbstractAdjoint):
                 f"The run begins at row {state.row}, but {self} backpropagates to row 0; begin "
                 "there, or take CheckpointAdjoint()."
             )
-        network = checked(model, solver)
         if not torch.is_grad_enabled():
-            yield from solver.run(lambda x, t: network(x, t, *conditions), state)
+            yield from solver.run(conditioned(model, conditions, solver), state)
             return
-        run, start = SampledRun(solver, model, tuple(conditions)), state.x
-        first = run._replace(network=network).evaluation(start, solver.tableau.rows[0].at)
+        run, start = SampledRun(solver, Network.of(model), tuple(conditions), []), state.x
+        first = run.evaluation(start, solver.time(state).to(start).expand(len(start)))
         recorded, shared = record_first(first, start, keep=False)
+        self._check_function(first)
+        made = [recorded.outputs[0].detach()]
+        network = checked(lambda x, t: made.pop() if made else run.evaluate(x, t), solver)
         rows = self.saved_rows(solver.tableau)
         saved = {0: start} if 0 in rows else {}
-        with torch.no_grad():
-            state = solver.advance(state, recorded.outputs[0])
-        states = solver.run(lambda x, t: network(x, t, *conditions), state)
-        for following in without_graph(states):
+        for state in without_graph(solver.run(network, state)):
             saved |= {state.row: state.x} if state.row in rows else {}
-            yield state
-            state = following
-        saved |= {state.row: state.x} if state.row in rows else {}
+            if not solver.done(state):
+                yield state
         end = _attach(self, run, shared, saved, state.x, start)
         yield state._replace(points=(end, *state.points[1:]))
+
+    def _check_function(self, first: NetworkEvaluation) -> None:
+        """Raise ValueError if the network is no function of x and t, but there is an ODE of it."""
+        if not self.exact and first.past[0].context.random_since():
+            raise ValueError(
+                f"The network generates random numbers, as dropout does, so it has no ODE, which "
+                f"{self} solves; call eval(), or take CheckpointAdjoint()."
+            )
 
 
 class _RunNode(torch.autograd.Function):
@@ -115,7 +155,8 @@ class _RunNode(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         saved = dict(zip(ctx.rows, ctx.saved_tensors, strict=True))
-        of_start = ctx.adjoint.backward(ctx.run, saved, gradient, ctx.shared)
+        with ctx.run.evaluations[0].state.placed():
+            of_start = ctx.adjoint.backward(ctx.run, saved, gradient, ctx.shared)
         return (*(None,) * 5, of_start, None)
 
 

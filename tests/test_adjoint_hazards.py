@@ -1,0 +1,393 @@
+"""What makes a repeated evaluation of a network differ, for each adjoint: exact, or refused.
+
+Exact adjoints are compared with plain backpropagation, those that approximate with themselves in a
+run without the hazard. In float64, but for autocast.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adjoint import (
+    AbstractAdjoint,
+    BacksolveAdjoint,
+    CheckpointAdjoint,
+    ContinuousAdjoint,
+    DirectAdjoint,
+    ReversibleAdjoint,
+    TruncatedAdjoint,
+)
+from samplers import Denoiser, Unbatched, VPLinear, sample
+
+SIZE, COUNT, STEPS = 5, 4, 4
+ADJOINTS: dict[str, AbstractAdjoint] = {
+    "direct": DirectAdjoint(),
+    "checkpoint": CheckpointAdjoint(),
+    "keep": CheckpointAdjoint(keep=2),
+    "split": CheckpointAdjoint(split=2),
+    "truncated": TruncatedAdjoint(STEPS),
+    "reversible": ReversibleAdjoint(),
+    "continuous": ContinuousAdjoint(),
+    "backsolve": BacksolveAdjoint(),
+}
+EACH = pytest.mark.parametrize("name", ADJOINTS)
+ODE = ("continuous", "backsolve")
+TOLERANCE = 1e-6
+
+
+class Net(nn.Module):
+    """A network of a sample, a time and a condition, with a hazardous layer in its middle."""
+
+    def __init__(self, middle: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(2 * SIZE + 1, 8), nn.Linear(8, SIZE)
+        self.middle = nn.Identity() if middle is None else middle
+        self.double()
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        seen = torch.cat([x, condition.to(x), t[:, None]], dim=1)
+        output: Tensor = self.last(self.middle(torch.tanh(self.first(seen))))
+        return output
+
+
+class Moved(nn.Module):
+    """Adds and multiplies by buffers."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.linspace(-0.5, 0.5, 8))
+        self.register_buffer("scale", torch.linspace(0.5, 1.5, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.scale * x + self.shift)
+
+
+def leaves(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Initial noise and a condition, which require a gradient."""
+    generator = torch.Generator().manual_seed(1)
+    x, c = torch.randn(2, COUNT, SIZE, generator=generator, dtype=torch.float64).to(dtype)
+    return x.requires_grad_(), c.requires_grad_()
+
+
+def run(
+    network: Callable[..., Tensor], name: str, x: Tensor, condition: Any, direct: bool = False
+) -> Tensor:
+    """By an adjoint, or its sampler with plain backpropagation."""
+    return sample(
+        Denoiser(network, VPLinear(), "v_prediction"),
+        x,
+        sampler="o-belm" if name == "reversible" else "ddim",
+        steps=STEPS,
+        conditions={"condition": condition},
+        adjoint=DirectAdjoint() if direct else ADJOINTS[name],
+    )
+
+
+def gradients(finished: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    weights = torch.linspace(-1, 2, finished.numel()).to(finished).reshape(finished.shape)
+    return list(torch.autograd.grad((weights * finished).sum(), tensors))
+
+
+def error(found: list[Tensor], expected: list[Tensor]) -> float:
+    pairs = zip(found, expected, strict=True)
+    return max(float((a - b).norm() / b.norm()) for a, b in pairs)
+
+
+def expected_of(network: Callable[..., Tensor], name: str, tensors: list[Tensor]) -> list[Tensor]:
+    """The right gradients, where ``network`` is free of the hazard."""
+    x, c, *_ = tensors
+    return gradients(run(network, name, x, c, direct=name not in ODE), tensors)
+
+
+# ------------------------------------------------------------------------ compiled networks
+
+
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [*((name, "module") for name in ADJOINTS), ("checkpoint", "function"), ("split", "forward")],
+)
+def test_compiled_networks(compiler: None, name: str, how: str) -> None:
+    net, (x, c) = Net(), leaves()
+    tensors = [x, c, *net.parameters()]
+    expected = expected_of(net, name, tensors)
+    network: Any = net
+    if how == "module":
+        net.compile(backend="aot_eager")
+    elif how == "function":
+        network = torch.compile(net, backend="aot_eager")
+    else:
+        net.forward = torch.compile(net.forward, backend="aot_eager")  # type: ignore[method-assign]
+    assert error(gradients(run(network, name, x, c), tensors), expected) <= TOLERANCE
+
+
+# --------------------------------------------------------------------------- random numbers
+
+
+def in_halves(net: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What ``split=2`` computes, since the random numbers of a part are generated for it."""
+
+    def call(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        parts = zip(*(tensor.chunk(2) for tensor in (x, t, condition)), strict=True)
+        return torch.cat([net(*part) for part in parts])
+
+    return call
+
+
+@EACH
+def test_dropout(name: str) -> None:
+    net, (x, c) = Net(nn.Dropout(0.5)), leaves()
+    tensors = [x, c, *net.parameters()]
+    if name in ODE:
+        with pytest.raises(ValueError, match=r"generates random numbers.*call eval\(\)"):
+            run(net, name, x, c)
+        return
+    torch.manual_seed(3)
+    plain = in_halves(net) if name == "split" else net
+    expected = gradients(run(plain, name, x, c, direct=True), tensors)
+    torch.manual_seed(3)
+    finished = run(net, name, x, c)
+    state = torch.get_rng_state()
+    assert error(gradients(finished, tensors), expected) <= TOLERANCE
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ------------------------------------------------------------------------- changes in place
+
+
+def ema(net: Net, x: Tensor, c: Tensor) -> None:
+    """As optimisers and averages write weights."""
+    for weight in net.parameters():
+        weight.mul_(1.01)
+
+
+def one_weight(net: Net, x: Tensor, c: Tensor) -> None:
+    net.first.weight[0, 0] += 1e-3
+
+
+def condition(net: Net, x: Tensor, c: Tensor) -> None:
+    c.add_(1e-3)
+
+
+def scale(net: Net, x: Tensor, c: Tensor) -> None:
+    net.middle.scale.add_(1e-3)  # type: ignore[operator]
+
+
+def shift(net: Net, x: Tensor, c: Tensor) -> None:
+    net.middle.shift.add_(1e-3)  # type: ignore[operator]
+
+
+def unseen(net: Net, x: Tensor, c: Tensor) -> None:
+    """As the averages of diffusers write weights, past PyTorch's count of changes."""
+    for weight in net.parameters():
+        weight.data.copy_(1.01 * weight.data)
+
+
+@contextmanager
+def refused_unless(may_work: bool, match: str) -> Iterator[None]:
+    """RuntimeError with this message; or, if it may work, no error."""
+    with nullcontext() if may_work else pytest.raises(RuntimeError, match=match):
+        try:
+            yield
+        except RuntimeError as error:
+            if not may_work or not re.search(match, str(error)):
+                raise
+
+
+@EACH
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("change", [ema, one_weight, condition, scale, shift, unseen])
+def test_changes_in_place(
+    name: str, change: Callable[[Net, Tensor, Tensor], None], frozen: bool
+) -> None:
+    """Between the run and the backward pass."""
+    net, (x, c) = Net(Moved()).requires_grad_(not frozen), leaves()
+    if name == "direct" and change is unseen:
+        pytest.skip("autograd itself does not notice it")
+    finished = run(net, name, x, c)
+    expected = gradients(run(copy.deepcopy(net), name, x, c), [x])
+    with torch.no_grad():
+        change(net, x, c)
+    with refused_unless(name == "direct", r"changed in place|inplace operation|deviates by"):
+        # Autograd saves what the gradient needs, and is exact if that is not what was changed.
+        assert error(gradients(finished, [x]), expected) <= TOLERANCE
+
+
+def test_what_was_changed_is_named() -> None:
+    net, (x, c) = Net(Moved()), leaves()
+    finished = run(net, "checkpoint", x, c)
+    with torch.no_grad():
+        shift(net, x, c)
+    with pytest.raises(RuntimeError, match=r"its 'shift' of shape \(8,\) was changed in place"):
+        gradients(finished, [x])
+
+
+def test_a_run_after_a_change_is_another_run() -> None:
+    net, (x, c) = Net(), leaves()
+    gradients(run(net, "checkpoint", x, c), [x])
+    with torch.no_grad():
+        ema(net, x, c)
+    found = gradients(run(net, "checkpoint", x, c), [x])
+    assert error(found, gradients(run(net, "direct", x, c), [x])) <= TOLERANCE
+
+
+# ------------------------------------------------------------------------- shared conditions
+
+
+@EACH
+def test_a_shared_condition_as_long_as_the_batch(name: str) -> None:
+    """A table of COUNT rows, of which each sample sees all."""
+    net, (x, table) = Net(), leaves()
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        weights = torch.linspace(-1, 1, len(condition)).to(x)
+        output: Tensor = net(x, t, (weights @ condition).expand(len(x), -1))
+        return output
+
+    tensors = [x, table, *net.parameters()]
+    shared = Unbatched(table)
+    expected = gradients(run(network, name, x, shared, direct=name not in ODE), tensors)
+    assert error(gradients(run(network, name, x, shared), tensors), expected) <= TOLERANCE
+
+
+def test_samples_that_depend_on_each_other_are_not_split() -> None:
+    net, (x, c) = Net(), leaves()
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return net(x - x.mean(0), t, condition)
+
+    with pytest.raises(ValueError, match=r"split is 2, but .* take split=1"):
+        run(network, "split", x, c)
+
+
+# --------------------------------------------------------------------------------- autocast
+
+
+@EACH
+def test_runs_in_one_region_of_autocast(name: str) -> None:
+    """A run for an image, then two for gradients; the backward pass is outside of the region.
+
+    The reference casts the weights in each evaluation, as the adjoints do.
+    """
+    net, (x, c) = Net().float(), leaves(torch.float32)
+    tensors = [x, c, *net.parameters()]
+    plain = in_halves(net) if name == "split" else net
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        alone = run(plain, name, x, c, direct=name not in (*ODE, "reversible"))
+    expected = gradients(alone, tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        if name != "direct":  # whose gradients of weights autocast itself would lose
+            with torch.no_grad():
+                run(net, name, x, c)
+        runs = [run(net, name, x, c) for _ in range(2)]
+        image = sample(Denoiser(net, VPLinear()), x, steps=2, conditions={"condition": c})
+    # Under its cache, autocast sums the gradients of weights in bfloat16.
+    most = 1e-2 if name == "direct" else TOLERANCE
+    assert all(error(gradients(finished, tensors), expected) <= most for finished in runs)
+    assert all(float(g.norm()) > 0 for g in gradients(image, tensors))
+
+
+# ---------------------------------------------------------------------------- two networks
+
+
+@EACH
+@pytest.mark.parametrize("how", ["function", "module", "object"])
+def test_two_networks_by_noise_level(name: str, how: str) -> None:
+    """Of which the first evaluation sees one."""
+    noisy, clean = Net(), Net(Moved())
+
+    def function(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        expert = noisy if float(t[0]) > 0.5 else clean
+        output: Tensor = expert(x, t, condition)
+        return output
+
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.noisy, self.clean = noisy, clean
+
+        def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            return function(x, t, condition)
+
+    class Holder:
+        def __init__(self) -> None:
+            self.experts = {"noisy": noisy, "clean": clean}
+
+        def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            expert = self.experts["noisy" if float(t[0]) > 0.5 else "clean"]
+            output: Tensor = expert(x, t, condition)
+            return output
+
+    network: Any = {"function": function, "module": Experts(), "object": Holder()}[how]
+    x, c = leaves()
+    tensors = [x, c, *noisy.parameters(), *clean.parameters()]
+    expected = expected_of(function, name, tensors)
+    assert error(gradients(run(network, name, x, c), tensors), expected) <= TOLERANCE
+
+
+# ------------------------------------------------------------ networks that change themselves
+
+Kind = Literal["batch-norm", "instance-norm", "spectral-norm"]
+
+
+def normalised(kind: Kind) -> Net:
+    if kind == "batch-norm":
+        return Net(nn.BatchNorm1d(8))
+    if kind == "spectral-norm":
+        return Net(nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)))
+    return Net(
+        nn.Sequential(
+            nn.Unflatten(1, (2, 4)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten()
+        )
+    )
+
+
+@EACH
+@pytest.mark.parametrize("kind", ["batch-norm", "instance-norm", "spectral-norm"])
+def test_normalisation_in_training_mode(name: str, kind: Kind) -> None:
+    net, (x, c) = normalised(kind), leaves()
+    if name == "direct":
+        assert run(net, name, x, c).requires_grad
+        return
+    with pytest.raises(ValueError, match=r"changes its '.*call eval\(\)"):
+        run(net, name, x, c)
+
+
+@EACH
+@pytest.mark.parametrize("kind", ["batch-norm", "instance-norm", "spectral-norm"])
+def test_normalisation_in_evaluation_mode(name: str, kind: Kind) -> None:
+    net, (x, c) = normalised(kind).eval(), leaves()
+    tensors = [x, c, *net.parameters()]
+    expected = expected_of(net, name, tensors)
+    assert error(gradients(run(net, name, x, c), tensors), expected) <= TOLERANCE
+
+
+def test_state_that_is_no_buffer() -> None:
+    """A counter in Python, which only the result shows."""
+    net, (x, c), counter = Net(), leaves(), iter(range(100))
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        output: Tensor = net(x, t, condition) * (1 + 0.01 * next(counter))
+        return output
+
+    for name in ("checkpoint", "truncated", "reversible", "continuous", "backsolve"):
+        with pytest.raises(RuntimeError, match="deviates by"):
+            gradients(run(network, name, x, c), [x])
