@@ -166,7 +166,7 @@ def only_first(pipe: Any, adjoint: AbstractAdjoint) -> Tensor:
 def upcasting_xl() -> Any:
     """SDXL in float16, whose VAE is moved to float32 for the decoding alone."""
     pipe = sampling_once(tiny_pipelines.stable_diffusion_xl().pipe)
-    vae = tiny_pipelines._vae()
+    vae = tiny_pipelines.vae()
     vae.register_to_config(force_upcast=True)
     pipe.register_modules(vae=vae)
     return pipe.to(torch.float16)
@@ -215,7 +215,7 @@ def test_a_decoder_that_is_moved_for_the_call(adjoint: AbstractAdjoint, trained:
 @EACH
 def test_a_watermark(adjoint: AbstractAdjoint) -> None:
     pipe = sampling_once(tiny_pipelines.stable_diffusion_xl().pipe)
-    pipe.register_modules(vae=tiny_pipelines._vae())
+    pipe.register_modules(vae=tiny_pipelines.vae())
     pipe.watermark = SimpleNamespace(apply_watermark=lambda images: images.detach())
     given = inputs("stable-diffusion-xl")
     with (

@@ -100,6 +100,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
     _compatibles = [*KNOWN_CLASSES]  # noqa: RUF012  diffusers reads a list from the class
     order = 1
+    timesteps: Tensor
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
