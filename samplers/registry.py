@@ -428,7 +428,7 @@ def get_sampler(name: str) -> Sampler:
     squeezed = {known.replace("-", ""): sampler for known, sampler in names.items()}
     found = names.get(name) or names.get(plain) or squeezed.get(plain.replace("-", ""))
     if found is None:
-        near = difflib.get_close_matches(plain, names, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(plain, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "see `samplers list`."
         raise ValueError(f"There is no sampler named {name!r}; {hint}")
     return found

@@ -84,7 +84,7 @@ def run(options: ResidualOptions) -> None:
 def _check(options: ResidualOptions) -> None:
     """Raise ValueError for what cannot be measured."""
     if options.levels < 2:
-        raise ValueError("--levels is 1, which shows no course; take --levels 2 or more.")
+        raise ValueError("--levels is 1; a curve needs 2 noise levels or more.")
     if options.probes < 2:
         raise ValueError("--probes is 1, which biases the residual; take --probes 2 or more.")
     if options.dtype not in ("float32", "float64"):

@@ -185,7 +185,7 @@ def _entry(package: ModuleType, name: str) -> str:
     if inspect.isroutine(value):
         return f".. autofunction:: {full}\n"
     text = "\n".join(_comment(_home(package, name), name))
-    return f".. py:data:: {full}\n\n{_indented(text)}\n"
+    return f".. py:data:: {name}\n\n{_indented(text)}\n"  # of the current module
 
 
 def _comment(module: str, name: str) -> list[str]:
