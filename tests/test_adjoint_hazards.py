@@ -121,6 +121,8 @@ def compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
+# Dynamo looks at the gradients of what it is given, and most states of a run are no leaves.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize(
     ("name", "how"),
     [*((name, "module") for name in ADJOINTS), ("checkpoint", "function"), ("split", "forward")],

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from samplers import list_samplers
-from samplers.checkpoint import NetworkCheckpoint, Recipe
+from samplers.checkpoint import NetworkCheckpoint, Recipe, network
 from samplers.cli import main
 from samplers.cli.common.jobs import plan
 from samplers.cli.sample import SampleOptions
@@ -430,18 +430,16 @@ def test_nothing_is_drawn_twice(say: Say, digits: Path, tmp_path: Path, drawn: l
 
 def interrupting(monkeypatch: pytest.MonkeyPatch, error: BaseException, after: int) -> None:
     """Have the network raise an error at a call."""
-    original, calls = NetworkCheckpoint._call, 0
+    original, calls = network._call, 0
 
-    def call(
-        self: NetworkCheckpoint, network: Any, x: Tensor, t: Tensor, labels: Tensor | None
-    ) -> Tensor:
+    def call(unet: Any, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         nonlocal calls
         calls += 1
         if calls > after:
             raise error
-        return original(self, network, x, t, labels)
+        return original(unet, x, t, labels)
 
-    monkeypatch.setattr(NetworkCheckpoint, "_call", call)
+    monkeypatch.setattr(network, "_call", call)
 
 
 def test_an_interrupted_job_goes_on(
@@ -490,18 +488,16 @@ def test_not_finite_keeps_what_was_finished(
     say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["sample", digits, "--label", 1, "--steps", 2, "--seeds", "0-3", "--batch-size", 2]
-    original = NetworkCheckpoint._call
+    original = network._call
     calls = 0
 
-    def call(
-        self: NetworkCheckpoint, network: Any, x: Tensor, t: Tensor, labels: Tensor | None
-    ) -> Tensor:
+    def call(unet: Any, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         nonlocal calls
         calls += 1
-        output = original(self, network, x, t, labels)
+        output = original(unet, x, t, labels)
         return output * torch.inf if calls % 4 == 0 else output
 
-    monkeypatch.setattr(NetworkCheckpoint, "_call", call)
+    monkeypatch.setattr(network, "_call", call)
     code, _, err = say(*words, "--output", tmp_path / "folder")
     assert code == 1
     assert "NaN or infinity at evaluation 2 of 2" in err

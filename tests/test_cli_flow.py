@@ -21,7 +21,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from samplers.checkpoint import Flow, LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.checkpoint import (
+    Flow,
+    LoadOptions,
+    NetworkCheckpoint,
+    Recipe,
+    load_checkpoint,
+    network,
+)
 from samplers.errors import NotFiniteError
 from samplers.images.files import read_parameters
 from samplers.noise import initial_noise
@@ -62,18 +69,16 @@ def no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fail_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseException) -> None:
     """Let the network answer so many calls, and then raise."""
-    original, made = NetworkCheckpoint._call, 0
+    original, made = network._call, 0
 
-    def call(
-        self: NetworkCheckpoint, network: Any, x: Tensor, t: Tensor, labels: Tensor | None
-    ) -> Tensor:
+    def call(unet: Any, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         nonlocal made
         made += 1
         if made > calls:
             raise error
-        return original(self, network, x, t, labels)
+        return original(unet, x, t, labels)
 
-    monkeypatch.setattr(NetworkCheckpoint, "_call", call)
+    monkeypatch.setattr(network, "_call", call)
 
 
 # ---------------------------------------------------------------------------------- likelihood

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from samplers.checkpoint import NetworkCheckpoint
+from samplers.checkpoint import NetworkCheckpoint, network
 from samplers.errors import NotFiniteError
 from samplers.images.files import read_parameters
 from tests.commands import Say
@@ -226,10 +226,10 @@ def test_bad_input_is_one_sentence(say: Say, code: int, command: str, why: str) 
 def test_a_failure_leaves_nothing(
     say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, why: str
 ) -> None:
-    def call(self: NetworkCheckpoint, *given: object, **named: object) -> Tensor:
+    def call(*given: object, **named: object) -> Tensor:
         raise error
 
-    monkeypatch.setattr(NetworkCheckpoint, "_call", call)
+    monkeypatch.setattr(network, "_call", call)
     said = say(INPAINT)
     assert said.code == code
     assert why in said.err

@@ -484,7 +484,11 @@ def test_bad_input_ends_in_one_sentence(
             "the figure is one image",
         ),
         (2, (str(places["digits"]), "--probes", "1", *output), "take --probes 2 or more"),
-        (2, (str(places["digits"]), "--levels", "1", *output), "take --levels 2 or more"),
+        (
+            2,
+            (str(places["digits"]), "--levels", "1", *output),
+            "a curve needs 2 noise levels or more",
+        ),
         (2, (str(places["digits"]), "--dtype", "float16", *output), "are rounding errors"),
         (2, (str(places["digits"]), "--sigma-max", "1e9", *output), "must rise and lie between"),
         (2, (str(places["digits"]), str(places["wide"]), *output), "are needed here"),

@@ -14,6 +14,7 @@ from samplers.checkpoint.index import INDEX, CheckpointError, read_index, read_j
 from samplers.diffusers.config import read_config
 from samplers.diffusers.settings import SchedulerSettings
 
+_PACKAGES = ("diffusers", "transformers")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -66,11 +67,7 @@ def read_folder(path: Path, allow_pickle: bool) -> Folder:
 def read_components(path: Path, index: Mapping[str, Any]) -> list[str]:
     """The components with weights; CheckpointError if a folder or a config is missing."""
     for name, entry in index.items():
-        if (
-            isinstance(entry, list)
-            and all(isinstance(part, str) for part in entry)
-            and (len(entry) == 2 and not (path / name).is_dir())
-        ):
+        if _is_component(entry) and not (path / name).is_dir():
             raise CheckpointError(f"{path} lacks its {name}: there is no folder {path / name}.")
     configs = sorted(path.glob("*/config.json"))
     components = [config.parent.name for config in configs if config.parent.name in index]
@@ -82,6 +79,11 @@ def read_components(path: Path, index: Mapping[str, Any]) -> list[str]:
                 "a list of a package and a class."
             )
     return components
+
+
+def _is_component(entry: Any) -> bool:
+    """Whether it is a package and a class, rather than a setting such as a list of two tasks."""
+    return isinstance(entry, list) and len(entry) == 2 and entry[0] in _PACKAGES
 
 
 def read_settings(path: Path) -> SchedulerSettings:

@@ -15,7 +15,7 @@ from samplers.checkpoint.folder import Folder
 from samplers.checkpoint.index import INDEX, NULL_LABEL, CheckpointError
 from samplers.checkpoint.loading import load_component
 from samplers.denoiser import Denoiser
-from samplers.diffusers.settings import SchedulerSettings
+from samplers.diffusers.settings import SchedulerSettings, call_unet
 from samplers.grid import default_spacing
 from samplers.guidance import classifier_free_guidance
 from samplers.inverse_problems import (
@@ -250,7 +250,7 @@ class NetworkCheckpoint(Checkpoint):
         Raises ValueError for guidance without classes, or without a null label.
         """
         self._check_guidance(guidance)
-        model = self.settings.denoiser(self._network, self._call)
+        model = self.settings.denoiser(self._network, _call)
         # Without guidance the null label is not read.
         null = {"labels": self.null_label or 0}
         return classifier_free_guidance(model, null, guidance, guidance_rescale)
@@ -258,12 +258,6 @@ class NetworkCheckpoint(Checkpoint):
     def conditions(self, labels: Sequence[int] | None) -> dict[str, Tensor]:
         """The conditions of samples of these classes, on the network's device; empty for None."""
         return {} if labels is None else {"labels": torch.tensor(labels, device=self.device)}
-
-    def _call(self, network: Any, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        output = network(x.to(self.dtype), t, class_labels=labels).sample
-        # Some networks also predict a variance, in channels after those of the prediction.
-        prediction: Tensor = output[:, : x.shape[1]].to(x.dtype)
-        return prediction
 
     def encode(self, images: Tensor) -> Tensor:
         """Convert images [B, C, H, W] in [-1, 1] to the space of the network, ``[B, *shape]``.
@@ -347,3 +341,7 @@ def _sample_shape(network: Any) -> tuple[int, int, int]:
         raise CheckpointError("The checkpoint does not say how large its images are (sample_size).")
     height, width = (size, size) if isinstance(size, int) else size
     return int(network.config.in_channels), int(height), int(width)
+
+
+def _call(network: Any, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    return call_unet(network, x, t, class_labels=labels)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from samplers.denoiser import Denoiser
 from samplers.diffusers.loop import settings_of
 from samplers.diffusers.scheduler import SamplerScheduler
+from samplers.diffusers.settings import call_unet
 
 
 def pipeline_denoiser(pipe: Any) -> Denoiser:
@@ -28,6 +29,7 @@ def pipeline_denoiser(pipe: Any) -> Denoiser:
             f"{type(pipe).__name__} has no component 'unet'; describe its network by "
             "samplers.Denoiser(network, schedule, prediction)."
         )
+<<<<<<< HEAD
     scheduler = SamplerScheduler.from_config(pipe.scheduler)
     return settings_of(scheduler.config).denoiser(unet, _call)
 
@@ -36,3 +38,7 @@ def _call(unet: Any, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
     output: Tensor = unet(x.to(unet.dtype), t, return_dict=False, **conditions)[0]
     # Some networks also predict a variance, in channels after those of the prediction.
     return output[:, : x.shape[1]].to(x.dtype)
+=======
+    scheduler = SamplerScheduler.from_config(pipe.scheduler.config)
+    return settings_of(scheduler.config).denoiser(unet, call_unet)
+>>>>>>> main

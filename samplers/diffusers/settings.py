@@ -23,6 +23,15 @@ Numbers = Sequence[float] | NDArray[Any] | Tensor
 Variance = Literal["small", "large", "learned"]
 
 
+def call_unet(unet: Any, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
+    """Evaluate a UNet in the dtype of its weights; the prediction is in that of x.
+
+    Some networks also predict a variance, in channels after those of the prediction: it is dropped.
+    """
+    output: Tensor = unet(x.to(unet.dtype), t, return_dict=False, **conditions)[0]
+    return output[:, : x.shape[1]].to(x.dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class SchedulerSettings:
     """The content of a scheduler config: what a network was trained for, and the grid.

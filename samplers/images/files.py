@@ -32,7 +32,7 @@ def open_image(path: Path) -> Image.Image:
     if not path.exists():
         raise ImageError(f"There is no image at {path}: no such file.")
     if not path.is_file():
-        raise ImageError(f"{path} is no regular file; give a PNG or JPEG.")
+        raise ImageError(f"{path} can't be read as an image: it is no file; give a PNG or JPEG.")
     try:
         with Image.open(path) as image:
             frames = getattr(image, "n_frames", 1)
