@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from adjoint.autograd.evaluation import Network
+from adjoint.autograd.evaluation import EvaluatedNetwork
 from adjoint.autograd.recompute import Offload, Recomputed
 from adjoint.autograd.torch_internals import tree_flatten
 from adjoint.base import AbstractAdjoint, AdjointCost, conditioned
@@ -79,7 +79,9 @@ class CheckpointAdjoint(AbstractAdjoint):
         state: State,
         conditions: Sequence[Tensor],
     ) -> Iterator[State]:
-        recomputed = Recomputed(Network.of(model, self.split, _shared(conditions)), self.offload)
+        recomputed = Recomputed(
+            EvaluatedNetwork.of(model, self.split, _shared(conditions)), self.offload
+        )
         row, first_kept = state.row, solver.tableau.calls - self.keep
 
         def evaluate(x: Tensor, t: Tensor, *rest: Tensor) -> Tensor:

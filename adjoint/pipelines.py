@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adjoint.autograd.evaluation import Network
+from adjoint.autograd.evaluation import EvaluatedNetwork
 from adjoint.autograd.network_state import Modules
 from adjoint.autograd.recompute import Recomputed
 from adjoint.autograd.torch_internals import entry_point
@@ -60,7 +60,7 @@ def differentiable(
             for name in networks:
                 stack.enter_context(_recomputed(pipe.components[name], settings))
         if vae is not None and (recomputing or _moved_to_decode(vae)):
-            decode = Recomputed(Network(vae.decode, Modules.of([vae])))
+            decode = Recomputed(EvaluatedNetwork(vae.decode, Modules.of([vae])))
             stack.enter_context(_replaced(vae, "decode", decode))
         if hasattr(pipe, "run_safety_checker"):
             judged = _judged(pipe.run_safety_checker)
@@ -117,7 +117,7 @@ def _watermarked(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
 def _recomputed(network: nn.Module, settings: CheckpointAdjoint) -> AbstractContextManager[None]:
     """Recompute the evaluations of this module within the block."""
     entry = entry_point(network)
-    function = Network(getattr(network, entry), Modules.of([network]), settings.split)
+    function = EvaluatedNetwork(getattr(network, entry), Modules.of([network]), settings.split)
     return _replaced(network, entry, Recomputed(function, settings.offload))
 
 

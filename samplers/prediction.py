@@ -156,7 +156,7 @@ def target(kind: PredictionName, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: 
 
 
 @dataclass(frozen=True)
-class Clip:
+class Clipping:
     """The correction of :func:`clip`."""
 
     limit: float
@@ -191,7 +191,7 @@ def clip(limit: float) -> Correction:
     """Clip the predicted x_0 to [-limit, limit]."""
     if not limit > 0:
         raise ValueError(f"The clipping range is {limit}; it must be positive.")
-    return Clip(limit)
+    return Clipping(limit)
 
 
 def dynamic_threshold(ratio: float, max_value: float) -> Correction:

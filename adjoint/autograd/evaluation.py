@@ -114,7 +114,7 @@ def _leaves_of(
 # ------------------------------------------------------------------------------ one evaluation
 
 
-class Network(NamedTuple):
+class EvaluatedNetwork(NamedTuple):
     """A function that is evaluated many times, and what is known of it.
 
     Attributes:
@@ -131,7 +131,7 @@ class Network(NamedTuple):
     @classmethod
     def of(
         cls, function: Callable[..., Any], split: int = 1, shared: Sequence[Tensor] = ()
-    ) -> Network:
+    ) -> EvaluatedNetwork:
         """The network with the modules that are found in the function."""
         return cls(function, Modules.of(modules_of(function)), split, tuple(shared))
 
@@ -150,7 +150,7 @@ class NetworkEvaluation:
         returned: the tree of what the function returned last.
     """
 
-    network: Network
+    network: EvaluatedNetwork
     flat: tuple[Any, ...]
     spec: TreeSpec
     places: tuple[int, ...]
@@ -161,7 +161,9 @@ class NetworkEvaluation:
     returned: list[TreeSpec] = field(default_factory=list)
 
     @classmethod
-    def of(cls, network: Network, args: Any, kwargs: Any) -> tuple[NetworkEvaluation, Tensor]:
+    def of(
+        cls, network: EvaluatedNetwork, args: Any, kwargs: Any
+    ) -> tuple[NetworkEvaluation, Tensor]:
         """The evaluation, and its sample: the first floating-point tensor."""
         flat, spec = tree_flatten((args, kwargs))
         places = [place for place, value in enumerate(flat) if isinstance(value, Tensor)]

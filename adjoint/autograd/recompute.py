@@ -27,7 +27,7 @@ from torch import Tensor
 from adjoint.autograd.accumulate import SharedGradients
 from adjoint.autograd.context import relative_deviation
 from adjoint.autograd.evaluation import (
-    Network,
+    EvaluatedNetwork,
     NetworkEvaluation,
     RecordedEvaluation,
     record,
@@ -57,7 +57,7 @@ class Recomputed:
     result. Raises RuntimeError in the backward pass if what it uses was changed since.
     """
 
-    network: Network
+    network: EvaluatedNetwork
     offload: Offload = "none"
     _shared: dict[tuple[int, ...], SharedGradients] = field(
         default_factory=dict, init=False, repr=False

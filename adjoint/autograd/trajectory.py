@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adjoint.autograd.accumulate import SharedGradients
 from adjoint.autograd.evaluation import (
-    Network,
+    EvaluatedNetwork,
     NetworkEvaluation,
     RecordedEvaluation,
     record_again,
@@ -49,7 +49,7 @@ class SampledRun(NamedTuple):
     """
 
     solver: Solver
-    network: Network
+    network: EvaluatedNetwork
     conditions: tuple[Any, ...]
     evaluations: list[NetworkEvaluation]
 
@@ -109,7 +109,7 @@ class TrajectoryAdjoint(AbstractAdjoint):
         if not torch.is_grad_enabled():
             yield from solver.run(conditioned(model, conditions, solver), state)
             return
-        run, start = SampledRun(solver, Network.of(model), tuple(conditions), []), state.x
+        run, start = SampledRun(solver, EvaluatedNetwork.of(model), tuple(conditions), []), state.x
         first = run.evaluation(start, solver.time(state).to(start).expand(len(start)))
         recorded, shared = record_first(first, start, keep=False)
         self._check_function(first)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from samplers.diffusers.deferred import import_diffusers
-from samplers.diffusers.settings import SchedulerSettings, Variance
+from samplers.diffusers.settings import SchedulerSettings, VarianceType
 from samplers.prediction import (
     Correction,
     EDMOutput,
@@ -449,7 +449,7 @@ def _sigma_max(schedule: Schedule, keys: Mapping[str, Any]) -> float | None:
     return level if clips else None
 
 
-def _variance(keys: Mapping[str, Any]) -> Variance:
+def _variance(keys: Mapping[str, Any]) -> VarianceType:
     match keys["variance_type"]:
         case None | "fixed_small" | "fixed_small_log":
             return "small"

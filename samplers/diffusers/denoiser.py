@@ -29,16 +29,5 @@ def pipeline_denoiser(pipe: Any) -> Denoiser:
             f"{type(pipe).__name__} has no component 'unet'; describe its network by "
             "samplers.Denoiser(network, schedule, prediction)."
         )
-<<<<<<< HEAD
     scheduler = SamplerScheduler.from_config(pipe.scheduler)
-    return settings_of(scheduler.config).denoiser(unet, _call)
-
-
-def _call(unet: Any, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
-    output: Tensor = unet(x.to(unet.dtype), t, return_dict=False, **conditions)[0]
-    # Some networks also predict a variance, in channels after those of the prediction.
-    return output[:, : x.shape[1]].to(x.dtype)
-=======
-    scheduler = SamplerScheduler.from_config(pipe.scheduler.config)
     return settings_of(scheduler.config).denoiser(unet, call_unet)
->>>>>>> main

@@ -20,7 +20,7 @@ from samplers.schedule import FlowMatching, Schedule, shifted
 
 Numbers = Sequence[float] | NDArray[Any] | Tensor
 
-Variance = Literal["small", "large", "learned"]
+VarianceType = Literal["small", "large", "learned"]
 
 
 def call_unet(unet: Any, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
@@ -58,7 +58,7 @@ class SchedulerSettings:
     final: Final
     dynamic_shift: Callable[[float], float] | None
     shift_terminal: float | None
-    variance: Variance
+    variance: VarianceType
 
     def denoiser(
         self, network: Callable[..., Any], call: Callable[..., Tensor] = call_network
