@@ -312,6 +312,28 @@ def test_other_ways_back(
     assert outcome.changes[0].after > outcome.changes[0].before
 
 
+@pytest.mark.parametrize(
+    ("adjoint", "sampler"),
+    [
+        ({"name": "truncated", "last": 2}, "dpmpp-2m"),
+        ({"name": "checkpoint", "split": 2}, "dpmpp-2m"),
+        ({"name": "reversible"}, "o-belm"),
+        ({"name": "continuous"}, "dpmpp-2m"),
+    ],
+    ids=str,
+)
+def test_mixed_precision_keeps_the_gradient(
+    adjoint: dict[str, Any], sampler: str, places: dict[str, Path], tmp_path: Path
+) -> None:
+    """The casts of weights by autocast are not those of evaluations without a graph."""
+    sampling = {"sampler": sampler, "steps": 3, "sigma_max": 50.0}
+    training = {"steps": 2, "precision": "bf16"}
+    settings = tables(places["digits"], tmp_path, sampling=sampling, training=training)
+    run_finetuning(config_of({**settings, "adjoint": adjoint}))
+    before, after = weights(places["digits"]), weights(tmp_path / "checkpoint")
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
 def test_approximate_ways_may_be_taken(places: dict[str, Path], tmp_path: Path) -> None:
     for adjoint in ({"name": "continuous", "order": 2}, {"name": "backsolve"}):
         folder = tmp_path / str(adjoint["name"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,12 +74,18 @@ def prepare_folder(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the folder of a run, so that no second command writes into it meanwhile."""
+    """Hold the folder of a run, so that no second command writes into it meanwhile.
+
+    A folder that did not exist is removed if the run leaves it empty.
+    """
     if not is_main_process():
         yield
         return
+    existed = folder.exists()
     prepare_folder(folder)
     with ExitStack() as stack:
+        if not existed:
+            stack.callback(_remove_if_empty, folder)
         try:
             stack.enter_context(locked(folder, wait=False))
         except BlockingIOError as error:
@@ -88,6 +94,11 @@ def held(folder: Path) -> Iterator[None]:
                 "folder."
             ) from error
         yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def write(image: Image.Image | Figure, path: Path, parameters: dict[str, Any]) -> None:
