@@ -3,10 +3,10 @@
 Where it is zero, samples of the probability-flow ODE and of the reverse SDE have one distribution.
 
 Here live the residual of a model (``profile``) and of a potential (``potential``), the estimators
-of the former (``estimators``) and its coordinates (``coordinates``), both as regularisers
-(``penalty``), the gap between samples of the ODE and of the SDE (``gap``), distances of
-distributions (``distances``, ``distribution``), and the bound of the gap by the residual
-(``bound``). Networks, schedules and samplers belong to :mod:`samplers`.
+of the former (``estimators``), its coordinates (``coordinates``) and the kinks that they must not
+miss (``kinks``), both as regularisers (``penalty``), the gap between samples of the ODE and of the
+SDE (``gap``), distances of distributions (``distances``, ``distribution``), and the bound of the
+gap by the residual (``bound``). Networks, schedules and samplers belong to :mod:`samplers`.
 """
 
 from adjoint.fokker_planck.bound import (
@@ -38,6 +38,7 @@ from adjoint.fokker_planck.estimators import (
     ESTIMATORS,
     DifferenceSteps,
     Estimator,
+    Method,
     Residual,
     squared_norm,
     squared_norms,
@@ -56,6 +57,7 @@ __all__ = [
     "Estimator",
     "Gap",
     "GapBound",
+    "Method",
     "Potential",
     "Residual",
     "ResidualLevel",
