@@ -692,9 +692,9 @@ def test_the_residual_says_how_far_a_score_is_from_that_of_its_own_samples(amoun
 
 
 def test_a_bound_beyond_all_numbers_is_infinite() -> None:
-    rows = [BoundTerms(t, 1.0, 0.0, 0.0, 1e4) for t in (0.0, 0.5, 1.0)]
+    rows = [BoundTerms(t, 1.0, 0.0, 0.0, 1e4, 2.0) for t in (0.0, 0.5, 1.0)]
     assert gap_bound(rows, 0.0).distance_squared == math.inf
-    assert gap_bound([row._replace(lipschitz=0.0) for row in rows], 0.5) == (0.5, 0.0, 0.25)
+    assert gap_bound([row._replace(lipschitz=0.0) for row in rows], 0.5) == (0.5, 0.0, 0.25, 2.0)
 
 
 def backwards(t: Tensor, rate: Tensor, source: Tensor, schedule: Schedule) -> Tensor:

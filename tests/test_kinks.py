@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from adjoint.cli import main
 from adjoint.fokker_planck import (
     DifferenceSteps,
-    Method,
+    ResidualMethod,
     potential_penalty,
     potential_residual,
     residual_profile,
@@ -221,7 +221,7 @@ def test_the_mean_square_of_relu_grows_as_one_over_the_smoothing_length(h: float
         *(AXIS, LOG_RHO, torch.ones(2, CELLS, 1).double()),
         steps=DifferenceSteps(1e-4, h),
     )
-    assert found.method == Method("stencil", DifferenceSteps(1e-4, h), ("relu",))
+    assert found.method == ResidualMethod("stencil", DifferenceSteps(1e-4, h), ("relu",))
     assert found.method.smoothing == h
     alone = found._replace(advective=torch.zeros(CELLS, 1).double())
     mean = float(WEIGHTS @ squared_norms(alone))
@@ -242,7 +242,7 @@ def test_exact_derivatives_of_a_kinked_network_miss_the_kink_and_say_so(estimato
 
 def test_a_smooth_network_has_the_shorter_steps_as_before() -> None:
     method = choose_method(denoiser(F.silu), AXIS, LOG_RHO, "stencil")
-    assert method == Method("stencil", DifferenceSteps(1e-4, 1e-3))
+    assert method == ResidualMethod("stencil", DifferenceSteps(1e-4, 1e-3))
     assert method.smoothing is None
 
 
@@ -252,7 +252,7 @@ def test_a_profile_looks_for_kinks_at_all_its_levels() -> None:
     clipped = Denoiser(lambda x, t: x.clamp(-1, 1), EDM(), "sample")
     x0 = torch.zeros(4000, 1, dtype=torch.float64)
     levels, method = residual_profile(clipped, x0, [0.01, 30.0], probes=2)
-    assert method == Method("stencil", DifferenceSteps(1e-4, 0.02), ("clamp",))
+    assert method == ResidualMethod("stencil", DifferenceSteps(1e-4, 0.02), ("clamp",))
     assert residual_profile(clipped, x0, [0.01, 0.02])[1].estimator == "forward"
     width, dense = 0.02 * 30, density(1 / 30) / 30  # of z at the kinks
     expected = 30**4 * 2 * 2 / (3 * width) * dense

@@ -17,7 +17,7 @@ from samplers.cli.common.values import PATH, POSITIVE, POSITIVE_NUMBER
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adjoint.fokker_planck import Method, ResidualLevel
+    from adjoint.fokker_planck import ResidualLevel, ResidualMethod
     from samplers import Denoiser
     from samplers.checkpoint import NetworkCheckpoint
     from samplers.images.figures import Figure
@@ -107,7 +107,7 @@ class Measurement(NamedTuple):
     probes: int
     seed: int
 
-    def levels(self) -> tuple[list[ResidualLevel], Method]:
+    def levels(self) -> tuple[list[ResidualLevel], ResidualMethod]:
         """The residual at each noise level, and how it was estimated."""
         from tqdm.auto import tqdm
 
@@ -199,7 +199,9 @@ def _root(squared: float) -> float:
     return math.sqrt(max(squared, 0.0))
 
 
-def _report(levels: Sequence[ResidualLevel], method: Method, options: ResidualOptions) -> None:
+def _report(
+    levels: Sequence[ResidualLevel], method: ResidualMethod, options: ResidualOptions
+) -> None:
     rows = [("sigma/alpha", "residual", "squared, with its error", "advective", "diffusive")]
     for at in levels:
         error = f" +- {at.error:.2g}" if math.isfinite(at.error) else ""

@@ -64,7 +64,7 @@ SMOOTHING = 2e-2
 different steps can't be compared."""
 
 
-class Method(NamedTuple):
+class ResidualMethod(NamedTuple):
     """How a residual is estimated.
 
     Attributes:
@@ -98,7 +98,7 @@ class Residual(NamedTuple):
 
     advective: Tensor
     diffusive: Tensor
-    method: Method
+    method: ResidualMethod
 
     @property
     def each(self) -> Tensor:
@@ -145,7 +145,7 @@ def estimate_residual(
 
 
 def estimate_by(
-    method: Method, denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor
+    method: ResidualMethod, denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor
 ) -> Residual:
     """:func:`estimate_residual` by a method that was chosen before."""
     match method.estimator:
@@ -166,7 +166,7 @@ def choose_method(
     log_rho: Tensor,
     estimator: Estimator | None = None,
     steps: DifferenceSteps | None = None,
-) -> Method:
+) -> ResidualMethod:
     """The best estimator that all layers of the network support, and its steps.
 
     ``stencil`` if a layer has a kink; else ``forward`` if every layer has forward-mode derivatives;
@@ -189,7 +189,7 @@ def choose_method(
             "so the diffusive part of the residual is wrong; take the estimator stencil.",
             stacklevel=2,
         )
-    return Method(chosen, steps or _default_steps(chosen, z.dtype, bool(kinks)), kinks)
+    return ResidualMethod(chosen, steps or _default_steps(chosen, z.dtype, bool(kinks)), kinks)
 
 
 def _default_steps(estimator: Estimator, dtype: torch.dtype, kinked: bool) -> DifferenceSteps:

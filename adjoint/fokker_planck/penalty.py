@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from adjoint.fokker_planck.coordinates import level_denoiser
 from adjoint.fokker_planck.estimators import (
     Estimator,
-    Method,
+    ResidualMethod,
     choose_method,
     estimate_by,
     squared_norms,
@@ -61,7 +61,7 @@ def score_penalty(
     _check(weight)
     if probes < 2:
         raise ValueError(f"{probes} probe gives a square that is too large; pass two or more.")
-    method: Method | None = None
+    method: ResidualMethod | None = None
 
     def objective(network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         nonlocal method

@@ -13,8 +13,8 @@ from adjoint.fokker_planck.coordinates import level_denoiser
 from adjoint.fokker_planck.estimators import (
     DifferenceSteps,
     Estimator,
-    Method,
     Residual,
+    ResidualMethod,
     choose_method,
     estimate_by,
     estimate_residual,
@@ -96,7 +96,7 @@ def residual_profile(
     seed: int = 0,
     estimator: Estimator | None = None,
     tick: Callable[[], object] = lambda: None,
-) -> tuple[list[ResidualLevel], Method]:
+) -> tuple[list[ResidualLevel], ResidualMethod]:
     """The size of the residual at each noise level, at noisy samples ``x0 + rho eps``.
 
     Args:
