@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -16,12 +17,12 @@ from samplers.cli.common.options import ConditionOptions, ImageOptions, ModelOpt
 from samplers.cli.common.output import check_png, prepare_folder, write
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import aligned, counted
-from samplers.cli.common.values import COUNTS, PATH, POSITIVE, SAMPLER
+from samplers.cli.common.values import COUNTS, PATH, POSITIVE, POSITIVE_NUMBER, SAMPLER
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adjoint.fokker_planck import Gap
+    from adjoint.fokker_planck import Box, Distance, Gap
     from samplers.checkpoint import NetworkCheckpoint, Recipe
     from samplers.images.figures import Figure
 
@@ -33,7 +34,9 @@ Examples:
 Images sampled by the probability-flow ODE are compared with as many sampled by the reverse SDE, as
 sets, at several numbers of steps. The limit of the distance for many steps is the gap of the
 network's score. Two finite sets of one distribution have a distance, too; its mean is printed
-beside. With images of the data, both sets are compared with those as well.
+beside. With images of the data, both sets are compared with those as well. A wrong score lets some
+samples escape, and a few of them make up the distance of the sets: the share of those with a pixel
+value beyond --radius and the furthest value are printed, and --trim leaves them out.
 """
 NUM_IMAGES = 64
 
@@ -55,6 +58,13 @@ class GapOptions(ConditionOptions, ImageOptions, ModelOptions, section="Measurem
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
     )
+    radius: float = option(
+        type=POSITIVE_NUMBER,
+        default=1.5,
+        metavar="R",
+        help="Largest absolute pixel value of a sample that has not escaped; images have 1.",
+    )
+    trim: bool = option(is_flag=True, help="Leave out samples that escaped.")
     batch_size: int = option(type=POSITIVE, default=16, help="Images at once.")
     output: Path = option(type=PATH, required=True, metavar="NAME.png", help="Figure to write.")
 
@@ -69,7 +79,7 @@ def run(options: GapOptions) -> None:
     prepare_folder(options.output.parent)
     with evaluating(smaller_batches(options.batch_size)):
         gaps, chances = measurement.gaps()
-    write(_figure(gaps, chances), options.output, {"distance": options.distance})
+    write(_figure(gaps, chances), options.output, _about(options))
     _report(gaps, chances, options)
 
 
@@ -108,10 +118,10 @@ class Measurement(NamedTuple):
         from tqdm.auto import tqdm
 
         from adjoint.fokker_planck import (
+            Box,
             energy_distance,
-            ode_sde_gap,
+            measure_gap,
             sliced_wasserstein,
-            split_half_distance,
         )
 
         steps = sorted(self.options.steps)
@@ -122,11 +132,37 @@ class Measurement(NamedTuple):
         with tqdm(total=total, unit="image", disable=None) as bar:
             ode = self._sampled(self.options.ode, self.seeds, bar.update)
             sde = self._sampled(self.options.sde, others, bar.update)
-            found = ode_sde_gap(ode, sde, steps, distance, self.data)
+            box, trim = Box(-self.options.radius, self.options.radius), self.options.trim
+            found = [
+                measure_gap(ode(n), sde(n), n, distance, self.data, box=box, trim=trim)
+                for n in steps
+            ]
+            if trim:
+                self._check_trimmed(found)
             if not biased:
                 return found, [0.0] * len(steps)
-            halves = [split_half_distance(ode(n), distance, groups=self.labels) for n in steps]
-            return found, [half / 2 for half in halves]
+            return found, [self._chance(ode(n), distance, box) for n in steps]
+
+    def _chance(self, images: Tensor, distance: Distance, box: Box) -> float:
+        """The distance of two sets that is due to their size, of those that are compared."""
+        from adjoint.fokker_planck import split_half_distance
+
+        groups = self.labels
+        if self.options.trim:
+            kept = box.holds(images)
+            images = images[kept]
+            groups = None if groups is None else tuple(compress(groups, kept.tolist()))
+        return split_half_distance(images, distance, groups=groups) / 2
+
+    def _check_trimmed(self, gaps: Sequence[Gap]) -> None:
+        """Raise ValueError if too few samples are left."""
+        share, steps = max((max(gap.ode.share, gap.sde.share), gap.steps) for gap in gaps)
+        left = round((1 - share) * len(self.seeds))
+        if left < 4:
+            raise ValueError(
+                f"--trim leaves {counted(left, 'image')} of {len(self.seeds)} at {steps} steps, "
+                "too few to measure; take a larger --radius, or omit --trim."
+            )
 
     def _sampled(
         self, sampler: str, seeds: Sequence[int], tick: Callable[[int], object]
@@ -184,6 +220,12 @@ def _data(places: Sequence[Path], checkpoint: NetworkCheckpoint, count: int) -> 
 # ------------------------------------------------------------------------------ for the reader
 
 
+def _about(options: GapOptions) -> dict[str, Any]:
+    """What the figure says of itself."""
+    trimmed = {"trimmed beyond": options.radius} if options.trim else {}
+    return {"distance": options.distance, **trimmed}
+
+
 def _figure(gaps: Sequence[Gap], chances: Sequence[float]) -> Figure:
     from samplers.images.figures import curves
 
@@ -200,13 +242,22 @@ def _figure(gaps: Sequence[Gap], chances: Sequence[float]) -> Figure:
 def _report(gaps: Sequence[Gap], chances: Sequence[float], options: GapOptions) -> None:
     known = 2 if math.isnan(gaps[0].ode_data) else 4
     names = ("ODE to SDE", "ODE to data", "SDE to data")[: known - 1]
-    rows = [("steps", *names, "one distribution")]
+    rows = [("steps", *names, "one distribution", "ODE escaped", "SDE escaped")]
     rows += [
-        (str(gap.steps), *(f"{value:.4g}" for value in (*gap[1:known], chance)))
+        (
+            str(gap.steps),
+            *(f"{value:.4g}" for value in (*gap[1:known], chance)),
+            *(f"{each.share:.2%}, to {each.furthest:.3g}" for each in (gap.ode, gap.sde)),
+        )
         for gap, chance in zip(gaps, chances, strict=True)
     ]
     print(aligned(rows))
+    trimmed = ", without the escaped samples" if options.trim else ""
     print(
-        f"{options.distance} distances of {options.ode} and {options.sde}; last, the mean distance "
-        f"of two sets of one distribution -> {options.output}"
+        f"{options.distance} distances of {options.ode} and {options.sde}{trimmed}; the mean "
+        "distance of two sets of one distribution; samples with a pixel value beyond "
+        f"{options.radius:g}, and the furthest value -> {options.output}"
     )
+    for gap in gaps:
+        if gap.escapes_dominate:
+            print(gap.warning)

@@ -17,7 +17,7 @@ from samplers.cli.common.values import PATH, POSITIVE, POSITIVE_NUMBER
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adjoint.fokker_planck import ResidualLevel
+    from adjoint.fokker_planck import ResidualLevel, ResidualMethod
     from samplers import Denoiser
     from samplers.checkpoint import NetworkCheckpoint
     from samplers.images.figures import Figure
@@ -31,7 +31,9 @@ Where the residual is zero, samples of the ODE and of the SDE have one distribut
 at noisy images, in units of the images, and printed with its standard error beside its two parts,
 which cancel for an exact network. In float32 second differences are rounding errors, so --dtype
 float32 measures the residual of the gradient's form instead, which differs if the network is not a
-gradient: compare only numbers of one dtype.
+gradient: compare only numbers of one dtype. A network with kinks, such as those of ReLU, is
+measured by second differences, and the square of its residual grows as one over their step, which
+is printed.
 """
 NUM_IMAGES = 16
 LOWEST, HIGHEST = 0.02, 50.0
@@ -75,10 +77,12 @@ def run(options: ResidualOptions) -> None:
     with evaluating("take fewer images by --num-images"):
         measurement = _plan(options)
         prepare_folder(options.output.parent)
-        levels, estimator = measurement.levels()
-    about = {"estimator": estimator, "dtype": options.dtype}
+        levels, method = measurement.levels()
+    about: dict[str, Any] = {"estimator": method.estimator, "dtype": options.dtype}
+    if method.smoothing is not None:
+        about |= {"kinks": list(method.kinks), "smoothing": method.smoothing}
     write(_figure(levels), options.output, about)
-    _report(levels, estimator, options)
+    _report(levels, method, options)
 
 
 def _check(options: ResidualOptions) -> None:
@@ -103,8 +107,8 @@ class Measurement(NamedTuple):
     probes: int
     seed: int
 
-    def levels(self) -> tuple[list[ResidualLevel], str]:
-        """The residual at each noise level, and the estimator."""
+    def levels(self) -> tuple[list[ResidualLevel], ResidualMethod]:
+        """The residual at each noise level, and how it was estimated."""
         from tqdm.auto import tqdm
 
         from adjoint import residual_profile
@@ -195,7 +199,9 @@ def _root(squared: float) -> float:
     return math.sqrt(max(squared, 0.0))
 
 
-def _report(levels: Sequence[ResidualLevel], estimator: str, options: ResidualOptions) -> None:
+def _report(
+    levels: Sequence[ResidualLevel], method: ResidualMethod, options: ResidualOptions
+) -> None:
     rows = [("sigma/alpha", "residual", "squared, with its error", "advective", "diffusive")]
     for at in levels:
         error = f" +- {at.error:.2g}" if math.isfinite(at.error) else ""
@@ -209,7 +215,14 @@ def _report(levels: Sequence[ResidualLevel], estimator: str, options: ResidualOp
             )
         )
     print(aligned(rows))
-    form = ", of the gradient's form" if estimator == "pullback" else ""
+    form = ", of the gradient's form" if method.estimator == "pullback" else ""
     print(
-        f"root mean squares by {estimator} derivatives in {options.dtype}{form} -> {options.output}"
+        f"root mean squares by {method.estimator} derivatives in {options.dtype}{form} -> "
+        f"{options.output}"
     )
+    if method.smoothing is not None:
+        print(
+            f"The network has kinks ({', '.join(method.kinks)}): its second derivatives are "
+            f"averaged over {method.smoothing:g} sigma/alpha, and the squared residual grows as "
+            "one over this length."
+        )

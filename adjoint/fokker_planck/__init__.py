@@ -3,10 +3,11 @@
 Where it is zero, samples of the probability-flow ODE and of the reverse SDE have one distribution.
 
 Here live the residual of a model (``profile``) and of a potential (``potential``), the estimators
-of the former (``estimators``) and its coordinates (``coordinates``), both as regularisers
-(``penalty``), the gap between samples of the ODE and of the SDE (``gap``), distances of
-distributions (``distances``, ``distribution``), and the bound of the gap by the residual
-(``bound``). Networks, schedules and samplers belong to :mod:`samplers`.
+of the former (``estimators``), its coordinates (``coordinates``) and the kinks that they must not
+miss (``kinks``), both as regularisers (``penalty``), the gap between samples of the ODE and of the
+SDE (``gap``) and the samples that dominate it (``escape``), distances of distributions
+(``distances``, ``distribution``), and the bound of the gap by the residual (``bound``). Networks,
+schedules and samplers belong to :mod:`samplers`.
 """
 
 from adjoint.fokker_planck.bound import (
@@ -34,15 +35,17 @@ from adjoint.fokker_planck.distribution import (
     of_potential,
     regular_grid,
 )
+from adjoint.fokker_planck.escape import Box, Escape, bulk_of, escaped, range_of
 from adjoint.fokker_planck.estimators import (
     ESTIMATORS,
     DifferenceSteps,
     Estimator,
     Residual,
+    ResidualMethod,
     squared_norm,
     squared_norms,
 )
-from adjoint.fokker_planck.gap import Gap, ode_sde_gap
+from adjoint.fokker_planck.gap import Gap, measure_gap, ode_sde_gap
 from adjoint.fokker_planck.penalty import potential_penalty, score_penalty
 from adjoint.fokker_planck.potential import Potential, potential_residual
 from adjoint.fokker_planck.profile import ResidualLevel, residual_profile, score_residual
@@ -50,29 +53,36 @@ from adjoint.fokker_planck.profile import ResidualLevel, residual_profile, score
 __all__ = [
     "ESTIMATORS",
     "BoundTerms",
+    "Box",
     "DifferenceSteps",
     "Distance",
     "Distribution",
+    "Escape",
     "Estimator",
     "Gap",
     "GapBound",
     "Potential",
     "Residual",
     "ResidualLevel",
+    "ResidualMethod",
     "binned",
     "binned_wasserstein",
     "bound_terms",
+    "bulk_of",
     "debiased",
     "empirical",
     "energy_distance",
+    "escaped",
     "exact_wasserstein",
     "gap_bound",
     "kl_divergence",
     "level_denoiser",
+    "measure_gap",
     "ode_sde_gap",
     "of_potential",
     "potential_penalty",
     "potential_residual",
+    "range_of",
     "regular_grid",
     "residual_profile",
     "score_penalty",

@@ -15,7 +15,9 @@ inequalities
 
 with L the one-sided Lipschitz constant of the ODE's field, solved from noise to data. It is a
 theorem in the spirit of Deveney et al. 2023 (https://arxiv.org/abs/2311.15996), and as theirs it is
-far from tight where L is large.
+far from tight where L is large. Every distribution with the mean and the covariance of q_0 has
+W_2^2 <= 2 tr Cov(q_0) from it, the mean squared distance of two independent samples: a bound that
+is not below this is vacuous.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class BoundTerms(NamedTuple):
         error: its standard error, for independent samples of q_t.
         lipschitz: L, the largest rate at which two trajectories of the ODE diverge towards the
             data.
+        spread: 2 tr Cov(q_t), the mean squared distance of two independent samples.
     """
 
     t: float
@@ -49,6 +52,7 @@ class BoundTerms(NamedTuple):
     excess: float
     error: float
     lipschitz: float
+    spread: float
 
 
 class GapBound(NamedTuple):
@@ -60,11 +64,27 @@ class GapBound(NamedTuple):
             at different times belong to the same paths.
         distance_squared: upper bound of W_2^2 between ODE and SDE samples, with two of these
             errors; infinite if it overflows.
+        spread: 2 tr Cov(q_0), by the samples of the reverse SDE at the first time.
     """
 
     score_error: float
     error: float
     distance_squared: float
+    spread: float
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether any distribution with the mean and the covariance of q_0 is as near to it."""
+        return not self.distance_squared < self.spread
+
+    def __str__(self) -> str:
+        bound = f"W2^2 <= {self.distance_squared:.3g}"
+        if not self.vacuous:
+            return bound
+        return (
+            f"{bound}, which is vacuous: two independent samples of the SDE have the mean squared "
+            f"distance {self.spread:.3g}"
+        )
 
 
 def bound_terms(
@@ -88,7 +108,8 @@ def bound_terms(
     variance = samples.mean((own - mean).square()) * samples.probabilities.square().sum()
     excess = mean - of_potential(phi, t, points).mean(other)
     lipschitz = one_sided_lipschitz(phi, schedule, t, points).max()
-    found = (schedule.diffusion_squared(t), excess, variance.sqrt(), lipschitz)
+    spread = 2 * samples.mean((samples.points - samples.centre).square().sum(dim=1))
+    found = (schedule.diffusion_squared(t), excess, variance.sqrt(), lipschitz, spread)
     return BoundTerms(float(t), *map(float, found))
 
 
@@ -100,7 +121,7 @@ def gap_bound(terms: Sequence[BoundTerms], initial_kl: float) -> GapBound:
         initial_kl: KL(pi | p_T) at the last of them.
     """
     columns = (torch.tensor(column, dtype=torch.float64) for column in zip(*terms, strict=True))
-    t, diffusion, excess, scatter, rate = columns
+    t, diffusion, excess, scatter, rate, spread = columns
     ends = torch.cat([t[:1], t, t[-1:]])
     weights = (ends[2:] - ends[:-2]) / 2  # of the trapezoidal rule
     error = float(weights @ scatter)
@@ -108,7 +129,8 @@ def gap_bound(terms: Sequence[BoundTerms], initial_kl: float) -> GapBound:
     growth = torch.cat([t.new_zeros(1), torch.cumulative_trapezoid(rate, t)])
     factor = float(weights @ (diffusion / 2 * (2 * growth).exp()))
     most = max(0.0, score_error + 2 * error)
-    return GapBound(score_error, error, math.inf if math.isinf(factor) else factor * most)
+    bound = math.inf if math.isinf(factor) else factor * most
+    return GapBound(score_error, error, bound, float(spread[0]))
 
 
 def one_sided_lipschitz(phi: Potential, schedule: Schedule, t: Tensor, points: Tensor) -> Tensor:

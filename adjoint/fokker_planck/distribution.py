@@ -20,6 +20,11 @@ class Distribution(NamedTuple):
         """The expectation of values [N] at the points."""
         return self.probabilities.to(values) @ values
 
+    @property
+    def centre(self) -> Tensor:
+        """The expectation of the points, [d]."""
+        return self.mean(self.points)
+
 
 def empirical(x: Tensor) -> Distribution:
     """The empirical distribution of samples [N, d]."""

@@ -10,11 +10,17 @@ Lai et al. 2023, https://arxiv.org/abs/2210.04296, where D is a gradient). It ha
 data at every noise level. The first two terms, the advective part, are one directional derivative
 along ``(2 (z - D), 1)``; the third, the diffusive part, is the mean of second derivatives along
 Rademacher probes v, ``E[v^T (d^2 D) v]`` (Hutchinson's estimator).
+
+A network with kinks, such as those of ``relu``, has a Laplacian that is a distribution: its mean
+over noisy samples exists, its mean square does not. Differences of D average it over their step,
+the smoothing length h in units of rho. Their mean is then right to O(h^2), and their mean square
+grows as 1 / h, so it has a meaning only beside h. Exact derivatives miss the kinks.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
@@ -23,10 +29,13 @@ from torch import Tensor
 from torch.func import jvp
 
 from adjoint.fokker_planck.coordinates import LevelDenoiser
+from adjoint.fokker_planck.kinks import find_kinks
 from samplers.prediction import per_sample
 
 Estimator = Literal["exact", "forward", "stencil", "pullback"]
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
+_EXACT = ("exact", "forward")
+"""Those that differentiate automatically, and miss kinks."""
 
 
 class DifferenceSteps(NamedTuple):
@@ -50,6 +59,31 @@ _SINGLE: dict[str, DifferenceSteps] = {
     "pullback": DifferenceSteps(5e-4, 5e-3),
 }
 """In float32, where rounding is divided by the step, and by its square for the stencil."""
+SMOOTHING = 2e-2
+"""Step of the second derivative of a network with kinks, in both precisions: squares that belong to
+different steps can't be compared."""
+
+
+class ResidualMethod(NamedTuple):
+    """How a residual is estimated.
+
+    Attributes:
+        estimator: the name of the estimator.
+        steps: of its finite differences.
+        kinks: the network's operations whose first derivative jumps, such as ``relu``.
+    """
+
+    estimator: Estimator
+    steps: DifferenceSteps
+    kinks: tuple[str, ...] = ()
+
+    @property
+    def smoothing(self) -> float | None:
+        """The length over which kinks are averaged along each axis, in units of rho.
+
+        None if there are none, or if exact derivatives ignore them.
+        """
+        return self.steps.second if self.kinks and self.estimator not in _EXACT else None
 
 
 class Residual(NamedTuple):
@@ -59,10 +93,12 @@ class Residual(NamedTuple):
         advective: ``d_lnrho D + 2 J (z - D)`` [B, ...].
         diffusive: ``rho^2 v^T (d^2 D) v`` for each probe [K, B, ...]; their mean estimates the
             Laplacian.
+        method: how they were estimated.
     """
 
     advective: Tensor
     diffusive: Tensor
+    method: ResidualMethod
 
     @property
     def each(self) -> Tensor:
@@ -90,7 +126,7 @@ def estimate_residual(
         z: points [B, ...].
         log_rho: their noise levels [B], in the dtype of z.
         probes: Rademacher probes, random signs [K, B, ...]; ``exact`` ignores them.
-        estimator: chosen by :func:`choose_estimator` if None.
+        estimator: chosen by :func:`choose_method` if None.
 
             ============  ==================================================================
             ``exact``     forward-mode derivatives along every axis; for few dimensions
@@ -102,33 +138,66 @@ def estimate_residual(
             ============  ==================================================================
         steps: step sizes of the differences.
 
-    Raises ValueError for an unknown estimator.
+    Raises ValueError for an unknown estimator. Warns if exact derivatives would miss a kink.
     """
-    chosen = choose_estimator(denoiser, z, log_rho) if estimator is None else estimator
-    if chosen not in ESTIMATORS:
-        raise ValueError(f"The estimator is {chosen!r}; it must be one of {', '.join(ESTIMATORS)}.")
-    taken = steps or (_FINE if z.dtype == torch.float64 else _SINGLE.get(chosen, _FINE))
-    match chosen:
+    method = choose_method(denoiser, z, log_rho, estimator, steps)
+    return estimate_by(method, denoiser, z, log_rho, probes)
+
+
+def estimate_by(
+    method: ResidualMethod, denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor
+) -> Residual:
+    """:func:`estimate_residual` by a method that was chosen before."""
+    match method.estimator:
         case "exact":
-            return _exact(denoiser, z, log_rho)
+            parts = _exact(denoiser, z, log_rho)
         case "forward":
-            return _forward(denoiser, z, log_rho, probes)
+            parts = _forward(denoiser, z, log_rho, probes)
         case "stencil":
-            return _stencil(denoiser, z, log_rho, probes, taken)
+            parts = _stencil(denoiser, z, log_rho, probes, method.steps)
         case "pullback":
-            return _pullback(denoiser, z, log_rho, probes, taken)
+            parts = _pullback(denoiser, z, log_rho, probes, method.steps)
+    return Residual(*parts, method)
 
 
-def choose_estimator(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Estimator:
-    """The best estimator that all layers of the network support.
+def choose_method(
+    denoiser: LevelDenoiser,
+    z: Tensor,
+    log_rho: Tensor,
+    estimator: Estimator | None = None,
+    steps: DifferenceSteps | None = None,
+) -> ResidualMethod:
+    """The best estimator that all layers of the network support, and its steps.
 
-    ``forward`` if every layer has forward-mode derivatives; else ``stencil`` in float64 and
-    ``pullback`` in float32, or ``stencil`` there as well if gradients are recorded and a layer has
-    no second derivative. Attention on a CPU has neither.
+    ``stencil`` if a layer has a kink; else ``forward`` if every layer has forward-mode derivatives;
+    else ``stencil`` in float64 and ``pullback`` in float32, or ``stencil`` there as well if
+    gradients are recorded and a layer has no second derivative. Attention on a CPU has neither.
 
-    It tries them on this batch, since conditions may belong to its samples, and discards the
-    results: choose once, and pass the name on.
+    It evaluates the network on this batch, since conditions may belong to its samples, and discards
+    the results: choose once, and pass the method on. An estimator or steps that are given are
+    taken. Raises ValueError for an unknown estimator. Warns if exact derivatives would miss a kink.
     """
+    if estimator is not None and estimator not in ESTIMATORS:
+        raise ValueError(
+            f"The estimator is {estimator!r}; it must be one of {', '.join(ESTIMATORS)}."
+        )
+    kinks = find_kinks(denoiser, z, log_rho)
+    chosen = estimator or ("stencil" if kinks else _supported(denoiser, z, log_rho))
+    if kinks and chosen in _EXACT:
+        warnings.warn(
+            f"The network has kinks ({', '.join(kinks)}), which {chosen} derivatives do not see, "
+            "so the diffusive part of the residual is wrong; take the estimator stencil.",
+            stacklevel=2,
+        )
+    return ResidualMethod(chosen, steps or _default_steps(chosen, z.dtype, bool(kinks)), kinks)
+
+
+def _default_steps(estimator: Estimator, dtype: torch.dtype, kinked: bool) -> DifferenceSteps:
+    steps = _FINE if dtype == torch.float64 else _SINGLE.get(estimator, _FINE)
+    return steps._replace(second=SMOOTHING) if kinked else steps
+
+
+def _supported(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Estimator:
     if _works(lambda: _forward(denoiser, z, log_rho, torch.ones_like(z[None]))):
         return "forward"
     if z.dtype == torch.float64:
@@ -157,6 +226,9 @@ def _second_derivative(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> T
 def squared_norms(found: Residual) -> Tensor:
     r"""``|R|^2 / d`` of each sample, [B], without bias.
 
+    That of a network with kinks is of the residual averaged over ``found.method.smoothing``, and
+    grows as one over this length.
+
     With K >= 2 probes it is the mean of :math:`\langle R_i, R_j \rangle` over pairs of different
     probes; the square of one estimate is too large by the variance of the probe. Raises ValueError
     for one probe.
@@ -180,14 +252,18 @@ def squared_norm(found: Residual) -> tuple[Tensor, Tensor]:
 # --------------------------------------------------------------------------------- estimators
 
 
-def _exact(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Residual:
+_Parts = tuple[Tensor, Tensor]
+"""The advective and the diffusive part."""
+
+
+def _exact(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> _Parts:
     axes = torch.eye(z[0].numel(), dtype=z.dtype, device=z.device)
     probes = axes.reshape(-1, 1, *z.shape[1:]).expand(-1, *z.shape)
-    found = _forward(denoiser, z, log_rho, probes)
-    return Residual(found.advective, found.diffusive.sum(dim=0, keepdim=True))
+    advective, diffusive = _forward(denoiser, z, log_rho, probes)
+    return advective, diffusive.sum(dim=0, keepdim=True)
 
 
-def _forward(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor) -> Residual:
+def _forward(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor) -> _Parts:
     def along(direction: Tensor) -> Callable[[Tensor], Tensor]:
         def slope(point: Tensor) -> Tensor:
             found: Tensor = jvp(lambda at: denoiser(at, log_rho), (point,), (direction,))[1]
@@ -198,24 +274,24 @@ def _forward(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor
     d = denoiser(z, log_rho)
     advective: Tensor = jvp(denoiser, (z, log_rho), (2 * (z - d), torch.ones_like(log_rho)))[1]
     second = [jvp(along(v), (z,), (v,))[1] for v in probes]
-    return Residual(advective, _variance(z, log_rho) * torch.stack(second))
+    return advective, _variance(z, log_rho) * torch.stack(second)
 
 
 def _stencil(
     denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: DifferenceSteps
-) -> Residual:
+) -> _Parts:
     d = denoiser(z, log_rho)
     e, h = steps.first, steps.second * per_sample(log_rho.exp(), z)
     # The direction is of the size of rho, so these steps are relative to it, too.
     direction = 2 * (z - d)
     ahead, behind = (denoiser(z + sign * e * direction, log_rho + sign * e) for sign in (1.0, -1.0))
     second = [denoiser(z + h * v, log_rho) - 2 * d + denoiser(z - h * v, log_rho) for v in probes]
-    return Residual((ahead - behind) / (2 * e), torch.stack(second) / steps.second**2)
+    return (ahead - behind) / (2 * e), torch.stack(second) / steps.second**2
 
 
 def _pullback(
     denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor, probes: Tensor, steps: DifferenceSteps
-) -> Residual:
+) -> _Parts:
     create_graph = torch.is_grad_enabled()
 
     def vjp(point: Tensor, v: Tensor) -> Tensor:
@@ -232,7 +308,7 @@ def _pullback(
     slope = (denoiser(z, log_rho + e) - denoiser(z, log_rho - e)) / (2 * e)
     second = [vjp(z + h * v, v) - vjp(z - h * v, v) for v in probes]
     diffusive = rho * torch.stack(second) / (2 * steps.second)
-    return Residual(slope + vjp(z, 2 * (z - d)), diffusive)
+    return slope + vjp(z, 2 * (z - d)), diffusive
 
 
 def _variance(z: Tensor, log_rho: Tensor) -> Tensor:

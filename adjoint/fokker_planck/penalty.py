@@ -8,6 +8,7 @@ Both are objectives of :mod:`samplers.training`, passed as its ``penalty``:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from adjoint.fokker_planck.coordinates import level_denoiser
 from adjoint.fokker_planck.estimators import (
     Estimator,
-    choose_estimator,
-    estimate_residual,
+    ResidualMethod,
+    choose_method,
+    estimate_by,
     squared_norms,
 )
-from adjoint.fokker_planck.potential import potential_residual
+from adjoint.fokker_planck.potential import exact_residual, warn_of_kinks
 from samplers.denoiser import Denoiser
 from samplers.prediction import per_sample
 from samplers.schedule import Point, Schedule
@@ -59,19 +61,19 @@ def score_penalty(
     _check(weight)
     if probes < 2:
         raise ValueError(f"{probes} probe gives a square that is too large; pass two or more.")
-    chosen = estimator
+    method: ResidualMethod | None = None
 
     def objective(network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
-        nonlocal chosen
+        nonlocal method
         x0, *rows = batch
         x, at, _ = perturb(model.schedule, x0, generator)
         given = dict(zip(conditions, rows, strict=True))
         denoiser = level_denoiser(model.with_network(network), given)
         z, log_rho = x / per_sample(at.alpha, x), -at.lam.to(x)
-        if chosen is None:  # once: it depends on the layers of the network alone
-            chosen = choose_estimator(denoiser, z, log_rho)
+        if method is None:  # once: it depends on the layers of the network alone
+            method = choose_method(denoiser, z, log_rho, estimator)
         signs = torch.randint(2, (probes, *x.shape), generator=generator).to(x) * 2 - 1
-        found = estimate_residual(denoiser, z, log_rho, signs, chosen)
+        found = estimate_by(method, denoiser, z, log_rho, signs)
         return weight * (_weights(time_weight, at).to(x) * squared_norms(found)).mean()
 
     return objective
@@ -100,14 +102,18 @@ def potential_penalty(
     Raises ValueError for a negative weight.
     """
     _check(weight)
+    checked = False
 
     def objective(network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+        nonlocal checked
         device = next(network.parameters()).device
         x, t = (each.to(device) for each in points(generator))
         times = t[:, None].expand(x.shape[:2])
-        found = potential_residual(
-            lambda x, t: potential(network, x, t), schedule, x.flatten(0, 1), times.flatten()
-        ).reshape(x.shape[:2])
+        phi, at = partial(potential, network), (x.flatten(0, 1), times.flatten())
+        if not checked:  # once: it depends on the layers of the network alone
+            warn_of_kinks(phi, *at)
+            checked = True
+        found = exact_residual(phi, schedule, *at).reshape(x.shape[:2])
         if centred:
             found = found - found.mean(dim=1, keepdim=True)
         weights = _weights(time_weight, schedule.point(t.double())).to(x)

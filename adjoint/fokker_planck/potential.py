@@ -12,11 +12,13 @@ without changing any score, so only differences of R at one time matter.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from adjoint.fokker_planck.kinks import find_kinks
 from samplers.schedule import Schedule
 
 Potential = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +33,25 @@ def potential_residual(phi: Potential, schedule: Schedule, x: Tensor, t: Tensor)
         schedule: of its diffusion, from which f and g follow.
         x: points [B, d].
         t: their times [B].
+
+    Warns if phi has kinks, such as those of ``relu``, which exact derivatives do not see.
     """
+    warn_of_kinks(phi, x, t)
+    return exact_residual(phi, schedule, x, t)
+
+
+def warn_of_kinks(phi: Potential, x: Tensor, t: Tensor) -> None:
+    """Warn if second derivatives of phi at the points do not exist."""
+    if kinks := find_kinks(phi, x, t):
+        warnings.warn(
+            f"The potential has kinks ({', '.join(kinks)}), which its second derivatives do not "
+            "see, so its residual is wrong; take smooth activations, such as softplus or silu.",
+            stacklevel=3,
+        )
+
+
+def exact_residual(phi: Potential, schedule: Schedule, x: Tensor, t: Tensor) -> Tensor:
+    """:func:`potential_residual` of a potential that is known to be smooth."""
     x, t = x.detach().requires_grad_(), t.detach().requires_grad_()
     with torch.enable_grad():
         score, dphi_dt = gradients(phi(x, t), x, t)

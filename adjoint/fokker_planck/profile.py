@@ -14,7 +14,9 @@ from adjoint.fokker_planck.estimators import (
     DifferenceSteps,
     Estimator,
     Residual,
-    choose_estimator,
+    ResidualMethod,
+    choose_method,
+    estimate_by,
     estimate_residual,
     squared_norm,
 )
@@ -50,7 +52,9 @@ def score_residual(
             network if None.
         steps: step sizes of finite differences.
 
-    Raises ValueError for an unknown estimator.
+    Raises ValueError for an unknown estimator. Warns if the network has kinks, such as those of
+    ``relu``, and the estimator would miss them. ``method`` of the result says over which length
+    kinks were averaged.
     """
     at = model.schedule.point(t.double())
     z, log_rho = x / per_sample(at.alpha, x), -at.lam.to(x)
@@ -92,7 +96,7 @@ def residual_profile(
     seed: int = 0,
     estimator: Estimator | None = None,
     tick: Callable[[], object] = lambda: None,
-) -> tuple[list[ResidualLevel], Estimator]:
+) -> tuple[list[ResidualLevel], ResidualMethod]:
     """The size of the residual at each noise level, at noisy samples ``x0 + rho eps``.
 
     Args:
@@ -105,23 +109,24 @@ def residual_profile(
         estimator: see :func:`score_residual`.
         tick: called after each level.
 
-    Returns a level for each rho, and the estimator that was used. Raises ValueError for fewer than
-    two probes.
+    Returns a level for each rho, and the method that was used. Raises ValueError for fewer than
+    two probes. Warns as :func:`score_residual` does.
     """
     denoiser = level_denoiser(model, conditions)
     generator = torch.Generator().manual_seed(seed)
     eps = torch.randn(x0.shape, generator=generator, dtype=torch.float64).to(x0)
     signs = torch.randint(2, (probes, *x0.shape), generator=generator).to(x0) * 2 - 1
-    first = torch.full((len(x0),), math.log(rhos[0]), dtype=x0.dtype, device=x0.device)
-    chosen = choose_estimator(denoiser, x0, first) if estimator is None else estimator
+    levels_in_turn = [rhos[i % len(rhos)] for i in range(len(x0))]
+    some = torch.tensor(levels_in_turn, dtype=torch.float64).to(x0)
+    method = choose_method(denoiser, x0 + per_sample(some, x0) * eps, some.log(), estimator)
     levels = []
     for rho in rhos:
         log_rho = torch.full((len(x0),), math.log(rho), dtype=x0.dtype, device=x0.device)
         z = x0 + rho * eps
-        found = estimate_residual(denoiser, z, log_rho, signs, chosen)
+        found = estimate_by(method, denoiser, z, log_rho, signs)
         squared, error = squared_norm(found)
         parts = (found.advective, found.diffusive, denoiser(z, log_rho))
         rms = [float(part.detach().square().mean().sqrt()) for part in parts]
         levels.append(ResidualLevel(rho, float(squared.detach()), float(error.detach()), *rms))
         tick()
-    return levels, chosen
+    return levels, method

@@ -1,0 +1,121 @@
+"""Kinks of a function, where its first derivative jumps, as that of ``relu`` does.
+
+Its second derivative there is a delta distribution, which automatic differentiation does not see:
+it finds the values on both sides, which are zero for ``relu``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_KINKED = {
+    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "selu", "threshold",
+    "hardtanh", "hardswish", "hardsigmoid", "hardshrink", "softshrink",
+    "abs", "clamp", "clamp_min", "clamp_max", "clip",
+    "maximum", "minimum", "fmax", "fmin", "max", "min", "amax", "amin", "aminmax", "cummax",
+    "cummin",
+    "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "fractional_max_pool2d", "fractional_max_pool3d",
+    "sort", "argsort", "topk", "kthvalue", "median", "nanmedian", "mode", "argmax", "argmin",
+    "gt", "ge", "lt", "le", "sign", "sgn", "heaviside", "round", "floor", "ceil", "trunc", "fix",
+    "frac", "fmod", "remainder", "floor_divide",
+    "bucketize", "searchsorted",
+}  # fmt: skip
+"""Operations of ATen with a kink or a jump. Comparisons are among them, since ``where(x > 0, x,
+0)`` is ``relu``."""
+
+
+def find_kinks(function: Callable[..., Tensor], z: Tensor, *others: Tensor) -> tuple[str, ...]:
+    """The names of the operations between z and ``function(z, *others)`` that have a kink.
+
+    An operation counts if its kink lies among the values that it is given: a ``clamp`` that leaves
+    all of them unchanged is smooth. Operations are seen wherever they are called from, but not
+    inside custom kernels.
+    """
+    point = z.detach().clone()
+    with _Watch(point) as watch:
+        value = function(point, *others)
+    return tuple(sorted(watch.behind([value])))
+
+
+class _Watch(TorchDispatchMode):
+    """Records for every storage that depends on z the kinks on the way to it."""
+
+    def __init__(self, z: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: dict[StorageWeakRef, frozenset[str]] = {_key(z): frozenset()}
+
+    def behind(self, values: Iterable[Any]) -> frozenset[str]:
+        known = (self.found.get(_key(each), frozenset()) for each in _tensors(values))
+        return frozenset().union(*known)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        inputs = list(_tensors([args, given]))
+        if not any(_key(each) in self.found for each in inputs):
+            return func(*args, **given)
+        name = _name(func)
+        kinked = _has_kink(name, args)
+        before = args[0].clone() if kinked else torch.empty(0)  # it may be changed in place
+        result = func(*args, **given)
+        found = self.behind(inputs)
+        if kinked and _shows(result, before):
+            found |= {name}
+        self.found.update((_key(each), found) for each in _tensors(result))
+        return result
+
+
+def _tensors(values: Any) -> Iterable[Tensor]:
+    return (
+        each
+        for each in tree_leaves(values)
+        if isinstance(each, Tensor) and each.layout == torch.strided
+    )
+
+
+def _key(x: Tensor) -> StorageWeakRef:
+    """Of its storage, which views share; no other storage takes its address as long as it lives."""
+    return StorageWeakRef(x.untyped_storage())
+
+
+def _name(func: Any) -> str:
+    """As users know it: ``prelu`` for ``_prelu_kernel``, ``threshold`` for its derivative."""
+    name: str = func.overloadpacket.__name__.strip("_")
+    for ending in ("_backward", "_with_indices", "_with_noise", "_kernel"):
+        name = name.removesuffix(ending)
+    return name
+
+
+def _has_kink(name: str, args: Sequence[Any]) -> bool:
+    match name, args:
+        case "elu", [Tensor(), alpha, _, input_scale, *_]:  # of selu; that of celu is smooth
+            return bool(alpha * input_scale != 1)
+        case "elu", [Tensor(), alpha, *_]:
+            return bool(alpha != 1)
+        case "transformer_encoder_layer_fwd", _:  # one kernel for the whole layer
+            return not args[7]  # which is whether it has gelu
+    return name in _KINKED
+
+
+def _shows(result: Any, given: Tensor) -> bool:
+    """Whether the values lie on both sides of the kink."""
+    match result:
+        case Tensor(dtype=torch.bool):
+            return bool(result.any()) and not bool(result.all())
+        case Tensor(dtype=given.dtype):
+            return not torch.equal(result, given)
+    return True
