@@ -26,14 +26,17 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from samplers.diffusers.config import (
+    DEFAULT_SAMPLER,
     DEFAULTS,
     KNOWN_CLASSES,
     OWN_CLASS,
     HasConfig,
     ScheduleKind,
     class_name,
+    distilled_for,
     named_config,
     own_keys,
+    renamed_keys,
     schedule_kind,
 )
 from samplers.diffusers.loop import options_of, settings_of
@@ -84,7 +87,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     model was published with, including the defaults of its class. Further arguments:
 
     Args:
-        sampler: a name or alias from the registry.
+        sampler: a name or alias from the registry. Networks that were distilled for a sampler (by
+            the class of their config: LCM, TCD, consistency models) have that one by default.
         sampler_options: its options, such as ``{"eta": 0.5}``.
         noise: of stochastic samplers, ``independent`` in each evaluation, or along a ``brownian``
             path for each seed, on which more steps converge to one image.
@@ -105,7 +109,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        sampler: str = "dpmpp-2m",
+        sampler: str = DEFAULT_SAMPLER,
         sampler_options: dict[str, Any] | None = None,
         noise: NoiseKind = "independent",
         grid: Spacing | None = None,
@@ -144,6 +148,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         convention: str = "ir-sde",
         variance_type: str | None = None,
         lambda_min_clipped: float | None = None,
+        original_inference_steps: int | None = None,
+        timestep_scaling: float | None = None,
         carried: list[str] | None = None,
     ) -> None:
         self.register_to_config(_class_name=OWN_CLASS)  # which converted schedulers carry along
@@ -249,6 +255,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Numbers | None = None,
         sigmas: Numbers | None = None,
         mu: float | None = None,
+        original_inference_steps: int | None = None,
+        strength: float = 1.0,
     ) -> None:
         """Choose the grid, and end the previous run.
 
@@ -262,12 +270,15 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
                 end: the times before the shift for flow models, sigma / alpha for all others.
             mu: the logarithm of the flow shift for this image size (the shift itself if
                 ``time_shift_type`` is linear), read if ``use_dynamic_shifting`` is set.
+            original_inference_steps, strength: of LCM's pipelines, for configs of LCM and TCD: the
+                number of steps of the distillation, in place of the config's, and the share of
+                them, cleanest first, that the grid is taken from.
 
         Raises ValueError for steps < 1, grids outside of what the network was trained for, and
         grids on which the sampler is not defined.
         """
         self._plan, self._run, self._begin_index = None, None, None
-        settings = self._settings().shifted_by(mu)
+        settings = self._settings().shifted_by(mu).distilled_at(original_inference_steps, strength)
         grid = self._grid(settings, num_inference_steps, timesteps, sigmas)
         tableau = _entered(self._sampler().tableau(grid, options_of(self.config)))
         self.num_inference_steps = grid.steps
@@ -306,7 +317,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         low, high = settings.sigma_min, settings.sigma_max
         make_grid(settings.schedule, 1, "uniform", sigma_min=low, sigma_max=high)  # checks them
         whole = dataclasses.replace(
-            settings, final="zero", sigma_min=None, sigma_max=None, shift_terminal=None
+            settings,
+            final="zero",
+            sigma_min=None,
+            sigma_max=None,
+            shift_terminal=None,
+            distilled_times=None,
         )
         steps = _trained_steps(whole, self)
         self._show(whole, whole.grid(steps, self.config.grid).points, None)
@@ -516,6 +532,8 @@ def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[st
         kept.pop("sampler_options", None)
     if class_name(config) != OWN_CLASS:
         kept |= _with_class_keys(config)
+        if "sampler" not in chosen and (own := distilled_for(config)) is not None:
+            kept |= {"sampler": own, "sampler_options": None}
     kept["carried"] = [key for key in kept.get("carried") or () if key not in chosen]
     asked = {**kept, **chosen}
     # Flux's pipelines then pass a number of steps instead of their own sigmas, which would
@@ -531,8 +549,9 @@ def _with_class_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the config's own class, and the names of those that it carries along."""
     own = own_keys(config)
     carried = [key for key in DEFAULTS if key in config and key not in own]
-    shift = {"shift": own["flow_shift"]} if "flow_shift" in own and "shift" not in config else {}
-    return {**own, **shift, "schedule": schedule_kind(config), "carried": carried}
+    renamed = renamed_keys(config, own)
+    carried = [key for key in carried if key not in renamed]
+    return {**own, **renamed, "schedule": schedule_kind(config), "carried": carried}
 
 
 def _calls(config: Mapping[str, Any]) -> int:
