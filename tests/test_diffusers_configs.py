@@ -67,6 +67,41 @@ def test_keys_determine_the_meaning_of_a_config_without_a_class(name: str) -> No
     assert grids[0].points.sigma.tolist() == grids[1].points.sigma.tolist()
 
 
+def test_the_compatible_classes_are_those_that_can_be_read() -> None:
+    every = {name for name in dir(diffusers) if name.endswith("Scheduler")}
+    assert set(SamplerScheduler._compatibles) <= every
+    for name in SamplerScheduler._compatibles:
+        assert made(getattr(diffusers, name)()).config.schedule
+    for name in every - set(SamplerScheduler._compatibles):
+        with pytest.raises(ValueError, match="noise schedule is not known"):
+            made({"_class_name": name})
+
+
+# What belongs to other classes
+
+
+def test_private_attributes_of_other_classes_are_refused_in_a_sentence() -> None:
+    """Cosmos sets back the step index, LEdits++ reads variances."""
+    scheduler = SamplerScheduler()
+    for name in ("_step_index", "_get_variance", "_init_step_index", "_get_conditioning_c_in"):
+        assert not hasattr(scheduler, name)
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'; a pipeline that uses it"):
+            getattr(scheduler, name)
+    assert scheduler.config.sampler == "dpmpp-2m"
+
+
+def test_arguments_of_other_classes_are_refused_in_a_sentence() -> None:
+    scheduler = SamplerScheduler()
+    with pytest.raises(ValueError, match="with 'jump_length', which SamplerScheduler does not"):
+        scheduler.set_timesteps(4, jump_length=10)
+    scheduler.set_timesteps(4)
+    x, t = torch.zeros(1, 2), scheduler.timesteps[0]
+    for name in ("per_token_timesteps", "variance_noise"):
+        with pytest.raises(ValueError, match=f"with '{name}', which SamplerScheduler does not"):
+            scheduler.step(x, t, x, **{name: torch.zeros(1)})
+    assert scheduler.step(x, t, x, variance_noise=None).prev_sample.shape == x.shape
+
+
 def test_keys_that_fit_classes_of_different_meaning_are_refused() -> None:
     """FlowMapEuler's network is given two times, FlowMatchHeun's one; their keys are the same."""
     theirs = diffusers.FlowMatchHeunDiscreteScheduler(shift=3.0)

@@ -198,6 +198,16 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """Read for each run, since pipelines change the config."""
         return settings_of(self.config)
 
+    def __getattr__(self, name: str) -> Any:
+        """Keys of the config; AttributeError for what belongs to other scheduler classes."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            raise AttributeError(
+                f"SamplerScheduler has no attribute {name!r}; a pipeline that uses it works with "
+                "its own scheduler only."
+            ) from None
+
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
 
@@ -257,6 +267,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         mu: float | None = None,
         original_inference_steps: int | None = None,
         strength: float = 1.0,
+        **others: Any,
     ) -> None:
         """Choose the grid, and end the previous run.
 
@@ -277,6 +288,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         Raises ValueError for steps < 1, grids outside of what the network was trained for, and
         grids on which the sampler is not defined.
         """
+        _refuse_others("set_timesteps", others)
         self._plan, self._run, self._begin_index = None, None, None
         settings = self._settings().shifted_by(mu).distilled_at(original_inference_steps, strength)
         grid = self._grid(settings, num_inference_steps, timesteps, sigmas)
@@ -352,6 +364,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         use_clipped_model_output: bool | None = None,
         prev_timestep: float | Tensor | None = None,
         return_dict: Literal[True] = True,
+        **others: Any,
     ) -> SamplerSchedulerOutput: ...
 
     @overload
@@ -366,6 +379,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         prev_timestep: float | Tensor | None = None,
         *,
         return_dict: Literal[False],
+        **others: Any,
     ) -> tuple[Tensor, Tensor]: ...
 
     def step(
@@ -378,6 +392,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         use_clipped_model_output: bool | None = None,
         prev_timestep: float | Tensor | None = None,
         return_dict: bool = True,
+        **others: Any,
     ) -> SamplerSchedulerOutput | tuple[Tensor, Tensor]:
         """One row of the tableau: from the network's output at ``sample`` to the next point.
 
@@ -394,9 +409,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             use_clipped_model_output: accepted for the same reason; here eps and x_0 always agree.
             prev_timestep: accepted because Kandinsky's priors pass it; must be the element of
                 ``timesteps`` after this one.
+            others: arguments that pipelines pass to other classes, such as ``variance_noise`` and
+                ``per_token_timesteps``; must be None.
 
         Raises ValueError for a run that begins in the middle of a step or goes beyond its end.
         """
+        _refuse_others("step", others)
         _check_eta(eta)
         self._check_replaced(timestep)
         output = _without_variance(model_output, sample)
@@ -519,6 +537,15 @@ def _refuse_argument(name: str, known: list[str]) -> None:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
     raise ValueError(f"SamplerScheduler has no argument {name!r}; {hint}")
+
+
+def _refuse_others(method: str, others: Mapping[str, Any]) -> None:
+    passed = [name for name, value in others.items() if value is not None]
+    if passed:
+        raise ValueError(
+            f"{method} was called with {passed[0]!r}, which SamplerScheduler does not have; a "
+            "pipeline that passes it works with its own scheduler only."
+        )
 
 
 def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -646,7 +673,7 @@ def _check_eta(eta: float) -> None:
     if eta:
         raise ValueError(
             f"The pipeline was called with eta = {eta}; choose the noise with the sampler instead, "
-            'as in sampler="ancestral", sampler_options={"eta": 0.5}.'
+            'as in sampler="ancestral", sampler_options={"eta": 0.5} (of "tcd" it is "gamma").'
         )
 
 
