@@ -94,7 +94,7 @@ def law_slope(sampler: Sampler) -> float:
 
 
 def main() -> None:
-    samplers = registry().values()
+    samplers = [own for own in registry().values() if not own.distilled]
     own = [deterministic(s) for s in tqdm([s for s in samplers if not s.stochastic])]
     noisy = [stochastic(s) for s in tqdm([s for s in samplers if s.stochastic])]
     first = (

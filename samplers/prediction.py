@@ -69,6 +69,27 @@ class EDMOutput:
         return Conversion(self.sigma_data**2 * at.alpha / norm, of_output)
 
 
+@dataclass(frozen=True)
+class ConsistencyOutput:
+    r"""The consistency function of a network F, given ``c_in y`` as EDM's, with y = x / alpha.
+
+    .. math:: f = c_{skip} \, y + c_{out} F
+
+    with ``c_skip = s^2 / ((rho - e)^2 + s^2)``, ``c_out = (rho - e) s / sqrt(rho^2 + s^2)``,
+    s = ``sigma_data`` and e = ``sigma_min``, where f = y (Song et al. 2023, appendix C,
+    https://arxiv.org/abs/2303.01469). It stands in the place of the prediction of x_0.
+    """
+
+    sigma_min: float
+    sigma_data: float
+
+    def __call__(self, at: Point) -> Conversion:
+        above = at.rho - self.sigma_min
+        skip = self.sigma_data**2 / (above.square() + self.sigma_data**2)
+        out = above * self.sigma_data / (at.rho.square() + self.sigma_data**2).sqrt()
+        return Conversion(skip / at.alpha, out)
+
+
 Prediction = PredictionName | Callable[[Point], Conversion]
 """What a network predicts: the name of a prediction type, or the conversion to x_0 itself."""
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from samplers.grid import Grid, make_grid
 from samplers.methods import (
+    consistency,
     deis,
     dpm_solver,
     edm,
@@ -59,6 +60,8 @@ class Sampler:
             weak order of 0 means that a bias remains, a strong order of None that the noise is not
             a function of a path.
         aliases: other names of it.
+        distilled: whether the network has to be distilled to jump along the trajectory, see
+            :mod:`samplers.methods.consistency`; the orders are then 0.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Sampler:
     weak_order: float | None = None
     strong_order: float | None = None
     aliases: tuple[str, ...] = field(default=())
+    distilled: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.description)
@@ -94,7 +98,8 @@ class Sampler:
         }
         return (
             f"{self.name}: order {self.order}, {cost} a step"
-            f"{', stochastic' if self.stochastic else ''}.\n\n"
+            f"{', stochastic' if self.stochastic else ''}"
+            f"{', for distilled networks' if self.distilled else ''}.\n\n"
             + "".join(f"{what}: {fact}.\n" for what, fact in facts.items() if fact)
             + f"\n{equations}"
         ).rstrip()
@@ -349,6 +354,12 @@ _TABLE: tuple[Sampler, ...] = (
     Sampler("mr-sde-d-2", partial(_mr_data, eta=1.0), 2, 1, f"{_MR}, MR-SDE-d-2", 2, 1),
     Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 2,
             aliases=("edm-stochastic",)),
+    # Distilled networks, which jump along the trajectory.
+    Sampler("consistency", consistency.consistency, 0, 1, "Song et al. 2023, arXiv:2303.01469, algorithm 1", 0,
+            aliases=("cm", "cm-stochastic-iterative"), distilled=True),
+    Sampler("lcm", consistency.lcm, 0, 1, "Luo et al. 2023, arXiv:2310.04378, algorithm 2", 0,
+            aliases=("flow-match-lcm",), distilled=True),
+    Sampler("tcd", consistency.tcd, 0, 1, "Zheng et al. 2024, arXiv:2402.19159, algorithm 4", 0, distilled=True),
 )
 _ADAPTIVE_TABLE: tuple[AdaptiveSampler, ...] = (
     # Runge-Kutta pairs in the angle.

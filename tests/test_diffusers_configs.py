@@ -22,7 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 
 # Scheduler classes that can be made without arguments but are not known here.
 UNKNOWN = [
-    "CMStochasticIterativeScheduler",
     "CosineDPMSolverMultistepScheduler",
     "DDIMInverseScheduler",
     "DDPMWuerstchenScheduler",
@@ -38,7 +37,7 @@ UNKNOWN = [
     "SCMScheduler",
 ]
 
-AMBIGUOUS = "FlowMatchHeunDiscreteScheduler"
+AMBIGUOUS = ("FlowMatchHeunDiscreteScheduler", "LCMScheduler", "TCDScheduler")
 
 
 def made(config: Mapping[str, Any] | HasConfig, **kwargs: Any) -> SamplerScheduler:
@@ -59,13 +58,48 @@ def test_classes_that_are_not_known_are_refused_not_guessed(name: str) -> None:
         made(theirs)
 
 
-@pytest.mark.parametrize("name", [n for n in KNOWN_CLASSES if n != AMBIGUOUS])
+@pytest.mark.parametrize("name", [n for n in KNOWN_CLASSES if n not in AMBIGUOUS])
 def test_keys_determine_the_meaning_of_a_config_without_a_class(name: str) -> None:
     theirs = getattr(diffusers, name)()
     from_keys, from_class = read_config(theirs.config), read_config(theirs)
     assert from_keys.prediction == from_class.prediction
     grids = [settings.shifted_by(0.5).grid(4) for settings in (from_keys, from_class)]
     assert grids[0].points.sigma.tolist() == grids[1].points.sigma.tolist()
+
+
+def test_the_compatible_classes_are_those_that_can_be_read() -> None:
+    every = {name for name in dir(diffusers) if name.endswith("Scheduler")}
+    assert set(SamplerScheduler._compatibles) <= every
+    for name in SamplerScheduler._compatibles:
+        assert made(getattr(diffusers, name)()).config.schedule
+    for name in every - set(SamplerScheduler._compatibles):
+        with pytest.raises(ValueError, match="noise schedule is not known"):
+            made({"_class_name": name})
+
+
+# What belongs to other classes
+
+
+def test_private_attributes_of_other_classes_are_refused_in_a_sentence() -> None:
+    """Cosmos sets back the step index, LEdits++ reads variances."""
+    scheduler = SamplerScheduler()
+    for name in ("_step_index", "_get_variance", "_init_step_index", "_get_conditioning_c_in"):
+        assert not hasattr(scheduler, name)
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'; a pipeline that uses it"):
+            getattr(scheduler, name)
+    assert scheduler.config.sampler == "dpmpp-2m"
+
+
+def test_arguments_of_other_classes_are_refused_in_a_sentence() -> None:
+    scheduler = SamplerScheduler()
+    with pytest.raises(ValueError, match="with 'jump_length', which SamplerScheduler does not"):
+        scheduler.set_timesteps(4, jump_length=10)
+    scheduler.set_timesteps(4)
+    x, t = torch.zeros(1, 2), scheduler.timesteps[0]
+    for name in ("per_token_timesteps", "variance_noise"):
+        with pytest.raises(ValueError, match=f"with '{name}', which SamplerScheduler does not"):
+            scheduler.step(x, t, x, **{name: torch.zeros(1)})
+    assert scheduler.step(x, t, x, variance_noise=None).prev_sample.shape == x.shape
 
 
 def test_keys_that_fit_classes_of_different_meaning_are_refused() -> None:

@@ -116,7 +116,7 @@ def test_the_options_of_one_sampler_are_not_those_of_another() -> None:
 def test_betas_are_those_of_the_source_class(name: str, saved: bool) -> None:
     """Also where keys are missing from the config, and classes have other defaults."""
     theirs = getattr(diffusers, name)()
-    config = {"_class_name": name} if saved else theirs.config
+    config: Any = {"_class_name": name} if saved else theirs
     torch.testing.assert_close(
         made(config).alphas_cumprod, theirs.alphas_cumprod.float(), rtol=1e-4, atol=1e-6
     )

@@ -33,7 +33,7 @@ ORDER = (
     "samplers.training",
     "samplers.restoration",
     "samplers.images",
-    "samplers.diffusers.deferred",
+    *("samplers.diffusers.deferred", "samplers.diffusers.distilled"),
     *("samplers.diffusers.settings", "samplers.diffusers.config", "samplers.diffusers.run"),
     *("samplers.diffusers.loop", "samplers.diffusers.scheduler", "samplers.diffusers.restoration"),
     "samplers.diffusers.denoiser",

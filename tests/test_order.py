@@ -42,7 +42,8 @@ STEPS = (48, 96)
 MARGIN = 0.2
 
 DETERMINISTIC = [s for s in registry().values() if not s.stochastic]
-STOCHASTIC = [s for s in registry().values() if s.stochastic]
+# What needs a distilled network solves no equation of a denoiser.
+STOCHASTIC = [s for s in registry().values() if s.stochastic and not s.distilled]
 WITH_DRIFT = [s for s in STOCHASTIC if "eta" in s.options]
 
 

@@ -32,6 +32,10 @@ FROM_DIFFUSERS = {
     "UniPCMultistepScheduler": "unipc-2",
     "LMSDiscreteScheduler": "lms-4",
     "FlowMatchEulerDiscreteScheduler": "ddim",
+    "LCMScheduler": "lcm",
+    "FlowMatchLCMScheduler": "lcm",
+    "TCDScheduler": "tcd",
+    "CMStochasticIterativeScheduler": "consistency",
 }
 FROM_K_DIFFUSION = {
     "sample_euler": "ddim",
@@ -68,7 +72,7 @@ def fresh() -> Iterator[None]:
 
 @EACH
 def test_rows_are_complete(sampler: Sampler) -> None:
-    assert sampler.order >= 1 or sampler.name.startswith("none+")
+    assert sampler.order >= 1 or sampler.distilled or sampler.name.startswith("none+")
     assert sampler.calls >= 1
     assert sampler.reference.strip()
     assert sampler.name == sampler.name.lower().strip()
@@ -167,6 +171,8 @@ def test_options_are_checked(sampler: Sampler) -> None:
         ("edm-churn", {"s_churn": -1.0}, "s_churn"),
         ("edm-churn", {"s_tmin": 2.0, "s_tmax": 1.0}, "s_tmin"),
         ("edm-churn", {"s_noise": 0.0}, "s_noise"),
+        ("lcm", {"timestep_scaling": 0.0}, "timestep_scaling"),
+        ("tcd", {"gamma": 1.5}, "gamma"),
     ],
 )
 def test_impossible_options_are_refused(name: str, options: dict[str, Any], said: str) -> None:

@@ -27,6 +27,8 @@ from samplers.tableau import Tableau
 from tests.convergence import finish
 from tests.mixture import PLANE, Mixture
 
+# Their jumps depend on the range that the schedule was trained in.
+INTO_RANGE = ("tcd", "consistency")
 EACH = pytest.mark.parametrize("sampler", registry().values(), ids=registry())
 ALONE = pytest.mark.parametrize(
     "sampler",
@@ -194,7 +196,8 @@ def test_the_parameterisation_does_not_matter(sampler: Sampler) -> None:
 
 @EACH
 def test_the_coordinates_of_the_schedule_do_not_matter(sampler: Sampler) -> None:
-    """y = x / alpha solves one equation on every schedule; but for what is done to x itself."""
+    """y = x / alpha solves one equation on every schedule; but for what is done to x itself, and
+    for jumps into the trained range."""
     rho = torch.logspace(0.9, -1.5, 7, dtype=torch.float64)
     ends = []
     for schedule in (EDM(), VPLinear(), FlowMatching(), VPDiscrete.linear()):
@@ -203,12 +206,14 @@ def test_the_coordinates_of_the_schedule_do_not_matter(sampler: Sampler) -> None
         y = start() * rho[0]
         end = finish(solver, PLANE.model(schedule, "sample"), solver.init(on.start.alpha * y))
         ends.append(end / on.end.alpha)
-    if not sampler.name.startswith(("euler-maruyama", "reverse-diffusion", "bdia")):
+    if not sampler.name.startswith(("euler-maruyama", "reverse-diffusion", "bdia", *INTO_RANGE)):
         for end in ends[1:]:
             torch.testing.assert_close(end, ends[0], rtol=0, atol=1e-9)
 
 
-@EACH
+@pytest.mark.parametrize(
+    "sampler", [s for s in registry().values() if s.name not in INTO_RANGE], ids=lambda s: s.name
+)
 def test_an_affine_change_of_the_data_changes_the_samples_alike(sampler: Sampler) -> None:
     """For data a x_0 + c, noise levels a rho and a start moved likewise: the samples a x + c."""
     scale, shift = 2.0, torch.tensor([0.7, -1.1], dtype=torch.float64)

@@ -79,6 +79,7 @@ FAMILIES = {
     "reverse_sde": "Reverse SDE",
     "predictor_corrector": "Predictor-corrector",
     "edm": "EDM's stochastic sampler",
+    "consistency": "Distilled networks",
     "embedded": "Adaptive step size",
 }
 
@@ -292,6 +293,8 @@ def _shown(value: Any) -> str:
 def _order(sampler: Sampler) -> str:
     if not sampler.stochastic:
         return str(sampler.order)
+    if sampler.distilled:
+        return "none, for distilled networks"
     strong = "none" if sampler.strong_order is None else f"{sampler.strong_order:g}"
     return f"weak {sampler.weak_order:g}, strong {strong}; {sampler.order} without noise"
 
@@ -329,6 +332,8 @@ def _table_page(every: Iterable[Sampler]) -> str:
 def _short_order(sampler: Sampler) -> str:
     if isinstance(sampler, AdaptiveSampler):
         return f"{sampler.order}, adaptive"
+    if sampler.distilled:
+        return "none, distilled"
     return f"{sampler.weak_order:g}, weak" if sampler.stochastic else str(sampler.order)
 
 

@@ -81,6 +81,15 @@ class Checkpoint(abc.ABC):
     def settle(self, recipe: Recipe) -> Recipe:
         """The recipe with all defaults filled in; ValueError if this model does not support it."""
 
+    def check_distilled(self, sampler: str) -> None:
+        """Raise ValueError for a sampler of denoisers if the network is distilled for another."""
+        needed = self.settings.distilled_for
+        if needed is not None and not get_sampler(sampler).distilled:
+            raise ValueError(
+                f"The network of this checkpoint is distilled for the sampler {needed!r}, and "
+                f"{sampler!r} is for denoisers; choose {needed!r}."
+            )
+
     @abc.abstractmethod
     def draw(
         self, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick

@@ -122,8 +122,11 @@ class NetworkCheckpoint(Checkpoint):
                 f"The guidance rescale is {recipe.guidance_rescale}; it must be from 0 to 1."
             )
         name = get_sampler(recipe.sampler).name
+        self.check_distilled(name)
         final = recipe.final or self.settings.final
-        grid = recipe.grid or default_spacing(self.settings.schedule)
+        grid = recipe.grid
+        if grid is None and self.settings.distilled_times is None:
+            grid = default_spacing(self.settings.schedule)
         return replace(recipe, sampler=name, grid=grid, final=final, guidance=guidance)
 
     def _check_guidance(self, guidance: float) -> None:

@@ -52,6 +52,7 @@ class PipelineCheckpoint(Checkpoint):
         if guidance is None and "guidance_scale" in self._parameters:
             guidance = self._parameters["guidance_scale"].default
         name, final = get_sampler(recipe.sampler).name, recipe.final or self.settings.final
+        self.check_distilled(name)
         return replace(recipe, sampler=name, final=final, guidance=guidance)
 
     def _check_taken(self, option: str, argument: str, value: object) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _NOTES = """
 order  of accuracy on the probability-flow ODE (of a stochastic sampler: without its noise)
+       (0 for lcm, tcd and consistency, which need a network distilled for them)
 noise  of stochastic samplers, the weak and the strong order (of distributions, of paths)
 NFE    network evaluations of a full step; the last step, to sigma = 0, takes one
 `samplers show NAME` prints equation, reference, options and tableau.
@@ -48,7 +49,7 @@ def run(options: ListOptions) -> None:
 
 def _facts(sampler: Sampler) -> dict[str, Any]:
     fields = ("name", "order", "weak_order", "strong_order", "stochastic", "calls", "options",
-              "aliases", "reference")  # fmt: skip
+              "aliases", "distilled", "reference")  # fmt: skip
     return {name: getattr(sampler, name) for name in fields} | {"adaptive": False}
 
 

@@ -9,6 +9,7 @@ name it, and the defaults of missing keys.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor
 
 from samplers.diffusers.deferred import import_diffusers
+from samplers.diffusers.distilled import DISTILLED_FOR, DistilledTimes, every_kth, karras
 from samplers.diffusers.settings import SchedulerSettings, VarianceType
 from samplers.prediction import (
+    ConsistencyOutput,
     Correction,
     EDMOutput,
     Prediction,
@@ -28,12 +31,14 @@ from samplers.prediction import (
     clip,
     dynamic_threshold,
 )
+from samplers.registry import get_sampler
 from samplers.schedule import EDM, EDMPreconditioned, FlowMatching, Schedule, VPDiscrete
 from samplers.schedule.mean_reverting import MeanReverting
 
-ScheduleKind = Literal["vp", "flow", "edm", "ve", "mean-reverting"]
+ScheduleKind = Literal["vp", "flow", "edm", "ve", "consistency", "mean-reverting"]
 
 OWN_CLASS = "SamplerScheduler"
+DEFAULT_SAMPLER = "dpmpp-2m"
 
 
 class HasConfig(Protocol):
@@ -76,6 +81,7 @@ _CLASSES: dict[ScheduleKind, tuple[str, ...]] = {
     ),
     "edm": ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"),
     "ve": ("ScoreSdeVeScheduler",),
+    "consistency": ("CMStochasticIterativeScheduler",),
 }
 
 KNOWN_CLASSES: dict[str, ScheduleKind] = {
@@ -119,6 +125,8 @@ DEFAULTS: dict[str, Any] = {
     "convention": "ir-sde",
     "variance_type": None,
     "lambda_min_clipped": None,
+    "original_inference_steps": None,
+    "timestep_scaling": None,
 }
 
 
@@ -129,7 +137,17 @@ def read_config(source: Mapping[str, Any] | HasConfig) -> SchedulerSettings:
     for a config whose class is not known, or for settings that have no counterpart here.
     """
     config = named_config(source)
-    return read_keys(schedule_kind(config), complete(config))
+    settings = read_keys(schedule_kind(config), complete(config))
+    return dataclasses.replace(settings, distilled_for=distilled_for(config))
+
+
+def distilled_for(config: Mapping[str, Any]) -> str | None:
+    """The sampler that the network of the config is distilled for; None for a denoiser."""
+    name = class_name(config)
+    if name != OWN_CLASS:
+        return DISTILLED_FOR.get(name)
+    own = get_sampler(config.get("sampler", DEFAULT_SAMPLER))
+    return own.name if own.distilled else None
 
 
 def named_config(source: object) -> Mapping[str, Any]:
@@ -151,7 +169,7 @@ def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
     if name == OWN_CLASS:
         return cast(ScheduleKind, config.get("schedule", "vp"))
     keys = complete(config)
-    _refuse_unsupported(keys)
+    _refuse_unsupported(name, keys)
     if keys["use_flow_sigmas"]:
         return "flow"
     # Stable Video Diffusion: a continuous v-network, which is EDM's with sigma_data = 1.
@@ -160,13 +178,15 @@ def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
     return KNOWN_CLASSES[name]
 
 
-def _refuse_unsupported(keys: Mapping[str, Any]) -> None:
+def _refuse_unsupported(name: str, keys: Mapping[str, Any]) -> None:
     """Raise ValueError for settings that change the result and have no counterpart here."""
     found = None
     if keys.get("invert_sigmas"):
         found = "invert_sigmas=True (time runs backwards, as in Mochi)"
     if keys.get("scale_factors"):
         found = f"scale_factors={keys['scale_factors']} (images that grow between steps)"
+    if keys.get("s_noise", 1.0) != 1 and name in DISTILLED_FOR:
+        found = f"s_noise={keys['s_noise']:g} (noise that is scaled between steps)"
     if keys["sigma_schedule"] == "karras" and keys.get("rho", 7) != 7:
         found = f"rho={keys['rho']:g} (a Karras grid other than rho=7)"
     if found:
@@ -217,8 +237,8 @@ def _same_meaning(config: Mapping[str, Any], names: list[str]) -> bool:
     if len(names) == 1:
         return True
     configs = [{**config, "_class_name": name} for name in names]
-    read = [(schedule_kind(named), complete(named)) for named in configs]
-    meanings = [(kind, {key: keys[key] for key in DEFAULTS}) for kind, keys in read]
+    read = [(schedule_kind(c), distilled_for(c), complete(c)) for c in configs]
+    meanings = [(*what, {key: keys[key] for key in DEFAULTS}) for *what, keys in read]
     return all(meaning == meanings[0] for meaning in meanings)
 
 
@@ -234,8 +254,20 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     Keys that the class does not have (carried along from another class) are dropped.
     """
     read = own_keys(config)
-    shift = {"shift": read["flow_shift"]} if "flow_shift" in read and "shift" not in read else {}
-    return {**DEFAULTS, **read, **shift}
+    return {**DEFAULTS, **read, **renamed_keys(config, read)}
+
+
+def renamed_keys(config: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+    """What the class of the config says without a key, or under another name."""
+    keys: dict[str, Any] = {}
+    if "flow_shift" in read and "shift" not in config:
+        keys["shift"] = read["flow_shift"]
+    match class_name(config):
+        case "CMStochasticIterativeScheduler":
+            keys["clip_sample"] = read["clip_denoised"]
+        case "TCDScheduler":
+            keys["final_sigmas_type"] = "sigma_min"  # it stops at training step 0
+    return keys
 
 
 def own_keys(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,17 +296,19 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
     return SchedulerSettings(
         schedule=schedule,
         prediction=_prediction(kind, keys),
-        time_scale=float(keys["num_train_timesteps"]) if on_flow else 1.0,
+        time_scale=_time_scale(kind, schedule, keys),
         correction=_correction(keys),
         spacing=_spacing(kind, keys),
         offset=int(keys["steps_offset"]),
-        # The ends of these two schedules are what their configs call sigma_min and sigma_max.
-        sigma_min=None if kind in ("edm", "ve") else keys["sigma_min"],
-        sigma_max=None if kind in ("edm", "ve") else _sigma_max(schedule, keys),
+        # The ends of these schedules are what their configs call sigma_min and sigma_max.
+        sigma_min=None if kind in _OWN_ENDS else keys["sigma_min"],
+        sigma_max=None if kind in _OWN_ENDS else _sigma_max(schedule, keys),
         final=keys["final_sigmas_type"],
         dynamic_shift=_dynamic_shift(keys) if on_flow else None,
         shift_terminal=keys["shift_terminal"] or None,
         variance=_variance(keys),
+        distilled_times=_distilled_times(kind, schedule, keys),
+        timestep_scaling=keys["timestep_scaling"],
     )
 
 
@@ -332,6 +366,22 @@ def _edm(keys: Mapping[str, Any]) -> EDMPreconditioned:
     return EDMPreconditioned(float(low), float(high), float(keys["sigma_data"]))
 
 
+def _time_scale(kind: ScheduleKind, schedule: Schedule, keys: Mapping[str, Any]) -> float:
+    if kind == "consistency":
+        return 1000.0  # of log(sigma) / 4
+    return float(keys["num_train_timesteps"]) if isinstance(schedule, FlowMatching) else 1.0
+
+
+def _distilled_times(
+    kind: ScheduleKind, schedule: Schedule, keys: Mapping[str, Any]
+) -> DistilledTimes | None:
+    trained = int(keys["num_train_timesteps"])
+    if kind == "consistency":
+        return karras(schedule, trained)
+    count = keys["original_inference_steps"]
+    return every_kth(trained, int(count)) if kind == "vp" and count is not None else None
+
+
 def _ve(keys: Mapping[str, Any]) -> EDM:
     return EDM(float(keys["sigma_min"]), float(keys["sigma_max"]))
 
@@ -341,11 +391,14 @@ def _mean_reverting(keys: Mapping[str, Any]) -> MeanReverting:
     return MeanReverting(keys["theta"], steps, eps, keys["convention"])
 
 
+_OWN_ENDS = ("edm", "ve", "consistency")
+
 _SCHEDULES: dict[ScheduleKind, Callable[[Mapping[str, Any]], Schedule]] = {
     "vp": _vp,
     "flow": _flow,
     "edm": _edm,
     "ve": _ve,
+    "consistency": _edm,
     "mean-reverting": _mean_reverting,
 }
 
@@ -376,6 +429,8 @@ _PREDICTIONS: dict[ScheduleKind, dict[str | None, PredictionType]] = {
 
 def _prediction(kind: ScheduleKind, keys: Mapping[str, Any]) -> Prediction:
     name = keys["prediction_type"]
+    if kind == "consistency":
+        return ConsistencyOutput(float(keys["sigma_min"]), float(keys["sigma_data"]))
     if kind == "edm":
         return _edm_prediction(name, float(keys["sigma_data"]))
     allowed = _PREDICTIONS[kind]
@@ -423,6 +478,8 @@ def _spacing(kind: ScheduleKind, keys: Mapping[str, Any]) -> str:
             return str(keys["sigma_schedule"])
         case "ve":
             return "exponential"
+        case "consistency":
+            return "karras"
         case "mean-reverting":
             return "log-snr"
 

@@ -26,14 +26,17 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from samplers.diffusers.config import (
+    DEFAULT_SAMPLER,
     DEFAULTS,
     KNOWN_CLASSES,
     OWN_CLASS,
     HasConfig,
     ScheduleKind,
     class_name,
+    distilled_for,
     named_config,
     own_keys,
+    renamed_keys,
     schedule_kind,
 )
 from samplers.diffusers.loop import options_of, settings_of
@@ -84,7 +87,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     model was published with, including the defaults of its class. Further arguments:
 
     Args:
-        sampler: a name or alias from the registry.
+        sampler: a name or alias from the registry. Networks that were distilled for a sampler (by
+            the class of their config: LCM, TCD, consistency models) have that one by default.
         sampler_options: its options, such as ``{"eta": 0.5}``.
         noise: of stochastic samplers, ``independent`` in each evaluation, or along a ``brownian``
             path for each seed, on which more steps converge to one image.
@@ -105,7 +109,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        sampler: str = "dpmpp-2m",
+        sampler: str = DEFAULT_SAMPLER,
         sampler_options: dict[str, Any] | None = None,
         noise: NoiseKind = "independent",
         grid: Spacing | None = None,
@@ -144,6 +148,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         convention: str = "ir-sde",
         variance_type: str | None = None,
         lambda_min_clipped: float | None = None,
+        original_inference_steps: int | None = None,
+        timestep_scaling: float | None = None,
         carried: list[str] | None = None,
     ) -> None:
         self.register_to_config(_class_name=OWN_CLASS)  # which converted schedulers carry along
@@ -191,6 +197,16 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     def _settings(self) -> SchedulerSettings:
         """Read for each run, since pipelines change the config."""
         return settings_of(self.config)
+
+    def __getattr__(self, name: str) -> Any:
+        """Keys of the config; AttributeError for what belongs to other scheduler classes."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            raise AttributeError(
+                f"SamplerScheduler has no attribute {name!r}; a pipeline that uses it works with "
+                "its own scheduler only."
+            ) from None
 
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
@@ -249,6 +265,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Numbers | None = None,
         sigmas: Numbers | None = None,
         mu: float | None = None,
+        original_inference_steps: int | None = None,
+        strength: float = 1.0,
+        **others: Any,
     ) -> None:
         """Choose the grid, and end the previous run.
 
@@ -262,12 +281,16 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
                 end: the times before the shift for flow models, sigma / alpha for all others.
             mu: the logarithm of the flow shift for this image size (the shift itself if
                 ``time_shift_type`` is linear), read if ``use_dynamic_shifting`` is set.
+            original_inference_steps, strength: of LCM's pipelines, for configs of LCM and TCD: the
+                number of steps of the distillation, in place of the config's, and the share of
+                them, cleanest first, that the grid is taken from.
 
         Raises ValueError for steps < 1, grids outside of what the network was trained for, and
         grids on which the sampler is not defined.
         """
+        _refuse_others("set_timesteps", others)
         self._plan, self._run, self._begin_index = None, None, None
-        settings = self._settings().shifted_by(mu)
+        settings = self._settings().shifted_by(mu).distilled_at(original_inference_steps, strength)
         grid = self._grid(settings, num_inference_steps, timesteps, sigmas)
         tableau = _entered(self._sampler().tableau(grid, options_of(self.config)))
         self.num_inference_steps = grid.steps
@@ -306,7 +329,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         low, high = settings.sigma_min, settings.sigma_max
         make_grid(settings.schedule, 1, "uniform", sigma_min=low, sigma_max=high)  # checks them
         whole = dataclasses.replace(
-            settings, final="zero", sigma_min=None, sigma_max=None, shift_terminal=None
+            settings,
+            final="zero",
+            sigma_min=None,
+            sigma_max=None,
+            shift_terminal=None,
+            distilled_times=None,
         )
         steps = _trained_steps(whole, self)
         self._show(whole, whole.grid(steps, self.config.grid).points, None)
@@ -336,6 +364,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         use_clipped_model_output: bool | None = None,
         prev_timestep: float | Tensor | None = None,
         return_dict: Literal[True] = True,
+        **others: Any,
     ) -> SamplerSchedulerOutput: ...
 
     @overload
@@ -350,6 +379,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         prev_timestep: float | Tensor | None = None,
         *,
         return_dict: Literal[False],
+        **others: Any,
     ) -> tuple[Tensor, Tensor]: ...
 
     def step(
@@ -362,6 +392,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         use_clipped_model_output: bool | None = None,
         prev_timestep: float | Tensor | None = None,
         return_dict: bool = True,
+        **others: Any,
     ) -> SamplerSchedulerOutput | tuple[Tensor, Tensor]:
         """One row of the tableau: from the network's output at ``sample`` to the next point.
 
@@ -378,9 +409,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             use_clipped_model_output: accepted for the same reason; here eps and x_0 always agree.
             prev_timestep: accepted because Kandinsky's priors pass it; must be the element of
                 ``timesteps`` after this one.
+            others: arguments that pipelines pass to other classes, such as ``variance_noise`` and
+                ``per_token_timesteps``; must be None.
 
         Raises ValueError for a run that begins in the middle of a step or goes beyond its end.
         """
+        _refuse_others("step", others)
         _check_eta(eta)
         self._check_replaced(timestep)
         output = _without_variance(model_output, sample)
@@ -505,6 +539,15 @@ def _refuse_argument(name: str, known: list[str]) -> None:
     raise ValueError(f"SamplerScheduler has no argument {name!r}; {hint}")
 
 
+def _refuse_others(method: str, others: Mapping[str, Any]) -> None:
+    passed = [name for name, value in others.items() if value is not None]
+    if passed:
+        raise ValueError(
+            f"{method} was called with {passed[0]!r}, which SamplerScheduler does not have; a "
+            "pipeline that passes it works with its own scheduler only."
+        )
+
+
 def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with every key of its own class filled in.
 
@@ -516,6 +559,8 @@ def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[st
         kept.pop("sampler_options", None)
     if class_name(config) != OWN_CLASS:
         kept |= _with_class_keys(config)
+        if "sampler" not in chosen and (own := distilled_for(config)) is not None:
+            kept |= {"sampler": own, "sampler_options": None}
     kept["carried"] = [key for key in kept.get("carried") or () if key not in chosen]
     asked = {**kept, **chosen}
     # Flux's pipelines then pass a number of steps instead of their own sigmas, which would
@@ -531,8 +576,9 @@ def _with_class_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the config's own class, and the names of those that it carries along."""
     own = own_keys(config)
     carried = [key for key in DEFAULTS if key in config and key not in own]
-    shift = {"shift": own["flow_shift"]} if "flow_shift" in own and "shift" not in config else {}
-    return {**own, **shift, "schedule": schedule_kind(config), "carried": carried}
+    renamed = renamed_keys(config, own)
+    carried = [key for key in carried if key not in renamed]
+    return {**own, **renamed, "schedule": schedule_kind(config), "carried": carried}
 
 
 def _calls(config: Mapping[str, Any]) -> int:
@@ -627,7 +673,7 @@ def _check_eta(eta: float) -> None:
     if eta:
         raise ValueError(
             f"The pipeline was called with eta = {eta}; choose the noise with the sampler instead, "
-            'as in sampler="ancestral", sampler_options={"eta": 0.5}.'
+            'as in sampler="ancestral", sampler_options={"eta": 0.5} (of "tcd" it is "gamma").'
         )
 
 

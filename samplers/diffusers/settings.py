@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samplers.denoiser import Denoiser, call_network
+from samplers.diffusers.distilled import DistilledTimes, every_kth
 from samplers.grid import Final, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
 from samplers.prediction import Correction, Prediction
 from samplers.registry import Sampler
-from samplers.schedule import FlowMatching, Schedule, shifted
+from samplers.schedule import FlowMatching, Point, Schedule, shifted
 
 Numbers = Sequence[float] | NDArray[Any] | Tensor
 
@@ -45,6 +46,9 @@ class SchedulerSettings:
         dynamic_shift: from mu to the flow shift that depends on the image size, or None.
         shift_terminal: where the last positive time of a flow grid is stretched to, or None.
         variance: the variance of the noise of ancestral sampling.
+        distilled_for: the sampler that the network was distilled for; None for a denoiser.
+        distilled_times: the times at which it was distilled, of which a grid consists.
+        timestep_scaling: of the boundary condition of ``lcm``.
     """
 
     schedule: Schedule
@@ -59,6 +63,9 @@ class SchedulerSettings:
     dynamic_shift: Callable[[float], float] | None
     shift_terminal: float | None
     variance: VarianceType
+    distilled_for: str | None = None
+    distilled_times: DistilledTimes | None = None
+    timestep_scaling: float | None = None
 
     def denoiser(
         self, network: Callable[..., Any], call: Callable[..., Tensor] = call_network
@@ -83,10 +90,15 @@ class SchedulerSettings:
     ) -> Grid:
         """The config's grid with ``steps`` steps; arguments that are not None override the config.
 
-        A flow model's own spacing is even times 1, (n-1)/n, …, 1/n before the shift.
+        A flow model's own spacing is even times 1, (n-1)/n, …, 1/n before the shift; a distilled
+        network's is of the times at which it was distilled.
         """
         low = self.sigma_min if sigma_min is None else sigma_min
         high = self.sigma_max if sigma_max is None else sigma_max
+        if spacing is None and self.distilled_times is not None:
+            latest = self.schedule.t_max if high is None else float(self._at_noise(high).t)
+            ending = dataclasses.replace(self, sigma_min=low)
+            return ending._grid_through(self.distilled_times.select(steps, latest))
         if self._plain_flow(spacing, low, high) and steps >= 1:
             return self.grid_from_sigmas(torch.linspace(1, 1 / steps, steps, dtype=torch.float64))
         return make_grid(
@@ -108,6 +120,11 @@ class SchedulerSettings:
 
         Raises ValueError outside of the trained range.
         """
+        if self.distilled_times is not None and self.distilled_times.whole_stride:
+            raise ValueError(
+                "Custom timesteps of a consistency model count its trained levels in diffusers, "
+                "and are what the network is given here; pass sigmas, or a number of steps."
+            )
         told = torch.as_tensor(timesteps, dtype=torch.float64).cpu()
         times = told / self.time_scale
         lowest = min(self.schedule.t_min, 0.0)
@@ -126,10 +143,13 @@ class SchedulerSettings:
         """
         end = self.schedule.cleanest
         if self.sigma_min is not None:
-            end = self.schedule.at_lam(-torch.tensor(self.sigma_min, dtype=torch.float64).log())
+            end = self._at_noise(self.sigma_min)
         if self.final == "zero" or bool((self.schedule.point(times).rho <= end.rho).any()):
             return grid_from_times(self.schedule, times, "zero")
         return grid_from_times(self.schedule, torch.cat([times, end.t[None]]), "sigma_min")
+
+    def _at_noise(self, rho: float) -> Point:
+        return self.schedule.at_lam(-torch.tensor(rho, dtype=torch.float64).log())
 
     def grid_from_sigmas(self, sigmas: Numbers) -> Grid:
         """A grid from noise levels, noisiest first; a 0 at the end is optional.
@@ -177,6 +197,8 @@ class SchedulerSettings:
         Raises ValueError for ancestral sampling with a learned variance.
         """
         options = dict(chosen or {})
+        if self.timestep_scaling is not None and "timestep_scaling" in sampler.options:
+            options.setdefault("timestep_scaling", self.timestep_scaling)
         if "variance" not in sampler.options or "variance" in options:
             return options
         if self.variance == "learned":
@@ -185,6 +207,23 @@ class SchedulerSettings:
                 "use; choose the option variance='small' or 'large', or another sampler."
             )
         return {**options, "variance": self.variance}
+
+    def distilled_at(self, count: int | None, strength: float) -> SchedulerSettings:
+        """The settings for ``original_inference_steps`` and ``strength`` of LCM's pipelines.
+
+        Raises ValueError if the config says nothing of distillation.
+        """
+        if count is None and strength == 1:
+            return self
+        if self.distilled_times is None or self.distilled_times.whole_stride:
+            raise ValueError(
+                "original_inference_steps or strength was passed to set_timesteps, but only "
+                "configs of LCM and TCD have them; leave them out, or take such a config."
+            )
+        times = self.distilled_times
+        if count is not None:
+            times = every_kth(int(self.schedule.t_max) + 1, count)
+        return dataclasses.replace(self, distilled_times=times.within(strength))
 
     def shifted_by(self, mu: float | None) -> SchedulerSettings:
         """The settings for one image size, whose ``mu`` the pipeline computes.

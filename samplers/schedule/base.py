@@ -154,6 +154,8 @@ def check_sigmas(sigma_min: float, sigma_max: float) -> None:
         )
 
 
-def check_range(t_min: float, t_max: float, end: float) -> None:
-    if not 0 <= t_min < t_max <= end:
-        raise ValueError(f"Times from {t_min} to {t_max}; need 0 <= t_min < t_max <= {end}.")
+def check_range(t_min: float, t_max: float, end: float | None = None) -> None:
+    """Check the range of times; ``end`` is where the schedule itself ends, if it does."""
+    if not 0 <= t_min < t_max < math.inf or (end is not None and t_max > end):
+        most = "" if end is None else f" <= {end}"
+        raise ValueError(f"Times from {t_min} to {t_max}; need 0 <= t_min < t_max{most}, finite.")

@@ -22,7 +22,7 @@ class VarianceExploding(Schedule):
 
 @dataclass(frozen=True)
 class VE(VarianceExploding):
-    r"""The VE SDE, ``sigma(t) = sigma_min (sigma_max / sigma_min)^t``, t in [0, 1].
+    r"""The VE SDE, ``sigma(t) = sigma_min (sigma_max / sigma_min)^t``, t in [t_min, t_max].
 
     (Song et al. 2021, appendix C, https://arxiv.org/abs/2011.13456)
     """
@@ -34,7 +34,7 @@ class VE(VarianceExploding):
 
     def __post_init__(self) -> None:
         check_sigmas(self.sigma_min, self.sigma_max)
-        check_range(self.t_min, self.t_max, 1.0)
+        check_range(self.t_min, self.t_max)
 
     def log_sigma(self, t: Tensor) -> Tensor:
         return math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min)

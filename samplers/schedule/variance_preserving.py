@@ -30,7 +30,7 @@ class VariancePreserving(Schedule):
 
 @dataclass(frozen=True)
 class VPLinear(VariancePreserving):
-    r"""VP SDE with beta(t) = beta_min + t (beta_max - beta_min), t in [t_min, 1].
+    r"""VP SDE with beta(t) = beta_min + t (beta_max - beta_min), t in [t_min, t_max].
 
     ``log alpha = -t beta_min / 2 - t^2 (beta_max - beta_min) / 4``
     (Song et al. 2021, appendix C, https://arxiv.org/abs/2011.13456).
@@ -43,7 +43,7 @@ class VPLinear(VariancePreserving):
 
     def __post_init__(self) -> None:
         check_betas(self.beta_min, self.beta_max)
-        check_range(self.t_min, self.t_max, 1.0)
+        check_range(self.t_min, self.t_max)
 
     def log_alpha(self, t: Tensor) -> Tensor:
         return -t * (self.beta_min / 2 + t * (self.beta_max - self.beta_min) / 4)
@@ -70,7 +70,7 @@ class VPScaledLinear(VariancePreserving):
 
     def __post_init__(self) -> None:
         check_betas(self.beta_min, self.beta_max)
-        check_range(self.t_min, self.t_max, 1.0)
+        check_range(self.t_min, self.t_max)
 
     @property
     def _line(self) -> tuple[float, float]:
@@ -82,9 +82,10 @@ class VPScaledLinear(VariancePreserving):
         return -t * (a * a / 2 + t * d * (a / 2 + t * d / 6))
 
     def time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
+        # (c - a) / d with c the root of this cube, written so that it holds for d = 0.
         a, d = self._line
-        cube = a**3 - 6 * d * log_alpha
-        return (cube ** (1 / 3) - a) / d
+        c = (a**3 - 6 * d * log_alpha) ** (1 / 3)
+        return -6 * log_alpha / (c * (c + a) + a * a)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class SubVP(Schedule):
 
     def __post_init__(self) -> None:
         check_betas(self.beta_min, self.beta_max)
-        check_range(self.t_min, self.t_max, 1.0)
+        check_range(self.t_min, self.t_max)
 
     def log_alpha(self, t: Tensor) -> Tensor:
         return self._vp.log_alpha(t)
