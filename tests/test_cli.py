@@ -212,7 +212,7 @@ def test_the_stored_command_draws_it_again(
         assert found is not None
         words = shlex.split(found["command"])
         assert words[0] == "samplers"
-        assert say(*words[1:-1], again)[0] == 0
+        assert say(*words[1:-1], again, "--overwrite")[0] == 0
         if path in singles:
             single = pixels(path)
             assert (single == pixels(again)[3::12, 3::12][:8, :8]).all()
@@ -376,7 +376,7 @@ def test_a_trajectory(say: Say, digits: Path, tmp_path: Path) -> None:
     gif, strip, last = tmp_path / "run.gif", tmp_path / "run.png", tmp_path / "last.png"
     film = tmp_path / "run.mp4"
     for path in (gif, film, strip):
-        code, out, _ = say(*words, last, "--trajectory", path)
+        code, out, _ = say(*words, last, "--overwrite", "--trajectory", path)
         assert code == 0
         assert f"trajectory of 3 images -> {path}" in out
     with Image.open(gif) as animation:

@@ -446,6 +446,7 @@ def test_a_pipeline_is_trained_and_used(
     assert (tmp_path / "flow.gif").exists()
     assert load_clip(output).fields.shape[0] == FRAMES
     write_mesh(mesh(), tmp_path / "mesh.msh")
+    options.append("--overwrite")
     more = ["--mesh", tmp_path / "mesh.msh", "--guidance", 2, "--sampler", "ancestral"]
     assert run(["generate", SENTENCE, *options, *more, "--option", "eta=0.5"]) == 0
     assert load_clip(output).fields.shape == (FRAMES, len(mesh().nodes), 3)

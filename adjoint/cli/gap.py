@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from samplers.cli.common.errors import evaluating, smaller_batches
-from samplers.cli.common.options import ConditionOptions, ImageOptions, ModelOptions
+from samplers.cli.common.options import (
+    ConditionOptions,
+    ImageOptions,
+    ModelOptions,
+    OverwriteOptions,
+)
 from samplers.cli.common.output import check_png, prepare_folder, write
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import aligned, counted
-from samplers.cli.common.values import COUNTS, PATH, POSITIVE, SAMPLER
+from samplers.cli.common.values import COUNTS, OUTPUT, PATH, POSITIVE, SAMPLER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +43,9 @@ beside. With images of the data, both sets are compared with those as well.
 NUM_IMAGES = 64
 
 
-class GapOptions(ConditionOptions, ImageOptions, ModelOptions, section="Measurement"):
+class GapOptions(
+    ConditionOptions, ImageOptions, ModelOptions, OverwriteOptions, section="Measurement"
+):
     images: tuple[Path, ...] = argument(
         "[IMAGES]...", type=PATH, nargs=-1, help="Images of the data, and folders, to compare with."
     )
@@ -56,7 +63,9 @@ class GapOptions(ConditionOptions, ImageOptions, ModelOptions, section="Measurem
         ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
     )
     batch_size: int = option(type=POSITIVE, default=16, help="Images at once.")
-    output: Path = option(type=PATH, required=True, metavar="NAME.png", help="Figure to write.")
+    output: Path = option(
+        type=OUTPUT, required=True, metavar="NAME.png", help="Figure to write.", section="Output"
+    )
 
 
 @command(_EXAMPLES, single_process=True)

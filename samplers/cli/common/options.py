@@ -18,6 +18,7 @@ from samplers.cli.common.values import (
     IMAGE_COUNT,
     LABELS,
     NOT_NEGATIVE,
+    OUTPUT,
     PATH,
     POSITIVE,
     POSITIVE_NUMBER,
@@ -240,6 +241,12 @@ class FlowOptions(NoClassOptions, NoiseLevelOptions, ModelOptions, section="Prob
     batch_size: int = option(type=POSITIVE, help="Batch size.", default=16)
 
 
+class OverwriteOptions(Options, section="Output"):
+    """Whether a command may replace what exists."""
+
+    overwrite: bool = option(is_flag=True, help="Replace files that exist.")
+
+
 class TemperatureOptions(Options, section="Output"):
     """What is done to latent codes before they are decoded."""
 
@@ -251,7 +258,7 @@ class TemperatureOptions(Options, section="Output"):
 
 
 class InverseProblemOptions(
-    NoClassOptions, ImageOptions, GridOptions, ModelOptions, section="Method"
+    NoClassOptions, ImageOptions, GridOptions, ModelOptions, OverwriteOptions, section="Method"
 ):
     """How images are sampled that satisfy a measurement."""
 
@@ -283,7 +290,7 @@ class InverseProblemOptions(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )
     output: Path = option(
-        type=PATH,
+        type=OUTPUT,
         help="Figure to write.",
         metavar="NAME.png",
         required=True,

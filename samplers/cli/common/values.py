@@ -57,6 +57,10 @@ class Place(Value):
         return [CompletionItem(incomplete, type="file")]
 
 
+class Output(Place):
+    """A file that is written, and is not to exist; or a folder, which the command checks."""
+
+
 class SamplerName(click.ParamType[str]):
     """The name of a sampler, as it was written; commands look it up, which imports torch."""
 
@@ -140,6 +144,7 @@ COUNTS = Value("N,N,…", listed(POSITIVE))
 LABELS = Value("N,N,…|all", _labels)
 SEEDS = Value("N,N-N,…", _seeds)
 PATH = Place("PATH", _place)
+OUTPUT = Output("PATH", _place)
 DEVICE = Value("NAME", _device)
 SAMPLER = SamplerName()
 SAMPLERS = Value("NAME,NAME,…", listed(str))
