@@ -348,6 +348,7 @@ def test_the_command_encodes(
     assert "18 windows of 6 clips" in capsys.readouterr().out
     flows = load_latents(output).scenes
     assert flows[3:] == tuple(flow.mirrored() for flow in flows[:3])
+    output = tmp_path / "none.safetensors"
     for wrong, why in (
         ([*words, "--output", "a.txt"], "NAME.safetensors"),
         (["encode", str(data), str(data), "--output", str(output)], "holds no mesh autoencoder"),

@@ -21,7 +21,7 @@ from samplers.cli.common.options import (
 from samplers.cli.common.output import check_png, prepare_folder, write
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import aligned, counted
-from samplers.cli.common.values import COUNTS, OUTPUT, PATH, POSITIVE, SAMPLER
+from samplers.cli.common.values import COUNTS, IMAGE_COUNT, OUTPUT, PATH, SAMPLER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ class GapOptions(
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
     )
-    batch_size: int = option(type=POSITIVE, default=16, help="Images at once.")
+    batch_size: int = option(type=IMAGE_COUNT, default=16, help="Images at once.")
     output: Path = option(
         type=OUTPUT, required=True, metavar="NAME.png", help="Figure to write.", section="Output"
     )

@@ -17,10 +17,11 @@ from samplers.cli.common.program import Options, option
 from samplers.cli.common.values import (
     DEVICE,
     FINITE,
+    IMAGE_COUNT,
     OUTPUT,
     PATH,
-    POSITIVE,
     POSITIVE_NUMBER,
+    UPDATES,
     WHOLE,
 )
 
@@ -195,8 +196,8 @@ class TrainingOptions(Options, section="Training"):
     """How long and how fast, into which folder."""
 
     output: Path = option(type=PATH, help="Folder of the run.", required=True, section="Output")
-    steps: int = option(type=POSITIVE, help="Updates of the weights.", default=4000)
-    batch_size: int = option(type=POSITIVE, help="Samples of an update.", default=1)
+    steps: int = option(type=UPDATES, help="Updates of the weights.", default=4000)
+    batch_size: int = option(type=IMAGE_COUNT, help="Samples of an update.", default=1)
     learning_rate: float = option(
         type=POSITIVE_NUMBER,
         help="Peak of the learning rate, which warms up and falls to zero as a cosine.",

@@ -24,6 +24,7 @@ from samplers.cli.common.values import (
     POSITIVE_NUMBER,
     SAMPLER,
     SEEDS,
+    UPDATES,
     WHOLE,
 )
 
@@ -213,7 +214,7 @@ class SamplerOptions(
         show_default=f"{TOLERANCE:g}",
     )
     max_nfe: int | None = option(
-        type=POSITIVE,
+        type=UPDATES,
         help="Of adaptive methods: maximum number of network evaluations of an image.",
         show_default=f"{MAX_NFE}",
     )
@@ -221,7 +222,7 @@ class SamplerOptions(
         ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
     )
     batch_size: int = option(
-        type=POSITIVE,
+        type=IMAGE_COUNT,
         help="Batch size; it changes the images of samplers NAME+langevin only.",
         default=16,
     )
@@ -236,9 +237,9 @@ class FlowOptions(NoClassOptions, NoiseLevelOptions, ModelOptions, section="Prob
         default=1e-4,
     )
     max_nfe: int = option(
-        type=POSITIVE, help="Maximum number of network evaluations of an image.", default=2000
+        type=UPDATES, help="Maximum number of network evaluations of an image.", default=2000
     )
-    batch_size: int = option(type=POSITIVE, help="Batch size.", default=16)
+    batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
 
 
 class OverwriteOptions(Options, section="Output"):
@@ -283,7 +284,7 @@ class InverseProblemOptions(
     sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="ancestral")
     steps: int = option(type=POSITIVE, help="Number of steps.", default=50)
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
-    batch_size: int = option(type=POSITIVE, help="Batch size.", default=16)
+    batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
     # The first steps must be short: near pure noise the gradient of a prediction is large.
     grid: Spacing = changed(GridOptions, "grid", default="log-snr")
     num_images: int | None = changed(
