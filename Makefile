@@ -15,11 +15,11 @@ help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
 digits: $(VENV)/.installed ## install, and draw digits with the bundled network into digits.png
-	$(BIN)/samplers sample assets/digits --sampler dpmpp-2m --steps 15 --num-images 40 --guidance 2 --seed 0 --output digits.png
+	$(BIN)/samplers sample assets/digits --sampler dpmpp-2m --steps 15 --num-images 40 --guidance 2 --seed 0 --output digits.png --overwrite
 	@echo "The picture is $(CURDIR)/digits.png"
 
 flow: $(VENV)/.installed-flow ## install, and draw a flow from a sentence into street.gif
-	$(BIN)/text2pde generate "Water flows past a cylinder of radius 0.05 m at Reynolds number 120" --output street.gif
+	$(BIN)/text2pde generate "Water flows past a cylinder of radius 0.05 m at Reynolds number 120" --output street.gif --overwrite
 	@echo "The film is $(CURDIR)/street.gif"
 
 test: lint docs fast ## install, check style, types and documentation, run all but the slow tests

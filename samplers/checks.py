@@ -14,6 +14,12 @@ def check_whole(name: str, value: object) -> None:
         raise ValueError(f"{name} is {value!r}; it must be a whole number from 1 up.")
 
 
+def check_at_most(name: str, value: int, most: int) -> None:
+    """Raise ValueError for a number of steps, of images or of others that no memory holds."""
+    if value > most:
+        raise ValueError(f"{name} is {value}; it must be a whole number from 1 to {most:,}.")
+
+
 def check_numbers(name: str, x: Tensor) -> None:
     """Raise ValueError unless a tensor has a floating-point dtype and is finite."""
     if not x.is_floating_point():

@@ -1,4 +1,4 @@
-"""Layer 0. The allowed values of string options. It imports nothing, so that ``--help`` is fast."""
+"""Layer 0. The allowed values of options. It imports nothing, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ ProbeLaw = Literal["rademacher", "gaussian"]
 
 Grey = Literal["mean", "luma"]
 """How a grey image is computed from a colour image."""
+
+MOST_STEPS = 5_000
+"""Of a sampler, on command lines and in configs: the memory of a tableau grows with them."""
+
+MOST_AT_ONCE = 10_000
+"""Images, or others of a config, that are in memory together."""

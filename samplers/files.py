@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["locked", "parse_json", "replacing"]
+__all__ = ["locked", "parse_json", "refuse_special", "replacing"]
 
 _FULL = ("No space left", "PytorchStreamWriter failed")
 """What safetensors and PyTorch say of a full disk, in errors of their own."""
@@ -31,6 +31,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     import socket
 
+    if not path.is_dir():
+        refuse_special(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Machine and process keep two commands that write to one place apart.
     stem = f".{path.name}.{socket.gethostname()}"
@@ -78,6 +80,13 @@ def _runs(process: int) -> bool:
     except OSError:
         return True  # of another user
     return True
+
+
+def refuse_special(place: Path) -> None:
+    """Raise OSError for a pipe or a device, in a folder too: to read one may take for ever."""
+    for path in [place, *(place.rglob("*") if place.is_dir() else [])]:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(f"{path} is a pipe or a device; a file is needed there.")
 
 
 @contextmanager

@@ -212,7 +212,7 @@ def test_the_stored_command_draws_it_again(
         assert found is not None
         words = shlex.split(found["command"])
         assert words[0] == "samplers"
-        assert say(*words[1:-1], again)[0] == 0
+        assert say(*words[1:-1], again, "--overwrite")[0] == 0
         if path in singles:
             single = pixels(path)
             assert (single == pixels(again)[3::12, 3::12][:8, :8]).all()
@@ -376,7 +376,7 @@ def test_a_trajectory(say: Say, digits: Path, tmp_path: Path) -> None:
     gif, strip, last = tmp_path / "run.gif", tmp_path / "run.png", tmp_path / "last.png"
     film = tmp_path / "run.mp4"
     for path in (gif, film, strip):
-        code, out, _ = say(*words, last, "--trajectory", path)
+        code, out, _ = say(*words, last, "--overwrite", "--trajectory", path)
         assert code == 0
         assert f"trajectory of 3 images -> {path}" in out
     with Image.open(gif) as animation:
@@ -584,9 +584,9 @@ BAD_INPUT = [
     (1, "sample {tmp}/nothing --output {out}", "no such folder"),
     (1, "sample {tmp} --output {out}", "no model_index.json"),
     (2, "sample {digits} --sampler dpmp-2m --output {out}", "did you mean 'dpmpp-2m'?"),
-    (2, "sample {digits} --steps 0 --output {out}", "from 1 up"),
-    (2, "sample {digits} --steps -3 --output {out}", "from 1 up"),
-    (2, "sample {digits} --steps 2.5 --output {out}", "whole number from 1 up"),
+    (2, "sample {digits} --steps 0 --output {out}", "from 1 to"),
+    (2, "sample {digits} --steps -3 --output {out}", "from 1 to"),
+    (2, "sample {digits} --steps 2.5 --output {out}", "whole number from 1 to"),
     (2, "sample {digits} --steps 1 --sampler rk4 --output {out}", "take at least 2 steps"),
     (2, "sample {digits} --label 4 --output {out}", "has the classes 0 to 2"),
     (2, "sample {digits} --output ''", "the name is empty"),
@@ -602,7 +602,7 @@ BAD_INPUT = [
     (2, "sample {digits} --seeds 3-1 --output {out}", "backwards"),
     (2, "sample {digits} --seeds 1,1 --output {out}", "a seed twice"),
     (2, "sample {digits} --seeds 0-3 --num-images 5 --output {out}", "give only one"),
-    (2, "sample {digits} --seed 9223372036854775808 --output {out}", "Seeds must be"),
+    (2, "sample {digits} --seed 9223372036854775808 --output {out}", "from 0 up to 2^63 - 1"),
     (2, "sample {digits} --option eta=1 --sampler heun --output {out}", "no option 'eta'"),
     (2, "sample {digits} --option eta=x --sampler ancestral --output {out}", "must be a number"),
     (2, "sample {digits} --option eta=-1 --sampler ancestral --output {out}", "eta"),
@@ -648,18 +648,18 @@ BAD_INPUT = [
     (2, "sample {prompts} --prompt cat --null-label 1 --output {out}", "not on classes"),
     (2, "show dpmp", "did you mean"),
     (2, "show dopri5 --json", "it has no tableau"),
-    (2, "show dpmpp-2m --steps 0", "from 1 up"),
-    (1, "show ddim --steps 100000000000000", "memory"),
+    (2, "show dpmpp-2m --steps 0", "from 1 to"),
+    (2, "show ddim --steps 100000000000000", "a whole number from 1 to 5,000"),
     (1, "show dpmpp-2m --checkpoint {tmp}", "no model_index.json"),
     (2, "compare {digits} --samplers ddim,huen --output {out}", "did you mean 'heun'?"),
-    (2, "compare {digits} --nfe 5,0 --output {out}", "from 1 up"),
+    (2, "compare {digits} --nfe 5,0 --output {out}", "from 1 to"),
     (2, "compare {digits} --output {tmp}", "NAME.png"),
     (2, "compare {digits} --samplers rk45 --output {out}", "takes samplers of fixed steps only"),
     (2, "compare {digits} --reference rk45 --output {out}", "takes samplers of fixed steps only"),
     (2, "compare {digits} --reference ancestral --output {out}", "'ancestral' is stochastic"),
     (2, "compare {digits} --samplers ddim,ddim --output {out}", "lists one twice"),
     (2, "compare {digits} --nfe 2,2 --output {out}", "lists one twice"),
-    (2, "sample {digits} --seeds 0-9999999999 --output {out}", "longer than 1,000,000"),
+    (2, "sample {digits} --seeds 0-9999999999 --output {out}", "more than 1,000,000 seeds"),
     (2, "show dpmpp-2m --option second_order=exactt", "it must be 'midpoint' or 'exact'"),
     (2, "show ancestral+annealed-langevin --option corrector_steps=inf", "a whole number"),
     (2, "show ancestral+annealed-langevin --option corrector_steps=nan", "a whole number"),

@@ -318,7 +318,7 @@ BAD_INPUT = [
     (1, "likelihood {tmp}/no {grey}", "no such folder"),
     (2, f"{LIKELIHOOD} --tolerance 0", "a finite number above 0"),
     (2, f"{LIKELIHOOD} --max-nfe 2", "at least 4"),
-    (2, f"{LIKELIHOOD} --probes 0", "from 1 up"),
+    (2, f"{LIKELIHOOD} --probes 0", "from 1 to"),
     (2, f"{LIKELIHOOD} --exact --probes 2", "--probes and --exact exclude each other"),
     (2, f"{LIKELIHOOD} --law cauchy", "'cauchy' is not one of"),
     (2, f"{LIKELIHOOD} --label 9", "no class 9"),
@@ -330,7 +330,7 @@ BAD_INPUT = [
     (1, f"{LIKELIHOOD} --csv {{wide}}", "no table that this command wrote"),
     (1, f"{LIKELIHOOD} --csv {{grey}}/bits.csv", "is a file"),
     (2, f"{LIKELIHOOD} --csv {{grey}}", "one of the given files"),
-    (2, INTERPOLATE.replace("{out}", "{grey}"), "one of the given files"),
+    (2, INTERPOLATE.replace("{out}", "{grey} --overwrite"), "one of the given files"),
     (2, "encode {digits} {grey} --output {tmp}/codes.pt", "name it NAME.safetensors"),
     (2, "encode {digits} {grey}", "Missing option '--output'"),
     (2, "encode {digits} {wide} --output {tmp}/c.safetensors", "but 8 x 8 are needed"),
@@ -379,7 +379,7 @@ def test_pictures_do_not_take_the_place_of_their_codes(say: Say) -> None:
     assert say(ENCODE).code == 0
     codes = (say.places["tmp"] / "codes.safetensors").rename(say.places["out"])
     before = codes.read_bytes()
-    said = say("decode {digits} {out} --output {out}")
+    said = say("decode {digits} {out} --output {out} --overwrite")
     said.check_sentence(2, "one of the given files")
     assert codes.read_bytes() == before
 
@@ -389,7 +389,7 @@ def test_codes_come_back_away_from_the_class_they_were_found_with(say: Say) -> N
     assert say(f"{ENCODE} {words}").code == 0
     found = []
     for more in ("", "--null-label 2"):
-        assert say(f"{DECODE} {EXACTLY} {more} --output {{out}}").code == 0
+        assert say(f"{DECODE} {EXACTLY} {more} --output {{out}} --overwrite").code == 0
         found.append(pixels(say.places["out"]))
     assert torch.equal(*found)
 

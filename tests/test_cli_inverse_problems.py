@@ -14,9 +14,9 @@ from samplers.images.files import read_parameters
 from tests.commands import Say
 from tests.tiny_checkpoints import SIZE
 
-INPAINT = "inpaint {digits} {grey} --mask {mask} --steps 4 --output {out}"
+INPAINT = "inpaint {digits} {grey} --mask {mask} --steps 4 --output {out} --overwrite"
 COLORIZE = "colorize {plain} {grey} --steps 4 --output {out}"
-SHARPEN = "sharpen {digits} {small} --downsampled 2 --steps 4 --output {out}"
+SHARPEN = "sharpen {digits} {small} --downsampled 2 --steps 4 --output {out} --overwrite"
 
 
 @pytest.mark.parametrize("command", [INPAINT, COLORIZE, SHARPEN])
@@ -109,7 +109,7 @@ def test_greys_of_a_palette_are_grey(say: Say) -> None:
 
 def test_what_is_transparent_is_refused_and_what_is_opaque_is_none(say: Say) -> None:
     colours, place = Image.open(say.places["colours"]), say.places["tmp"] / "given.png"
-    command = "inpaint {plain} {tmp}/given.png --mask {mask} --output {out} --steps 2"
+    command = "inpaint {plain} {tmp}/given.png --mask {mask} --output {out} --steps 2 --overwrite"
     colours.quantize(16).save(place, transparency=0)
     say(command).check_sentence(2, "in colour with opacity")
     found = []
@@ -178,7 +178,7 @@ BAD_INPUT = [
     (2, INPAINT.replace("{out}", "{grey}"), "one of the given files"),
     (2, INPAINT.replace("{out}", "{mask}"), "one of the given files"),
     (2, f"{INPAINT} --visits 2", "for --method replacement"),
-    (2, f"{INPAINT} --method replacement --visits 0", "from 1 up"),
+    (2, f"{INPAINT} --method replacement --visits 0", "from 1 to"),
     (2, f"{INPAINT} --method replacement --visits 2 --sampler dpmpp-2m", "remembers nothing"),
     (2, f"{INPAINT} --method magic", "'magic' is not one of"),
     (2, f"{INPAINT} --sampler rk45", "takes samplers of fixed steps only"),
@@ -192,7 +192,7 @@ BAD_INPUT = [
     (2, "sharpen {digits} {small} --output {out}", "give --downsampled or --blurred"),
     (2, "sharpen {digits} {grey} --downsampled 2 --output {out}", "but 4 x 4 are needed"),
     (2, "sharpen {digits} {small} --downsampled 3 --output {out}", "whose sides it divides"),
-    (2, "sharpen {digits} {small} --downsampled 0 --output {out}", "from 1 up"),
+    (2, "sharpen {digits} {small} --downsampled 0 --output {out}", "from 1 to"),
     (2, "sharpen {digits} {grey} --blurred 0 --output {out}", "a finite number above 0"),
     (2, "sharpen {digits} {small} --blurred 1 --output {out}", "but 8 x 8 are needed"),
     (2, "sharpen {digits} {grey} --blurred 1e9 --output {out}", "leaves nothing"),

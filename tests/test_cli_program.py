@@ -92,7 +92,7 @@ def test_the_help_has_sections_defaults_and_examples(
         ("go-no x", 2, "No such command 'go-no'; did you mean 'go-on'? (see `tool --help`)"),
         ("go-on x --stps 3", 2, "; did you mean '--steps'? (see `tool go-on --help`)"),
         ("go-on", 2, "Missing argument 'NAME' (see `tool go-on --help`)"),
-        ("go-on x --steps 0", 2, "'--steps': 0 is not a whole number from 1 up (see"),
+        ("go-on x --steps 0", 2, "'--steps': 0 is not a whole number from 1 to 5,000 (see"),
         ("go-on x --steps", 2, "'--steps' requires an argument"),
         ("go-on x --steps 3 --sigma 1", 2, "--steps and --sigma exclude each other"),
         ("go-on memory", 1, "not enough memory"),

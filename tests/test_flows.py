@@ -256,7 +256,7 @@ def test_the_command_simulates(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--cases", "0"), "from 1 up"),
+        (("--cases", "0"), "from 1 to"),
         (("--edge", "-1"), "above 0"),
         (("--workers", "1", "--scheduler", "tcp://a:1"), "exclude each other"),
         (("--scheduler", "nowhere"), "No scheduler answers at nowhere"),

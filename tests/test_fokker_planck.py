@@ -462,7 +462,17 @@ def test_the_command_draws_and_prints(
     places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "residual.png"
-    few = ("--num-images", "3", "--levels", "4", "--probes", "2", "--output", str(output))
+    few = (
+        "--num-images",
+        "3",
+        "--levels",
+        "4",
+        "--probes",
+        "2",
+        "--output",
+        str(output),
+        "--overwrite",
+    )
     for name in ("digits", "plain"):
         code, out, err = command(capsys, "residual", str(places[name]), *few)
         assert code == 0, err

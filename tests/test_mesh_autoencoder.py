@@ -344,10 +344,11 @@ def test_the_command_encodes(
     assert main([*words, "--output", str(output)]) == 0
     assert "9 windows of 3 clips, each 4 x 1 x 2 x 8" in capsys.readouterr().out
     torch.testing.assert_close(load_latents(output).values, encoded(data).values)
-    assert main([*words, "--mirrored", "--output", str(output)]) == 0
+    assert main([*words, "--mirrored", "--output", str(output), "--overwrite"]) == 0
     assert "18 windows of 6 clips" in capsys.readouterr().out
     flows = load_latents(output).scenes
     assert flows[3:] == tuple(flow.mirrored() for flow in flows[:3])
+    output = tmp_path / "none.safetensors"
     for wrong, why in (
         ([*words, "--output", "a.txt"], "NAME.safetensors"),
         (["encode", str(data), str(data), "--output", str(output)], "holds no mesh autoencoder"),

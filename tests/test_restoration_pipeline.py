@@ -252,9 +252,11 @@ def test_no_picture_takes_the_place_of_another(
     before = (tmp_path / "a" / "one.png").read_bytes()
     command = "restore {restoration} {tmp}/a {tmp}/b --task noisy --output {tmp}/c"
     say(command).check_sentence(2, "would both become")
-    command = "restore {restoration} {tmp}/a --task noisy --output {tmp}/a"
+    command = "restore {restoration} {tmp}/a --task noisy --output {tmp}/a --overwrite"
     say(command).check_sentence(2, "is one of the given files")
-    command = "restore {restoration} {tmp}/a/one.png --task noisy --output {tmp}/a/one.png"
+    command = (
+        "restore {restoration} {tmp}/a/one.png --task noisy --output {tmp}/a/one.png --overwrite"
+    )
     say(command).check_sentence(2, "is one of the given files")
     (tmp_path / "d" / "one.png").mkdir(parents=True)
     command = "restore {restoration} {tmp}/a --task noisy --output {tmp}/d"
@@ -306,9 +308,9 @@ def test_what_is_told_no_degradation_may_be_tried_with_any(say: Say, tmp_path: P
         (
             2,
             "{restoration} {colours} --degrade noisy --seed 9999999999999999999999 --output {out}",
-            "Seeds must be whole numbers",
+            "a whole number from 0 up to 2^63 - 1",
         ),
-        (2, "{restoration} {colours} --task rainy --steps 0 --output {out}", "from 1 up"),
+        (2, "{restoration} {colours} --task rainy --steps 0 --output {out}", "from 1 to"),
         (2, "{restoration} {colours} --task rainy --output {tmp}/a.jpg", "name it .png"),
         (2, "{restoration} {colours} --task rainy --option a=1 --output {out}", "no option 'a'"),
     ],

@@ -223,5 +223,7 @@ def test_the_same_commands_make_a_model_of_smoke(
     assert load_clip(generated).scene == PLUME
     assert run("evaluate", data, "--training", data, *options) == 0
     assert "Mean height of the smoke" in capsys.readouterr().out
-    assert run("generate", "radius 5 cm, Re = 80", *options, "--output", generated) == 2
+    assert (
+        run("generate", "radius 5 cm, Re = 80", *options, "--output", generated, "--overwrite") == 2
+    )
     assert "has the number 80" in capsys.readouterr().err

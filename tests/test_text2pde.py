@@ -446,6 +446,7 @@ def test_a_pipeline_is_trained_and_used(
     assert (tmp_path / "flow.gif").exists()
     assert load_clip(output).fields.shape[0] == FRAMES
     write_mesh(mesh(), tmp_path / "mesh.msh")
+    options.append("--overwrite")
     more = ["--mesh", tmp_path / "mesh.msh", "--guidance", 2, "--sampler", "ancestral"]
     assert run(["generate", SENTENCE, *options, *more, "--option", "eta=0.5"]) == 0
     assert load_clip(output).fields.shape == (FRAMES, len(mesh().nodes), 3)
@@ -663,7 +664,7 @@ def test_wrong_requests_end_in_one_sentence(
         (["generate", SENTENCE, *options, "--mesh", tmp_path / "torn.msh"], "holds no mesh"),
         (["generate", SENTENCE, *options, "--mesh", tmp_path / "torn.vtu"], "holds no mesh"),
         (["generate", SENTENCE, *options, "--mesh", tmp_path / "none.msh"], "There is no file"),
-        (["generate", SENTENCE, *options, "--sampler", "dpmpp-2m", "--steps", "0"], "from 1 up"),
+        (["generate", SENTENCE, *options, "--sampler", "dpmpp-2m", "--steps", "0"], "from 1 to"),
         (["infer", clip, *options, "--frame", 99], "frames from 0 to 11"),
         (["show", clip, "--width", 1, "--output", output], "must be 160 pixels or more"),
         (["encode", folder, clips, "--output", tmp_path / "a.safetensors"], "autoencoder may be"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def check_format(path: Path) -> None:
     check_film(path)
     if suffix == VTU:
         require_meshio()
+
+
+def existing_files(path: Path) -> list[Path]:
+    """The files that a clip of this name would replace."""
+    if path.suffix.lower() != VTU:
+        return [path] if path.exists() else []
+    series, frames = path.with_suffix(PVD), path.parent.glob(f"{escape(path.stem)}-*{VTU}")
+    return [*([series] if series.exists() else []), *sorted(frames)]
 
 
 def export_clip(

@@ -13,11 +13,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from samplers.cli.common.errors import evaluating, smaller_batches
-from samplers.cli.common.options import ConditionOptions, ImageOptions, ModelOptions
+from samplers.cli.common.options import (
+    ConditionOptions,
+    ImageOptions,
+    ModelOptions,
+    OverwriteOptions,
+)
 from samplers.cli.common.output import check_png, prepare_folder, write
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import aligned, counted
-from samplers.cli.common.values import COUNTS, PATH, POSITIVE, POSITIVE_NUMBER, SAMPLER
+from samplers.cli.common.values import (
+    COUNTS,
+    IMAGE_COUNT,
+    OUTPUT,
+    PATH,
+    POSITIVE_NUMBER,
+    SAMPLER,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +53,9 @@ value beyond --radius and the furthest value are printed, and --trim leaves them
 NUM_IMAGES = 64
 
 
-class GapOptions(ConditionOptions, ImageOptions, ModelOptions, section="Measurement"):
+class GapOptions(
+    ConditionOptions, ImageOptions, ModelOptions, OverwriteOptions, section="Measurement"
+):
     images: tuple[Path, ...] = argument(
         "[IMAGES]...", type=PATH, nargs=-1, help="Images of the data, and folders, to compare with."
     )
@@ -65,8 +79,10 @@ class GapOptions(ConditionOptions, ImageOptions, ModelOptions, section="Measurem
         help="Largest absolute pixel value of a sample that has not escaped; images have 1.",
     )
     trim: bool = option(is_flag=True, help="Leave out samples that escaped.")
-    batch_size: int = option(type=POSITIVE, default=16, help="Images at once.")
-    output: Path = option(type=PATH, required=True, metavar="NAME.png", help="Figure to write.")
+    batch_size: int = option(type=IMAGE_COUNT, default=16, help="Images at once.")
+    output: Path = option(
+        type=OUTPUT, required=True, metavar="NAME.png", help="Figure to write.", section="Output"
+    )
 
 
 @command(_EXAMPLES, single_process=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samplers.cli.common.errors import evaluating
-from samplers.cli.common.options import ImageOptions, ModelOptions, NoClassOptions
+from samplers.cli.common.options import ImageOptions, ModelOptions, NoClassOptions, OverwriteOptions
 from samplers.cli.common.output import check_png, prepare_folder, write
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import aligned
-from samplers.cli.common.values import PATH, POSITIVE, POSITIVE_NUMBER
+from samplers.cli.common.values import OUTPUT, PATH, POSITIVE, POSITIVE_NUMBER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,9 @@ LOWEST, HIGHEST = 0.02, 50.0
 """Default range of noise levels, as far as the network was trained for them."""
 
 
-class ResidualOptions(NoClassOptions, ImageOptions, ModelOptions, section="Measurement"):
+class ResidualOptions(
+    NoClassOptions, ImageOptions, ModelOptions, OverwriteOptions, section="Measurement"
+):
     images: tuple[Path, ...] = argument(
         "[IMAGES]...",
         type=PATH,
@@ -65,7 +67,9 @@ class ResidualOptions(NoClassOptions, ImageOptions, ModelOptions, section="Measu
         ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
     )
     dtype: str = changed(ModelOptions, "dtype", default="float64")
-    output: Path = option(type=PATH, required=True, metavar="NAME.png", help="Figure to write.")
+    output: Path = option(
+        type=OUTPUT, required=True, metavar="NAME.png", help="Figure to write.", section="Output"
+    )
 
 
 @command(_EXAMPLES, single_process=True)

@@ -28,6 +28,8 @@ from adjoint.reversible import ReversibleAdjoint
 from adjoint.rewards import get_reward
 from adjoint.truncated import TruncatedAdjoint
 from samplers.checkpoint import Recipe
+from samplers.checks import check_at_most
+from samplers.choices import MOST_AT_ONCE, MOST_STEPS
 from samplers.grid import Final, Spacing
 from samplers.solve import NoiseKind
 from samplers.training import TrainingConfig
@@ -222,6 +224,7 @@ def read_finetune_config(path: Path, overrides: Mapping[str, Any] | None = None)
 def config_of(tables: Mapping[str, Any], subject: str = "The config") -> FinetuneConfig:
     """The settings from tables of plain values; see :func:`read_finetune_config`."""
     file = construct(subject, _File, tables)
+    _check_counts(tables)
     optimised = _chosen("optimise", "what", _OPTIMISED, file.optimise)
     training = _TRAINING | _training_of(optimised) | file.training
     return FinetuneConfig(
@@ -235,6 +238,26 @@ def config_of(tables: Mapping[str, Any], subject: str = "The config") -> Finetun
         construct("[previews]", Previews, file.previews),
         file.penalty if file.penalty is None else _penalty(file.penalty),
     )
+
+
+_MOST = {
+    "sampling.steps": MOST_STEPS,
+    "training.batch_size": MOST_AT_ONCE,
+    "training.workers": MOST_AT_ONCE,
+    "previews.num_images": MOST_AT_ONCE,
+    "optimise.num_images": MOST_AT_ONCE,
+    "optimise.rank": MOST_AT_ONCE,
+    "penalty.num_images": MOST_AT_ONCE,
+}
+"""What takes memory, by dotted names."""
+
+
+def _check_counts(tables: Mapping[str, Any]) -> None:
+    for name, most in _MOST.items():
+        table, key = name.split(".")
+        found = (tables.get(table) or {}).get(key)
+        if isinstance(found, int):
+            check_at_most(name, found, most)
 
 
 def _training_of(optimised: Optimised) -> dict[str, Any]:

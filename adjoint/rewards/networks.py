@@ -19,6 +19,7 @@ from torch import Tensor
 from adjoint.options import did_you_mean
 from adjoint.rewards.pretrained import pretrained_classifier, pretrained_features, read_json
 from adjoint.rewards.reward import Placement, described
+from samplers.files import refuse_special
 
 FeatureExtractor = Callable[[Tensor], Sequence[Tensor]]
 """Images [B, C, H, W] in [-1, 1] -> a map [B, C_l, H_l, W_l] for each layer."""
@@ -109,6 +110,7 @@ def load_digits(folder: Path, placement: Placement) -> DigitsClassifier:
     ``examples/digits`` trains them.
     """
     try:
+        refuse_special(folder)
         w = {n: placement.put(v) for n, v in load_file(folder / "model.safetensors").items()}
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder} has no complete model.safetensors; copy it there.") from error

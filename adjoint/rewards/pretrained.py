@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adjoint.rewards.reward import Placement
-from samplers.files import parse_json
+from samplers.files import parse_json, refuse_special
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def _loaded(kind: str, folder: Path, **settings: bool) -> Any:
         ) from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    refuse_special(folder)
     try:
         return getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **settings
@@ -132,6 +133,7 @@ def _size(config: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; ValueError if there is none."""
     try:
+        refuse_special(path)
         found = parse_json(path.read_bytes())
     except OSError as error:
         raise ValueError(f"{path} can't be read, but the network beside it needs it.") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from samplers.files import parse_json
+from samplers.files import parse_json, refuse_special
 
 INDEX = "model_index.json"
 NULL_LABEL = "_null_label"
@@ -29,6 +29,7 @@ def read_index(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"There is no checkpoint at {path}: no such folder.")
     if not (path / INDEX).is_file():
         raise CheckpointError(f"{path} is not a diffusers checkpoint: it has no {INDEX}.")
+    refuse_special(path)
     return read_json(path / INDEX)
 
 
@@ -57,6 +58,7 @@ def check_samples(path: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of the folder; CheckpointError if it holds none."""
+    refuse_special(path)
     try:
         data = parse_json(path.read_bytes())
     except ValueError as error:

@@ -15,12 +15,13 @@ from samplers.cli.common.options import (
     GridOptions,
     ImageOptions,
     ModelOptions,
+    OverwriteOptions,
     PromptOptions,
 )
 from samplers.cli.common.output import check_png, prepare_folder, write
 from samplers.cli.common.program import changed, command, option
 from samplers.cli.common.text import aligned, counted
-from samplers.cli.common.values import COUNTS, PATH, POSITIVE, SAMPLER, SAMPLERS, fixed_sampler
+from samplers.cli.common.values import COUNTS, OUTPUT, POSITIVE, SAMPLER, SAMPLERS, fixed_sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,13 @@ reference, over pixels from -1 to 1; stochastic samplers have no such error.
 
 
 class CompareOptions(
-    ConditionOptions, PromptOptions, ImageOptions, GridOptions, ModelOptions, section="Samplers"
+    ConditionOptions,
+    PromptOptions,
+    ImageOptions,
+    GridOptions,
+    ModelOptions,
+    OverwriteOptions,
+    section="Samplers",
 ):
     samplers: tuple[str, ...] = option(
         type=SAMPLERS,
@@ -60,7 +67,9 @@ class CompareOptions(
     )
     reference_steps: int = option(type=POSITIVE, help="Steps of the reference.", default=200)
     num_images: int | None = changed(ImageOptions, "num_images", show_default="1, or as --seeds")
-    output: Path = option(type=PATH, help="Figure to write.", metavar="NAME.png", required=True)
+    output: Path = option(
+        type=OUTPUT, help="Figure to write.", metavar="NAME.png", required=True, section="Output"
+    )
 
 
 @command(_EXAMPLES, single_process=True)

@@ -6,10 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samplers.cli.common.options import FlowOptions, Labels, TemperatureOptions
-from samplers.cli.common.output import check_folder, check_places, is_png, prepare_folder, write
+from samplers.cli.common.options import FlowOptions, Labels, OverwriteOptions, TemperatureOptions
+from samplers.cli.common.output import (
+    check_folder,
+    check_places,
+    is_png,
+    prepare_folder,
+    refuse_existing,
+    write,
+)
 from samplers.cli.common.program import argument, changed, command, option
-from samplers.cli.common.values import PATH
+from samplers.cli.common.values import OUTPUT, PATH
 
 if TYPE_CHECKING:
     from samplers.checkpoint.codes import Codes
@@ -25,7 +32,7 @@ With the classes, the guidance and the noise levels of its encoding, a code give
 _STORED = "as the codes say"
 
 
-class DecodeOptions(FlowOptions, TemperatureOptions, section="Output"):
+class DecodeOptions(FlowOptions, TemperatureOptions, OverwriteOptions, section="Output"):
     codes: Path = argument("CODES", type=PATH, help="Latent codes, written by `samplers encode`.")
     label: Labels = changed(FlowOptions, "label", show_default=_STORED)
     guidance: float | None = changed(FlowOptions, "guidance", show_default=_STORED)
@@ -36,7 +43,7 @@ class DecodeOptions(FlowOptions, TemperatureOptions, section="Output"):
     sigma_max: float | None = changed(FlowOptions, "sigma_max", show_default=_STORED)
     null_label: int | None = changed(FlowOptions, "null_label", show_default=_STORED)
     output: Path = option(
-        type=PATH,
+        type=OUTPUT,
         help="NAME.png for one sheet of all images; or a folder for single ones.",
         required=True,
     )
@@ -67,6 +74,8 @@ def run(options: DecodeOptions) -> None:
     names = [f"code-{number:05d}.png" for number in range(count)]
     places = [options.output] if single else [options.output / name for name in names]
     check_places(places, [options.codes])
+    if not options.overwrite:
+        refuse_existing(places)
     prepare_folder(folder)
 
     found = flow.decode(codes, labels)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from samplers.cli.common.errors import writing
-from samplers.cli.common.options import FlowOptions
+from samplers.cli.common.options import FlowOptions, OverwriteOptions
 from samplers.cli.common.output import check_folder, prepare_folder, refuse_folder
 from samplers.cli.common.program import argument, command, option
-from samplers.cli.common.values import PATH
+from samplers.cli.common.values import OUTPUT, PATH
 
 _EXAMPLES = """
 Example:
@@ -20,12 +20,12 @@ noise, in units of its standard deviation, as the tensor "codes".
 """
 
 
-class EncodeOptions(FlowOptions, section="Output"):
+class EncodeOptions(FlowOptions, OverwriteOptions, section="Output"):
     images: tuple[Path, ...] = argument(
         "IMAGES...", type=PATH, help="PNG or JPEG files, and folders.", nargs=-1, required=True
     )
     output: Path = option(
-        type=PATH,
+        type=OUTPUT,
         help="File of latent codes to write.",
         metavar="NAME.safetensors",
         required=True,

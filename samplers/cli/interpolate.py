@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samplers.cli.common.options import FlowOptions, TemperatureOptions
+from samplers.cli.common.options import FlowOptions, OverwriteOptions, TemperatureOptions
 from samplers.cli.common.output import check_places, check_png, prepare_folder, write
 from samplers.cli.common.program import argument, command, option
-from samplers.cli.common.values import PATH, POSITIVE, SEEDS
+from samplers.cli.common.values import OUTPUT, PATH, POSITIVE, SEEDS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +27,7 @@ the next if more than two are given: a row of the strip for each pair. One --lab
 """
 
 
-class InterpolateOptions(FlowOptions, TemperatureOptions, section="Output"):
+class InterpolateOptions(FlowOptions, TemperatureOptions, OverwriteOptions, section="Output"):
     images: tuple[Path, ...] = argument(
         "[IMAGES...]", type=PATH, help="Two or more PNG or JPEG files.", nargs=-1
     )
@@ -35,7 +35,7 @@ class InterpolateOptions(FlowOptions, TemperatureOptions, section="Output"):
         type=SEEDS, help="Seeds of initial noise, in place of images: 0,1 or 0-3."
     )
     frames: int = option(type=POSITIVE, help="Images per row, including both ends.", default=8)
-    output: Path = option(type=PATH, help="Image to write.", metavar="NAME.png", required=True)
+    output: Path = option(type=OUTPUT, help="Image to write.", metavar="NAME.png", required=True)
 
     def check(self) -> None:
         """Raise what can be seen to be wrong without loading anything."""

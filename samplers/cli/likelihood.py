@@ -12,7 +12,7 @@ from click import Choice
 
 from samplers.choices import ProbeLaw
 from samplers.cli.common.errors import Failure, evaluating, smaller_batches
-from samplers.cli.common.options import FlowOptions, SeedOptions
+from samplers.cli.common.options import FlowOptions, OverwriteOptions, SeedOptions
 from samplers.cli.common.output import (
     check_folder,
     check_places,
@@ -23,7 +23,7 @@ from samplers.cli.common.output import (
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.records import Record, Records, add_records, read_records
 from samplers.cli.common.text import aligned, counted
-from samplers.cli.common.values import PATH, POSITIVE
+from samplers.cli.common.values import OUTPUT, PATH, POSITIVE
 
 if TYPE_CHECKING:
     from samplers.cli.common.flow import OpenedFlow, Part
@@ -50,7 +50,7 @@ The noise of an image follows from its content and --seed, whatever other images
 """
 
 
-class LikelihoodOptions(FlowOptions, SeedOptions, section="Divergence"):
+class LikelihoodOptions(FlowOptions, SeedOptions, OverwriteOptions, section="Divergence"):
     images: tuple[Path, ...] = argument(
         "IMAGES...", type=PATH, help="PNG or JPEG files, and folders.", nargs=-1, required=True
     )
@@ -70,7 +70,7 @@ class LikelihoodOptions(FlowOptions, SeedOptions, section="Divergence"):
         type=PATH, help="Table to write, as CSV.", metavar="NAME.csv", section="Output"
     )
     histogram: Path | None = option(
-        type=PATH,
+        type=OUTPUT,
         help="Histogram to write, NAME.png, with a colour for each folder.",
         metavar="NAME.png",
         section="Output",

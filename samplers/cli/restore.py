@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samplers.checkpoint.index import check_restores
 from samplers.cli.common.errors import evaluating
-from samplers.cli.common.options import ComputeOptions, SchedulerOptions
-from samplers.cli.common.output import check_folder, check_places, is_png, prepare_folder, write
+from samplers.cli.common.options import ComputeOptions, OverwriteOptions, SchedulerOptions
+from samplers.cli.common.output import (
+    check_folder,
+    check_places,
+    is_png,
+    prepare_folder,
+    refuse_existing,
+    write,
+)
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import counted
-from samplers.cli.common.values import PATH, WHOLE
+from samplers.cli.common.values import OUTPUT, PATH, WHOLE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +47,7 @@ Images may have any size from the network's stride up, and be grey or in colour.
 """
 
 
-class RestoreOptions(SchedulerOptions, ComputeOptions, section="Restoration"):
+class RestoreOptions(SchedulerOptions, ComputeOptions, OverwriteOptions, section="Restoration"):
     checkpoint: Path = argument("CHECKPOINT", type=PATH, help="Folder of a RestorationPipeline.")
     images: tuple[Path, ...] = argument(
         "IMAGES...", type=PATH, help="PNG or JPEG files, and folders.", nargs=-1, required=True
@@ -56,7 +63,7 @@ class RestoreOptions(SchedulerOptions, ComputeOptions, section="Restoration"):
     steps: int = changed(SchedulerOptions, "steps", default=10)
     seed: int = option(type=WHOLE, help="Seed of the first image.", default=0)
     output: Path = option(
-        type=PATH,
+        type=OUTPUT,
         help=f"NAME.png for one figure of before and after, of {SHOWN} images at most; or a folder "
         "for restored images.",
         required=True,
@@ -131,6 +138,8 @@ def _plan(options: RestoreOptions) -> Job:
     paths = image_paths(options.images)
     places = [options.output] if options.single else _places(options.output, paths)
     check_places(places, paths)
+    if not options.overwrite:
+        refuse_existing(places)
     pipe = _opened(options)
     job = Job(options, pipe, paths, places, pipe.tableau(options.steps).calls)
     _check(job)

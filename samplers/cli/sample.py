@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from samplers.cli.common.errors import Failure, evaluating, smaller_batches, writing
-from samplers.cli.common.options import SamplerOptions
+from samplers.cli.common.options import OverwriteOptions, SamplerOptions
 from samplers.cli.common.output import (
     check_folder,
     check_places,
     is_png,
     prepare_folder,
+    refuse_existing,
     write,
 )
-from samplers.cli.common.program import command, option
+from samplers.cli.common.program import changed, command, option
 from samplers.cli.common.text import counted
-from samplers.cli.common.values import PATH
+from samplers.cli.common.values import OUTPUT
 
 if TYPE_CHECKING:
     from samplers.checkpoint import NetworkCheckpoint
@@ -50,18 +51,21 @@ their steps by norms of the whole batch, so that an image depends on its batch.
 """
 
 
-class SampleOptions(SamplerOptions, section="Output"):
+class SampleOptions(SamplerOptions, OverwriteOptions, section="Output"):
     output: Path = option(
-        type=PATH,
+        type=OUTPUT,
         help="NAME.png for one sheet of all images; or a folder for single images and grid.png, in "
         "which existing images are kept.",
         required=True,
     )
-    overwrite: bool = option(
-        is_flag=True, help="Replace images in the folder that were sampled with other settings."
+    overwrite: bool = changed(
+        OverwriteOptions,
+        "overwrite",
+        help="Replace files that exist, and images in the folder that were sampled with other "
+        "settings.",
     )
     trajectory: Path | None = option(
-        type=PATH,
+        type=OUTPUT,
         help="Also show the prediction of x_0 at each network evaluation, for the first images: as "
         "a film (.gif, .mp4) or as a strip with a row for each image (.png).",
         metavar="NAME",
@@ -159,6 +163,8 @@ def _sample_sheet(options: SampleOptions, job: Job) -> list[Cost]:
 def _sample_folder(options: SampleOptions, job: Job) -> list[Cost]:
     folder = options.output
     pending = [item for item in job.items if not _is_written(options, job, item)]
+    if not options.overwrite:
+        _check_sheet(folder)
     job.processes.gathered([True])  # all processes list missing images before any writes
     own: list[Cost] = []
 
@@ -194,6 +200,14 @@ def _is_written(options: SampleOptions, job: Job, item: Item) -> bool:
             "pass --overwrite to replace it."
         )
     return not difference
+
+
+def _check_sheet(folder: Path) -> None:
+    """Raise ValueError if the name of the sheet is taken; that of an earlier run is redrawn."""
+    from samplers.images.files import SHEET, read_parameters
+
+    if read_parameters(folder / SHEET) is None:
+        refuse_existing([folder / SHEET])
 
 
 def _difference(found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:

@@ -95,7 +95,9 @@ def write_png(picture: Image.Image | Figure, path: Path, parameters: Mapping[str
 
 
 def read_parameters(path: Path) -> dict[str, Any] | None:
-    """Read the parameters of a PNG file; None if it is truncated or has none."""
+    """Read the parameters of a PNG file; None if it is truncated, has none, or is no file."""
+    if not path.is_file():
+        return None
     try:
         with Image.open(path) as image:
             image.load()

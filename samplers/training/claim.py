@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from samplers.files import parse_json, replacing
+from samplers.files import parse_json, refuse_special, replacing
 from samplers.training.loop import CHECKPOINT
 
 SETTINGS = "settings.json"
@@ -22,6 +22,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any], free: tuple[str, ...
 
     Raises ValueError if the folder has a run with other settings, or without a file of settings.
     """
+    refuse_special(folder)
     path = folder / SETTINGS
     own = json.loads(json.dumps(dict(settings)))  # as JSON is read: tuples become lists
     if (folder / CHECKPOINT).exists():

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from samplers.files import replacing
+from samplers.files import refuse_special, replacing
 from samplers.training.config import FREE, TrainingConfig, average_decay, learning_rate
 from samplers.training.draws import DROPOUT, OBJECTIVE, PENALTY, derived_seed, seeded
 
@@ -137,6 +137,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Read a file of :meth:`Learner.save`; ValueError if there is none, or it is truncated."""
     if not path.exists():
         raise ValueError(f"There is no checkpoint at {path}; train first, or name another folder.")
+    refuse_special(path)
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from samplers.files import parse_json, replacing
+from samplers.files import parse_json, refuse_special, replacing
 from text2pde.autoencoder.batch import MeshBatch
 from text2pde.autoencoder.clips import PreparedClip
 from text2pde.autoencoder.model import MeshAutoencoder
@@ -163,6 +163,7 @@ def load_latents(path: Path | str) -> Latents:
         ValueError: if the file is truncated, or holds something else.
     """
     try:
+        refuse_special(Path(path))
         with safe_open(path, "pt") as file:
             values, frame, mean, std, clip, first = map(
                 file.get_tensor, ("values", "frame", "mean", "std", "clip", "first")

@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from samplers import CheckpointError
 from samplers.checkpoint.index import read_json
+from samplers.files import refuse_special
 from text2pde.autoencoder.batch import FEATURES, EdgeTensors, MeshBatch
 from text2pde.autoencoder.grid import LatentGrid
 
@@ -189,6 +190,7 @@ def load_autoencoder(folder: Path | str) -> MeshAutoencoder:
         ValueError: if the folder holds none, or is incomplete.
     """
     try:
+        refuse_special(Path(folder))
         config = read_json(Path(folder) / "config.json")
         if config["_class_name"] != MeshAutoencoder.__name__:
             raise ValueError(f"it holds a {config['_class_name']}")

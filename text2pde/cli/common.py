@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samplers.cli.common.errors import Failure, evaluating, is_of_memory
-from samplers.cli.common.options import SchedulerOptions
-from samplers.cli.common.output import check_places, held, prepare_folder
+from samplers.cli.common.options import OverwriteOptions, SchedulerOptions
+from samplers.cli.common.output import check_places, held, prepare_folder, refuse_existing
 from samplers.cli.common.processes import find_device
 from samplers.cli.common.program import Options, option
-from samplers.cli.common.values import DEVICE, FINITE, PATH, POSITIVE, POSITIVE_NUMBER, WHOLE
+from samplers.cli.common.values import (
+    DEVICE,
+    FINITE,
+    IMAGE_COUNT,
+    OUTPUT,
+    PATH,
+    POSITIVE_NUMBER,
+    UPDATES,
+    WHOLE,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -58,15 +67,24 @@ class GenerationOptions(SchedulerOptions, DeviceOptions, section="Sampler"):
     )
 
 
-class OutputOptions(Options, section="Output"):
+class OutputOptions(OverwriteOptions, section="Output"):
     """The files of a clip."""
 
-    output: Path = option(type=PATH, help=FORMATS, required=True)
-    animation: Path | None = option(type=PATH, help="A second file, such as a film.")
+    output: Path = option(type=OUTPUT, help=FORMATS, required=True)
+    animation: Path | None = option(type=OUTPUT, help="A second file, such as a film.")
 
     @property
     def paths(self) -> list[Path]:
         return [path for path in (self.output, self.animation) if path is not None]
+
+
+def check_clip_output(path: Path, overwrite: bool) -> None:
+    """Raise ValueError unless a clip can be written there, and replaces nothing unasked."""
+    from text2pde.export import check_format, existing_files
+
+    check_format(path)
+    if not overwrite:
+        refuse_existing(existing_files(path))
 
 
 class OneClipOptions(OutputOptions, GenerationOptions):
@@ -126,10 +144,10 @@ def generate_one(
     Args:
         source: what was given, noted in the files.
     """
-    from text2pde.export import check_format, export_clip
+    from text2pde.export import export_clip
 
     for path in options.paths:
-        check_format(path)
+        check_clip_output(path, options.overwrite)
     check_places(options.paths)
     pipe = open_pipeline(options)
     request = make_request(pipe)
@@ -178,8 +196,8 @@ class TrainingOptions(Options, section="Training"):
     """How long and how fast, into which folder."""
 
     output: Path = option(type=PATH, help="Folder of the run.", required=True, section="Output")
-    steps: int = option(type=POSITIVE, help="Updates of the weights.", default=4000)
-    batch_size: int = option(type=POSITIVE, help="Samples of an update.", default=1)
+    steps: int = option(type=UPDATES, help="Updates of the weights.", default=4000)
+    batch_size: int = option(type=IMAGE_COUNT, help="Samples of an update.", default=1)
     learning_rate: float = option(
         type=POSITIVE_NUMBER,
         help="Peak of the learning rate, which warms up and falls to zero as a cosine.",

@@ -5,19 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from samplers.cli.common.errors import evaluating
+from samplers.cli.common.options import OverwriteOptions
 from samplers.cli.common.output import prepare_folder, refuse_folder
 from samplers.cli.common.program import argument, command, option
 from samplers.cli.common.text import counted
-from samplers.cli.common.values import PATH, POSITIVE
+from samplers.cli.common.values import OUTPUT, PATH, POSITIVE
 from text2pde.cli.common import DeviceOptions
 
 
-class EncodeOptions(DeviceOptions, section="Options"):
+class EncodeOptions(DeviceOptions, OverwriteOptions, section="Options"):
     """Which windows of which clips are encoded."""
 
     autoencoder: Path = argument("AUTOENCODER", type=PATH, help="Folder of an autoencoder.")
     clips: Path = argument("CLIPS", type=PATH, help="Folder of clips.")
-    output: Path = option(type=PATH, help="File, NAME.safetensors.", required=True)
+    output: Path = option(
+        type=OUTPUT, help="File, NAME.safetensors.", required=True, section="Output"
+    )
     frames: int = option(type=POSITIVE, help="Frames of a window.", default=48)
     stride: int = option(type=POSITIVE, help="Frames between the starts of windows.", default=4)
     mirrored: bool = option(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samplers.cli.common.errors import evaluating, writing
+from samplers.cli.common.options import OverwriteOptions
 from samplers.cli.common.output import prepare_folder, refuse_folder
 from samplers.cli.common.program import argument, command, option
 from samplers.cli.common.text import counted
-from samplers.cli.common.values import PATH
+from samplers.cli.common.values import OUTPUT, PATH
 from text2pde.cli.common import GenerationOptions, generate_clips, open_pipeline
 
 if TYPE_CHECKING:
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from text2pde.pipeline import Request, Text2PDEPipeline
 
 
-class EvaluateOptions(GenerationOptions, section="Options"):
+class EvaluateOptions(GenerationOptions, OverwriteOptions, section="Options"):
     """Which clips a model is evaluated on."""
 
     clips: Path = argument("CLIPS", type=PATH, help="Folder of held-out clips.")
     training: Path = option(type=PATH, help="Folder of the training clips.", required=True)
-    output: Path | None = option(type=PATH, help="The table as a file, NAME.md.")
+    output: Path | None = option(
+        type=OUTPUT, help="The table as a file, NAME.md.", section="Output"
+    )
 
 
 @command(

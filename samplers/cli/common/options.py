@@ -18,11 +18,13 @@ from samplers.cli.common.values import (
     IMAGE_COUNT,
     LABELS,
     NOT_NEGATIVE,
+    OUTPUT,
     PATH,
     POSITIVE,
     POSITIVE_NUMBER,
     SAMPLER,
     SEEDS,
+    UPDATES,
     WHOLE,
 )
 
@@ -212,7 +214,7 @@ class SamplerOptions(
         show_default=f"{TOLERANCE:g}",
     )
     max_nfe: int | None = option(
-        type=POSITIVE,
+        type=UPDATES,
         help="Of adaptive methods: maximum number of network evaluations of an image.",
         show_default=f"{MAX_NFE}",
     )
@@ -220,7 +222,7 @@ class SamplerOptions(
         ImageOptions, "num_images", show_default=f"{NUM_IMAGES}, or as --seeds"
     )
     batch_size: int = option(
-        type=POSITIVE,
+        type=IMAGE_COUNT,
         help="Batch size; it changes the images of samplers NAME+langevin only.",
         default=16,
     )
@@ -235,9 +237,15 @@ class FlowOptions(NoClassOptions, NoiseLevelOptions, ModelOptions, section="Prob
         default=1e-4,
     )
     max_nfe: int = option(
-        type=POSITIVE, help="Maximum number of network evaluations of an image.", default=2000
+        type=UPDATES, help="Maximum number of network evaluations of an image.", default=2000
     )
-    batch_size: int = option(type=POSITIVE, help="Batch size.", default=16)
+    batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
+
+
+class OverwriteOptions(Options, section="Output"):
+    """Whether a command may replace what exists."""
+
+    overwrite: bool = option(is_flag=True, help="Replace files that exist.")
 
 
 class TemperatureOptions(Options, section="Output"):
@@ -251,7 +259,7 @@ class TemperatureOptions(Options, section="Output"):
 
 
 class InverseProblemOptions(
-    NoClassOptions, ImageOptions, GridOptions, ModelOptions, section="Method"
+    NoClassOptions, ImageOptions, GridOptions, ModelOptions, OverwriteOptions, section="Method"
 ):
     """How images are sampled that satisfy a measurement."""
 
@@ -276,14 +284,14 @@ class InverseProblemOptions(
     sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="ancestral")
     steps: int = option(type=POSITIVE, help="Number of steps.", default=50)
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
-    batch_size: int = option(type=POSITIVE, help="Batch size.", default=16)
+    batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
     # The first steps must be short: near pure noise the gradient of a prediction is large.
     grid: Spacing = changed(GridOptions, "grid", default="log-snr")
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )
     output: Path = option(
-        type=PATH,
+        type=OUTPUT,
         help="Figure to write.",
         metavar="NAME.png",
         required=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,15 @@ def refuse_folder(path: Path) -> None:
     """Raise ValueError if the output file is an existing folder."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file.")
+
+
+def refuse_existing(outputs: Iterable[Path]) -> None:
+    """Raise ValueError if there is a file already where one will be written."""
+    for path in outputs:
+        if path.exists() and not path.is_dir():
+            raise ValueError(
+                f"{path} exists already; choose another name, or pass --overwrite to replace it."
+            )
 
 
 def check_folder(folder: Path) -> None:

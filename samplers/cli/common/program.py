@@ -33,6 +33,8 @@ from click.exceptions import Exit, NoSuchCommand
 from click.shell_completion import shell_complete
 
 from samplers.cli.common.errors import exit_code, is_main_process
+from samplers.cli.common.output import refuse_existing
+from samplers.cli.common.values import Output
 
 _DECLARED = "declared"
 _SETTINGS = {"max_content_width": 100, "show_default": True}
@@ -142,6 +144,8 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Command]:
     """Make a command of a function; its docstring is the help.
 
+    A file that it will write must not exist, unless it has ``--overwrite`` and that is given.
+
     Args:
         examples: shown below the options, line by line as they stand.
         single_process: whether only one of the processes that ``accelerate launch`` started runs
@@ -160,6 +164,9 @@ def command(
         def call(**values: Any) -> int | None:
             if single_process and not is_main_process():
                 return 0
+            if not values.get("overwrite"):
+                written = [own for own in params if isinstance(own.type, Output)]
+                refuse_existing(filter(None, (values[str(own.name)] for own in written)))
             for name, group in groups.items():
                 values[name] = group(**{field: values.pop(field) for field in _fields(group)})
             return function(**values)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from samplers.cli.common.errors import Failure, writing
-from samplers.files import locked, replacing
+from samplers.files import locked, refuse_special, replacing
 
 
 class Record(NamedTuple):
@@ -41,6 +41,7 @@ def read_records(path: Path) -> Records:
     """What a CSV file holds, nothing if there is none; Failure if it is no such table."""
     if not path.exists():
         return {}
+    refuse_special(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)

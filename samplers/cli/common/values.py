@@ -11,6 +11,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from samplers.choices import MOST_STEPS
+
 ALL = "all"
 _MOST_SEEDS = 1_000_000
 
@@ -27,7 +29,7 @@ class Number(click.ParamType[Any]):
             number = self._kind(value)
         except ValueError:
             number = math.nan
-        if not (math.isfinite(number) and self._test(number)):
+        if not (number < math.inf and self._test(number)):
             self.fail(f"{value} is not {self._allowed}.", param, ctx)
         return number
 
@@ -55,6 +57,10 @@ class Place(Value):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         return [CompletionItem(incomplete, type="file")]
+
+
+class Output(Place):
+    """A file that is written, and is not to exist; or a folder, which the command checks."""
 
 
 class SamplerName(click.ParamType[str]):
@@ -99,7 +105,10 @@ def _labels(text: str) -> tuple[int, ...] | str:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    found = tuple(seed for part in text.split(",") for seed in _seed_range(part))
+    ranges = [_seed_range(part) for part in text.split(",")]
+    if sum(map(len, ranges)) > _MOST_SEEDS:
+        raise ValueError(f"{text} names more than {_MOST_SEEDS:,} seeds; split the job.")
+    found = tuple(seed for seeds in ranges for seed in seeds)
     if len(set(found)) < len(found):
         raise ValueError(f"{text} names a seed twice.")
     return found
@@ -110,8 +119,6 @@ def _seed_range(text: str) -> Sequence[int]:
     start, end = WHOLE(first), WHOLE(last if dash else first)
     if end < start:
         raise ValueError(f"the range {text} runs backwards.")
-    if end - start >= _MOST_SEEDS:
-        raise ValueError(f"the range {text} is longer than {_MOST_SEEDS:,}; split the job.")
     return range(start, end + 1)
 
 
@@ -128,18 +135,29 @@ def seeds_text(numbers: Sequence[int]) -> str:
 
 # ---------------------------------------------------------------------------------------- types
 
-WHOLE = Number(int, "a whole number from 0 up", lambda number: number >= 0)
-POSITIVE = Number(int, "a whole number from 1 up", lambda number: number >= 1)
-IMAGE_COUNT = Number(
-    int, f"a whole number from 1 to {_MOST_SEEDS:,}", lambda number: 1 <= number <= _MOST_SEEDS
-)
-FINITE = Number(float, "a finite number", lambda number: True)
+
+def count(most: int) -> Number:
+    """A number of things, bounded so that they are not too many for any memory."""
+    allowed = f"a whole number from 1 to {most:,}"
+    return Number(int, allowed, lambda number: 1 <= number <= most)
+
+
+WHOLE = Number(int, "a whole number from 0 up to 2^63 - 1", lambda number: 0 <= number < 2**63)
+EDGE = Number(float, "a number from 0.02 to 2", lambda number: 0.02 <= number <= 2)
+PERIODS = Number(float, "a number from 0 to 10,000", lambda number: 0 <= number <= 10_000)
+UPDATES = count(1_000_000_000)
+"""Numbers that take time only, such as the updates of a training."""
+IMAGE_COUNT = count(_MOST_SEEDS)
+POSITIVE = count(MOST_STEPS)
+"""Numbers that take memory: the steps of a sampler, the sides of an image, channels."""
+FINITE = Number(float, "a finite number", lambda number: number > -math.inf)
 POSITIVE_NUMBER = Number(float, "a finite number above 0", lambda number: number > 0)
 NOT_NEGATIVE = Number(float, "a finite number from 0 up", lambda number: number >= 0)
 COUNTS = Value("N,N,…", listed(POSITIVE))
 LABELS = Value("N,N,…|all", _labels)
 SEEDS = Value("N,N-N,…", _seeds)
 PATH = Place("PATH", _place)
+OUTPUT = Output("PATH", _place)
 DEVICE = Value("NAME", _device)
 SAMPLER = SamplerName()
 SAMPLERS = Value("NAME,NAME,…", listed(str))
