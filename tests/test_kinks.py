@@ -108,6 +108,7 @@ KINKED: list[tuple[str, Activation]] = [
     ("gt", lambda x: torch.where(x > 0, x, 0.1 * x)),
     ("gt", lambda x: x * (x > 0)),
     ("round", torch.round),
+    ("remainder", lambda x: 2.0 % x),
     ("transformer_encoder_layer_fwd", encoder("relu")),
 ]
 

@@ -70,7 +70,8 @@ class _Watch(TorchDispatchMode):
             return func(*args, **given)
         name = _name(func)
         kinked = _has_kink(name, args)
-        before = args[0].clone() if kinked else torch.empty(0)  # it may be changed in place
+        # It may be changed in place, and a number may come first.
+        before = args[0].clone() if kinked and isinstance(args[0], Tensor) else torch.empty(0)
         result = func(*args, **given)
         found = self.behind(inputs)
         if kinked and _shows(result, before):
