@@ -109,6 +109,13 @@ def test_the_table_holds_what_the_library_finds(say: Say, words: str, trace: Tra
         assert float(row["standard_error"]) == pytest.approx(float(error), rel=1e-3)
 
 
+def test_codes_that_miss_the_tolerance_are_not_interpolated(say: Say) -> None:
+    said = say(f"{INTERPOLATE} --max-nfe 8")
+    assert said.code == 1
+    assert "The codes of 2 of 2 images are not within the tolerance" in said.err
+    assert "--max-nfe 8 ran out; raise it, or --tolerance." in said.err
+
+
 def test_noise_of_the_cleanest_level_is_added_to_codes(say: Say) -> None:
     chosen = "--tolerance 0.05 --sigma-min 0.5 --noise-seeds 4,9"
     said = say(f"{ENCODE} {chosen}")
