@@ -25,6 +25,7 @@ _INITIAL = 0
 _FIRST_ROW = 2
 _PROBES = 2**32
 _UNIFORM = 2**33
+_CLEANEST = 2**34
 _SEED_LIMIT = 2**63
 _PATH_END = 2.0**40
 _PATH_BITS = 40
@@ -149,6 +150,12 @@ def uniform_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     check_seeds(seeds)
     draws = [generator.random(tuple(shape)) for generator in _generators(seeds, _UNIFORM)]
     return torch.from_numpy(np.stack(draws))
+
+
+def cleanest_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise of the cleanest level, independent of the initial noise."""
+    check_seeds(seeds)
+    return _batch(seeds, _CLEANEST, shape)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

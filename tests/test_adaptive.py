@@ -253,7 +253,7 @@ def test_a_sample_is_the_same_alone_and_in_any_batch(
 
     def run(x: Tensor) -> AdaptiveResult:
         return sample_adaptive(
-            Denoiser(elementwise, schedule, "v_prediction"), x, settings=settings(pair, 1e-2)
+            Denoiser(elementwise, schedule, "v_prediction"), x, settings=settings(pair, 1e-3)
         )
 
     whole = run(x)

@@ -542,7 +542,7 @@ def test_a_full_disk(
 def test_compare(say: Say, digits: Path, tmp_path: Path) -> None:
     path = tmp_path / "compare.png"
     code, out, _ = say(
-        "compare", digits, "--samplers", "ddim,heun,rk4,ancestral", "--nfe", "3,8",
+        "compare", digits, "--samplers", "ddim,heun,rk4,ancestral,edm-churn", "--nfe", "3,8",
         "--reference-steps", 30, "--label", 1, "--output", path,
     )  # fmt: skip
     assert code == 0
@@ -557,12 +557,27 @@ def test_compare(say: Say, digits: Path, tmp_path: Path) -> None:
         ("rk4", 2, 5),
         ("ancestral", 3, 3),
         ("ancestral", 8, 8),
+        ("edm-churn", 2, 3),
+        ("edm-churn", 4, 7),
     ]
     errors = {(r["sampler"], r["network_calls"]): r["error"] for r in found["results"]}
     assert errors["ddim", 8] < errors["ddim", 3]
-    assert errors["ancestral", 3] is None
+    assert errors["edm-churn", 7] is None, "its noise is no Brownian path"
     assert "needs more" in out
     assert f"{errors['ddim', 8]:.3g} (NFE 8)" in out
+
+
+def test_compare_follows_one_brownian_path(say: Say, digits: Path, tmp_path: Path) -> None:
+    """A stochastic sampler errs from its own fine run along the same path, and less with steps."""
+    say(
+        "compare", digits, "--samplers", "ancestral,sde-dpmpp-2m", "--nfe", "5,20,40",
+        "--reference-steps", 40, "--label", 1, "--output", tmp_path / "c.png",
+    )  # fmt: skip
+    found = read_parameters(tmp_path / "c.png")
+    assert found is not None
+    errors = [r["error"] for r in found["results"]]
+    for few, more, same in (errors[:3], errors[3:]):
+        assert few > more > same == 0
 
 
 def test_compare_starts_from_the_same_noise(say: Say, digits: Path, tmp_path: Path) -> None:

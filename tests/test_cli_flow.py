@@ -29,8 +29,10 @@ from samplers.checkpoint import (
     load_checkpoint,
     network,
 )
+from samplers.checkpoint.codes import read_codes
 from samplers.errors import NotFiniteError
 from samplers.images.files import read_parameters
+from samplers.images.pixels import values_of
 from samplers.noise import initial_noise
 from samplers.probability_flow import codes as latent_codes
 from samplers.probability_flow.integration import Adaptive
@@ -105,6 +107,31 @@ def test_the_table_holds_what_the_library_finds(say: Say, words: str, trace: Tra
     for row, number, error in columns:
         assert float(row["bits_per_dim"]) == pytest.approx(float(number), rel=1e-5)
         assert float(row["standard_error"]) == pytest.approx(float(error), rel=1e-3)
+
+
+def test_codes_that_miss_the_tolerance_are_not_interpolated(say: Say) -> None:
+    said = say(f"{INTERPOLATE} --max-nfe 8")
+    assert said.code == 1
+    assert "The codes of 2 of 2 images are not within the tolerance" in said.err
+    assert "--max-nfe 8 ran out; raise it, or --tolerance." in said.err
+
+
+def test_noise_of_the_cleanest_level_is_added_to_codes(say: Say) -> None:
+    chosen = "--tolerance 0.05 --sigma-min 0.5 --noise-seeds 4,9"
+    said = say(f"{ENCODE} {chosen}")
+    assert (said.code, said.err) == (0, "")
+    found = read_codes(say.places["tmp"] / "codes.safetensors")
+    levels = torch.stack([pixels(say.places[name])[None] for name in ("grey", "mask")])
+    settings = Adaptive("bogacki-shampine", 0.05, 0.05, 2000)
+    flow = flow_of(say, settings, Recipe(sigma_min=0.5))
+    with torch.no_grad():
+        expected, bare = (
+            flow.encode(values_of(levels).float(), (NULL, NULL), seeds).x
+            for seeds in ((4, 9), None)
+        )
+    torch.testing.assert_close(found.codes, expected, rtol=0, atol=1e-4)
+    assert float((expected - bare).abs().mean()) > 0.1
+    assert say(f"{ENCODE} --noise-seeds 4").code == 2
 
 
 def flow_of(

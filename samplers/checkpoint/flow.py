@@ -54,8 +54,17 @@ class Flow:
         )
         return found._replace(x=self.checkpoint.finished(found.x, grid.end))
 
-    def encode(self, images: Tensor, labels: Sequence[int] | None) -> AdaptiveResult:
-        """Encode images [B, C, H, W] to latent codes ``[B, *shape]``."""
+    def encode(
+        self,
+        images: Tensor,
+        labels: Sequence[int] | None,
+        noise_seeds: Sequence[int] | None = None,
+    ) -> AdaptiveResult:
+        """Encode images [B, C, H, W] to latent codes ``[B, *shape]``.
+
+        Args:
+            noise_seeds: of the noise that is added; see :func:`samplers.encode`.
+        """
         low, high = self.ends
         return latent_codes.encode(
             self._denoiser,
@@ -64,6 +73,7 @@ class Flow:
             sigma_min=low,
             sigma_max=high,
             conditions=self.checkpoint.conditions(labels),
+            noise_seeds=noise_seeds,
         )
 
     def decode(self, codes: Tensor, labels: Sequence[int] | None) -> AdaptiveResult:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,9 @@ Example:
 
 All start from the same initial noise. Each sampler takes the most steps whose network evaluations
 (NFE) stay within the column's budget. The error is the root mean square difference to the
-reference, over pixels from -1 to 1; stochastic samplers have no such error.
+reference, over pixels from -1 to 1. The noise of a stochastic sampler is a Brownian path, the same
+for any number of steps, and its reference is its own run of --reference-steps along this path; one
+whose noise is no such path (EDM's churn, a Langevin corrector) has no error.
 """
 
 
@@ -62,7 +65,7 @@ class CompareOptions(
     )
     reference: str = option(
         type=SAMPLER,
-        help="Sampler of the reference, to which errors are measured.",
+        help="Sampler of the reference, to which errors of deterministic samplers are measured.",
         default="dpmpp-3m-corrected",
     )
     reference_steps: int = option(type=POSITIVE, help="Steps of the reference.", default=200)
@@ -92,16 +95,15 @@ def run(options: CompareOptions) -> None:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run to make: its recipe, the network evaluations that it takes, whether it is noisy."""
+    """One run to make: its recipe, and the network evaluations that it takes."""
 
     recipe: Recipe
     nfe: int
-    stochastic: bool
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run that was made; the error is None if the sampler is stochastic."""
+    """A run that was made; the error is None if its sampler has no reference."""
 
     trial: Trial
     images: Tensor
@@ -114,35 +116,46 @@ ResultRows = dict[str, list[Result | None]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a run of ``compare`` does, settled before the first network evaluation."""
+    """Everything that a run of ``compare`` does, settled before the first network evaluation.
+
+    Attributes:
+        reference: of the deterministic samplers.
+        references: of each sampler, by name; None for noise that is no Brownian path.
+    """
 
     options: CompareOptions
     checkpoint: Checkpoint
     seeds: tuple[int, ...]
     labels: tuple[int, ...] | None
     reference: Trial
+    references: dict[str, Trial | None]
     rows: Rows
 
     def run(self) -> ResultRows:
-        """Make every run; stochastic samplers get no error."""
+        """Make every run."""
         from tqdm.auto import tqdm
 
         trials = [trial for row in self.rows.values() for trial in row if trial is not None]
-        total = self.reference.nfe + sum(trial.nfe for trial in trials)
+        fine = {t.recipe.sampler: t for t in self.references.values() if t is not None}
+        total = sum(trial.nfe for trial in [*fine.values(), *trials])
         with tqdm(total=total, unit="evaluation", disable=None) as bar:
-            exact = self._sample(self.reference, bar.update)
+            exact = {name: self._sample(trial, bar.update) for name, trial in fine.items()}
             return {
-                name: [self._result(trial, exact, bar.update) for trial in row]
+                name: [self._result(trial, self._exact(name, exact), bar.update) for trial in row]
                 for name, row in self.rows.items()
             }
 
+    def _exact(self, name: str, exact: dict[str, Tensor]) -> Tensor | None:
+        reference = self.references[name]
+        return None if reference is None else exact[reference.recipe.sampler]
+
     def _result(
-        self, trial: Trial | None, exact: Tensor, tick: Callable[[], object]
+        self, trial: Trial | None, exact: Tensor | None, tick: Callable[[], object]
     ) -> Result | None:
         if trial is None:
             return None
         images = self._sample(trial, tick)
-        error = None if trial.stochastic else float(((images - exact) ** 2).mean().sqrt())
+        error = None if exact is None else float(((images - exact) ** 2).mean().sqrt())
         return Result(trial, images, error)
 
     def _sample(self, trial: Trial, tick: Callable[[], object]) -> Tensor:
@@ -152,32 +165,43 @@ class Comparison:
 def _plan(options: CompareOptions) -> Comparison:
     from samplers.cli.common.checkpoints import labels_of, open_checkpoint
     from samplers.cli.common.processes import find_device
+    from samplers.registry import get_sampler
 
     names = [fixed_sampler(name) for name in options.samplers]
     checkpoint = open_checkpoint(options, find_device(options.device))
     seeds = options.chosen_seeds(1)
     labels = labels_of(options, checkpoint, len(seeds))
-    reference = _trial(
-        options, checkpoint, fixed_sampler(options.reference), options.reference_steps
-    )
-    if reference.stochastic:
+    fine = partial(_trial, options, checkpoint, steps=options.reference_steps)
+    reference = fine(fixed_sampler(options.reference))
+    if get_sampler(reference.recipe.sampler).stochastic:
         raise ValueError(
             f"The reference {reference.recipe.sampler!r} is stochastic, so there is no error to "
             "it; take one that is not."
         )
+    references: dict[str, Trial | None] = {}
+    for name in names:
+        own = fine(name) if get_sampler(name).stochastic else reference
+        free = get_sampler(name).stochastic and own.recipe.noise != "brownian"
+        references[name] = None if free else own
     rows = {
         name: [_within(options, checkpoint, name, budget) for budget in options.nfe]
         for name in names
     }
-    return Comparison(options, checkpoint, seeds, labels, reference, rows)
+    return Comparison(options, checkpoint, seeds, labels, reference, references, rows)
 
 
 def _trial(options: CompareOptions, checkpoint: Checkpoint, sampler: str, steps: int) -> Trial:
+    """A run whose noise, if any, is along a Brownian path where the sampler allows it."""
     from samplers.cli.common.checkpoints import recipe_from
-    from samplers.registry import get_sampler
 
-    recipe = checkpoint.settle(replace(recipe_from(options), sampler=sampler, steps=steps))
-    return Trial(recipe, checkpoint.tableau(recipe).calls, get_sampler(sampler).stochastic)
+    asked = replace(recipe_from(options), sampler=sampler, steps=steps)
+    try:
+        recipe = checkpoint.settle(replace(asked, noise="brownian"))
+        tableau = checkpoint.tableau(recipe)
+    except ValueError:
+        recipe = checkpoint.settle(replace(asked, noise="independent"))
+        tableau = checkpoint.tableau(recipe)
+    return Trial(recipe, tableau.calls)
 
 
 def _within(
@@ -216,6 +240,7 @@ def _write(comparison: Comparison, results: ResultRows) -> None:
     ) | {
         "grid": recipe.grid,
         "reference": {"sampler": recipe.sampler, "steps": recipe.steps},
+        "references": {name: _own(trial) for name, trial in comparison.references.items()},
         "results": [
             _numbers(name, result)
             for name, row in results.items()
@@ -224,6 +249,10 @@ def _write(comparison: Comparison, results: ResultRows) -> None:
         ],
     }
     write(table(_title(comparison), headings, cells), options.output, about)
+
+
+def _own(reference: Trial | None) -> str | None:
+    return None if reference is None else reference.recipe.sampler
 
 
 def _numbers(name: str, result: Result) -> dict[str, Any]:
@@ -244,7 +273,7 @@ def _cell(result: Result | None) -> Cell:
     if result is None:
         return Cell(caption="needs more")
     trial, images = result.trial, to_images(result.images)
-    error = "stochastic" if result.error is None else f"error {result.error:.3g}"
+    error = "no reference" if result.error is None else f"error {result.error:.3g}"
     cost = f"NFE {trial.nfe}, {counted(trial.recipe.steps, 'step')}"
     return Cell(sheet(images, len(images)), f"{error}\n{cost}")
 
@@ -259,5 +288,5 @@ def _text(budgets: Sequence[int], results: ResultRows) -> str:
 def _line(result: Result | None) -> str:
     if result is None:
         return "needs more"
-    error = "stochastic" if result.error is None else f"{result.error:.3g}"
+    error = "no reference" if result.error is None else f"{result.error:.3g}"
     return f"{error} (NFE {result.trial.nfe})"

@@ -8,7 +8,7 @@ from samplers.cli.common.errors import writing
 from samplers.cli.common.options import FlowOptions, OverwriteOptions
 from samplers.cli.common.output import check_folder, prepare_folder, refuse_folder
 from samplers.cli.common.program import argument, command, option
-from samplers.cli.common.values import OUTPUT, PATH
+from samplers.cli.common.values import OUTPUT, PATH, SEEDS
 
 _EXAMPLES = """
 Example:
@@ -23,6 +23,12 @@ noise, in units of its standard deviation, as the tensor "codes".
 class EncodeOptions(FlowOptions, OverwriteOptions, section="Output"):
     images: tuple[Path, ...] = argument(
         "IMAGES...", type=PATH, help="PNG or JPEG files, and folders.", nargs=-1, required=True
+    )
+    noise_seeds: tuple[int, ...] | None = option(
+        type=SEEDS,
+        help="Seeds, one for each image, of the noise of the cleanest level, which is added to "
+        "images without it. With it, codes of sampled images are standard normal.",
+        show_default="no noise",
     )
     output: Path = option(
         type=OUTPUT,
@@ -48,10 +54,13 @@ def run(options: EncodeOptions) -> None:
     flow = open_flow(options, DEFAULT)
     inputs = read_inputs(options.images, flow.checkpoint.image_shape)
     labels = flow.labels(len(inputs))
+    seeds = options.noise_seeds
+    if seeds is not None and len(seeds) != len(inputs):
+        raise ValueError(f"--noise-seeds lists {len(seeds)} for {len(inputs)} images.")
     prepare_folder(options.output.parent)
-    found = flow.encode(inputs, labels)
-    about = {**flow.parameters(labels), "images": [str(image.path) for image in inputs]}
+    found = flow.encode(inputs, labels, seeds)
+    about = {**flow.parameters(labels, seeds), "images": [str(image.path) for image in inputs]}
     with writing(options.output):
         write_codes(options.output, Codes(found.x, labels, about))
-    mean, std = float(found.x.mean()), float(found.x.std())  # 0 and 1 for the model's own data
+    mean, std = float(found.x.mean()), float(found.x.std())
     report("code", found, f", mean {mean:.2f}, standard deviation {std:.2f}", options.output)

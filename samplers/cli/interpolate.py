@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samplers.cli.common.errors import Failure
 from samplers.cli.common.options import FlowOptions, OverwriteOptions, TemperatureOptions
 from samplers.cli.common.output import check_places, check_png, prepare_folder, write
 from samplers.cli.common.program import argument, command, option
@@ -13,6 +14,7 @@ from samplers.cli.common.values import OUTPUT, PATH, POSITIVE, SEEDS
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
     from samplers.images.figures import Figure
     from samplers.images.inputs import ImageInput
@@ -70,7 +72,9 @@ def run(options: InterpolateOptions) -> None:
     check_places([options.output], [image.path for image in inputs])
     prepare_folder(options.output.parent)
     if options.seeds is None:
-        ends = flow.encode(inputs, flow.labels(len(inputs))).x
+        encoded = flow.encode(inputs, flow.labels(len(inputs)))
+        _check_tolerance(encoded.within_tolerance, options.max_nfe)
+        ends = encoded.x
     else:
         ends = initial_noise(options.seeds, flow.checkpoint.shape)
     rows = [interpolate(a, b, options.frames) for a, b in pairwise(ends)]
@@ -85,6 +89,16 @@ def run(options: InterpolateOptions) -> None:
     }
     write(_strip(options.frames, inputs, to_images(found.x)), options.output, about)
     report("image", found, "", options.output)
+
+
+def _check_tolerance(within: Tensor, max_nfe: int) -> None:
+    """Raise Failure for codes that are not within the tolerance: their ends would be garbled."""
+    missed = int((~within).sum())
+    if missed:
+        raise Failure(
+            f"The codes of {missed} of {len(within)} images are not within the tolerance, since "
+            f"--max-nfe {max_nfe} ran out; raise it, or --tolerance."
+        )
 
 
 def _strip(frames: int, inputs: list[ImageInput], sampled: list[Image.Image]) -> Figure:

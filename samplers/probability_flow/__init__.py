@@ -1,8 +1,8 @@
 """Layer 5. The probability-flow ODE with adaptive step size: samples, likelihoods, latent codes.
 
-``integration`` is the solver with step size control; ``adaptive`` defines the ODE of a denoiser and
-samples from it; ``likelihood`` and ``codes`` solve it from data to noise. Fixed-grid samplers do
-not belong here.
+``integration`` is the solver with step size control, ``units`` measures its steps by the scale of
+the data; ``adaptive`` defines the ODE of a denoiser and samples from it; ``likelihood`` and
+``codes`` solve it from data to noise. Fixed-grid samplers do not belong here.
 """
 
 from samplers.probability_flow.adaptive import AdaptiveResult, sample_adaptive

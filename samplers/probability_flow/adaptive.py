@@ -6,8 +6,9 @@ With the angle ``phi = arctan(sigma / alpha)`` and in the variance-preserving co
 .. math:: \frac{dx}{d\phi} = v(x, \phi) = \cos\phi \, \varepsilon - \sin\phi \, x_0
 
 (Salimans and Ho 2022, appendix D, https://arxiv.org/abs/2202.00512), from pi/2, pure noise, to
-0, the data. It is equally smooth at both ends and its values are of order one, so the step size is
-chosen in phi, whatever variable a method expands in.
+0, the data. For data of order one it is equally smooth at both ends and its values are of order
+one, so the step size is chosen in phi, whatever variable a method expands in. Data of another scale
+are divided by it for each step (:mod:`samplers.probability_flow.units`).
 
 :mod:`samplers.probability_flow.integration` has the step size control.
 """
@@ -28,6 +29,7 @@ from samplers.grid import Final, make_grid
 from samplers.methods.embedded import Parts, lanes, spread
 from samplers.prediction import to_data
 from samplers.probability_flow.integration import DEFAULT, Adaptive, Field, Integration, integrate
+from samplers.probability_flow.units import data_scale
 from samplers.schedule import Point, Schedule
 from samplers.solve import working_dtype
 
@@ -146,7 +148,7 @@ def sample_adaptive(
     reached = clean if final == "sigma_min" else model.schedule.clean()
     field = probability_flow(model, conditions)
     way = (angle_of(noisy), angle_of(clean))
-    found = integrate(field, _parts(x_T, noisy), *way, settings, land=angle_of(reached))
+    found = integrate(field, _parts(x_T, noisy), *way, settings, angle_of(reached), data_scale)
     return _result(found, reached, x_T.dtype)
 
 
@@ -174,7 +176,8 @@ def encode_adaptive(
     clean, noisy = ends(model.schedule, sigma_min, sigma_max)
     to_data(model.prediction, noisy)
     field = probability_flow(model, conditions)
-    found = integrate(field, _parts(x, clean), angle_of(clean), angle_of(noisy), settings)
+    way = (angle_of(clean), angle_of(noisy))
+    found = integrate(field, _parts(x, clean), *way, settings, measure=data_scale)
     return _result(found, noisy, x.dtype)
 
 

@@ -2,20 +2,23 @@ r"""Layer 6. Latent codes: the noise to which the probability-flow ODE maps imag
 
 The map is a bijection, so an image has one code and a code one image (Song et al. 2021, section
 4.3, https://arxiv.org/abs/2011.13456). A code is in units of the prior's standard deviation: codes
-of the model's own data are standard normal.
+of the model's own states at the cleanest noise level are standard normal. Images without the noise
+of that level have smaller codes, in the directions in which the data vary less than this noise; it
+can be added.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from samplers.checks import check_whole
+from samplers.checks import check_one_each, check_whole
 from samplers.denoiser import Denoiser, check_denoiser
+from samplers.noise import cleanest_noise
 from samplers.probability_flow.adaptive import (
     AdaptiveResult,
     encode_adaptive,
@@ -38,19 +41,29 @@ def encode(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     conditions: Mapping[str, Any] | None = None,
+    noise_seeds: Sequence[int] | None = None,
 ) -> AdaptiveResult:
     """Encode images: the result's x has the latent codes, ``x_T / sigma_T``.
 
     Args:
-        x_0: images [B, ...]; the state at the cleanest noise level is ``alpha x_0``.
+        x_0: images [B, ...]; the state at the cleanest noise level is ``alpha x_0``, plus noise if
+            seeds are given.
+        noise_seeds: one integer for each image, from which the noise of the cleanest level is
+            drawn. With it, codes of images as :func:`samplers.sample` returns them are standard
+            normal, and :func:`decode` gives the image with its noise. None if the images have this
+            noise already, or to get the same images back.
 
     All other arguments, and the errors, are those of :func:`samplers.sample_adaptive`.
     """
     check_denoiser(model)
     clean, noisy = ends(model.schedule, sigma_min, sigma_max)
+    state = float(clean.alpha) * x_0
+    if noise_seeds is not None:
+        check_one_each("noise_seeds", noise_seeds, "images", len(x_0))
+        state = state + float(clean.sigma) * cleanest_noise(noise_seeds, x_0.shape[1:]).to(x_0)
     found = encode_adaptive(
         model.uncorrected,
-        float(clean.alpha) * x_0,
+        state,
         settings=settings,
         sigma_min=sigma_min,
         sigma_max=sigma_max,

@@ -38,9 +38,9 @@ class Part(NamedTuple):
     places: range
     tick: Tick
 
-    def of(self, labels: Labels) -> Labels:
-        """The classes of these items."""
-        return None if labels is None else [labels[place] for place in self.places]
+    def of(self, values: Sequence[int] | None) -> Sequence[int] | None:
+        """The classes, or the seeds, of these items."""
+        return None if values is None else [values[place] for place in self.places]
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,18 @@ class OpenedFlow:
         """The values on the network's device, at least in float32."""
         return values.to(self.checkpoint.device, working_dtype(self.checkpoint.dtype))
 
-    def encode(self, pictures: Sequence[ImageInput], labels: Labels) -> AdaptiveResult:
-        """The latent codes of the images."""
+    def encode(
+        self,
+        pictures: Sequence[ImageInput],
+        labels: Labels,
+        noise_seeds: Sequence[int] | None = None,
+    ) -> AdaptiveResult:
+        """The latent codes of the images, to which noise is added if seeds of it are given."""
 
         def encode(part: Part) -> AdaptiveResult:
             levels = torch.cat([pictures[place].levels for place in part.places])
             images = self.given(values_of(levels))
-            return self.flow(part.tick).encode(images, part.of(labels))
+            return self.flow(part.tick).encode(images, part.of(labels), part.of(noise_seeds))
 
         return self._in_parts(len(pictures), encode)
 
