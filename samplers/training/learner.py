@@ -134,7 +134,7 @@ class Learner:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         return state["step"]
 
-    def _load_optimizer(self, state: State, path: Path) -> None:
+    def _load_optimizer(self, state: _State, path: Path) -> None:
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except Exception as error:  # torch checks nothing of a state but the number of its groups
@@ -144,7 +144,7 @@ class Learner:
             ) from error
 
 
-class State(TypedDict):
+class _State(TypedDict):
     """What a checkpoint holds."""
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # type: ignore[misc]
@@ -157,7 +157,7 @@ class State(TypedDict):
     scaler: dict[str, Any]
 
 
-def _read(path: Path) -> State:
+def _read(path: Path) -> _State:
     """Read a file of :meth:`Learner.save`; ValueError if there is none, or it is truncated."""
     if not path.exists():
         raise ValueError(f"There is no checkpoint at {path}; train first, or name another folder.")
@@ -169,7 +169,7 @@ def _read(path: Path) -> State:
             f"The checkpoint {path} can't be read; delete it to begin anew, or take another folder."
         ) from error
     try:
-        return checked(State, state)
+        return checked(_State, state)
     except ValueError as error:
         raise ValueError(
             f"{path} is no checkpoint of a training here ({error}); take another folder."
