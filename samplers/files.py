@@ -11,9 +11,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["locked", "parse_json", "refuse_special", "replacing"]
+__all__ = ["checked", "locked", "parse_json", "refuse_special", "replacing"]
+
+Kind = TypeVar("Kind")
 
 _FULL = ("No space left", "PytorchStreamWriter failed")
 """What safetensors and PyTorch say of a full disk, in errors of their own."""
@@ -117,6 +119,21 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def checked(kind: type[Kind], value: object) -> Kind:
+    """A value from a file as what its type declares, such as a TypedDict; ValueError if it is not.
+
+    Types are strict: no text becomes a number. Keys that are not declared are left out.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise ValueError(f"{place} is {first['input']!r:.80}: {first['msg']}") from None
 
 
 def _check_same_names(old: Path, new: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
+import typing_extensions
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
@@ -31,6 +32,7 @@ from samplers.checkpoint.folder import read_components
 from samplers.checkpoint.index import read_index
 from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.loop import grid_of, settings_of, tableau_of
+from samplers.files import checked
 from samplers.grid import Grid
 from samplers.sampling import Adjoint
 from samplers.solve import State
@@ -353,6 +355,16 @@ class Text2PDEPipeline(DiffusionPipeline):
         return request
 
 
+class _Settings(typing_extensions.TypedDict, total=False):
+    """The settings of a pipeline in its index."""
+
+    frames: int
+    interval: float
+    subject: str
+    text_encoder: str | None
+    text_revision: str
+
+
 def load_text2pde(path: Path | str, device: torch.device | str = "cpu") -> Text2PDEPipeline:
     """Load a pipeline.
 
@@ -366,6 +378,7 @@ def load_text2pde(path: Path | str, device: torch.device | str = "cpu") -> Text2
         raise CheckpointError(f"{path} holds a {name}; a {Text2PDEPipeline.__name__} is needed.")
     read_components(path, index)
     with load_errors(path):
+        checked(_Settings, index)
         found: Text2PDEPipeline = Text2PDEPipeline.from_pretrained(
             path, local_files_only=True, use_safetensors=True
         )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adjoint.rewards.reward import Placement
+from samplers.checkpoint.loading import reason_of
 from samplers.files import parse_json, refuse_special
 
 
@@ -88,8 +89,8 @@ def _loaded(kind: str, folder: Path, **settings: bool) -> Any:
         return getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **settings
         )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # it raises any, for configs with values of wrong types
+        reason = reason_of(error)
         raise ValueError(f"{folder} can't be loaded by transformers' {kind}: {reason}") from error
 
 

@@ -12,14 +12,26 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from samplers.checkpoint.network import NetworkCheckpoint
-from samplers.files import parse_json, replacing
+from samplers.files import checked, parse_json, replacing
 
 _CODES = "codes"
 _ABOUT = "parameters"
-_NEEDED = ("weights_sha256", "checkpoint", "null_label", "guidance", "guidance_rescale",
-           "sigma_min", "sigma_max")  # fmt: skip
+
+
+class _About(TypedDict):
+    """What is needed of the settings."""
+
+    weights_sha256: dict[str, str]
+    checkpoint: str
+    labels: list[int] | None
+    null_label: int | None
+    guidance: float
+    guidance_rescale: float
+    sigma_min: float | None
+    sigma_max: float | None
 
 
 class CodesError(OSError):
@@ -52,15 +64,15 @@ def read_codes(path: Path) -> Codes:
         with safe_open(path, framework="pt") as file:
             about = parse_json((file.metadata() or {})[_ABOUT])
             codes = file.get_tensor(_CODES)
-        labels, _ = about["labels"], [about[name] for name in _NEEDED]
+        labels = checked(_About, about)["labels"]
         found = Codes(codes, None if labels is None else tuple(labels), about)
     except (KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
         raise CodesError(
             f"{path} can't be read; give a file that `samplers encode` wrote."
         ) from error
     count = len(codes) if codes.ndim else 0
-    if not count or not bool(codes.isfinite().all()):
-        raise ValueError(f"{path} holds no codes, or such that are not finite.")
+    if not count or not codes.is_floating_point() or not bool(codes.isfinite().all()):
+        raise ValueError(f"{path} holds no codes, or such that are no finite numbers.")
     if found.labels is not None and len(found.labels) != count:
         raise ValueError(f"{path} holds {count} codes, and classes of {len(found.labels)}.")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,18 +16,24 @@ from samplers.diffusers.deferred import import_diffusers
 
 @contextmanager
 def load_errors(path: Path) -> Iterator[None]:
-    """Raise a CheckpointError for any exception of diffusers in loading a folder."""
+    """Raise a CheckpointError for any exception of diffusers in loading a folder.
+
+    Its constructors compute with the values of a config as they come, and raise what comes of it.
+    """
     logging = import_diffusers().logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
-    except (
-        OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError,
-        pickle.UnpicklingError, EOFError,
-    ) as error:  # fmt: skip
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} can't be loaded: {reason}") from error
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{path} can't be loaded: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an exception says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.Module:

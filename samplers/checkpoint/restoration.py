@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from samplers.checkpoint.base import LoadOptions
 from samplers.checkpoint.folder import read_folder
 from samplers.checkpoint.index import check_restores
 from samplers.checkpoint.loading import load_component, load_errors
 from samplers.diffusers.restoration import RestorationPipeline
 from samplers.diffusers.scheduler import SamplerScheduler
+from samplers.files import checked
+
+
+class _Settings(TypedDict):
+    """The settings of the pipeline in its index."""
+
+    lambda_inf: float
+    predicts: str
+    tasks: list[str]
 
 
 def load_restoration(path: Path, options: LoadOptions) -> RestorationPipeline:
@@ -22,5 +33,5 @@ def load_restoration(path: Path, options: LoadOptions) -> RestorationPipeline:
     unet = load_component(folder, "unet", options)
     with load_errors(path):
         scheduler = SamplerScheduler.from_pretrained(path / "scheduler", local_files_only=True)
-        own = {name: folder.index[name] for name in ("lambda_inf", "predicts", "tasks")}
+        own = checked(_Settings, folder.index)
         return RestorationPipeline(unet, scheduler, **own)

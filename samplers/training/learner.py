@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
+from pydantic import ConfigDict
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from samplers.files import refuse_special, replacing
+from samplers.files import checked, refuse_special, replacing
 from samplers.training.config import FREE, TrainingConfig, average_decay, learning_rate
 from samplers.training.draws import DROPOUT, OBJECTIVE, PENALTY, derived_seed, seeded
 
@@ -120,33 +121,59 @@ class Learner:
         """Load the state of a checkpoint; returns the number of updates done."""
         state = _read(path)
         _check_same(state["config"], dataclasses.asdict(self.config), path)
-        if _shapes(state["model"]) != _shapes(trained_state(self.bare)):
+        own = _shapes(trained_state(self.bare))
+        if not own == _shapes(state["model"]) == _shapes(state["average"]):
             raise ValueError(
                 f"The checkpoint {path} trains other weights than this model does; take another "
                 "folder for a new run."
             )
         self.bare.load_state_dict({**self.bare.state_dict(), **state["model"]})
         self.average.load_state_dict({**self.average.state_dict(), **state["average"]})
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._load_optimizer(state, path)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        return int(state["step"])
+        return state["step"]
+
+    def _load_optimizer(self, state: _State, path: Path) -> None:
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:  # torch checks nothing of a state but the number of its groups
+            raise ValueError(
+                f"The state of the optimiser in {path} is not that of this training; take another "
+                "folder."
+            ) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+class _State(TypedDict):
+    """What a checkpoint holds."""
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # type: ignore[misc]
+
+    step: int
+    config: dict[str, Any]
+    model: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+def _read(path: Path) -> _State:
     """Read a file of :meth:`Learner.save`; ValueError if there is none, or it is truncated."""
     if not path.exists():
         raise ValueError(f"There is no checkpoint at {path}; train first, or name another folder.")
     refuse_special(path)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises any for damaged bytes
         raise ValueError(
             f"The checkpoint {path} can't be read; delete it to begin anew, or take another folder."
         ) from error
-    if not isinstance(state, dict) or not {"step", "model", "average"} <= state.keys():
-        raise ValueError(f"{path} is no checkpoint of a training here; take another folder.")
-    return state
+    try:
+        return checked(_State, state)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no checkpoint of a training here ({error}); take another folder."
+        ) from error
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from samplers.checkpoint.loading import reason_of
 from samplers.files import refuse_special, replacing
 from text2pde.data.digests import digest
 
@@ -80,8 +81,8 @@ class TextEncoder:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **here)
             model = transformers.AutoModel.from_pretrained(place, use_safetensors=True, **here)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except Exception as error:  # it raises any, for configs with values of wrong types
+            reason = reason_of(error)
             if local and not folder:
                 reason = "it is not on this machine; name the text encoder to load it from the hub."
             raise ValueError(f"There is no text encoder at {place}: {reason}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,10 +50,20 @@ def exit_code(program: str, run: Callable[[], int]) -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _report(program, f"{error.strerror or error}".removesuffix(".") + f"{where}.", 1)
-    except (MemoryError, RuntimeError) as error:
-        if not is_of_memory(error):
+    except Exception as error:
+        if is_of_memory(error):
+            return _report(program, "There is not enough memory; request less at once.", 1)
+        if not _is_of_network(error):
             raise
-        return _report(program, "There is not enough memory; request less at once.", 1)
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        why = f"{lines[0].removesuffix('.')}; its config may not be that of its weights"
+        return _report(program, f"The network can't be evaluated: {why}.", 1)
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Whether it was raised inside a network, which checks the values of its config nowhere."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == "_wrapped_call_impl" for frame, _ in frames)
 
 
 def _with_hint(error: click.UsageError) -> str:

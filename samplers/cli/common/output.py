@@ -35,15 +35,22 @@ def check_png(path: Path, what: str) -> None:
 
 def check_places(outputs: Sequence[Path], given: Sequence[Path] = ()) -> None:
     """Raise ValueError if an output is a folder, another output, or an input."""
-    read, written = {path.resolve() for path in given}, set[Path]()
+    read, written = set(map(_resolved, given)), set[Path]()
     for path in outputs:
         refuse_folder(path)
-        place = path.resolve()
+        place = _resolved(path)
         if place in written:
             raise ValueError(f"Two outputs are {path}; name different files.")
         if place in read:
             raise ValueError(f"{path} is one of the given files; choose another output.")
         written.add(place)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        raise Failure(f"{path} is a link that leads back to itself.") from error
 
 
 def refuse_folder(path: Path) -> None:
