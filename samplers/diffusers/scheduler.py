@@ -416,6 +416,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """
         _refuse_others("step", others)
         _check_eta(eta)
+        if self._run is None:
+            self._take_twin(timestep)
         self._check_replaced(timestep)
         output = _without_variance(model_output, sample)
         if self._run is None:
@@ -457,6 +459,16 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
                 "scheduler.timesteps, or call set_begin_index."
             )
         return int([*starts, *found][0])
+
+    def _take_twin(self, timestep: float | Tensor) -> None:
+        """Begin the run on the first of two equal timesteps: Allegro's pipeline sets them twice."""
+        first = self._begin_index or 0  # a run that has begun is further on
+        for older in self._replaced:
+            if _index_of_view(timestep, older) == first and _equal(older, self.timesteps):
+                others = [own for own in self._replaced if own is not older]
+                self._replaced = deque([*others, self.timesteps], maxlen=_REMEMBERED)
+                self.timesteps = older
+                return
 
     def _check_replaced(self, timestep: float | Tensor) -> None:
         if any(_index_of_view(timestep, older) is not None for older in self._replaced):
@@ -645,6 +657,10 @@ def _index_of_view(timestep: float | Tensor | None, timesteps: Tensor) -> int | 
     distance = timestep.data_ptr() - timesteps.data_ptr()
     index = distance // timesteps.element_size()
     return index if 0 <= index < timesteps.numel() else None
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and torch.equal(a, b)
 
 
 def _check_begin(rows: Sequence[Row], index: int) -> None:
