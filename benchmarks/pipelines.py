@@ -15,12 +15,16 @@ from tqdm import tqdm
 
 from benchmarks.report import table
 from samplers.files import replacing
-from tests import pipeline_cases, pipeline_cases_flow
+from tests import pipeline_cases, pipeline_cases_flow, pipeline_cases_more
 from tests.pipeline_agreement import Case, Outcome, outcome
 
 PAGE = Path(__file__).parent.parent / "docs" / "pipelines.md"
 SAMPLERS = ("dpmpp-2m", "unipc-2", "heun", "sde-dpmpp-2m")
-CASES: tuple[Case, ...] = (*pipeline_cases.CASES, *pipeline_cases_flow.CASES)
+CASES: tuple[Case, ...] = (
+    *pipeline_cases.CASES,
+    *pipeline_cases_flow.CASES,
+    *pipeline_cases_more.CASES,
+)
 
 Outcomes = Mapping[tuple[str, str], Outcome]
 
