@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["checked", "locked", "parse_json", "refuse_special", "replacing"]
+__all__ = ["checked", "locked", "parse_json", "refuse_special", "replacing", "with_sorted_metadata"]
 
 Kind = TypeVar("Kind")
 
@@ -111,6 +111,17 @@ def locked(folder: Path, *, wait: bool) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def with_sorted_metadata(serialized: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of their names, so equal content is equal
+    bytes: safetensors writes them in another order in each process."""
+    start = 8 + int.from_bytes(serialized[:8], "little")
+    header = json.loads(serialized[8:start])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # as safetensors does, for aligned tensors
+    return len(text).to_bytes(8, "little") + text + serialized[start:]
 
 
 def parse_json(text: str | bytes) -> Any:

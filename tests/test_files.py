@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -10,12 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from samplers.cli.common.errors import Failure
 from samplers.cli.common.output import held
 from samplers.cli.common.records import Record, add_records, read_records
-from samplers.files import locked, parse_json, replacing
+from samplers.files import locked, parse_json, replacing, with_sorted_metadata
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,3 +113,17 @@ def test_a_file_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
 def test_what_is_no_json_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_json(text)
+
+
+@pytest.mark.parametrize("names", [(), ("b", "a"), ("é", "z", "a")])
+def test_equal_content_of_safetensors_is_equal_bytes(names: tuple[str, ...]) -> None:
+    tensors = {"x": torch.arange(3), "y": torch.ones(2, 2)}
+    written = {
+        with_sorted_metadata(save(tensors, {name: f"of {name}" for name in order}))
+        for order in itertools.permutations(names)
+        for _ in range(4)  # the order is another one in each call
+    }
+    (only,) = written
+    assert all(torch.equal(value, tensors[name]) for name, value in load(only).items())
+    header = json.loads(only[8 : 8 + int.from_bytes(only[:8], "little")])
+    assert list(header["__metadata__"].items()) == [(name, f"of {name}") for name in sorted(names)]

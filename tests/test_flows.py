@@ -257,7 +257,7 @@ def test_the_command_simulates(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("words", "why"),
     [
         (("--cases", "0"), "from 1 to"),
-        (("--edge", "-1"), "above 0"),
+        (("--edge", "-1"), "from 0.02 to 2"),
         (("--workers", "1", "--scheduler", "tcp://a:1"), "exclude each other"),
         (("--scheduler", "nowhere"), "No scheduler answers at nowhere"),
     ],

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from samplers.files import parse_json, refuse_special, replacing
+from samplers.files import parse_json, refuse_special, replacing, with_sorted_metadata
 from text2pde.autoencoder.batch import MeshBatch
 from text2pde.autoencoder.clips import PreparedClip
 from text2pde.autoencoder.model import MeshAutoencoder
@@ -146,14 +146,12 @@ def save_latents(latents: Latents, path: Path | str) -> None:
     tensors = {"values": values, "frame": frame, "clip": clip, "first": first, **scales._asdict()}
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = {
-        "flows": [asdict(scene) for scene in scenes],
-        "interval": interval,
-        "encoder": encoder,
+        "flows": json.dumps([asdict(scene) for scene in scenes]),
+        "interval": json.dumps(interval),
+        "encoder": json.dumps(encoder),
     }
     with replacing(Path(path)) as part:
-        part.write_bytes(
-            save(contiguous, {name: json.dumps(value) for name, value in about.items()})
-        )
+        part.write_bytes(with_sorted_metadata(save(contiguous, about)))
 
 
 def load_latents(path: Path | str) -> Latents:

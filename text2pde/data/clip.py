@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from samplers.files import parse_json, refuse_special, replacing
+from samplers.files import parse_json, refuse_special, replacing, with_sorted_metadata
 from text2pde.mesh import FloatArray, Mesh, check_mesh
 from text2pde.subject import Scene, scene_from
 
@@ -81,10 +81,10 @@ def save_clip(clip: Clip, path: Path | str, made_by: dict[str, Any] | None = Non
     """
     tensors = {**clip.mesh._asdict(), "times": clip.times, "fields": clip.fields}
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    metadata = {"flow": asdict(clip.scene), "made_by": made_by or {}}
+    about = {"flow": json.dumps(asdict(clip.scene)), "made_by": json.dumps(made_by or {})}
     with replacing(Path(path)) as part:
         # Not `save_file`, whose files only their owner may read.
-        part.write_bytes(save(contiguous, {name: json.dumps(v) for name, v in metadata.items()}))
+        part.write_bytes(with_sorted_metadata(save(contiguous, about)))
 
 
 def load_clip(path: Path | str) -> Clip:
