@@ -70,15 +70,17 @@ def slopes(errors: Sequence[float]) -> list[float]:
     return [math.log2(a / b) for a, b in pairwise(errors)]
 
 
-ORDERS: list[tuple[AbstractAdjoint, str, int]] = [
+ORDERS: list[Any] = [
     (ContinuousAdjoint(order=1), "ddim", 1),
     (ContinuousAdjoint(order=1), "dpmpp-2m", 1),
     (ContinuousAdjoint(order=2), "dpmpp-2m", 2),
     (ContinuousAdjoint(order=2), "heun", 2),
     (BacksolveAdjoint(order=1), "ddim", 1),
     (BacksolveAdjoint(order=2), "dpmpp-2m", 2),
-    (ContinuousAdjoint(order=1, eta=1.0), "sde-dpmpp-2m", 1),
-    (ContinuousAdjoint(order=1, eta=1.0), "sde-dpm-solver-1", 1),
+    pytest.param(ContinuousAdjoint(order=1, eta=1.0), "sde-dpmpp-2m", 1, marks=pytest.mark.slow),
+    pytest.param(
+        ContinuousAdjoint(order=1, eta=1.0), "sde-dpm-solver-1", 1, marks=pytest.mark.slow
+    ),
 ]
 
 

@@ -179,6 +179,7 @@ def test_what_is_in_the_table_is_not_measured_again(
     assert len(rows(table)) == 3
 
 
+@pytest.mark.slow
 def test_another_class_for_none_is_another_measurement(say: Say) -> None:
     """Guidance leads away from it, so what it is belongs to the result."""
     shutil.copytree(say.places["digits"], say.places["tmp"] / "bare")
@@ -255,6 +256,7 @@ def test_a_spent_budget_is_told(say: Say) -> None:
 # --------------------------------------------------------------------------------------- codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--label 1,2", "--label 1 --guidance 1.3 --sigma-min 0.05"])
 def test_codes_give_the_pictures_back(say: Say, words: str) -> None:
     """Without a word on how they were found, which the file says."""
@@ -303,6 +305,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return seen
 
 
+@pytest.mark.slow
 def test_a_way_begins_and_ends_with_the_pictures(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = decoded(monkeypatch)
     assert say(f"{INTERPOLATE} --label 1 --frames 4 --sigma-max 20 {EXACTLY}").code == 0
@@ -411,6 +414,7 @@ def test_pictures_do_not_take_the_place_of_their_codes(say: Say) -> None:
     assert codes.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_codes_come_back_away_from_the_class_they_were_found_with(say: Say) -> None:
     words = f"--guidance 1.5 --label 1 --null-label 2 {EXACTLY}"
     assert say(f"{ENCODE} {words}").code == 0

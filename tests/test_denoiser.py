@@ -252,7 +252,13 @@ def test_it_says_what_it_is() -> None:
         nn.Linear(3, 2), VPDiscrete.linear(), "v", time_scale=1000, correction=clip(1.0)
     )
     text = repr(model)
-    for fact in ("Linear with 8 weights", "VPDiscrete(1000 steps", "v_prediction", "1000", "Clip("):
+    for fact in (
+        "Linear with 8 weights",
+        "VPDiscrete(1000 steps",
+        "v_prediction",
+        "1000",
+        "Clipping(",
+    ):
         assert fact in text
     assert "<th>schedule</th>" in model._repr_html_()
 

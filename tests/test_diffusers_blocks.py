@@ -29,7 +29,7 @@ from samplers.sampling import sample
 from tests import tiny_pipelines
 
 BATCH = 3
-SETTINGS = Adaptive("bogacki-shampine", 0.01, 0.01)
+SETTINGS = Adaptive("bogacki-shampine", 1e-3, 1e-3)
 STEPS = 20
 SCALE = 3.0
 

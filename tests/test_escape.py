@@ -128,7 +128,15 @@ def test_a_set_that_has_escaped_altogether_dominates() -> None:
 def test_the_command_counts_escaped_images_trims_them_and_warns(
     places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ("--num-images", "6", "--steps", "2,4", "--output", str(tmp_path / "gap.png"))
+    few = (
+        "--num-images",
+        "6",
+        "--steps",
+        "2,4",
+        "--output",
+        str(tmp_path / "gap.png"),
+        "--overwrite",
+    )
 
     def command(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()

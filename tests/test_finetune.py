@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import UNet2DModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -312,6 +314,15 @@ def test_other_ways_back(
     assert outcome.changes[0].after > outcome.changes[0].before
 
 
+@pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """Accelerate keeps the precision of a process, which is to be another one here."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
 @pytest.mark.parametrize(
     ("adjoint", "sampler"),
     [
@@ -351,6 +362,7 @@ def test_checkpoints_that_are_asked_for_nothing(
         assert not torch.equal(before[key], after[key])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own
 @pytest.mark.parametrize("name", ["digits", "plain", "latents"])
 @pytest.mark.parametrize("penalty", ["residual", "solver-cost"])
@@ -574,6 +586,7 @@ assert job.exitcode == 0
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what",
     ["weights", "lora", *(pytest.param(w, marks=pytest.mark.slow) for w in ("embedding", "noise"))],
@@ -618,6 +631,7 @@ def run_in_two(path: Path) -> None:
     assert said[1][0] == ""  # one speaks for both
 
 
+@pytest.mark.slow
 def test_two_processes_lower_a_penalty(places: dict[str, Path], tmp_path: Path) -> None:
     """The reward has no slope here; each process takes the penalty at images of its own."""
     settings = tables(
@@ -633,6 +647,7 @@ def test_two_processes_lower_a_penalty(places: dict[str, Path], tmp_path: Path) 
     assert sum(logs[-6:]) < sum(logs[:6])
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(places: dict[str, Path], tmp_path: Path) -> None:
     """The same draws in parts: two processes, or two parts of a batch in one."""
     settings = tables(places["digits"], tmp_path / "two", "noise", training={"steps": 3})
@@ -770,6 +785,7 @@ def test_a_gradient_that_is_not_finite_loses_nothing(
     assert same(trained(tmp_path / "out"), kept)
 
 
+@pytest.mark.slow
 def test_an_interruption_says_how_to_go_on(places: dict[str, Path], tmp_path: Path) -> None:
     settings = tables(places["digits"], tmp_path / "out", training={"steps": 5000})
     # A shell may have started the tests with the signal ignored, which children inherit.

@@ -301,7 +301,7 @@ def test_the_command_names_kinks_and_the_length_over_which_they_are_averaged(
     kinked = shutil.copytree(places["plain"], tmp_path / "kinked")
     tiny_checkpoints.change(kinked / "unet" / "config.json", act_fn="relu")
     output = ("--output", str(tmp_path / "residual.png"))
-    few = ("--num-images", "2", "--levels", "2", "--probes", "2", *output)
+    few = ("--num-images", "2", "--levels", "2", "--probes", "2", "--overwrite", *output)
     for folder, kinks in ((places["plain"], False), (kinked, True)):
         assert main(("residual", str(folder), *few)) == 0
         out = capsys.readouterr().out

@@ -205,6 +205,7 @@ def benchmark(sizes: MeshSizes, seconds: float, share: float = 1.0) -> Measured:
     return Measured(strouhal(lift.frequency, DFG), drag, lift, weak)
 
 
+@pytest.mark.slow
 def test_a_coarse_mesh_is_near_the_benchmark() -> None:
     found = benchmark(COARSE, 5.0)
     assert found.strouhal == pytest.approx(0.300, rel=0.05)

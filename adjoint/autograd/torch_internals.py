@@ -14,6 +14,7 @@ name                                           since    used for
                                                         no ``data_ptr``
 ``torch._subclasses.fake_tensor``              2.0      evaluating a network on tensors without data
 ``torch.utils._pytree``                        1.8      arguments as a flat list
+``torch.utils._python_dispatch``               2.0      seeing every operation of an evaluation
 =============================================  =======  ==========================================
 
 ``AccumulateGrad.variable`` is undocumented as well, and has no type.
@@ -26,10 +27,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import Node
 from torch.nn import Parameter
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 __all__ = [
     "FakeTensorMode",
+    "TorchDispatchMode",
     "TreeSpec",
     "backward_pass",
     "entry_point",
@@ -39,6 +42,7 @@ __all__ = [
     "next_sequence_number",
     "storage_key",
     "tree_flatten",
+    "tree_leaves",
     "tree_unflatten",
     "version_of",
 ]

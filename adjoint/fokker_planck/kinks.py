@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from adjoint.autograd.torch_internals import TorchDispatchMode, tree_leaves
 
 _KINKED = {
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "selu", "threshold",
