@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from samplers import SamplerScheduler
-from samplers.diffusers.config import KNOWN_CLASSES, HasConfig, class_name, read_config
+from samplers.diffusers.classes import KNOWN_CLASSES, HasConfig, class_name
+from samplers.diffusers.config import read_config
 
 diffusers.utils.logging.set_verbosity_error()
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from samplers import SamplerScheduler, list_samplers
-from samplers.diffusers.config import KNOWN_CLASSES, HasConfig, read_config
+from samplers.diffusers.classes import KNOWN_CLASSES, HasConfig
+from samplers.diffusers.config import read_config
 from samplers.diffusers.run import sample_seeds
 from samplers.grid import Grid, make_grid
 from samplers.noise import RowNoise

@@ -1,8 +1,10 @@
 """Layer 6. Integration with diffusers: a scheduler, a pipeline and modular blocks.
 
-``config`` reads scheduler configs into ``settings``; ``scheduler`` runs a tableau as a scheduler's
-``step``; ``denoiser`` makes a denoiser of a pipeline's network; ``restoration`` and ``blocks`` are
-pipelines with a loop of ours. The mathematics of samplers does not belong here.
+``classes`` finds the class of a scheduler config, ``config`` reads it into ``settings``;
+``scheduler`` runs a tableau as a scheduler's ``step``, ``conversion`` makes its config of another
+class's, and ``timesteps`` is what pipelines see of it; ``denoiser`` makes a denoiser of a
+pipeline's network; ``restoration`` and ``blocks`` are pipelines with a loop of ours. The
+mathematics of samplers does not belong here.
 
 The public names are listed in ``__init__.pyi``, and imported on first use.
 """

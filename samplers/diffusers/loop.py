@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from samplers.diffusers.config import OWN_CLASS, read_config
+from samplers.diffusers.classes import OWN_CLASS
+from samplers.diffusers.config import read_config
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid
 from samplers.registry import get_sampler

@@ -15,7 +15,7 @@ import dataclasses
 import difflib
 import inspect
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, overload
 
@@ -25,23 +25,28 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from samplers.diffusers.config import (
+from samplers.diffusers.classes import (
     DEFAULT_SAMPLER,
-    DEFAULTS,
     KNOWN_CLASSES,
     OWN_CLASS,
     HasConfig,
     ScheduleKind,
-    class_name,
-    distilled_for,
     named_config,
-    own_keys,
-    renamed_keys,
-    schedule_kind,
 )
+from samplers.diffusers.conversion import own_config
 from samplers.diffusers.loop import options_of, settings_of
 from samplers.diffusers.run import Generators, Run, sample_seeds
 from samplers.diffusers.settings import Numbers, SchedulerSettings
+from samplers.diffusers.timesteps import (
+    check_begin,
+    check_both,
+    entered,
+    equal,
+    given,
+    index_of_view,
+    of_length,
+    starts_a_step,
+)
 from samplers.grid import Grid, Spacing, make_grid
 from samplers.registry import Sampler, get_sampler
 from samplers.schedule import FlowMatching, Point, VPDiscrete
@@ -184,7 +189,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if unknown and not return_unused_kwargs:
             _refuse_argument(unknown[0], list(inspect.signature(cls.__init__).parameters)[1:])
         made: Self | tuple[Self, dict[str, Any]] = super().from_config(
-            _own_config(named_config(config), kwargs), return_unused_kwargs, **kwargs
+            own_config(named_config(config), kwargs), return_unused_kwargs, **kwargs
         )
         return made
 
@@ -251,7 +256,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         Raises ValueError unless a step begins there.
         """
         if self._plan is not None:
-            _check_begin(self._plan.rows, begin_index)
+            check_begin(self._plan.rows, begin_index)
         self._begin_index = begin_index
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
@@ -292,7 +297,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self._plan, self._run, self._begin_index = None, None, None
         settings = self._settings().shifted_by(mu).distilled_at(original_inference_steps, strength)
         grid = self._grid(settings, num_inference_steps, timesteps, sigmas)
-        tableau = _entered(self._sampler().tableau(grid, options_of(self.config)))
+        tableau = entered(self._sampler().tableau(grid, options_of(self.config)))
         self.num_inference_steps = grid.steps
         # Pipelines count custom steps by the length of timesteps, so in network evaluations.
         self.order = self._calls() if timesteps is None and sigmas is None else 1
@@ -301,7 +306,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self._replaced.append(self.timesteps)
         self._show(settings, Point(*stacked), device)
         if timesteps is not None and sigmas is not None:
-            self.timesteps = _given(timesteps, tableau, grid).to(device)
+            self.timesteps = given(timesteps, tableau, grid).to(device)
         solver = Solver(tableau, settings.prediction, correct=settings.correction)
         solver.prepare(torch.float32, self.timesteps.device)
         self._plan = _Plan(settings, grid, solver)
@@ -314,11 +319,11 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigmas: Numbers | None,
     ) -> Grid:
         if timesteps is not None and sigmas is not None:
-            _check_both(settings, timesteps, sigmas)
+            check_both(settings, timesteps, sigmas)
         elif timesteps is not None:
-            return _of_length(settings.grid_from_timesteps(timesteps), steps)
+            return of_length(settings.grid_from_timesteps(timesteps), steps)
         if sigmas is not None:
-            return _of_length(settings.grid_from_sigmas(sigmas), steps)
+            return of_length(settings.grid_from_sigmas(sigmas), steps)
         if steps is None:
             raise ValueError("set_timesteps needs num_inference_steps, timesteps or sigmas.")
         return settings.grid(steps, self.config.grid)
@@ -445,14 +450,14 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """The index at which a run begins: set by the pipeline, or that of the timestep."""
         if self._begin_index is not None:
             return self._begin_index
-        index = _index_of_view(timestep, self.timesteps)
+        index = index_of_view(timestep, self.timesteps)
         return self._index_by_value(timestep) if index is None else index
 
     def _index_by_value(self, timestep: float | Tensor) -> int:
         rows = self._planned().rows
         told = torch.as_tensor(timestep).flatten()[0].to("cpu", torch.float32)
         found = (self.timesteps.cpu() == told).nonzero().flatten().tolist()
-        starts = [index for index in found if _starts_a_step(rows, index)]
+        starts = [index for index in found if starts_a_step(rows, index)]
         if not found:
             raise ValueError(
                 f"The timestep {float(told):.6g} is not one of this scheduler's; iterate over "
@@ -464,21 +469,21 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """Begin the run on the first of two equal timesteps: Allegro's pipeline sets them twice."""
         first = self._begin_index or 0  # a run that has begun is further on
         for older in self._replaced:
-            if _index_of_view(timestep, older) == first and _equal(older, self.timesteps):
+            if index_of_view(timestep, older) == first and equal(older, self.timesteps):
                 others = [own for own in self._replaced if own is not older]
                 self._replaced = deque([*others, self.timesteps], maxlen=_REMEMBERED)
                 self.timesteps = older
                 return
 
     def _check_replaced(self, timestep: float | Tensor) -> None:
-        if any(_index_of_view(timestep, older) is not None for older in self._replaced):
+        if any(index_of_view(timestep, older) is not None for older in self._replaced):
             raise ValueError(
                 "The timestep belongs to a run that another call of set_timesteps ended; give each "
                 "pipeline or thread its own scheduler, such as copy.deepcopy(scheduler)."
             )
 
     def _check_timestep(self, timestep: float | Tensor | None, expected: int) -> None:
-        index = _index_of_view(timestep, self.timesteps)
+        index = index_of_view(timestep, self.timesteps)
         if index is not None and index != expected:
             raise ValueError(
                 f"The timestep with index {index} came, but {expected} is the next of this run; "
@@ -488,7 +493,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     def _solver_from(self, index: int) -> Solver:
         """The solver of a run that begins at timestep ``index``."""
         plan = self._planned()
-        _check_begin(plan.rows, index)
+        check_begin(plan.rows, index)
         if index == 0:
             return plan.solver
         start, rest = plan.rows[index].at, plan.rows[index:]
@@ -502,7 +507,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         """The sampler on the rest of the grid, with the history that exists there."""
         first = plan.rows[index].step
         rest = Grid(plan.grid.schedule, Point(*(values[first:] for values in plan.grid.points)))
-        tableau = _entered(self._sampler().method(rest, **options_of(self.config)))
+        tableau = entered(self._sampler().method(rest, **options_of(self.config)))
         told = [float(row.at.t) for row in tableau.rows]
         if told != [float(row.at.t) for row in plan.rows[index:]]:
             raise ValueError(
@@ -560,129 +565,10 @@ def _refuse_others(method: str, others: Mapping[str, Any]) -> None:
         )
 
 
-def _own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` with every key of its own class filled in.
-
-    Keys of other classes are carried along unread, so that converting back restores them. The
-    options of one sampler are not those of another.
-    """
-    kept = {k: v for k, v in config.items() if k != "_use_default_values"}
-    if "sampler" in chosen and chosen["sampler"] != kept.get("sampler"):
-        kept.pop("sampler_options", None)
-    if class_name(config) != OWN_CLASS:
-        kept |= _with_class_keys(config)
-        if "sampler" not in chosen and (own := distilled_for(config)) is not None:
-            kept |= {"sampler": own, "sampler_options": None}
-    kept["carried"] = [key for key in kept.get("carried") or () if key not in chosen]
-    asked = {**kept, **chosen}
-    # Flux's pipelines then pass a number of steps instead of their own sigmas, which would
-    # replace the grid, and be counted as network evaluations.
-    sigma_max = own_keys({**asked, "_class_name": OWN_CLASS}).get("sigma_max")
-    special = asked.get("grid") or sigma_max or _calls(asked) > 1
-    if asked.get("schedule") == "flow" and special:
-        kept["use_flow_sigmas"] = True
-    return kept
-
-
-def _with_class_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the config's own class, and the names of those that it carries along."""
-    own = own_keys(config)
-    carried = [key for key in DEFAULTS if key in config and key not in own]
-    renamed = renamed_keys(config, own)
-    carried = [key for key in carried if key not in renamed]
-    return {**own, **renamed, "schedule": schedule_kind(config), "carried": carried}
-
-
-def _calls(config: Mapping[str, Any]) -> int:
-    if "sampler" not in config:
-        return 1
-    return get_sampler(config["sampler"]).calls_with(config.get("sampler_options"))
-
-
 def _trained_steps(settings: SchedulerSettings, scheduler: SamplerScheduler) -> int:
     if isinstance(settings.schedule, VPDiscrete):
         return len(settings.schedule.alphas_cumprod)
     return len(scheduler)
-
-
-def _entered(tableau: Tableau) -> Tableau:
-    """The tableau without noise before the first network evaluation.
-
-    The initial latents of a pipeline are the first input of the network, so noise that a sampler
-    adds before that counts as included in them.
-    """
-    if bool(tableau.start_noise == 0):
-        return tableau
-    one, zero = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    return Tableau(tableau.rows[0].at, one, zero, tableau.rows)
-
-
-def _check_both(settings: SchedulerSettings, timesteps: Numbers, sigmas: Numbers) -> None:
-    if not isinstance(settings.schedule, FlowMatching):
-        raise ValueError(
-            "Both timesteps and sigmas were given, which only flow models take; pass one of them."
-        )
-    if len(timesteps) != len(sigmas):
-        raise ValueError(
-            f"{len(timesteps)} timesteps and {len(sigmas)} sigmas were given; pass as many of both."
-        )
-
-
-def _given(timesteps: Numbers, tableau: Tableau, grid: Grid) -> Tensor:
-    """For each row, the timestep that was given for its noise level."""
-    levels = grid.points.t[: len(timesteps)].tolist()
-    rows = [float(row.at.t) for row in tableau.rows]
-    if not set(rows) <= set(levels):
-        raise ValueError(
-            "Both timesteps and sigmas were given, but this sampler also evaluates the network "
-            "between the sigmas; take a sampler with one evaluation per step."
-        )
-    given = torch.as_tensor(timesteps, dtype=torch.float32).cpu()
-    return given[[levels.index(t) for t in rows]]
-
-
-def _of_length(grid: Grid, steps: int | None) -> Grid:
-    if steps is not None and steps != grid.steps:
-        raise ValueError(
-            f"{grid.steps} custom steps were given together with num_inference_steps = {steps}; "
-            "leave one of them out."
-        )
-    return grid
-
-
-def _index_of_view(timestep: float | Tensor | None, timesteps: Tensor) -> int | None:
-    """The index of an element of ``timesteps``, by its address, without reading its value."""
-    if not isinstance(timestep, Tensor) or not timestep.data_ptr():
-        return None
-    distance = timestep.data_ptr() - timesteps.data_ptr()
-    index = distance // timesteps.element_size()
-    return index if 0 <= index < timesteps.numel() else None
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.device == b.device and torch.equal(a, b)
-
-
-def _check_begin(rows: Sequence[Row], index: int) -> None:
-    if index >= len(rows):
-        raise ValueError(
-            f"The run would begin at timestep {index} of {len(rows)}, so no step is left; raise "
-            "the strength or the number of steps."
-        )
-    if index >= 0 and _starts_a_step(rows, index):
-        return
-    starts = [start for start in range(len(rows)) if _starts_a_step(rows, start)]
-    near = sorted(starts, key=lambda start: abs(start - index))[:2]
-    raise ValueError(
-        f"The run would begin at timestep {index} of {len(rows)}, where no step of the sampler "
-        f"begins (the nearest are {' and '.join(str(start) for start in sorted(near))}); change "
-        "the strength or the number of steps, take a sampler with one evaluation per step, or set "
-        "sigma_max if the grid starts at pure noise."
-    )
-
-
-def _starts_a_step(rows: Sequence[Row], index: int) -> bool:
-    return index == 0 or rows[index - 1].step != rows[index].step
 
 
 def _check_eta(eta: float) -> None:
