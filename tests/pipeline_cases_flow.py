@@ -44,6 +44,16 @@ def embeddings(width: int = WIDTH, *, tokens: int = TOKENS, mask: bool = False) 
     return made
 
 
+def of_text(transformer: Any, scheduler: Any) -> dict[str, Any]:
+    """The components of a pipeline of latents with one text encoder, which is left out."""
+    return {
+        **nothing(*ENCODERS),
+        "transformer": transformer,
+        "scheduler": scheduler,
+        "vae": vae(),
+    }
+
+
 def pooled() -> dict[str, Any]:
     return {
         "pooled_prompt_embeds": normal(1, POOLED, seed=4),
@@ -176,12 +186,7 @@ def aura_flow() -> dict[str, Any]:
         out_channels=4,
         pos_embed_max_size=64,
     ).eval()
-    return {
-        **nothing(*ENCODERS),
-        "transformer": transformer,
-        "scheduler": flow(shift=1.73),
-        "vae": vae(),
-    }
+    return of_text(transformer, flow(shift=1.73))
 
 
 def pixart() -> dict[str, Any]:
@@ -196,12 +201,7 @@ def pixart() -> dict[str, Any]:
         cross_attention_dim=24,
         out_channels=8,
     ).eval()
-    return {
-        **nothing(*ENCODERS),
-        "transformer": transformer,
-        "scheduler": diffusers.DPMSolverMultistepScheduler(),
-        "vae": vae(),
-    }
+    return of_text(transformer, diffusers.DPMSolverMultistepScheduler())
 
 
 def dit() -> dict[str, Any]:
@@ -255,12 +255,7 @@ def lumina_2() -> dict[str, Any]:
         axes_dim_rope=[4, 2, 2],
         cap_feat_dim=WIDTH,
     ).eval()
-    return {
-        **nothing(*ENCODERS),
-        "transformer": transformer,
-        "scheduler": flow(),
-        "vae": vae(),
-    }
+    return of_text(transformer, flow())
 
 
 def cogview_4() -> dict[str, Any]:
@@ -275,17 +270,15 @@ def cogview_4() -> dict[str, Any]:
         time_embed_dim=8,
         condition_dim=4,
     ).eval()
-    return {
-        **nothing(*ENCODERS),
-        "transformer": transformer,
-        "scheduler": flow(
+    return of_text(
+        transformer,
+        flow(
             use_dynamic_shifting=True,
             base_shift=0.25,
             max_shift=0.75,
             time_shift_type="linear",
         ),
-        "vae": vae(),
-    }
+    )
 
 
 def cogview_3() -> dict[str, Any]:
@@ -302,12 +295,7 @@ def cogview_3() -> dict[str, Any]:
         pos_embed_max_size=8,
         sample_size=8,
     ).eval()
-    return {
-        **nothing(*ENCODERS),
-        "transformer": transformer,
-        "scheduler": diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction"),
-        "vae": vae(),
-    }
+    return of_text(transformer, diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction"))
 
 
 def hunyuan_dit() -> dict[str, Any]:
@@ -437,12 +425,7 @@ def latte() -> dict[str, Any]:
         out_channels=8,
         video_length=2,
     ).eval()
-    return {
-        **nothing(*ENCODERS),
-        "transformer": transformer,
-        "scheduler": diffusers.DDIMScheduler(),
-        "vae": vae(),
-    }
+    return of_text(transformer, diffusers.DDIMScheduler())
 
 
 def allegro() -> dict[str, Any]:

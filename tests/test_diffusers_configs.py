@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 
 from samplers import SamplerScheduler
-from samplers.diffusers.classes import KNOWN_CLASSES, HasConfig, class_name
+from samplers.diffusers.classes import KNOWN_CLASSES, class_name
 from samplers.diffusers.config import read_config
+from tests.scheduler_loops import made
 
 diffusers.utils.logging.set_verbosity_error()
 
@@ -39,12 +39,6 @@ UNKNOWN = [
 ]
 
 AMBIGUOUS = ("FlowMatchHeunDiscreteScheduler", "LCMScheduler", "TCDScheduler")
-
-
-def made(config: Mapping[str, Any] | HasConfig, **kwargs: Any) -> SamplerScheduler:
-    scheduler = SamplerScheduler.from_config(config, **kwargs)
-    assert isinstance(scheduler, SamplerScheduler)
-    return scheduler
 
 
 # The class of a config

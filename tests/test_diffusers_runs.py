@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -16,30 +16,13 @@ from samplers import SamplerScheduler, list_samplers
 from samplers.diffusers.run import sample_seeds
 from samplers.noise import hashed_seed
 from samplers.registry import get_sampler
+from tests.scheduler_loops import FLOW, VP, made, network, noise
 from tests.tiny_pipelines import quiet, stable_diffusion_xl, vae
 
 diffusers.utils.logging.set_verbosity_error()
 
 # Some schedulers of diffusers hand torch tensors to numpy in a way that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
-
-VP = {"_class_name": "DDIMScheduler", "clip_sample": False, "timestep_spacing": "trailing"}
-FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
-
-
-def made(config: Mapping[str, Any] = VP, **kwargs: Any) -> SamplerScheduler:
-    scheduler = SamplerScheduler.from_config(config, **kwargs)
-    assert isinstance(scheduler, SamplerScheduler)
-    return scheduler
-
-
-def network(x: Tensor, t: Tensor | float) -> Tensor:
-    """An eps- or flow-network that treats every number of x alike."""
-    return torch.tanh(x) + 0.1 * torch.cos(torch.as_tensor(t) / 100)
-
-
-def noise(batch: int = 2, seed: int = 0) -> Tensor:
-    return torch.randn(batch, 3, 4, generator=torch.Generator().manual_seed(seed))
 
 
 # Noise added by pipelines and training scripts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from samplers import SamplerScheduler, list_samplers
-from samplers.diffusers.classes import KNOWN_CLASSES, HasConfig
+from samplers.diffusers.classes import KNOWN_CLASSES
 from samplers.diffusers.config import read_config
 from samplers.diffusers.run import sample_seeds
 from samplers.grid import Grid, make_grid
@@ -22,6 +22,7 @@ from samplers.noise import RowNoise
 from samplers.registry import get_sampler
 from samplers.schedule import EDMPreconditioned, FlowMatching, Point, VPDiscrete, VPLinear
 from samplers.solve import Solver, make_noise
+from tests.scheduler_loops import FLOW, VP, made, network, noise
 
 diffusers.utils.logging.set_verbosity_error()
 
@@ -30,8 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 
 Edit = Callable[[int, Tensor], Tensor]
 
-FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
-VP = {"_class_name": "DDIMScheduler", "clip_sample": False, "timestep_spacing": "trailing"}
 WITH_BETAS = [name for name, kind in KNOWN_CLASSES.items() if kind == "vp"]
 SINGLE_CALL = [name for name in list_samplers("fixed-grid") if get_sampler(name).calls == 1]
 SEVERAL_CALLS = [name for name in list_samplers("fixed-grid") if get_sampler(name).calls > 1]
@@ -51,21 +50,6 @@ ONE_STEP = [
     "dpmpp-2s",
     "dpmpp-3s",
 ]
-
-
-def made(config: Mapping[str, Any] | HasConfig = VP, **kwargs: Any) -> SamplerScheduler:
-    scheduler = SamplerScheduler.from_config(config, **kwargs)
-    assert isinstance(scheduler, SamplerScheduler)
-    return scheduler
-
-
-def network(x: Tensor, t: Tensor | float) -> Tensor:
-    """An eps- or flow-network that treats every number of x alike."""
-    return torch.tanh(x) + 0.1 * torch.cos(torch.as_tensor(t) / 100)
-
-
-def noise(batch: int = 2, seed: int = 0) -> Tensor:
-    return torch.randn(batch, 3, 4, generator=torch.Generator().manual_seed(seed))
 
 
 def drive(

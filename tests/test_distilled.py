@@ -23,17 +23,12 @@ from samplers.registry import get_sampler
 from samplers.schedule import FlowMatching, Point
 from samplers.solve import Solver
 from tests.convergence import finish
+from tests.scheduler_loops import made
 from tests.test_parity import Replay, close, draws, inject, normal
 from tests.tiny_checkpoints import unconditional
 
 MEAN, STD = 2.0, 0.5
 COUNT = 4000
-
-
-def made(source: Any, **kwargs: Any) -> SamplerScheduler:
-    scheduler = SamplerScheduler.from_config(source, **kwargs)
-    assert isinstance(scheduler, SamplerScheduler)
-    return scheduler
 
 
 def theirs(name: str, **config: Any) -> Any:
