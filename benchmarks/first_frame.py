@@ -132,16 +132,16 @@ def main() -> None:
     grids = [on_grid(clip) for clip in tqdm(training, "grids")]
     folder = ROOT / "runs" / "first_frame"
     flows = hashlib.sha256(str([clip.scene for clip in training]).encode()).hexdigest()
-    claim_folder(folder, {"clips": flows, "frames": frames})
     torch.manual_seed(0)
     numbers = [scaled(clip.scene) for clip in training]
-    model = train(
-        network(frames),
-        Indices(len(training)),
-        objective(grids, training, numbers, frames),
-        CONFIG,
-        folder,
-    ).cpu()
+    with claim_folder(folder, {"clips": flows, "frames": frames}, CONFIG):
+        model = train(
+            network(frames),
+            Indices(len(training)),
+            objective(grids, training, numbers, frames),
+            CONFIG,
+            folder,
+        ).cpu()
     truths = [clip._replace(times=clip.times[:frames], fields=clip.fields[:frames])
               for clip in held_out]  # fmt: skip
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Layer 0. Errors of this package that are not a ValueError."""
+"""Layer 0. Errors of this package that carry more than a message."""
 
 from __future__ import annotations
 
@@ -14,3 +14,19 @@ class NotFiniteError(ArithmeticError):
     def __init__(self, message: str, x: Tensor) -> None:
         super().__init__(message)
         self.x = x
+
+
+class FolderTakenError(ValueError):
+    """A run would replace files of its folder that it did not write.
+
+    Args:
+        what: the first of them, or the setting by which its run differs.
+        overwrite: how these files may be replaced nevertheless.
+    """
+
+    def __init__(self, what: str, overwrite: str = "overwrite=True") -> None:
+        super().__init__(
+            f"{what}; choose another folder, repeat the settings of its run to resume it, or pass "
+            f"{overwrite} to replace it."
+        )
+        self.what = what

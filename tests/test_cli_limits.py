@@ -23,7 +23,7 @@ from samplers.cli.common.records import read_records
 from samplers.cli.common.values import COUNTS, SEEDS, Number
 from samplers.files import replacing
 from samplers.images.files import read_parameters
-from samplers.training.claim import claim_folder
+from samplers.training import TrainingConfig, claim_folder
 from samplers.training.learner import _read
 from tests.commands import Say
 from tests.test_cli_outputs import commands
@@ -127,6 +127,11 @@ def test_a_pipe_in_place_of_a_file(kind: str, pipe: Path) -> None:
     assert pipe.is_fifo()
 
 
+def begin_run(folder: Path) -> None:
+    with claim_folder(folder, {}, TrainingConfig(1, 1, 1.0)):
+        pass
+
+
 FOLDERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "index": ("unet/config.json", read_index),
     "weights": ("unet/diffusion_pytorch_model.safetensors", read_index),
@@ -135,7 +140,7 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "text encoder": ("config.json", lambda path: TextEncoder.from_pretrained(str(path))),
     "tokenizer": ("tokenizer.json", load_tokenizer),
     "classifier": ("model.safetensors", lambda path: load_digits(path, Placement())),
-    "run": ("settings.json", lambda path: claim_folder(path, {"steps": 1})),
+    "run": ("settings.json", begin_run),
 }
 
 

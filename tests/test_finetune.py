@@ -765,6 +765,56 @@ def test_other_settings_are_refused_in_a_folder_with_a_run(
     assert main(["finetune", "--config", path, "--set", "previews.num_images=2"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("weights", "settings.json"),
+        ("weights", "log.jsonl"),
+        ("weights", "before-after.png"),
+        ("weights", "curve.png"),
+        ("weights", "previews/step-000000.png"),
+        ("weights", "checkpoint/notes.txt"),
+        ("lora", "pytorch_lora_weights.safetensors"),
+        ("embedding", "embedding.safetensors"),
+        ("noise", "noise.safetensors"),
+    ],
+)
+def test_a_fresh_run_replaces_no_file(
+    what: str,
+    name: str,
+    places: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is said before the network is evaluated."""
+    monkeypatch.setattr("adjoint.finetune.run.train", None)
+    notes = tmp_path / "out" / name
+    notes.parent.mkdir(parents=True)
+    notes.write_text("notes")
+    settings = tables(places["digits"], tmp_path / "out", what, previews={"every": 1})
+    said = sentence(capsys, 2, "--config", str(written(tmp_path, settings)))
+    first = name.partition("/")[0]
+    assert f"{tmp_path / 'out' / first} exists already" in said
+    assert "choose another folder, repeat the settings of its run to resume it, or pass" in said
+    assert "--overwrite to replace it" in said
+    assert notes.read_text() == "notes"
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [notes]
+
+
+def test_another_run_is_replaced_on_request(places: dict[str, Path], tmp_path: Path) -> None:
+    short: dict[str, Any] = {"training": {"steps": 1, "checkpoint_every": 1, "batch_size": 2}}
+    old, new = (tables(places["digits"], tmp_path / n, **short) for n in ("old", "new"))
+    path = str(written(tmp_path, old))
+    assert main(["finetune", "--config", path]) == 0
+    other = ("--set", "training.learning_rate=0.5")
+    assert main(["finetune", "--config", path, *other]) == 2
+    assert main(["finetune", "--config", path, *other, "--overwrite"]) == 0
+    new["training"]["learning_rate"] = 0.5
+    run_finetuning(config_of(new))
+    assert same(trained(tmp_path / "old"), trained(tmp_path / "new"))
+
+
 def test_a_gradient_that_is_not_finite_loses_nothing(
     places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -273,6 +273,27 @@ def test_the_command_trains_and_resumes(
         assert why in capsys.readouterr().err
 
 
+def test_the_command_replaces_no_run_unasked(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train-autoencoder", str(data), "--output", str(tmp_path), *FEW, "--steps", "1"]
+    for name in ("settings.json", "log.jsonl", "autoencoder/config.json"):
+        notes = tmp_path / name
+        notes.parent.mkdir(exist_ok=True)
+        notes.write_text("notes")
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert f"{tmp_path / name.partition('/')[0]} exists already" in said
+        assert "--overwrite to replace it" in said
+        assert notes.read_text() == "notes"
+        notes.unlink()
+    assert main(words) == 0
+    assert main([*words, "--seed", "1"]) == 2
+    assert main([*words, "--seed", "1", "--overwrite"]) == 0
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["training.seed"] == 1
+
+
 def test_impossible_trainings_end_in_one_sentence(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

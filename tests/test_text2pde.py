@@ -436,7 +436,13 @@ def test_a_pipeline_is_trained_and_used(
     assert run(wrong) == 2
     assert "are of another autoencoder" in capsys.readouterr().err
     assert run([*words, "--preset", "base"]) == 2
-    assert "holds a run with depth = 6" in capsys.readouterr().err
+    assert "is of a run with depth = 6" in capsys.readouterr().err
+    (tmp_path / "notes" / "pipeline").mkdir(parents=True)
+    (tmp_path / "notes" / "pipeline" / "model_index.json").write_text("notes")
+    elsewhere = [tmp_path / "notes" if word == tmp_path / "run" else word for word in words]
+    assert run(elsewhere) == 2
+    assert "pipeline exists already" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["pipeline"]
     check_further_training(words, pipe, tmp_path, capsys)
     output = tmp_path / "out" / "flow.safetensors"
     options = ["--checkpoint", tmp_path / "run" / "pipeline", "--steps", 2, "--output", output]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from samplers.denoiser import Denoiser
+from samplers.errors import FolderTakenError
 from samplers.files import replacing
 from samplers.prediction import EDMOutput, PredictionType, target, to_data
 from samplers.schedule import (
@@ -193,25 +194,96 @@ def test_a_log_that_is_no_log_is_named(tmp_path: Path) -> None:
         train(network(), data(), noisy_regression, CONFIG, tmp_path)
 
 
-def test_a_folder_is_claimed_with_the_first_checkpoint(tmp_path: Path) -> None:
-    claim_folder(tmp_path, {"size": 1})
-    claim_folder(tmp_path, {"size": 2})
-    train(network(), data(), noisy_regression, CONFIG, tmp_path)
-    with pytest.raises(ValueError, match="holds a run with size = 2, this one has 1"):
-        claim_folder(tmp_path, {"size": 1})
-    (tmp_path / SETTINGS).write_text("[]")
-    with pytest.raises(ValueError, match="it holds no table"):
-        claim_folder(tmp_path, {"size": 2})
+def run_in(folder: Path, settings: dict[str, Any], steps: int = 2, **options: Any) -> None:
+    """A whole run, which ends with a file of what it learned."""
+    config = dataclasses.replace(CONFIG, steps=steps, warmup=0)
+    with claim_folder(folder, settings, config, written=["result"], **options):
+        train(network(), data(), noisy_regression, config, folder)
+    (folder / "result").write_text(f"{settings} {steps}")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", [SETTINGS, CHECKPOINT, LOG, "result"])
+def test_a_fresh_run_replaces_no_file(name: str, tmp_path: Path) -> None:
+    """Of each that it would, whatever it holds, until that is allowed."""
+    for text in ("notes", "[]", '{"size": 1}'):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(FolderTakenError, match=rf"{name} .*; choose another folder, .*resume"):
+            run_in(tmp_path, {"size": 1})
+        assert contents(tmp_path) == {name: text.encode()}
+    run_in(tmp_path, {"size": 1}, overwrite=True)
+    assert {*contents(tmp_path)} == {SETTINGS, CHECKPOINT, LOG, "result"}
+
+
+def test_a_folder_that_would_be_replaced_counts_if_it_holds_files(tmp_path: Path) -> None:
+    (tmp_path / "result").mkdir()
+    with claim_folder(tmp_path, {}, CONFIG, written=["result"]):
+        pass
     (tmp_path / SETTINGS).unlink()
-    with pytest.raises(ValueError, match=f"no {SETTINGS} with its settings"):
-        claim_folder(tmp_path, {"size": 2})
+    (tmp_path / "result" / "thesis.txt").write_text("precious")
+    with (
+        pytest.raises(FolderTakenError, match="result exists already"),
+        claim_folder(tmp_path, {}, CONFIG, written=["result"]),
+    ):
+        pass
+
+
+def test_a_run_with_other_settings_keeps_its_folder(tmp_path: Path) -> None:
+    run_in(tmp_path, {"size": 1})
+    before = contents(tmp_path)
+    for settings, steps, why in (
+        ({"size": 2}, 2, "size = 1, this one has 2"),
+        ({"size": 1}, 3, "training.steps = 2, this one has 3"),
+    ):
+        with pytest.raises(FolderTakenError, match=f"{SETTINGS} is of a run with {why}"):
+            run_in(tmp_path, settings, steps)
+        assert contents(tmp_path) == before
+        (tmp_path / CHECKPOINT).rename(tmp_path / "moved")
+        with pytest.raises(FolderTakenError, match=why):  # its results are there still
+            run_in(tmp_path, settings, steps)
+        (tmp_path / "moved").rename(tmp_path / CHECKPOINT)
+    run_in(tmp_path, {"size": 1})
+    (tmp_path / SETTINGS).unlink()
+    with pytest.raises(FolderTakenError, match=f"{CHECKPOINT} exists already"):
+        run_in(tmp_path, {"size": 1})
+
+
+def test_a_run_that_takes_a_folder_over_begins_anew(tmp_path: Path) -> None:
+    """And is resumed by the same settings, although it may replace others."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    run_in(old, {"size": 1})
+    run_in(old, {"size": 1}, steps=4, overwrite=True)
+    run_in(new, {"size": 1}, steps=4)
+    assert [line["step"] for line in logged(old)] == [line["step"] for line in logged(new)]
+    assert_same(everything(old), everything(new))
+    state = (old / CHECKPOINT).stat()
+    run_in(old, {"size": 1}, steps=4, overwrite=True)
+    assert (old / CHECKPOINT).stat().st_mtime_ns == state.st_mtime_ns  # it was finished
+
+
+def test_a_run_that_fails_at_once_leaves_the_folder_to_another(tmp_path: Path) -> None:
+    run_killed(tmp_path, {"size": 1}, LOG)
+    assert not contents(tmp_path)
+    run_killed(tmp_path, {"size": 2}, "result")
+    assert {*contents(tmp_path)} == {SETTINGS, "result"}  # there is something to go on with
+    run_in(tmp_path, {"size": 2})
+
+
+def run_killed(folder: Path, settings: dict[str, Any], name: str) -> None:
+    """A run of two steps that is killed when it has written a file."""
+    config = dataclasses.replace(CONFIG, steps=2, warmup=0)
+    with pytest.raises(Killed), claim_folder(folder, settings, config, written=["result"]):
+        (folder / name).touch()
+        raise Killed
 
 
 def test_settings_are_what_their_file_gives_back(tmp_path: Path) -> None:
     settings = {"betas": (0.9, 0.99), "rows": [(1, 2)]}
-    claim_folder(tmp_path, settings)
-    train(network(), data(), noisy_regression, CONFIG, tmp_path)
-    claim_folder(tmp_path, settings)
+    for _ in range(2):
+        run_in(tmp_path, settings)
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:

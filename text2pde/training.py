@@ -51,6 +51,7 @@ def train_diffusion(
     encoder: str | None = None,
     dropout: ConditionDropout = DROPOUT,
     time_shift: float = 1.0,
+    overwrite: bool = False,
 ) -> Path:
     """Train a transformer on a file of latents, or resume.
 
@@ -60,14 +61,15 @@ def train_diffusion(
         encoder: the name of the text encoder; that of the pipeline, or the default, if None.
         time_shift: above 1 trains more at high noise levels, which decide the amplitude of
             fluctuations.
+        overwrite: whether to begin anew where the output holds files of another run.
 
     Returns:
         The folder of the pipeline.
 
     Raises:
         ValueError: for latents of another autoencoder, a pipeline of other latents or another text
-            encoder, and for settings that are impossible or differ from those of the run in
-            ``output``.
+            encoder, for settings that are impossible, and if the output holds files of another
+            run.
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     latents, autoencoder = load_latents(latents_path), load_autoencoder(autoencoder_path)
@@ -78,26 +80,26 @@ def train_diffusion(
         texts = TextEncoder.from_pretrained(encoder)
     torch.manual_seed(config.seed)
     network, origin = _initial_network(start, latents, texts)
-    if state.is_main_process:
-        own = {"latents": _digest(latents), "text_encoder": texts.revision}
-        how = {"dropout": asdict(dropout), "time_shift": time_shift}
-        claim_folder(output, {**origin, **own, **how})
+    own = {"latents": _digest(latents), "text_encoder": texts.revision}
+    how = {"dropout": asdict(dropout), "time_shift": time_shift}
     if isinstance(start, Text2PDEPipeline):  # whose network was trained at its own scales
         latents = latents.rescaled(LatentScales(*(each.cpu().clone() for each in start.scales)))
     network.latent_mean.copy_(latents.scales.mean)
     network.latent_std.copy_(latents.scales.std)
     scheduler = training_scheduler()
-    with state.main_process_first(), torch.no_grad():
-        encoded = encode_cached(texts, training_captions(latents.scenes), output)
     parameters = torch.tensor([network.scaled(scene) for scene in latents.scenes])
-    data = TrainingData(latents, encoded, parameters)
-    average = train(
-        network,
-        Indices(len(latents.values)),
-        latent_loss(settings_of(scheduler.config).denoiser(network), data, dropout, time_shift),
-        config,
-        output,
-    )
+    settings, path = {**origin, **own, **how}, output / "pipeline"
+    with claim_folder(output, settings, config, written=[path.name], overwrite=overwrite):
+        with state.main_process_first(), torch.no_grad():
+            encoded = encode_cached(texts, training_captions(latents.scenes), output)
+        data = TrainingData(latents, encoded, parameters)
+        average = train(
+            network,
+            Indices(len(latents.values)),
+            latent_loss(settings_of(scheduler.config).denoiser(network), data, dropout, time_shift),
+            config,
+            output,
+        )
     assert isinstance(average, FlowTransformer)  # as it was given
     pipeline = Text2PDEPipeline(
         autoencoder,
@@ -109,7 +111,6 @@ def train_diffusion(
         texts.name,
         texts.revision,
     )
-    path = output / "pipeline"
     if state.is_main_process:
         with replacing(path) as part:
             pipeline.save_pretrained(part)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samplers.cli.common.errors import Failure, is_main_process, named_failures
+from samplers.cli.common.options import REPLACE_RUN
 from samplers.cli.common.output import held
 from samplers.cli.common.program import command, option
 from samplers.cli.common.values import PATH
@@ -40,6 +41,7 @@ def run(
         multiple=True,
         help="Setting in place of the file's, such as training.steps=20; repeatable.",
     ),
+    overwrite: bool = option(is_flag=True, help=REPLACE_RUN),
 ) -> None:
     """Optimise a checkpoint by a reward of its images.
 
@@ -51,16 +53,16 @@ def run(
     # Custom rewards are imported from where the command runs, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
     settings = read_finetune_config(config, dict(map(_override, overrides)))
-    _report(_finetune(settings))
+    _report(_finetune(settings, overwrite))
 
 
-def _finetune(settings: FinetuneConfig) -> FinetuneResult:
+def _finetune(settings: FinetuneConfig, overwrite: bool) -> FinetuneResult:
     from adjoint.finetune import run_finetuning
     from samplers.checkpoint import CheckpointError
 
     try:
         with named_failures(_LESS_MEMORY), held(settings.output):
-            return run_finetuning(settings)
+            return run_finetuning(settings, overwrite=overwrite)
     except (ArithmeticError, CheckpointError) as error:
         raise Failure(str(error)) from error
     except KeyboardInterrupt:

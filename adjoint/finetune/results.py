@@ -13,6 +13,7 @@ from samplers.images.files import write_png
 from samplers.images.pixels import to_images
 from samplers.images.sheets import columns_for, sheet
 
+PREVIEWS, COMPARISON, CURVE = "previews", "before-after.png", "curve.png"
 _COMPARED = 10
 
 

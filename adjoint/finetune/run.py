@@ -14,12 +14,20 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from adjoint.finetune.config import FinetuneConfig, RewardSettings, plain
-from adjoint.finetune.models import ImageModel, load_model
-from adjoint.finetune.results import Preview, write_comparison, write_curve, write_sheet
+from adjoint.finetune.models import ImageModel, load_model, saved_names
+from adjoint.finetune.results import (
+    COMPARISON,
+    CURVE,
+    PREVIEWS,
+    Preview,
+    write_comparison,
+    write_curve,
+    write_sheet,
+)
 from adjoint.finetune.trainable import OptimiseNoise, Trainable
 from adjoint.learning import SampleImages, SamplingModule, reward_loss
 from adjoint.rewards import Placement, Reward, build_reward, get_reward
-from samplers.training import CHECKPOINT, LOG, Every, Objective, claim_folder, train
+from samplers.training import LOG, Every, Objective, claim_folder, train
 
 _PENALTY_SEED = 2**40
 """The first seed of the images at which a penalty is evaluated; no preview has it."""
@@ -27,8 +35,7 @@ _BATCH = 16
 """Of those images."""
 
 # Settings that may change when a run is resumed.
-_FREE = ("output", "previews.", "training.log_every", "training.checkpoint_every",
-         "training.workers", "training.tracker", "training.precision")  # fmt: skip
+_FREE = ("output", "previews.")
 
 
 class RewardChange(NamedTuple):
@@ -51,22 +58,36 @@ class FinetuneResult(NamedTuple):
     written: list[Path]
 
 
-def run_finetuning(config: FinetuneConfig) -> FinetuneResult:
+def run_finetuning(config: FinetuneConfig, *, overwrite: bool = False) -> FinetuneResult:
     """Optimise what the settings name, or resume a run in the same folder.
 
     The folder receives the log and checkpoints of :func:`samplers.training.train`, images, and at
     the end what was learned: a checkpoint, an adapter, an embedding or noise.
 
+    Args:
+        overwrite: whether to begin anew where the folder holds such files of another run.
+
     Raises CheckpointError for a checkpoint that cannot be read; ValueError for settings that are
-    impossible or differ from those of the run in the folder; NotFiniteError and FloatingPointError
+    impossible, and for a folder with files of another run; NotFiniteError and FloatingPointError
     for numbers that are not finite. What was saved before is kept.
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     run = _Run(config, state.device)
-    if state.is_main_process:
-        claim_folder(config.output, plain(config), _FREE)
-    state.wait_for_everyone()
-    return run.train(state.is_main_process)
+    with claim_folder(
+        config.output,
+        plain(config),
+        config.training,
+        written=_written(config),
+        free=_FREE,
+        overwrite=overwrite,
+    ):
+        return run.train(state.is_main_process)
+
+
+def _written(config: FinetuneConfig) -> list[str]:
+    """What the run writes into its folder, besides the files of its training."""
+    previews = [PREVIEWS] if config.previews.every else []
+    return [*saved_names(config.optimised), COMPARISON, CURVE, *previews]
 
 
 def _check_labels(config: FinetuneConfig, model: ImageModel) -> None:
@@ -92,26 +113,25 @@ class _Run:
         self.terms = [_Term(term, placement) for term in config.rewards]
         trained = self.model.trainable(config.optimised, config.training.seed)
         self.module = SamplingModule(trained, self._sample_images()).to(device)
-        self.penalty = self._penalty()
 
     def train(self, main: bool) -> FinetuneResult:
         config = self.config
-        before = self._preview(self.module)
+        before, penalty = self._preview(self.module), self._penalty()
         every = config.previews.every
 
         def show(step: int, average: nn.Module) -> None:
-            path = config.output / "previews" / f"step-{step:06d}.png"
+            first, path = (config.output / PREVIEWS / f"step-{n:06d}.png" for n in (0, step))
+            if step == every:
+                write_sheet(before, first)
             write_sheet(self._preview(average), path)
 
-        if main and every and not (config.output / CHECKPOINT).exists():
-            write_sheet(before, config.output / "previews" / f"step-{0:06d}.png")
         average = train(
             self.module,
             _samples(config, self.model),
             reward_loss(self._reward),
             config.training,
             config.output,
-            penalty=self.penalty,
+            penalty=penalty,
             callback=Every(every, show) if every else None,
         )
         return self._finish(average, before, main)
@@ -128,8 +148,8 @@ class _Run:
         trained = copy.deepcopy(average.trained)
         assert isinstance(trained, Trainable)  # as it was passed
         written = self.model.save(trained, self.config.optimised, folder)
-        written.append(write_comparison(before, after, folder / "before-after.png"))
-        written.append(write_curve(folder / LOG, folder / "curve.png"))
+        written.append(write_comparison(before, after, folder / COMPARISON))
+        written.append(write_curve(folder / LOG, folder / CURVE))
         return FinetuneResult(changes, written)
 
     def _reward(self, images: Tensor, condition: Tensor | None = None, /) -> Tensor:

@@ -85,16 +85,18 @@ def train_autoencoder(
     *,
     kl_weight: float = 1e-5,
     evaluate_every: int = 500,
+    overwrite: bool = False,
 ) -> TrainedAutoencoder:
     """Train an autoencoder, or resume; the averaged model is written to the output.
 
     Args:
         output: the folder of the run.
         evaluate_every: steps between evaluations.
+        overwrite: whether to begin anew where the output holds files of another run.
 
     Raises:
-        ValueError: for folders without clips, and for settings that are impossible or differ from
-            those of the run in ``output``.
+        ValueError: for folders without clips, for settings that are impossible, and if the output
+            holds files of another run.
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     torch.manual_seed(config.seed)
@@ -102,10 +104,7 @@ def train_autoencoder(
     model = MeshAutoencoder(**options)
     sets = _read_sets(data, model)
     training = sets["training"]
-    if state.is_main_process:
-        own = {"frames": data.frames, "kl_weight": kl_weight, "clips": _digest(training)}
-        claim_folder(output, {**options, **own})
-    state.wait_for_everyone()
+    own = {"frames": data.frames, "kl_weight": kl_weight, "clips": _digest(training)}
 
     def report(step: int, average: nn.Module) -> None:
         for name, errors in _errors(average, sets, data.frames).items():
@@ -114,16 +113,17 @@ def train_autoencoder(
                 f"{errors.transverse:.3f} transverse"
             )
 
-    average = train(
-        model,
-        Indices(len(training)),
-        reconstruction_loss(training, model.grid, data.frames, kl_weight),
-        config,
-        output,
-        callback=Every(evaluate_every, report),
-    )
+    settings, path = {**options, **own}, output / "autoencoder"
+    with claim_folder(output, settings, config, written=[path.name], overwrite=overwrite):
+        average = train(
+            model,
+            Indices(len(training)),
+            reconstruction_loss(training, model.grid, data.frames, kl_weight),
+            config,
+            output,
+            callback=Every(evaluate_every, report),
+        )
     assert isinstance(average, MeshAutoencoder)  # as it was given
-    path = output / "autoencoder"
     if state.is_main_process:
         with replacing(path) as part:
             average.save_pretrained(part)

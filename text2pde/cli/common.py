@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samplers.cli.common.errors import Failure, evaluating, is_of_memory
-from samplers.cli.common.options import OverwriteOptions, SchedulerOptions
+from samplers.cli.common.options import REPLACE_RUN, OverwriteOptions, SchedulerOptions
 from samplers.cli.common.output import check_places, held, prepare_folder, refuse_existing
 from samplers.cli.common.processes import find_device
-from samplers.cli.common.program import Options, option
+from samplers.cli.common.program import Options, changed, option
 from samplers.cli.common.values import (
     DEVICE,
     FINITE,
@@ -192,10 +192,11 @@ def _wake(clip: Clip) -> str:
 # ------------------------------------------------------------------------------------- training
 
 
-class TrainingOptions(Options, section="Training"):
+class TrainingOptions(OverwriteOptions, section="Training"):
     """How long and how fast, into which folder."""
 
     output: Path = option(type=PATH, help="Folder of the run.", required=True, section="Output")
+    overwrite: bool = changed(OverwriteOptions, "overwrite", help=REPLACE_RUN)
     steps: int = option(type=UPDATES, help="Updates of the weights.", default=4000)
     batch_size: int = option(type=IMAGE_COUNT, help="Samples of an update.", default=1)
     learning_rate: float = option(

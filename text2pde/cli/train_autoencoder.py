@@ -70,6 +70,7 @@ def run(options: AutoencoderOptions) -> None:
             own.config(),
             kl_weight=own.kl_weight,
             evaluate_every=own.every,
+            overwrite=own.overwrite,
         )
     if is_main_process():
         for name, errors in result.errors.items():

@@ -78,6 +78,7 @@ def run(options: DiffusionOptions) -> None:
             options.config(),
             encoder=options.text_encoder,
             time_shift=options.time_shift,
+            overwrite=options.overwrite,
         )
     if is_main_process():
         print(f"a pipeline for `text2pde generate --checkpoint {path}`")

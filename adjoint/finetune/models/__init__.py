@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from adjoint.finetune.config import FinetuneConfig
-from adjoint.finetune.models.base import ImageModel
+from adjoint.finetune.models.base import ImageModel, saved_names
 from adjoint.finetune.models.network import NetworkModel
 from adjoint.finetune.models.pipeline import PipelineModel
 from adjoint.finetune.models.restoration import RestorationModel
@@ -21,7 +21,14 @@ from samplers.checkpoint import (
     restores,
 )
 
-__all__ = ["ImageModel", "NetworkModel", "PipelineModel", "RestorationModel", "load_model"]
+__all__ = [
+    "ImageModel",
+    "NetworkModel",
+    "PipelineModel",
+    "RestorationModel",
+    "load_model",
+    "saved_names",
+]
 
 
 def load_model(config: FinetuneConfig, device: torch.device) -> ImageModel:

@@ -32,6 +32,16 @@ from samplers.training import Objective
 
 ADAPTER = "pytorch_lora_weights.safetensors"
 """The file in which diffusers looks for an adapter."""
+NETWORK, EMBEDDING, NOISE = "checkpoint", "embedding.safetensors", "noise.safetensors"
+
+
+def saved_names(optimised: Optimised) -> list[str]:
+    """The files and folders that :meth:`ImageModel.save` writes."""
+    if isinstance(optimised, OptimiseNoise):
+        return [NOISE]
+    if isinstance(optimised, OptimiseEmbedding):
+        return [EMBEDDING]
+    return [ADAPTER, NETWORK] if isinstance(optimised, OptimiseLoRA) else [NETWORK]
 
 
 class ImageModel(abc.ABC):
@@ -109,10 +119,10 @@ class ImageModel(abc.ABC):
         """Write what was learned into the folder; returns the paths."""
         if trained.noise is not None:
             every = torch.arange(len(trained.noise.start), device=trained.noise.start.device)
-            return [_write({"noise": trained.noise(every)}, folder / "noise.safetensors")]
+            return [_write({"noise": trained.noise(every)}, folder / NOISE)]
         if trained.embedding is not None:
             embedding: dict[str, Tensor] = {"prompt_embeds": trained.embedding}
-            return [_write(embedding, folder / "embedding.safetensors")]
+            return [_write(embedding, folder / EMBEDDING)]
         if isinstance(optimised, OptimiseLoRA):
             return self._save_adapter(trained.network, folder)
         fold_classes(trained.network)
@@ -126,7 +136,7 @@ class ImageModel(abc.ABC):
 
     def _save_network(self, network: Any, folder: Path) -> Path:
         """Write a checkpoint like the one that was loaded, with this network in it."""
-        path = folder / "checkpoint"
+        path = folder / NETWORK
         kept = [name for name in read_index(self._folder) if (self._folder / name).is_dir()]
         with replacing(path) as part:
             part.mkdir()

@@ -248,6 +248,10 @@ class OverwriteOptions(Options, section="Output"):
     overwrite: bool = option(is_flag=True, help="Replace files that exist.")
 
 
+REPLACE_RUN = "Replace another run in the output folder, and other files in the way."
+"""Help of ``--overwrite`` where the output is the folder of a run."""
+
+
 class TemperatureOptions(Options, section="Output"):
     """What is done to latent codes before they are decoded."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samplers.cli.common.errors import Failure, is_main_process, writing
+from samplers.errors import FolderTakenError
 from samplers.files import locked
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def prepare_folder(folder: Path) -> None:
 def held(folder: Path) -> Iterator[None]:
     """Hold the folder of a run, so that no second command writes into it meanwhile.
 
-    A folder that did not exist is removed if the run leaves it empty.
+    A folder that did not exist is removed if the run leaves it empty. Of one that holds files of
+    another run, the command is told by the names of its options.
     """
     if not is_main_process():
         yield
@@ -109,7 +111,10 @@ def held(folder: Path) -> Iterator[None]:
                 f"Another command is writing into {folder}; wait for its end, or name another "
                 "folder."
             ) from error
-        yield
+        try:
+            yield
+        except FolderTakenError as error:
+            raise FolderTakenError(error.what, "--overwrite") from error
 
 
 def _remove_if_empty(folder: Path) -> None:
