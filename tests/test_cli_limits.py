@@ -158,7 +158,7 @@ def test_a_pipe_is_no_finished_image(say: Say, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "seed-00000000.png")
     assert read_parameters(tmp_path / "seed-00000000.png") is None
     command = "sample {digits} --label 1 --steps 1 --num-images 1 --output {tmp}"
-    say(command).check_sentence(2, "sampled with other settings")
+    say(command).check_sentence(2, "exists already, with other settings")
     say(f"{command} --overwrite").check_sentence(1, "is a pipe or a device")
 
 

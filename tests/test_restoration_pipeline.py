@@ -230,6 +230,52 @@ def test_a_folder_of_restored_pictures(
     assert [one and one["images"] for one in stored] == [[str(places[name])] for name in names]
 
 
+def test_an_interrupted_folder_is_continued(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends as an undisturbed one, and says the PSNR of all."""
+    command = "restore {restoration} {colours} {grey} {wide} --degrade noisy --steps 2 --output "
+    undisturbed = say(command + "{tmp}/whole")
+    assert undisturbed.code == 0, undisturbed.err
+    original, calls = RestorationPipeline.restore, 0
+
+    def restore(self: RestorationPipeline, *given: Any, **options: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return original(self, *given, **options)
+
+    monkeypatch.setattr(RestorationPipeline, "restore", restore)
+    why = f"Interrupted. 1 of 3 images are restored in {tmp_path / 'done'}; run the same command"
+    say(command + "{tmp}/done").check_sentence(130, why)
+    assert [path.name for path in (tmp_path / "done").iterdir()] == ["colours.png"]
+    said = say(command + "{tmp}/done")
+    assert calls == 4
+    assert "2 images restored, 1 kept" in said.out
+    assert said.out.partition("PSNR")[2] == undisturbed.out.partition("PSNR")[2]
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "done" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_picture_restored_with_other_settings_is_kept(
+    say: Say, places: dict[str, Path], tmp_path: Path
+) -> None:
+    given, made = tmp_path / "given.png", tmp_path / "done" / "given.png"
+    given.write_bytes(places["colours"].read_bytes())
+    command = "restore {restoration} {tmp}/given.png --task noisy --output {tmp}/done --steps "
+    assert say(command + "2").code == 0
+    first = made.read_bytes()
+    say(command + "3").check_sentence(2, f"{made} exists already, with other settings (steps: 2")
+    say(command + "2 --seed 1").check_sentence(2, "(seeds: [0], not [1])")
+    given.write_bytes(places["wide"].read_bytes())
+    say(command + "2").check_sentence(2, "(images_sha256: ")
+    assert made.read_bytes() == first
+    assert say(command + "2 --overwrite").code == 0
+    assert made.read_bytes() != first
+    assert "0 images restored, 1 kept" in say(command + "2").out
+
+
 def test_a_picture_is_restored_upright(say: Say, places: dict[str, Path], tmp_path: Path) -> None:
     """As a camera noted that it was held: a quarter turn."""
     with Image.open(places["wide"]) as image:

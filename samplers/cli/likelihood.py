@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from click import Choice
 
 from samplers.choices import ProbeLaw
-from samplers.cli.common.errors import Failure, evaluating, smaller_batches
+from samplers.cli.common.errors import Failure, evaluating, smaller_batches, stopped
 from samplers.cli.common.options import FlowOptions, OverwriteOptions, SeedOptions
 from samplers.cli.common.output import (
     check_folder,
@@ -230,20 +230,18 @@ def _measure_all(job: Job) -> list[Record]:
                 else:
                     found = add_records(path, measured)
     except (Failure, KeyboardInterrupt) as stop:
-        raise _stopped(job, found, stop) from stop
+        raise stopped(stop, _left(job, found)) from stop
     return [found[item.key]._replace(image=str(item.image.path)) for item in job.items]
 
 
-def _stopped(job: Job, found: Records, stop: BaseException) -> Failure:
-    """How an unfinished run ends."""
-    why, code = (str(stop), stop.code) if isinstance(stop, Failure) else ("Interrupted.", 130)
+def _left(job: Job, found: Records) -> str:
+    """What an unfinished run leaves."""
     if job.options.csv is None:
-        return Failure(f"{why} Nothing is saved without --csv.", code)
+        return "Nothing is saved without --csv."
     done = sum(item.key in found for item in job.items)
-    return Failure(
-        f"{why} {done} of {counted(len(job.items), 'image')} are in {job.options.csv}; run "
-        "the same command again to continue.",
-        code,
+    return (
+        f"{done} of {counted(len(job.items), 'image')} are in {job.options.csv}; run the same "
+        "command again to continue."
     )
 
 

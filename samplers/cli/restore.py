@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samplers.checkpoint.index import check_restores
-from samplers.cli.common.errors import evaluating
+from samplers.cli.common.errors import Failure, evaluating, stopped
 from samplers.cli.common.options import ComputeOptions, OverwriteOptions, SchedulerOptions
 from samplers.cli.common.output import (
     check_folder,
     check_places,
     is_png,
+    kept,
     prepare_folder,
-    refuse_existing,
     write,
 )
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import counted
 from samplers.cli.common.values import OUTPUT, PATH, WHOLE
+from samplers.files import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +68,7 @@ class RestoreOptions(SchedulerOptions, ComputeOptions, OverwriteOptions, section
     output: Path = option(
         type=OUTPUT,
         help=f"NAME.png for one figure of before and after, of {SHOWN} images at most; or a folder "
-        "for restored images.",
+        "for restored images, in which existing ones are kept.",
         required=True,
         section="Output",
     )
@@ -81,13 +84,21 @@ class RestoreOptions(SchedulerOptions, ComputeOptions, OverwriteOptions, section
         return self.output.parent if self.single else self.output
 
 
-class Restored(NamedTuple):
-    """What is reported of an image; PSNR in decibels, of the degraded and the restored one."""
+class Item(NamedTuple):
+    """An image to restore, and where it goes."""
 
     path: Path
+    sha256: str
     seed: int
-    before: float
-    after: float
+    place: Path
+
+
+class Restored(NamedTuple):
+    """What is reported of an image: PSNR in decibels, of the degraded and the restored one, if the
+    intact one is known."""
+
+    item: Item
+    psnr: list[float]
 
 
 class Stages(NamedTuple):
@@ -104,16 +115,9 @@ class Job:
 
     options: RestoreOptions
     pipe: RestorationPipeline
-    paths: list[Path]
-    places: list[Path]
+    items: list[Item]
+    task: str | None
     nfe: int
-
-    @property
-    def task(self) -> str | None:
-        """What the network is conditioned on: the degradation, if it is conditioned at all."""
-        if self.options.degrade is None or not self.pipe.config.tasks:
-            return self.options.task
-        return self.options.degrade
 
 
 @command(_EXAMPLES, single_process=True)
@@ -125,8 +129,9 @@ def run(options: RestoreOptions) -> None:
     prepare_folder(options.folder)
     settings = _settings(job)
     started = time.perf_counter()
-    done = _restore_all(job, settings)
-    _report(options, done, time.perf_counter() - started)
+    restore = _restore_figure if options.single else _restore_folder
+    done, others = restore(job, settings)
+    _report(options, done, others, time.perf_counter() - started)
 
 
 def _plan(options: RestoreOptions) -> Job:
@@ -136,14 +141,19 @@ def _plan(options: RestoreOptions) -> Job:
     if options.degrade is not None:
         get_degradation(options.degrade)
     paths = image_paths(options.images)
-    places = [options.output] if options.single else _places(options.output, paths)
-    check_places(places, paths)
-    if not options.overwrite:
-        refuse_existing(places)
+    places = [options.output] * len(paths) if options.single else _places(options.output, paths)
+    check_places(list(dict.fromkeys(places)), paths)
     pipe = _opened(options)
-    job = Job(options, pipe, paths, places, pipe.tableau(options.steps).calls)
-    _check(job)
-    return job
+    task = _task(options, pipe)
+    _check(options, pipe, paths, task)
+    items = [_item(*one) for one in zip(paths, places, count(options.seed), strict=False)]
+    return Job(options, pipe, items, task, pipe.tableau(options.steps).calls)
+
+
+def _task(options: RestoreOptions, pipe: RestorationPipeline) -> str | None:
+    """What the network is conditioned on: the degradation, if it is conditioned at all."""
+    conditioned = options.degrade is not None and pipe.config.tasks
+    return options.degrade if conditioned else options.task
 
 
 def _opened(options: RestoreOptions) -> RestorationPipeline:
@@ -173,62 +183,90 @@ def _places(folder: Path, paths: Sequence[Path]) -> list[Path]:
     return places
 
 
-def _check(job: Job) -> None:
+def _check(
+    options: RestoreOptions, pipe: RestorationPipeline, paths: Sequence[Path], task: str | None
+) -> None:
     """Raise ValueError, before anything is restored, for what could not be."""
     from samplers.images.inputs import read_any
     from samplers.noise import check_seeds
 
-    if job.options.single and len(job.paths) > SHOWN:
+    if options.single and len(paths) > SHOWN:
         raise ValueError(
-            f"{len(job.paths)} images came, and one figure shows {SHOWN} at most; name a folder as "
-            "the output."
+            f"{len(paths)} images came, and one figure shows {SHOWN} at most; name a folder as the "
+            "output."
         )
-    check_seeds([job.options.seed + len(job.paths) - 1])
-    job.pipe.labels([job.task])
-    for path in job.paths:
+    check_seeds([options.seed + len(paths) - 1])
+    pipe.labels([task])
+    for path in paths:
         image = read_any(path)
         try:
-            job.pipe.check_images(image)
+            pipe.check_images(image)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
 
-def _restore_all(job: Job, settings: dict[str, Any]) -> list[Restored]:
-    """Restore every image, and write it or, at the end, the figure of all."""
-    from tqdm.auto import tqdm
+def _item(path: Path, place: Path, seed: int) -> Item:
+    with path.open("rb") as file:
+        return Item(path, hashlib.file_digest(file, "sha256").hexdigest(), seed, place)
 
+
+def _restore_figure(job: Job, settings: dict[str, Any]) -> tuple[list[Restored], list[Restored]]:
+    """Restore every image, and write the figure of all; there are no others."""
+    found: list[tuple[Restored, Stages]] = []
+    _restore(job, job.items, lambda *one: found.append(one))
+    figure = _figure(job.options, found)
+    write(figure, job.options.output, settings | _parameters(job.items))
+    return [one for one, _ in found], []
+
+
+def _restore_folder(job: Job, settings: dict[str, Any]) -> tuple[list[Restored], list[Restored]]:
+    """Restore and write every image that is not there already; returns those, and the others."""
     from samplers.images.pixels import to_images
 
+    wanted = {item: settings | _parameters([item]) for item in job.items}
+    there = {item: kept(item.place, own, job.options.overwrite) for item, own in wanted.items()}
+    others = [Restored(i, checked(list[float], p.get("psnr"))) for i, p in there.items() if p]
     done: list[Restored] = []
-    shown: list[Stages] = []  # none if each image is a file: all would not fit into memory
+
+    def keep(one: Restored, stages: Stages) -> None:
+        image = to_images(stages.restored)[0]
+        write(image, one.item.place, wanted[one.item] | {"psnr": one.psnr})
+        done.append(one)
+
+    try:
+        _restore(job, [item for item, found in there.items() if found is None], keep)
+    except (Failure, KeyboardInterrupt) as stop:
+        left = (
+            f"{len(done) + len(others)} of {counted(len(job.items), 'image')} are restored in "
+            f"{job.options.output}; run the same command again to continue."
+        )
+        raise stopped(stop, left) from stop
+    return done, others
+
+
+def _restore(job: Job, items: Sequence[Item], keep: Callable[[Restored, Stages], object]) -> None:
+    """Restore some of the images, and keep each."""
+    from tqdm.auto import tqdm
+
     with (
         evaluating("restore smaller images, or on the CPU"),
-        tqdm(total=len(job.paths) * job.nfe, unit="evaluation", disable=None) as bar,
+        tqdm(total=len(items) * job.nfe, unit="evaluation", disable=None) as bar,
     ):
-        for number in range(len(job.paths)):
-            bar.set_description(f"image {number + 1}/{len(job.paths)}")
-            one, stages = _restored(job, number, bar.update)
-            done.append(one)
-            if job.options.single:
-                shown.append(stages)
-            else:
-                image = to_images(stages.restored)[0]
-                write(image, job.places[number], settings | _parameters([one]))
-    if job.options.single:
-        write(_figure(job.options, done, shown), job.options.output, settings | _parameters(done))
-    return done
+        for number, item in enumerate(items):
+            bar.set_description(f"image {number + 1}/{len(items)}")
+            keep(*_restored(job, item, bar.update))
 
 
-def _restored(job: Job, number: int, tick: Tick) -> tuple[Restored, Stages]:
+def _restored(job: Job, item: Item, tick: Tick) -> tuple[Restored, Stages]:
     from samplers.images.inputs import read_any
     from samplers.restoration import degrade, psnr
 
-    options, path = job.options, job.paths[number]
-    seed, image = options.seed + number, read_any(path)
-    mu = image if options.degrade is None else degrade(image, [options.degrade], [seed])
-    found = job.pipe.restore(mu, [job.task], [seed], options.steps, callback=lambda state: tick())
-    before, after = (float(psnr(x, image)) for x in (mu, found))
-    return Restored(path, seed, before, after), Stages(mu, found, image)
+    degradation, steps, image = job.options.degrade, job.options.steps, read_any(item.path)
+    mu = image if degradation is None else degrade(image, [degradation], [item.seed])
+    found = job.pipe.restore(mu, [job.task], [item.seed], steps, callback=lambda state: tick())
+    stages = Stages(mu, found, image)
+    measured = [] if degradation is None else [float(psnr(x, image)) for x in (mu, found)]
+    return Restored(item, measured), stages
 
 
 # ----------------------------------------------------------------------------- what is written
@@ -253,34 +291,42 @@ def _settings(job: Job) -> dict[str, Any]:
     }
 
 
-def _parameters(done: Sequence[Restored]) -> dict[str, Any]:
-    """Which images these are, and with which noise they were restored."""
-    return {"images": [str(one.path) for one in done], "seeds": [one.seed for one in done]}
+def _parameters(items: Sequence[Item]) -> dict[str, Any]:
+    """Which images these are, and with which noise they are restored."""
+    return {
+        "images": [str(item.path) for item in items],
+        "images_sha256": [item.sha256 for item in items],
+        "seeds": [item.seed for item in items],
+    }
 
 
-def _figure(options: RestoreOptions, done: Sequence[Restored], shown: Sequence[Stages]) -> Figure:
+def _figure(options: RestoreOptions, shown: Sequence[tuple[Restored, Stages]]) -> Figure:
     """A row for each image: as it came, restored, and as it had been, where that is known."""
     from samplers.images.figures import Cell, table
     from samplers.images.pixels import to_images
 
     rows = []
-    for one, stages in zip(done, shown, strict=True):
+    for one, stages in shown:
         cells = [Cell(to_images(stage)[0]) for stage in stages]
         if options.degrade is None:
             cells.pop()
         else:
-            cells[1] = cells[1]._replace(caption=f"{one.after:.1f} dB")
-        rows.append((one.path.stem, cells))
+            cells[1] = cells[1]._replace(caption=f"{one.psnr[1]:.1f} dB")
+        rows.append((one.item.path.stem, cells))
     headings = ["degraded", "restored", "original"][: len(rows[0][1])]
     what = options.degrade or options.task or "restored"
     return table(f"{what}, {counted(options.steps, 'step')}", headings, rows)
 
 
-def _report(options: RestoreOptions, done: Sequence[Restored], seconds: float) -> None:
-    what = f"{counted(len(done), 'image')} restored in {seconds:.1f} s -> {options.output}"
+def _report(
+    options: RestoreOptions, done: Sequence[Restored], others: Sequence[Restored], seconds: float
+) -> None:
+    from statistics import fmean
+
+    more = f", {len(others)} kept" if others else ""
+    what = f"{counted(len(done), 'image')} restored{more} in {seconds:.1f} s -> {options.output}"
     if options.degrade is None:
         print(what)
         return
-    before = sum(one.before for one in done) / len(done)
-    after = sum(one.after for one in done) / len(done)
+    before, after = map(fmean, zip(*(one.psnr for one in (*done, *others)), strict=True))
     print(f"{what}: PSNR {before:.1f} dB before, {after:.1f} dB after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from samplers.cli.common.errors import Failure, evaluating, smaller_batches, writing
 from samplers.cli.common.options import OverwriteOptions, SamplerOptions
@@ -13,6 +13,7 @@ from samplers.cli.common.output import (
     check_folder,
     check_places,
     is_png,
+    kept,
     prepare_folder,
     refuse_existing,
     write,
@@ -31,9 +32,6 @@ SHEET_LIMIT = 400
 TRAJECTORY_IMAGES = 16
 FILM_FRAMES = 60
 STRIP_FRAMES = 12
-
-# Parameters that may differ between two equal images.
-_INCIDENTAL = ("command", "checkpoint", "device")
 
 _EXAMPLES = """
 Examples:
@@ -126,8 +124,8 @@ def _columns(job: Job, items: Sequence[Item]) -> int:
 
 
 def _report(options: SampleOptions, job: Job, costs: Sequence[Cost], seconds: float) -> None:
-    kept = max(0, len(job.items) - len(costs))
-    what = counted(len(costs), "image") + (f" sampled, {kept} kept" if kept else "")
+    others = max(0, len(job.items) - len(costs))
+    what = counted(len(costs), "image") + (f" sampled, {others} kept" if others else "")
     count = job.processes.count
     where = f", {count} processes" if count > 1 else ""
     print(f"{what}: {job.method.summary(costs)}{where}, {seconds:.1f} s -> {options.output}")
@@ -152,8 +150,8 @@ def _sample_sheet(options: SampleOptions, job: Job) -> list[Cost]:
         parameters = job.parameters(finished, path.name) | job.method.outcome(costs)
         write(sheet(images, _columns(job, finished)), path, parameters)
     if stops:
-        kept = f" The {len(finished)} finished images of {len(job.items)} are in {path}."
-        raise Failure(str(stops[0]) + (kept if finished else ""), stops[0].code)
+        where = f" The {len(finished)} finished images of {len(job.items)} are in {path}."
+        raise Failure(str(stops[0]) + (where if finished else ""), stops[0].code)
     return costs
 
 
@@ -162,7 +160,11 @@ def _sample_sheet(options: SampleOptions, job: Job) -> list[Cost]:
 
 def _sample_folder(options: SampleOptions, job: Job) -> list[Cost]:
     folder = options.output
-    pending = [item for item in job.items if not _is_written(options, job, item)]
+    pending = [
+        item
+        for item in job.items
+        if kept(folder / item.name, job.single_parameters(item), options.overwrite) is None
+    ]
     if not options.overwrite:
         _check_sheet(folder)
     job.processes.gathered([True])  # all processes list missing images before any writes
@@ -186,38 +188,12 @@ def _sample_folder(options: SampleOptions, job: Job) -> list[Cost]:
     return job.processes.gathered(own)
 
 
-def _is_written(options: SampleOptions, job: Job, item: Item) -> bool:
-    """Whether the folder has this image; ValueError if it has a different one of this name."""
-    from samplers.images.files import read_parameters
-
-    path = options.output / item.name
-    if not path.exists():
-        return False
-    difference = _difference(read_parameters(path), job.single_parameters(item))
-    if difference and not options.overwrite:
-        raise ValueError(
-            f"{path} was sampled with other settings ({difference}); choose another folder, or "
-            "pass --overwrite to replace it."
-        )
-    return not difference
-
-
 def _check_sheet(folder: Path) -> None:
     """Raise ValueError if the name of the sheet is taken; that of an earlier run is redrawn."""
     from samplers.images.files import SHEET, read_parameters
 
     if read_parameters(folder / SHEET) is None:
         refuse_existing([folder / SHEET])
-
-
-def _difference(found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
-    """The first setting that differs, in words; empty if none does."""
-    if found is None:
-        return "it does not say which"
-    for key, value in wanted.items():
-        if key not in _INCIDENTAL and found.get(key) != value:
-            return f"{key}: {found.get(key)}, not {value}"
-    return ""
 
 
 def _write_folder_sheet(job: Job, folder: Path) -> None:

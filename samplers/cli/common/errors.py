@@ -125,6 +125,12 @@ def writing(path: Path) -> Iterator[None]:
         raise Failure(f"{path} can't be written: {error.strerror or error}.") from error
 
 
+def stopped(stop: BaseException, left: str) -> Failure:
+    """How a run ends that an interruption or a Failure stopped; ``left`` says what is kept."""
+    why, code = (str(stop), stop.code) if isinstance(stop, Failure) else ("Interrupted.", 130)
+    return Failure(f"{why} {left}", code)
+
+
 def smaller_batches(size: int) -> str:
     """The advice of commands that run in batches."""
     return f"take --batch-size below {size}" if size > 1 else "one image at once is too much for it"

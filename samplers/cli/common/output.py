@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
+# Parameters that may differ between two equal images.
+_INCIDENTAL = ("command", "checkpoint", "device", "images")
 _OTHER_IMAGES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -67,6 +69,35 @@ def refuse_existing(outputs: Iterable[Path]) -> None:
             raise ValueError(
                 f"{path} exists already; choose another name, or pass --overwrite to replace it."
             )
+
+
+def kept(path: Path, parameters: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """What an image in a folder says of itself, if it is the wanted one and need not be made.
+
+    None if there is none, or if it may be replaced; ValueError if it has other settings.
+    """
+    from samplers.images.files import read_parameters
+
+    if not path.exists():
+        return None
+    found = read_parameters(path)
+    difference = _difference(found, parameters)
+    if difference and not overwrite:
+        raise ValueError(
+            f"{path} exists already, with other settings ({difference}); choose another folder, or "
+            "pass --overwrite to replace it."
+        )
+    return None if difference else found
+
+
+def _difference(found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
+    """The first setting that differs, in words; empty if none does."""
+    if found is None:
+        return "it does not say which"
+    for key, value in wanted.items():
+        if key not in _INCIDENTAL and found.get(key) != value:
+            return f"{key}: {found.get(key)}, not {value}"
+    return ""
 
 
 def check_folder(folder: Path) -> None:
