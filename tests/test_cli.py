@@ -509,6 +509,16 @@ def test_not_finite_keeps_what_was_finished(
     partial = read_parameters(tmp_path / "picture.partial.png")
     assert partial is not None
     assert partial["seeds"] == [0, 1]
+    first = (tmp_path / "picture.partial.png").read_bytes()
+    for number in (2, 3):  # what an earlier run finished is kept
+        code, _, err = say(*words, "--seeds", "1-4", "--output", tmp_path / "picture.png")
+        assert code == 1
+        assert f"are in {tmp_path / f'picture.partial-{number}.png'}" in err
+    assert (tmp_path / "picture.partial.png").read_bytes() == first
+    say(*words, "--seeds", "1-4", "--output", tmp_path / "picture.png", "--overwrite")
+    replaced = read_parameters(tmp_path / "picture.partial.png")
+    assert replaced is not None
+    assert replaced["seeds"] == [1, 2]
 
 
 def test_a_full_disk(

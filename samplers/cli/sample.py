@@ -14,6 +14,7 @@ from samplers.cli.common.output import (
     check_places,
     is_png,
     kept,
+    place_of_partial,
     prepare_folder,
     refuse_existing,
     write,
@@ -143,7 +144,7 @@ def _sample_sheet(options: SampleOptions, job: Job) -> list[Cost]:
     found = dict(job.processes.gathered(own))
     finished = [item for item in job.items if item in found]
     if stops and finished:
-        path = path.with_suffix(".partial.png")
+        path = place_of_partial(path, options.overwrite)
     costs = [found[item].cost for item in finished]
     if finished and job.processes.main:
         images = [found[item].image for item in finished]

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,16 @@ def refuse_folder(path: Path) -> None:
     """Raise ValueError if the output file is an existing folder."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file.")
+
+
+def place_of_partial(path: Path, overwrite: bool) -> Path:
+    """Where the image of an unfinished run goes: NAME.partial.png, or NAME.partial-2.png and so on
+    if it exists, and may not be replaced."""
+    first = path.with_suffix(".partial.png")
+    if overwrite:
+        return first
+    others = (path.with_suffix(f".partial-{number}.png") for number in count(2))
+    return next(place for place in chain([first], others) if not place.exists())
 
 
 def refuse_existing(outputs: Iterable[Path]) -> None:
