@@ -15,7 +15,16 @@ from tqdm import tqdm
 
 from benchmarks.report import table
 from samplers.files import replacing
-from tests import pipeline_cases, pipeline_cases_flow, pipeline_cases_more
+from tests import (
+    pipeline_cases,
+    pipeline_cases_flow,
+    pipeline_cases_images,
+    pipeline_cases_more,
+    pipeline_cases_motion,
+    pipeline_cases_stages,
+    pipeline_cases_unets,
+    pipeline_cases_videos,
+)
 from tests.pipeline_agreement import Case, Outcome, outcome
 
 PAGE = Path(__file__).parent.parent / "docs" / "pipelines.md"
@@ -24,6 +33,11 @@ CASES: tuple[Case, ...] = (
     *pipeline_cases.CASES,
     *pipeline_cases_flow.CASES,
     *pipeline_cases_more.CASES,
+    *pipeline_cases_unets.CASES,
+    *pipeline_cases_stages.CASES,
+    *pipeline_cases_motion.CASES,
+    *pipeline_cases_images.CASES,
+    *pipeline_cases_videos.CASES,
 )
 
 Outcomes = Mapping[tuple[str, str], Outcome]
@@ -34,7 +48,7 @@ Pipelines of diffusers with `SamplerScheduler`, each built of random components 
 
 **works** means that the run agrees with the library's own loop within 1e-5: on the grid that the config of the pipeline's scheduler says, the network is given the loop's own points and times at every evaluation, and every step ends at the loop's own point. **edits** is the same for a pipeline that changes the latents between steps (inpainting), where the own loop makes the same changes. **no** means that the call is refused or breaks, for the reason below the table. The samplers stand for all others of their kind: multistep, multistep with a corrector, several evaluations a step, stochastic.
 
-Pipelines that are not in the table were not tried: text encoders are left out here, so those that take no embeddings are not. Of the three PAG pipelines of transformers (SD3, PixArt-Sigma, HunyuanDiT) the call without perturbed attention was tried."""  # noqa: E501
+Pipelines that are not in the table were not tried. Most are given embeddings in the place of text encoders; those that need a tokenizer of their own, or a package that is not installed here (Kolors: sentencepiece), are left out."""  # noqa: E501
 
 
 def measured(cases: Iterable[Case]) -> Outcomes:

@@ -167,6 +167,7 @@ def check(recorder: Recorder, settings: SchedulerSettings) -> bool:
     settings = settings.shifted_by(asked.get("mu")).distilled_at(count, strength)
     solver = own_solver(recorder, settings)
     state = solver.init(recorder.calls[0].sample)
+    _check_size(state.x, solver.tableau.start)
     edited = False
     for call in recorder.calls:
         if not _same(call.sample, state.x):
@@ -178,6 +179,19 @@ def check(recorder: Recorder, settings: SchedulerSettings) -> bool:
     if not solver.done(state):
         raise Disagreement(f"The pipeline stopped after {state.row} evaluations.")
     return edited
+
+
+def _check_size(x: Tensor, start: Point) -> None:
+    """Whether the run begins at noise of the right size, with an image of unknown size in it."""
+    size, alpha, sigma = (
+        float(x.double().square().mean().sqrt()),
+        float(start.alpha),
+        float(start.sigma),
+    )
+    if not sigma / 2 < size < 4 * (alpha + sigma):
+        raise Disagreement(
+            f"The run begins at latents of size {size:.3g}, with noise of {sigma:.3g}."
+        )
 
 
 def own_solver(recorder: Recorder, settings: SchedulerSettings) -> Solver:
@@ -218,24 +232,39 @@ def _told(
 
 
 def _check_given(call: StepCall, x: Tensor, told: float) -> None:
-    if not any(_begins_with(tensor, x) for tensor in call.given):
+    if not any(_holds(tensor, x) for tensor in call.given):
         raise Disagreement("The network was not given the latents of the own loop as they are.")
     if not any(_is_time(tensor, told) for tensor in call.given):
         raise Disagreement(f"The network was not given the time {told:.6g} of the own loop.")
 
 
+def _holds(tensor: Tensor, x: Tensor) -> bool:
+    """Whether the tensor holds x: perhaps twice for guidance, with further frames, or with further
+    channels on either side; with frames that are samples in x; as one of a list of samples; or as
+    tokens, perhaps after those of a given frame."""
+    tokens = x.flatten(2).transpose(1, 2) if x.ndim == 5 else x
+    if tensor.ndim == tokens.ndim == 3:
+        after = tensor[:, -tokens.shape[1] :]
+        return _begins_with(tensor, tokens) or _begins_with(after, tokens)
+    if tensor.ndim == x.ndim + 1:
+        tensor = tensor.transpose(1, 2).flatten(0, 1)
+    turned = tensor.transpose(0, 1) if tensor.ndim > 1 else tensor
+    return _begins_with(tensor, x) or _begins_with(turned, x)
+
+
 def _begins_with(tensor: Tensor, x: Tensor) -> bool:
-    """Whether the tensor holds x, perhaps twice for guidance, with further channels or frames."""
     if tensor.ndim != x.ndim or any(n < m for n, m in zip(tensor.shape, x.shape, strict=True)):
         return False
-    corner = tensor[tuple(slice(0, size) for size in x.shape)]
-    return _same(corner.to(x.dtype), x)
+    first = tensor[tuple(slice(0, size) for size in x.shape)]
+    last = tensor[(slice(0, len(x)), slice(-x.shape[1], None), *map(slice, x.shape[2:]))]
+    return any(_same(part.to(x.dtype), x) for part in (first, last))
 
 
 def _is_time(tensor: Tensor, told: float) -> bool:
     if not tensor.numel() or tensor.is_complex() or tensor.dtype == torch.bool:
         return False
     values = tensor.flatten().double()
+    values = values[values != 0] if values.any() else values  # a given frame is at time 0
     return any(
         bool((values - form).abs().max() <= 1e-5 * max(abs(form), 1e-2))
         for form in (told, told / 1000, 1 - told / 1000)

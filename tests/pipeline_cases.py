@@ -51,17 +51,26 @@ def unconditional(scheduler: str, **kwargs: Any) -> dict[str, Any]:
 
 # Stable Diffusion
 
+ATTENTION_FIRST: dict[str, Any] = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+
 
 def unet(**kwargs: Any) -> Any:
-    settings: dict[str, Any] = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": WIDTH}
+    settings: dict[str, Any] = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "cross_attention_dim": WIDTH,
+        "block_out_channels": (4, 8),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    }
     return diffusers.UNet2DConditionModel(
         sample_size=SIDE,
         layers_per_block=1,
-        block_out_channels=(4, 8),
         norm_num_groups=2,
         attention_head_dim=2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         **{**settings, **kwargs},
     ).eval()
 

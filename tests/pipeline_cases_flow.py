@@ -218,7 +218,7 @@ def dit() -> dict[str, Any]:
     return {"transformer": transformer, "vae": vae(), "scheduler": diffusers.DDIMScheduler()}
 
 
-def sana() -> dict[str, Any]:
+def sana(**kwargs: Any) -> dict[str, Any]:
     transformer = diffusers.SanaTransformer2DModel(
         patch_size=1,
         in_channels=4,
@@ -231,6 +231,7 @@ def sana() -> dict[str, Any]:
         cross_attention_dim=8,
         caption_channels=WIDTH,
         sample_size=SIDE,
+        **kwargs,
     ).eval()
     return {
         **nothing(*ENCODERS, "vae"),
@@ -258,10 +259,10 @@ def lumina_2() -> dict[str, Any]:
     return of_text(transformer, flow())
 
 
-def cogview_4() -> dict[str, Any]:
+def cogview_4(channels: int = 4) -> dict[str, Any]:
     transformer = diffusers.CogView4Transformer2DModel(
         patch_size=2,
-        in_channels=4,
+        in_channels=channels,
         num_layers=1,
         attention_head_dim=4,
         num_attention_heads=4,
@@ -350,12 +351,12 @@ def qwen() -> dict[str, Any]:
 # Videos
 
 
-def wan() -> dict[str, Any]:
+def wan(in_channels: int = 4) -> dict[str, Any]:
     transformer = diffusers.WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=12,
-        in_channels=4,
+        in_channels=in_channels,
         out_channels=4,
         text_dim=WIDTH,
         freq_dim=16,
@@ -389,18 +390,18 @@ def ltx() -> dict[str, Any]:
     return {**nothing(*ENCODERS, "vae"), "transformer": transformer, "scheduler": flow()}
 
 
-def cogvideo(frames: int = 9) -> dict[str, Any]:
+def cogvideo(in_channels: int = 4) -> dict[str, Any]:
     transformer = diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=4,
         attention_head_dim=8,
-        in_channels=4,
+        in_channels=in_channels,
         out_channels=4,
         time_embed_dim=2,
         text_embed_dim=WIDTH,
         num_layers=1,
         sample_width=SIDE,
         sample_height=SIDE,
-        sample_frames=frames,
+        sample_frames=9,
         patch_size=2,
         temporal_compression_ratio=4,
         max_text_seq_length=TOKENS,
@@ -481,7 +482,11 @@ CASES = (
         lambda: sd3(16),
         lambda: {**prompts_3(), **side(2), "image": picture(), "mask_image": mask()},
     ),
-    Case("StableDiffusion3PAGPipeline", sd3, lambda: {**prompts_3(), **side(2), "pag_scale": 0.0}),
+    Case(
+        "StableDiffusion3PAGPipeline",
+        lambda: sd3(pag_applied_layers="blocks.0"),
+        lambda: {**prompts_3(), **side(2)},
+    ),
     Case("FluxPipeline", flux, prompts_flux),
     Case("FluxImg2ImgPipeline", flux, lambda: {**prompts_flux(), "image": picture(4)}),
     Case(

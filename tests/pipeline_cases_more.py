@@ -8,6 +8,7 @@ import diffusers
 
 from tests.pipeline_agreement import Case
 from tests.pipeline_cases import (
+    ATTENTION_FIRST,
     SIDE,
     UNET,
     WIDTH,
@@ -16,6 +17,7 @@ from tests.pipeline_cases import (
     nothing,
     prompts,
     sized,
+    unet,
     vae,
 )
 from tests.pipeline_cases_flow import (
@@ -55,14 +57,15 @@ def unet_of_added_keys(channels: int, out_channels: int, **kwargs: Any) -> Any:
     ).eval()
 
 
-def deepfloyd() -> dict[str, Any]:
+def deepfloyd(channels: int = 3, **kwargs: Any) -> dict[str, Any]:
     network = unet_of_added_keys(
-        3,
+        channels,
         6,
         addition_embed_type="text",
         addition_embed_type_num_heads=2,
         cross_attention_norm="group_norm",
         act_fn="gelu",
+        **kwargs,
     )
     scheduler = diffusers.DDPMScheduler(
         beta_schedule="squaredcos_cap_v2",
@@ -83,17 +86,7 @@ def pixels() -> dict[str, Any]:
     return {**prompts(), "output_type": "pt"}
 
 
-def animatediff() -> dict[str, Any]:
-    network = diffusers.UNet2DConditionModel(
-        sample_size=SIDE,
-        layers_per_block=1,
-        norm_num_groups=2,
-        attention_head_dim=2,
-        cross_attention_dim=WIDTH,
-        block_out_channels=(8, 8),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    ).eval()
+def animatediff(**kwargs: Any) -> dict[str, Any]:
     adapter = diffusers.MotionAdapter(
         block_out_channels=(8, 8),
         motion_layers_per_block=1,
@@ -103,13 +96,12 @@ def animatediff() -> dict[str, Any]:
     return {
         **nothing("text_encoder", "tokenizer"),
         "vae": vae(),
-        "unet": network,
+        "unet": unet(block_out_channels=(8, 8), **ATTENTION_FIRST),
         "motion_adapter": adapter,
         "scheduler": diffusers.DDIMScheduler(clip_sample=False),
+        **kwargs,
     }
 
-
-UNGUIDED: dict[str, Any] = {"pag_scale": 0.0}
 
 CASES = (
     UNET("IFPipeline", deepfloyd, lambda: {**pixels(), **side(1)}),
@@ -132,23 +124,22 @@ CASES = (
     ),
     Case(
         "PixArtSigmaPAGPipeline",
-        pixart,
+        lambda: {**pixart(), "pag_applied_layers": "blocks.0"},
         lambda: {
             **embeddings(mask=True),
             **LATENT,
             **side(2),
-            **no_prompt(use_resolution_binning=False, **UNGUIDED),
+            **no_prompt(use_resolution_binning=False),
         },
     ),
     Case(
         "HunyuanDiTPAGPipeline",
-        hunyuan_dit,
+        lambda: {**hunyuan_dit(), "pag_applied_layers": "blocks.0"},
         lambda: {
             **prompts_hunyuan(),
             **LATENT,
             **side(2),
             "use_resolution_binning": False,
-            **UNGUIDED,
         },
     ),
     Case(

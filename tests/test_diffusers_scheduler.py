@@ -622,6 +622,14 @@ def test_a_step_also_returns_a_tuple_and_the_predicted_sample() -> None:
     assert scheduler.scale_model_input(x, scheduler.timesteps[0]) is x
 
 
+def test_a_noise_level_is_not_scaled() -> None:
+    """The latent upscaler scales the output of its network by a scaled noise level."""
+    scheduler = made(sampler="ddim")
+    scheduler.set_timesteps(3)
+    with pytest.raises(ValueError, match=r"single number.*pipeline's own scheduler"):
+        scheduler.scale_model_input(scheduler.sigmas[0], scheduler.timesteps[0])
+
+
 # What the pipeline edits between two calls
 
 

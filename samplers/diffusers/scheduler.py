@@ -260,7 +260,15 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self._begin_index = begin_index
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
-        """The identity: samples are in the coordinates of the network's input."""
+        """The identity: samples are in the coordinates of the network's input.
+
+        Raises ValueError for a noise level, which the latent upscaler scales by itself.
+        """
+        if not sample.ndim:
+            raise ValueError(
+                "scale_model_input was given a single number, a noise level to scale the network's "
+                "output by; it takes samples only, so keep the pipeline's own scheduler."
+            )
         return sample
 
     def set_timesteps(
