@@ -7,8 +7,10 @@ denoiser is known for every condition, every schedule and every prediction type.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -405,3 +407,17 @@ def test_gradients_flow_through_an_adjoint(name: str) -> None:
     runs = [sample(model, x, steps=4, adjoint=how, **given) for how in (None, CheckpointAdjoint())]
     own, expected = ([*torch.autograd.grad(run.square().sum(), tensors)] for run in reversed(runs))
     torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_code_of_the_page_runs() -> None:
+    def network(x: Tensor, t: Tensor, class_labels: Tensor) -> Tensor:
+        return torch.tanh(x) + class_labels[:, None] / 10
+
+    model = Denoiser(network, VPDiscrete.linear(), "v_prediction")
+    names: dict[str, Any] = {"model": model, "labels": torch.tensor([3, 4])}
+    names["x_T"] = model.initial((2,), (0, 1))
+    page = (Path(__file__).parents[1] / "docs" / "guidance.md").read_text(encoding="utf-8")
+    for code in re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
+        exec(compile(code, "guidance.md", "exec"), names)
+    assert 20 < names["info"].nfe < 40
+    assert names["x_0"].shape == (2, 2)

@@ -263,7 +263,7 @@ class NetworkCheckpoint(Checkpoint):
 
         Args:
             guidance: the scale of classifier-free guidance; 1 is none, and costs half.
-            guidance_rescale, guidance_interval: see :class:`Recipe`.
+            guidance_rescale, guidance_interval: see :class:`samplers.Recipe`.
 
         Raises ValueError for guidance without classes, or without a null label.
         """
