@@ -19,6 +19,10 @@ from .grid import default_spacing as default_spacing
 from .grid import grid_from_sigmas as grid_from_sigmas
 from .grid import grid_from_times as grid_from_times
 from .grid import make_grid as make_grid
+from .guidance import CFGPlusPlus as CFGPlusPlus
+from .guidance import GuidanceInterval as GuidanceInterval
+from .guidance import adaptive_projected_guidance as adaptive_projected_guidance
+from .guidance import autoguidance as autoguidance
 from .guidance import classifier_free_guidance as classifier_free_guidance
 from .guidance import classifier_guidance as classifier_guidance
 from .images.plots import plot_grid as plot_grid

@@ -62,6 +62,11 @@ def select_rows(conditions: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------- the model
 
 
+def once(at: Point) -> Tensor:
+    """One network evaluation of each sample, at every noise level."""
+    return torch.ones_like(at.t, dtype=torch.int64)
+
+
 def call_network(network: Callable[..., Any], x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
     """Evaluate ``network(x, t, **conditions)``; of a diffusers output, take ``sample``."""
     output = network(x, t, **conditions)
@@ -69,6 +74,13 @@ def call_network(network: Callable[..., Any], x: Tensor, t: Tensor, **conditions
         return output
     sample: Tensor = output[0] if isinstance(output, tuple) else output.sample
     return sample
+
+
+def call_wrapped(
+    function: Callable[..., Tensor], x: Tensor, t: Tensor, **conditions: Any
+) -> Tensor:
+    """Evaluate a function of other denoisers, which takes the conditions as they were given."""
+    return function(x, t, **conditions)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,6 +101,8 @@ class Denoiser:
             function of the point, e.g. ``lambda at: at.rho.log() / 4``.
         correction: applied to every predicted x_0, e.g. :func:`samplers.clip`.
         call: how the network is evaluated, ``call(network, x, t, **conditions)``, if not as above.
+        nfe: the network evaluations of each sample at a point; guidance makes two of them where it
+            is on.
 
     Conditions go by name. One that is a tensor with dimensions has a row for each sample; wrap one
     that all samples share in :class:`Unbatched`.
@@ -103,6 +117,7 @@ class Denoiser:
     time_scale: TimeScale = 1.0
     correction: Correction | None = None
     call: Callable[..., Tensor] = call_network
+    nfe: Callable[[Point], Tensor] = once
 
     def __post_init__(self) -> None:
         if not callable(self.network):
@@ -125,11 +140,12 @@ class Denoiser:
 
     def __call__(self, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
         """The unconverted output of the network at x [B, ...] and the schedule's times t [B]."""
-        given = {
-            name: value.value if isinstance(value, Unbatched) else value
-            for name, value in conditions.items()
-        }
-        return self.call(self.network, x, self._time(t), **given)
+        if self.call is not call_wrapped:  # else the denoiser inside needs to know what is shared
+            conditions = {
+                name: value.value if isinstance(value, Unbatched) else value
+                for name, value in conditions.items()
+            }
+        return self.call(self.network, x, self._time(t), **conditions)
 
     def _time(self, t: Tensor) -> Tensor:
         if callable(self.time_scale):
@@ -210,12 +226,17 @@ class Denoiser:
         """The same model with another network, which is evaluated in the same way."""
         return replace(self, network=network)
 
-    def wrapped(self, function: Callable[..., Tensor]) -> Denoiser:
+    def wrapped(
+        self, function: Callable[..., Tensor], nfe: Callable[[Point], Tensor] | None = None
+    ) -> Denoiser:
         """A denoiser of ``function(x, t, **conditions)``, which predicts what this one predicts.
 
-        The function is given the schedule's own time; this is how guidance is written.
+        This is how guidance is written: the function evaluates a denoiser, so it is given the
+        schedule's own time, and shared conditions as :class:`Unbatched`. ``nfe`` are the network
+        evaluations of each sample that it makes; as many as this denoiser makes if None.
         """
-        return replace(self, network=function, time_scale=1.0, call=call_network)
+        cost = self.nfe if nfe is None else nfe
+        return replace(self, network=function, time_scale=1.0, call=call_wrapped, nfe=cost)
 
     @property
     def uncorrected(self) -> Denoiser:

@@ -37,7 +37,7 @@ class SampleInfo(NamedTuple):
 
     Attributes:
         x_0: the samples [B, ...], in the dtype of ``x_T``.
-        nfe: evaluations of the network, each of the whole batch.
+        nfe: network evaluations of each sample; a guided one counts as the two that it makes.
         rejected: steps that were tried and rejected; 0 on a fixed grid.
         trajectory: x before each evaluation and at the end, [B, ...] each; empty unless asked for.
     """
@@ -46,6 +46,11 @@ class SampleInfo(NamedTuple):
     nfe: int
     rejected: int
     trajectory: tuple[Tensor, ...]
+
+
+def count_evaluations(model: Denoiser, tableau: Tableau) -> int:
+    """The network evaluations of each sample in a run (NFE), those of guidance included."""
+    return sum(int(model.nfe(row.at)) for row in tableau.rows)
 
 
 ReturnInfo = bool | Literal["trajectory"]
@@ -161,7 +166,7 @@ def sample(
     state = solver.init(x_T)
     trajectory = [state.x]
     states = _states(solver, model, state, conditions or {}, adjoint)
-    for state in tqdm(states, total=tableau.calls, unit="NFE", disable=not progress):
+    for state in tqdm(states, total=tableau.calls, unit="evaluation", disable=not progress):
         if callback is not None:
             callback(state)
         if return_info == "trajectory":
@@ -170,7 +175,7 @@ def sample(
     if not return_info:
         return x_0
     kept = tuple(trajectory) if return_info == "trajectory" else ()
-    return SampleInfo(x_0, tableau.calls, 0, kept)
+    return SampleInfo(x_0, count_evaluations(model, tableau), 0, kept)
 
 
 def _states(

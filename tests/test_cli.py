@@ -22,10 +22,17 @@ from PIL import Image
 from torch import Tensor
 
 from samplers import list_samplers
-from samplers.checkpoint import NetworkCheckpoint, Recipe, network
+from samplers.checkpoint import (
+    LoadOptions,
+    NetworkCheckpoint,
+    Recipe,
+    load_checkpoint,
+    network,
+)
 from samplers.cli import main
 from samplers.cli.common.jobs import plan
 from samplers.cli.sample import SampleOptions
+from samplers.diffusers.settings import call_unet
 from samplers.errors import NotFiniteError
 from samplers.files import replacing
 from samplers.images.files import read_parameters
@@ -195,6 +202,7 @@ def test_a_picture(say: Say, digits: Path, tmp_path: Path) -> None:
         "--sampler euler_a --option eta=0.5 --steps 3 --seeds 4,7-9",
         "--grid karras --sigma-min 0.05 --sigma-max 20 --final sigma_min --steps 4 --seed 3",
         "--guidance 1.5 --guidance-rescale 0.3 --label 0,2 --num-images 5 --dtype float64",
+        "--guidance 4 --guidance-interval 0.5,6 --label 1 --steps 4 --num-images 2",
         "--sampler sde-dpmpp-2m --noise brownian --steps 3 --seeds 2,5",
         "--sampler rk23 --tolerance 0.05 --max-nfe 40 --sigma-min 0.05 --seeds 0-3",
     ],
@@ -577,6 +585,49 @@ def test_compare(say: Say, digits: Path, tmp_path: Path) -> None:
     assert f"{errors['ddim', 8]:.3g} (NFE 8)" in out
 
 
+def test_guided_evaluations_are_counted_as_two(
+    say: Say, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many rows reach the network as are reported of two images."""
+    rows: list[int] = []
+
+    def counted(unet: Any, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
+        rows.append(len(x))
+        return call_unet(unet, x, t, **conditions)
+
+    monkeypatch.setattr(network, "call_unet", counted)
+    grid = load_checkpoint(digits, LoadOptions()).grid(Recipe(steps=4)).points.rho
+    inside = int(((grid >= 0.5) & (grid <= 6)).sum())
+    assert 0 < inside < 4
+    for words, nfe in (
+        ("", 4),
+        ("--guidance 3", 8),
+        ("--guidance 3 --guidance-interval 0.5,6", 4 + inside),
+    ):
+        rows.clear()
+        path = tmp_path / f"{nfe}.png"
+        common = ["--label", 1, "--steps", 4, "--num-images", 2, "--output", path]
+        code, out, _ = say("sample", digits, *words.split(), *common)
+        assert (code, sum(rows)) == (0, 2 * nfe)
+        assert f"4 steps, {nfe} network evaluations each" in out
+        found = read_parameters(path)
+        assert found is not None
+        assert found["network_calls"] == nfe
+
+
+def test_compare_keeps_guided_evaluations_within_the_budget(
+    say: Say, digits: Path, tmp_path: Path
+) -> None:
+    code = say(
+        "compare", digits, "--samplers", "ddim,heun", "--nfe", "6,9", "--guidance", 2,
+        "--reference-steps", 10, "--label", 1, "--output", tmp_path / "c.png",
+    )[0]  # fmt: skip
+    found = read_parameters(tmp_path / "c.png")
+    assert found is not None
+    costs = [(r["sampler"], r["steps"], r["network_calls"]) for r in found["results"]]
+    assert (code, costs) == (0, [("ddim", 3, 6), ("ddim", 4, 8), ("heun", 2, 6), ("heun", 2, 6)])
+
+
 def test_compare_follows_one_brownian_path(say: Say, digits: Path, tmp_path: Path) -> None:
     """A stochastic sampler errs from its own fine run along the same path, and less with steps."""
     say(
@@ -624,6 +675,10 @@ BAD_INPUT = [
     (2, "sample {digits} --sigma-min nan --output {out}", "finite number"),
     (2, "sample {digits} --guidance inf --output {out}", "finite number"),
     (2, "sample {digits} --guidance-rescale 2 --output {out}", "from 0 to 1"),
+    (2, "sample {digits} --guidance-interval 2,1 --output {out}", "two rising numbers"),
+    (2, "sample {digits} --guidance-interval 0.5 --output {out}", "LOW,HIGH, two rising"),
+    (2, "sample {digits} --guidance-interval 0,inf --output {out}", "a finite number from 0 up"),
+    (2, "compare {digits} --guidance-interval -1,2 --output {out}", "a finite number from 0 up"),
     (2, "sample {digits} --seeds 3-1 --output {out}", "backwards"),
     (2, "sample {digits} --seeds 1,1 --output {out}", "a seed twice"),
     (2, "sample {digits} --seeds 0-3 --num-images 5 --output {out}", "give only one"),
@@ -670,6 +725,11 @@ BAD_INPUT = [
     ),
     (2, "sample {prompts} --output {out}", "--prompt"),
     (2, "sample {prompts} --prompt cat --label 1 --output {out}", "has no classes"),
+    (
+        2,
+        "sample {prompts} --prompt cat --guidance-interval 1,2 --output {out}",
+        "has no --guidance-interval",
+    ),
     (2, "sample {prompts} --prompt cat --null-label 1 --output {out}", "not on classes"),
     (2, "show dpmp", "did you mean"),
     (2, "show dopri5 --json", "it has no tableau"),

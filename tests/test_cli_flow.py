@@ -257,7 +257,9 @@ def test_a_spent_budget_is_told(say: Say) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["--label 1,2", "--label 1 --guidance 1.3 --sigma-min 0.05"])
+@pytest.mark.parametrize(
+    "words", ["--label 1,2", "--label 1 --guidance 1.3 --guidance-interval 0.5,4 --sigma-min 0.05"]
+)
 def test_codes_give_the_pictures_back(say: Say, words: str) -> None:
     """Without a word on how they were found, which the file says."""
     assert say(f"{ENCODE} {words} --sigma-max 20 {EXACTLY}").code == 0
@@ -432,6 +434,7 @@ def test_codes_come_back_away_from_the_class_they_were_found_with(say: Say) -> N
         ({"codes": slice(1)}, "holds 1 codes, and classes of 2"),
         ({"labels": [99, 99]}, "of the class 99, which there is not"),
         ({"guidance": None}, "`samplers encode` wrote"),
+        ({"guidance_interval": [1.0]}, "must be two numbers"),
     ],
 )
 def test_codes_that_were_changed_are_checked(say: Say, change: dict[str, Any], why: str) -> None:
@@ -439,7 +442,7 @@ def test_codes_that_were_changed_are_checked(say: Say, change: dict[str, Any], w
     path = say.places["tmp"] / "codes.safetensors"
     with safe_open(path, "pt") as file:
         codes, about = file.get_tensor("codes"), json.loads(file.metadata()["parameters"])
-    about |= {"labels": change.get("labels", about["labels"])}
+    about |= {name: change.get(name, about[name]) for name in ("labels", "guidance_interval")}
     if "guidance" in change:
         del about["guidance"]
     kept = codes[change.get("codes", slice(None))].contiguous()

@@ -21,7 +21,7 @@ ORDER = (
     "samplers.choices",
     *("samplers.checks", "samplers.errors", "samplers.schedule", "samplers.noise"),
     *("samplers.phi", "samplers.files", "samplers.notebook", "samplers.prediction"),
-    *("samplers.pullback", "samplers.denoiser", "samplers.guidance", "samplers.grid"),
+    *("samplers.pullback", "samplers.denoiser", "samplers.grid", "samplers.guidance"),
     *("samplers.tableau", "samplers.draft"),
     *("samplers.solve", "samplers.methods"),
     "samplers.registry",

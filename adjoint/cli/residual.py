@@ -130,14 +130,13 @@ class Measurement(NamedTuple):
 
 
 def _plan(options: ResidualOptions) -> Measurement:
-    from samplers.cli.common.checkpoints import labels_of, open_network
+    from samplers.cli.common.checkpoints import labels_of, open_network, recipe_from
 
     checkpoint = open_network(options)
     rhos = _noise_levels(options, checkpoint)
     clean, sampled = _clean(options, checkpoint)
     labels = sampled or labels_of(options, checkpoint, len(clean))
-    guidance = 1.0 if options.guidance is None else options.guidance
-    model = checkpoint.denoiser(guidance, options.guidance_rescale or 0.0)
+    model = checkpoint.guided(recipe_from(options))
     x0, conditions = checkpoint.encode(clean), checkpoint.conditions(labels)
     return Measurement(model, x0, conditions, rhos, options.probes, options.seed)
 

@@ -46,7 +46,8 @@ class SamplingSettings:
         prompts: texts to condition on, for a checkpoint with a text encoder.
         images: degraded images, or folders of such, for a checkpoint that restores images.
         task: what degraded them.
-        negative_prompt, guidance, guidance_rescale: as of :class:`samplers.checkpoint.Recipe`.
+        negative_prompt, guidance, guidance_rescale, guidance_interval: as of
+            :class:`samplers.checkpoint.Recipe`.
         grid, sigma_min, sigma_max, final: of the time grid, as there.
         noise, options: of the sampler, as there.
     """
@@ -60,6 +61,7 @@ class SamplingSettings:
     negative_prompt: str | None = None
     guidance: float | None = None
     guidance_rescale: float = 0.0
+    guidance_interval: tuple[float, float] | None = None
     grid: Spacing | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None

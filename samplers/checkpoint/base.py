@@ -45,6 +45,9 @@ class Recipe:
         final: where the last step ends; None for the end given by the checkpoint's scheduler.
         noise: of stochastic samplers; see :func:`samplers.solve.make_noise`.
         guidance: the scale of classifier-free guidance; None for the checkpoint's default.
+        guidance_rescale: see :func:`samplers.classifier_free_guidance`.
+        guidance_interval: the noise levels sigma / alpha between which there is guidance, see
+            :class:`samplers.GuidanceInterval`; None for all.
         prompt, negative_prompt: for checkpoints with a text encoder.
     """
 
@@ -58,6 +61,7 @@ class Recipe:
     noise: NoiseKind = "independent"
     guidance: float | None = None
     guidance_rescale: float = 0.0
+    guidance_interval: tuple[float, float] | None = None
     prompt: str | None = None
     negative_prompt: str | None = None
 
@@ -106,6 +110,14 @@ class Checkpoint(abc.ABC):
         tableau = sampler.tableau(self.grid(recipe), options)
         make_noise(tableau, (0,), (), recipe.noise)  # raises errors before the run
         return tableau
+
+    def nfe(self, recipe: Recipe) -> int:
+        """The network evaluations of each image, those of guidance included.
+
+        For a pipeline they are the timesteps, at each of which its guidance may evaluate the
+        network twice.
+        """
+        return self.tableau(recipe).calls
 
     def grid(self, recipe: Recipe) -> Grid:
         """The time grid of a recipe on the noise schedule of this model."""

@@ -30,6 +30,7 @@ class _About(TypedDict):
     null_label: int | None
     guidance: float
     guidance_rescale: float
+    guidance_interval: list[float] | None
     sigma_min: float | None
     sigma_max: float | None
 
@@ -86,6 +87,9 @@ def check_codes(found: Codes, path: Path, checkpoint: NetworkCheckpoint) -> None
             f"The codes in {path} belong to the network of {found.about['checkpoint']}, with other "
             "weights than this checkpoint's; a code means nothing to another network."
         )
+    interval = found.about["guidance_interval"]
+    if interval is not None and len(interval) != 2:
+        raise ValueError(f"The guidance interval in {path} is {interval}; it must be two numbers.")
     known = {*checkpoint.classes, checkpoint.null_label}
     wrong = [label for label in found.labels or () if label not in known]
     if wrong:

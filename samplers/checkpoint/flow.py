@@ -119,8 +119,7 @@ class Flow:
 
     @property
     def _denoiser(self) -> Denoiser:
-        guidance = 1.0 if self.recipe.guidance is None else self.recipe.guidance
-        model = self.checkpoint.denoiser(guidance, self.recipe.guidance_rescale)
+        model = self.checkpoint.guided(self.recipe)
 
         def counted(x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
             output = model(x, t, **conditions)

@@ -17,7 +17,7 @@ from samplers.checkpoint.loading import load_component
 from samplers.denoiser import Denoiser
 from samplers.diffusers.settings import SchedulerSettings, call_unet
 from samplers.grid import default_spacing
-from samplers.guidance import classifier_free_guidance
+from samplers.guidance import GuidanceInterval, classifier_free_guidance
 from samplers.inverse_problems import (
     Guidance,
     InverseProblem,
@@ -26,7 +26,7 @@ from samplers.inverse_problems import (
 )
 from samplers.noise import initial_noise
 from samplers.registry import get_sampler
-from samplers.sampling import Adjoint, checked, sample
+from samplers.sampling import Adjoint, checked, count_evaluations, sample
 from samplers.schedule import Point
 from samplers.solve import Solver, State, make_noise, working_dtype
 
@@ -115,12 +115,14 @@ class NetworkCheckpoint(Checkpoint):
     def settle(self, recipe: Recipe) -> Recipe:
         if recipe.prompt is not None or recipe.negative_prompt is not None:
             raise ValueError("This checkpoint takes no prompt; omit --prompt.")
-        guidance = _guidance(recipe)
+        guidance = 1.0 if recipe.guidance is None else recipe.guidance
         self._check_guidance(guidance)
         if not 0 <= recipe.guidance_rescale <= 1:
             raise ValueError(
                 f"The guidance rescale is {recipe.guidance_rescale}; it must be from 0 to 1."
             )
+        if recipe.guidance_interval is not None:
+            GuidanceInterval(guidance, *recipe.guidance_interval)  # checks the interval
         name = get_sampler(recipe.sampler).name
         self.check_distilled(name)
         final = recipe.final or self.settings.final
@@ -168,7 +170,7 @@ class NetworkCheckpoint(Checkpoint):
         """
         grid = self.grid(recipe)
         x = sample(
-            self.denoiser(_guidance(recipe), recipe.guidance_rescale),
+            self.guided(recipe),
             x_T,
             sampler=recipe.sampler,
             grid=grid,
@@ -205,7 +207,7 @@ class NetworkCheckpoint(Checkpoint):
         """
         tableau = self.tableau(recipe)
         x = solve_inverse_problem(
-            self.denoiser(_guidance(recipe), recipe.guidance_rescale),
+            self.guided(recipe),
             self.start(tableau.start, seeds),
             problem,
             method=method,
@@ -226,7 +228,7 @@ class NetworkCheckpoint(Checkpoint):
     def _states(
         self, solver: Solver, recipe: Recipe, seeds: Sequence[int], labels: Sequence[int] | None
     ) -> Iterator[State]:
-        model = self.denoiser(_guidance(recipe), recipe.guidance_rescale)
+        model = self.guided(recipe)
         given = self.conditions(labels)
         state = solver.init(self.start(solver.tableau.start, seeds))
         return solver.run(checked(lambda x, t: model(x, t, **given), solver), state)
@@ -241,14 +243,27 @@ class NetworkCheckpoint(Checkpoint):
         noise = initial_noise(seeds, self.shape) * self.settings.schedule.initial_std(start)
         return noise.to(self.device, working_dtype(self.dtype))
 
-    def denoiser(self, guidance: float = 1.0, guidance_rescale: float = 0.0) -> Denoiser:
+    def nfe(self, recipe: Recipe) -> int:
+        return count_evaluations(self.guided(recipe), self.tableau(recipe))
+
+    def guided(self, recipe: Recipe) -> Denoiser:
+        """The network as a denoiser, with the guidance of a recipe."""
+        scale = 1.0 if recipe.guidance is None else recipe.guidance
+        return self.denoiser(scale, recipe.guidance_rescale, recipe.guidance_interval)
+
+    def denoiser(
+        self,
+        guidance: float = 1.0,
+        guidance_rescale: float = 0.0,
+        guidance_interval: tuple[float, float] | None = None,
+    ) -> Denoiser:
         """The network as a denoiser of pixels or latents, with the condition ``labels`` [B] if any.
 
         Outputs are not checked for NaN.
 
         Args:
             guidance: the scale of classifier-free guidance; 1 is none, and costs half.
-            guidance_rescale: see :func:`samplers.guidance.classifier_free_guidance`.
+            guidance_rescale, guidance_interval: see :class:`samplers.Recipe`.
 
         Raises ValueError for guidance without classes, or without a null label.
         """
@@ -256,7 +271,10 @@ class NetworkCheckpoint(Checkpoint):
         model = self.settings.denoiser(self._network, _call)
         # Without guidance the null label is not read.
         null = {"labels": self.null_label or 0}
-        return classifier_free_guidance(model, null, guidance, guidance_rescale)
+        if guidance == 1 or guidance_interval is None:
+            return classifier_free_guidance(model, null, guidance, guidance_rescale)
+        scale = GuidanceInterval(guidance, *guidance_interval)
+        return classifier_free_guidance(model, null, scale, guidance_rescale)
 
     def conditions(self, labels: Sequence[int] | None) -> dict[str, Tensor]:
         """The conditions of samples of these classes, on the network's device; empty for None."""
@@ -285,10 +303,6 @@ class NetworkCheckpoint(Checkpoint):
         unscaled = latents.to(self._autoencoder.dtype) / self._autoencoder.config.scaling_factor
         images: Tensor = self._autoencoder.decode(unscaled, return_dict=False)[0]
         return images.to(latents.dtype)
-
-
-def _guidance(recipe: Recipe) -> float:
-    return 1.0 if recipe.guidance is None else recipe.guidance
 
 
 # ------------------------------------------------------------------------------------- loading

@@ -47,6 +47,7 @@ class PipelineCheckpoint(Checkpoint):
             raise ValueError("This checkpoint is conditioned on a prompt; pass --prompt.")
         self._check_taken("--guidance", "guidance_scale", recipe.guidance)
         self._check_taken("--guidance-rescale", "guidance_rescale", recipe.guidance_rescale)
+        self._check_taken("--guidance-interval", "guidance_interval", recipe.guidance_interval)
         self._check_taken("--negative-prompt", "negative_prompt", recipe.negative_prompt)
         guidance = recipe.guidance
         if guidance is None and "guidance_scale" in self._parameters:

@@ -39,10 +39,11 @@ Example:
       --output compare.png
 
 All start from the same initial noise. Each sampler takes the most steps whose network evaluations
-(NFE) stay within the column's budget. The error is the root mean square difference to the
-reference, over pixels from -1 to 1. The noise of a stochastic sampler is a Brownian path, the same
-for any number of steps, and its reference is its own run of --reference-steps along this path; one
-whose noise is no such path (EDM's churn, a Langevin corrector) has no error.
+(NFE; a guided step makes two) stay within the column's budget. The error is the root mean square
+difference to the reference, over pixels from -1 to 1. The noise of a stochastic sampler is a
+Brownian path, the same for any number of steps, and its reference is its own run of
+--reference-steps along this path; one whose noise is no such path (EDM's churn, a Langevin
+corrector) has no error.
 """
 
 
@@ -95,9 +96,10 @@ def run(options: CompareOptions) -> None:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run to make: its recipe, and the network evaluations that it takes."""
+    """One run to make: its recipe, how often it ticks, and its network evaluations of an image."""
 
     recipe: Recipe
+    ticks: int
     nfe: int
 
 
@@ -137,7 +139,7 @@ class Comparison:
 
         trials = [trial for row in self.rows.values() for trial in row if trial is not None]
         fine = {t.recipe.sampler: t for t in self.references.values() if t is not None}
-        total = sum(trial.nfe for trial in [*fine.values(), *trials])
+        total = sum(trial.ticks for trial in [*fine.values(), *trials])
         with tqdm(total=total, unit="evaluation", disable=None) as bar:
             exact = {name: self._sample(trial, bar.update) for name, trial in fine.items()}
             return {
@@ -201,7 +203,7 @@ def _trial(options: CompareOptions, checkpoint: Checkpoint, sampler: str, steps:
     except ValueError:
         recipe = checkpoint.settle(replace(asked, noise="independent"))
         tableau = checkpoint.tableau(recipe)
-    return Trial(recipe, tableau.calls)
+    return Trial(recipe, tableau.calls, checkpoint.nfe(recipe))
 
 
 def _within(
@@ -224,8 +226,8 @@ def _within(
 
 
 def _title(comparison: Comparison) -> str:
-    name, nfe = comparison.reference.recipe.sampler, comparison.reference.nfe
-    return f"RMS error to {name} with NFE {nfe}, from the same initial noise"
+    name, steps = comparison.reference.recipe.sampler, comparison.options.reference_steps
+    return f"RMS error to {name} with {counted(steps, 'step')}, from the same initial noise"
 
 
 def _write(comparison: Comparison, results: ResultRows) -> None:

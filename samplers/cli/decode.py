@@ -39,6 +39,9 @@ class DecodeOptions(FlowOptions, TemperatureOptions, OverwriteOptions, section="
     guidance_rescale: float | None = changed(
         FlowOptions, "guidance_rescale", default=None, show_default=_STORED
     )
+    guidance_interval: tuple[float, float] | None = changed(
+        FlowOptions, "guidance_interval", show_default=_STORED
+    )
     sigma_min: float | None = changed(FlowOptions, "sigma_min", show_default=_STORED)
     sigma_max: float | None = changed(FlowOptions, "sigma_max", show_default=_STORED)
     null_label: int | None = changed(FlowOptions, "null_label", show_default=_STORED)
@@ -92,6 +95,6 @@ def run(options: DecodeOptions) -> None:
 
 def _as_encoded(options: DecodeOptions, flow: OpenedFlow, stored: Codes) -> OpenedFlow:
     """The flow that the codes were encoded with, but for what the options say."""
-    names = ("guidance", "guidance_rescale", "sigma_min", "sigma_max")
+    names = ("guidance", "guidance_rescale", "guidance_interval", "sigma_min", "sigma_max")
     given = {name: stored.about[name] for name in names if getattr(options, name) is None}
     return replace(flow, recipe=flow.checkpoint.settle(replace(flow.recipe, **given)))

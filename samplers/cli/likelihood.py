@@ -197,10 +197,12 @@ def _settings(flow: OpenedFlow, trace: Trace) -> str:
     """What decides the result of every image, in words."""
     recipe, chosen, checkpoint = flow.recipe, flow.settings, flow.checkpoint
     low, high = flow.flow(lambda: None).ends
+    interval = recipe.guidance_interval
+    where = "" if interval is None else f"between sigma {interval[0]} and {interval[1]}, "
     return (
         f"{chosen.method}, tolerance {chosen.rtol:g}, at most {chosen.max_nfe} calls, {trace}, "
         f"guidance {recipe.guidance:g} rescaled {recipe.guidance_rescale:g} away from class "
-        f"{checkpoint.null_label}, "
+        f"{checkpoint.null_label}, {where}"
         f"sigma {low} to {high}, {checkpoint.dtype}, "
         f"weights {_digest(''.join(checkpoint.weights.values()).encode())}"
     )

@@ -216,8 +216,8 @@ def _sample_share(
     the processes before its share was done."""
     from tqdm.auto import tqdm
 
-    batches, nfe = job.share(items), job.method.nfe
-    total = None if nfe is None else len(batches) * nfe
+    batches, ticks = job.share(items), job.method.ticks
+    total = None if ticks is None else len(batches) * ticks
     quiet = None if job.processes.main else True  # None: only in a terminal
     stops: list[Failure] = []
     try:
@@ -256,7 +256,7 @@ def _check_trajectory(options: SampleOptions, job: Job) -> None:
 
     if options.trajectory is None:
         return
-    if job.method.nfe is None:
+    if job.method.ticks is None:
         raise ValueError(
             f"--trajectory needs steps that all images share, and {options.sampler!r} has adaptive "
             "step sizes; take a sampler of fixed steps."
@@ -284,7 +284,7 @@ def _write_trajectory(options: SampleOptions, job: Job) -> None:
     sampled = batch if method.together else batch[:TRAJECTORY_IMAGES]
     shown = sampled[:TRAJECTORY_IMAGES]
     watched = checkpoint.watch(method.recipe, [item.seed for item in sampled], job.labels(sampled))
-    total = None if method.nfe is None else method.nfe + 1
+    total = None if method.ticks is None else method.ticks + 1
     with evaluating(smaller_batches(len(sampled))):
         frames = [
             to_images(images[: len(shown)])

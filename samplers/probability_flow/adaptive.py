@@ -61,6 +61,18 @@ def probability_flow(model: Denoiser, conditions: Mapping[str, Any] | None = Non
     return field
 
 
+class CountedField:
+    """A slope that counts the network evaluations of each sample of the batch, ``nfe`` [B]."""
+
+    def __init__(self, field: Field, model: Denoiser, count: int) -> None:
+        self._field, self._model = field, model
+        self.nfe = torch.zeros(count, dtype=torch.int64)
+
+    def __call__(self, parts: Parts, angle: Tensor, places: Tensor) -> Parts:
+        self.nfe[places] += self._model.nfe(_schedule_points(self._model.schedule, angle))
+        return self._field(parts, angle, places)
+
+
 def angle_of(at: Point) -> float:
     """The angle arctan(sigma / alpha) of a single point."""
     return math.atan2(float(at.sigma), float(at.alpha))
@@ -98,7 +110,8 @@ class AdaptiveResult(NamedTuple):
     """Samples x [B, ...] in the dtype of the input, with the cost of each [B].
 
     Attributes:
-        nfe: network evaluations, including those of rejected steps.
+        nfe: network evaluations, including those of rejected steps; a guided one counts as the two
+            that it makes.
         within_tolerance: False where ``max_nfe`` ran out and a DDIM step went to the end.
     """
 
@@ -146,10 +159,10 @@ def sample_adaptive(
     clean, noisy = ends(model.schedule, sigma_min, sigma_max)
     to_data(model.prediction, noisy)  # an error here is better than one in the middle
     reached = clean if final == "sigma_min" else model.schedule.clean()
-    field = probability_flow(model, conditions)
+    field = CountedField(probability_flow(model, conditions), model, len(x_T))
     way = (angle_of(noisy), angle_of(clean))
     found = integrate(field, _parts(x_T, noisy), *way, settings, angle_of(reached), data_scale)
-    return _result(found, reached, x_T.dtype)
+    return _result(found._replace(nfe=field.nfe), reached, x_T.dtype)
 
 
 def encode_adaptive(
@@ -175,10 +188,10 @@ def encode_adaptive(
     check_conditions(conditions or {}, len(x))
     clean, noisy = ends(model.schedule, sigma_min, sigma_max)
     to_data(model.prediction, noisy)
-    field = probability_flow(model, conditions)
+    field = CountedField(probability_flow(model, conditions), model, len(x))
     way = (angle_of(clean), angle_of(noisy))
     found = integrate(field, _parts(x, clean), *way, settings, measure=data_scale)
-    return _result(found, noisy, x.dtype)
+    return _result(found._replace(nfe=field.nfe), noisy, x.dtype)
 
 
 def ends(

@@ -45,9 +45,9 @@ class Adaptive:
             ``error / (atol + rtol max(|before|, |after|))`` is at most 1, with x in
             variance-preserving coordinates and in units of the root mean square of the sample's
             data, so that it is of order one at every noise level.
-        max_nfe: the maximum number of network evaluations of a sample. If a further trial step
-            could exceed it, one DDIM step goes to the end, and the sample is reported as not within
-            tolerance.
+        max_nfe: the maximum number of evaluations of a sample, where a guided one counts once. If a
+            further trial step could exceed it, one DDIM step goes to the end, and the sample is
+            reported as not within tolerance.
 
     Raises ValueError for an unknown method, a tolerance that is not positive and finite, or fewer
     evaluations than one step needs.
@@ -92,7 +92,7 @@ class Integration(NamedTuple):
     """The states at the end, with the cost of each sample [B].
 
     Attributes:
-        nfe: network evaluations, including those of rejected steps.
+        nfe: evaluations of the slope, including those of rejected steps.
         within_tolerance: whether all steps of the sample were accepted.
     """
 

@@ -30,6 +30,7 @@ from samplers.methods.embedded import Parts
 from samplers.noise import probe_noise, uniform_noise
 from samplers.prediction import to_data
 from samplers.probability_flow.adaptive import (
+    CountedField,
     angle_of,
     ends,
     probability_flow,
@@ -92,7 +93,8 @@ class Likelihood(NamedTuple):
         log_prob: the log density of x_0, in nats; NaN where ``max_nfe`` ran out.
         standard_error: of log_prob, over the probes; 0 for the exact trace, NaN for a single probe.
         latent: x_T, the end of the flow, [B, ...], in the coordinates of the schedule.
-        nfe: network evaluations, each with the vector-Jacobian products of the trace.
+        nfe: network evaluations, each with the vector-Jacobian products of the trace; a guided one
+            counts as the two that it makes.
         within_tolerance: False where ``max_nfe`` ran out.
     """
 
@@ -151,7 +153,7 @@ def log_likelihood(
     u = math.cos(start) * x_0.to(working_dtype(x_0.dtype))
     divergence = _divergence(chosen, u, own_seeds)
     flow = probability_flow(own.wrapped(recorded(own)), conditions)
-    field = _with_divergence(flow, divergence)
+    field = CountedField(_with_divergence(flow, divergence), own, len(u))
     none = u.new_zeros(len(u), 1 if isinstance(chosen, ExactTrace) else chosen.probes)
     found = integrate(field, Parts((u, none)), start, end, settings)
     u, traces = found.x.tensors
@@ -162,7 +164,7 @@ def log_likelihood(
     log_prob = numbers * math.log(math.cos(start)) + log_prior + traces.mean(dim=1)
     latent = (float(scale_of(noisy)) * u).to(x_0.dtype)
     error = _standard_error(traces, chosen)
-    return Likelihood(log_prob, error, latent, found.nfe, found.within_tolerance)
+    return Likelihood(log_prob, error, latent, field.nfe, found.within_tolerance)
 
 
 def _check(x_0: Tensor, seeds: Sequence[int], conditions: Mapping[str, Any]) -> None:

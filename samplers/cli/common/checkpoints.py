@@ -24,8 +24,8 @@ from samplers.registry import get_sampler
 if TYPE_CHECKING:
     from samplers.checkpoint import Checkpoint
 
-_RECIPE = ("grid", "sigma_min", "sigma_max", "final", "guidance", "guidance_rescale", "prompt",
-           "negative_prompt")  # fmt: skip
+_RECIPE = ("grid", "sigma_min", "sigma_max", "final", "guidance", "guidance_rescale",
+           "guidance_interval", "prompt", "negative_prompt")  # fmt: skip
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -170,12 +170,14 @@ def parameters(
     labels: Sequence[int | None] | None,
 ) -> dict[str, Any]:
     """The same with the settings of sampling; the recipe is a settled one."""
+    interval = recipe.guidance_interval
     return made_by(model.checkpoint, model.dtype, checkpoint.weights) | {
         "sigma_min": recipe.sigma_min,
         "sigma_max": recipe.sigma_max,
         "final": recipe.final,
         "guidance": recipe.guidance,
         "guidance_rescale": recipe.guidance_rescale,
+        "guidance_interval": None if interval is None else list(interval),
         "prompt": recipe.prompt,
         "negative_prompt": recipe.negative_prompt,
         "null_label": model.null_label,

@@ -60,6 +60,7 @@ class Job:
     options: InverseProblemOptions
     checkpoint: NetworkCheckpoint
     recipe: Recipe
+    ticks: int
     nfe: int
     measured: Measured
     problem: InverseProblem
@@ -72,7 +73,7 @@ class Job:
         starts = range(0, len(self.seeds), size)
         with (
             evaluating(smaller_batches(size)),
-            tqdm(total=len(starts) * self.nfe, unit="evaluation", disable=None) as bar,
+            tqdm(total=len(starts) * self.ticks, unit="evaluation", disable=None) as bar,
         ):
             return torch.cat(
                 [self._sample(slice(start, start + size), bar.update) for start in starts]
@@ -128,11 +129,12 @@ def solve(
         raise ValueError(
             f"The steps of {recipe.sampler!r} depend on the whole batch; take another sampler."
         )
-    nfe = tableau.calls * (options.visits or 1)
+    visits = options.visits or 1
+    ticks, nfe = visits * tableau.calls, visits * checkpoint.nfe(recipe)
     seeds = options.chosen_seeds(NUM_SAMPLES)
     labels = labels_of(options, checkpoint, len(seeds))
     prepare_folder(options.output.parent)
-    _finish(Job(options, checkpoint, recipe, nfe, measured, problem, seeds, labels))
+    _finish(Job(options, checkpoint, recipe, ticks, nfe, measured, problem, seeds, labels))
 
 
 def _finish(job: Job) -> None:

@@ -60,7 +60,7 @@ class Method:
     Attributes:
         settings: as stored in images; ``words``, as options of the command line, and ``text``, as
             reported.
-        nfe: the network evaluations of a batch; None if they are known afterwards only.
+        ticks: how often a batch reports progress; None if that is known afterwards only.
         together: whether an image depends on the others of its batch.
     """
 
@@ -68,13 +68,13 @@ class Method:
     settings: dict[str, Any]
     words: list[str]
     text: str
-    nfe: int | None
+    ticks: int | None
     together: bool
     sample: Callable[[Sequence[int], Sequence[int] | None, Tick], list[Sampled]]
 
     def outcome(self, costs: Sequence[Cost]) -> dict[str, Any]:
         """The parameters of finished images besides the settings."""
-        if self.nfe is not None:
+        if self.ticks is not None:
             return {}
         return {
             "network_calls": [cost.nfe for cost in costs],
@@ -83,7 +83,7 @@ class Method:
 
     def summary(self, costs: Sequence[Cost]) -> str:
         """How the images were sampled, in words."""
-        if self.nfe is not None or not costs:
+        if self.ticks is not None or not costs:
             return self.text
         nfe = [cost.nfe for cost in costs]
         mean, missed = sum(nfe) / len(nfe), sum(not cost.within_tolerance for cost in costs)
@@ -171,6 +171,7 @@ class Job:
             "final": recipe.final,
             "guidance": recipe.guidance,
             "guidance-rescale": recipe.guidance_rescale or None,
+            "guidance-interval": _interval_words(recipe),
             "prompt": recipe.prompt,
             "negative-prompt": recipe.negative_prompt,
             "null-label": options.null_label,
@@ -192,6 +193,11 @@ class Job:
         turn = own[: len(self.turn)]
         in_turn = all(label == turn[k % len(turn)] for k, label in enumerate(own))
         return ",".join(str(label) for label in (turn if in_turn else own))
+
+
+def _interval_words(recipe: Recipe) -> str | None:
+    interval = recipe.guidance_interval
+    return None if interval is None else ",".join(map(str, interval))
 
 
 # ------------------------------------------------------------------------------------- planning
@@ -251,7 +257,7 @@ def _fixed_steps(options: SamplerOptions, checkpoint: Checkpoint, sampler: str) 
     )
     recipe = checkpoint.settle(asked)
     tableau = checkpoint.tableau(recipe)
-    cost = Cost(tableau.calls)
+    cost = Cost(checkpoint.nfe(recipe))
 
     def sample(seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick) -> list[Sampled]:
         images = to_images(checkpoint.draw(recipe, seeds, labels, tick))
@@ -263,14 +269,15 @@ def _fixed_steps(options: SamplerOptions, checkpoint: Checkpoint, sampler: str) 
         "steps": recipe.steps,
         "grid": recipe.grid,
         "noise": recipe.noise if tableau.stochastic else None,
-        "network_calls": tableau.calls,
+        "network_calls": cost.nfe,
     }
     words = ["--sampler", recipe.sampler, "--steps", str(recipe.steps)]
     for name, value in recipe.options.items():
         words += ["--option", f"{name}={value}"]
     words += [] if recipe.grid is None else ["--grid", recipe.grid]
     words += ["--noise", recipe.noise] if tableau.stochastic else []
-    cost_words = counted(tableau.calls, "network evaluation")
+    unit = "network evaluation" if isinstance(checkpoint, NetworkCheckpoint) else "timestep"
+    cost_words = counted(cost.nfe, unit)
     text = f"{recipe.sampler}, {counted(recipe.steps, 'step')}, {cost_words} each"
     together = not tableau.batch_invariant
     return Method(recipe, settings, words, text, tableau.calls, together, sample)

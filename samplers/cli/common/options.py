@@ -16,6 +16,7 @@ from samplers.cli.common.values import (
     DEVICE,
     FINITE,
     IMAGE_COUNT,
+    INTERVAL,
     LABELS,
     NOT_NEGATIVE,
     OUTPUT,
@@ -91,6 +92,12 @@ class ConditionOptions(Options, section="Conditions"):
         "conditional one, 0 to 1.",
         metavar="R",
         default=0.0,
+    )
+    guidance_interval: tuple[float, float] | None = option(
+        type=INTERVAL,
+        help="Noise levels between which there is guidance, in units of sigma/alpha; outside, the "
+        "network is evaluated once instead of twice.",
+        show_default="all",
     )
 
 

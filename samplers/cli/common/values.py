@@ -100,6 +100,13 @@ def listed(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(map(kind, text.split(",")))
 
 
+def _interval(text: str) -> tuple[float, float]:
+    levels = listed(NOT_NEGATIVE)(text)
+    if len(levels) != 2 or not levels[0] < levels[1]:
+        raise ValueError(f"{text} is no interval; it must be LOW,HIGH, two rising numbers.")
+    return levels[0], levels[1]
+
+
 def _labels(text: str) -> tuple[int, ...] | str:
     return ALL if text == ALL else listed(WHOLE)(text)
 
@@ -154,6 +161,7 @@ FINITE = Number(float, "a finite number", lambda number: number > -math.inf)
 POSITIVE_NUMBER = Number(float, "a finite number above 0", lambda number: number > 0)
 NOT_NEGATIVE = Number(float, "a finite number from 0 up", lambda number: number >= 0)
 COUNTS = Value("N,N,…", listed(POSITIVE))
+INTERVAL = Value("LOW,HIGH", _interval)
 LABELS = Value("N,N,…|all", _labels)
 SEEDS = Value("N,N-N,…", _seeds)
 PATH = Place("PATH", _place)
