@@ -30,6 +30,7 @@ from samplers.diffusers.classes import (
     KNOWN_CLASSES,
     OWN_CLASS,
     HasConfig,
+    LevelEnds,
     ScheduleKind,
     named_config,
 )
@@ -155,6 +156,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         lambda_min_clipped: float | None = None,
         original_inference_steps: int | None = None,
         timestep_scaling: float | None = None,
+        level_ends: LevelEnds = "trained",
         carried: list[str] | None = None,
     ) -> None:
         self.register_to_config(_class_name=OWN_CLASS)  # which converted schedulers carry along
@@ -340,6 +342,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             sigma_max=None,
             shift_terminal=None,
             distilled_times=None,
+            ends_of=None,
         )
         steps = _trained_steps(whole, self)
         self._show(whole, whole.grid(steps, self.config.grid).points, None)
