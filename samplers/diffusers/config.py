@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from samplers.checks import check_at_most, check_whole
 from samplers.diffusers.classes import (
     HasConfig,
     ScheduleKind,
@@ -55,6 +56,9 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
     """:func:`read_config` for keys that are complete, on a schedule of the given kind."""
     if kind not in _SCHEDULES:
         raise ValueError(f"The schedule is {kind!r}; it must be one of {', '.join(_SCHEDULES)}.")
+    trained = int(keys["num_train_timesteps"])
+    check_whole("num_train_timesteps", trained)
+    check_at_most("num_train_timesteps", trained, _MOST_STEPS)
     schedule = _SCHEDULES[kind](keys)
     on_flow = isinstance(schedule, FlowMatching)
     low, high = _ends(kind, schedule, keys)
@@ -76,6 +80,10 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
         ends_of=_ends_of(schedule, keys),
         in_time=on_flow and _levels(keys) is not None and keys["level_ends"] == "t",
     )
+
+
+# Of a training. The schedule has a table of them, and diffusers itself makes one.
+_MOST_STEPS = 1_000_000
 
 
 def _vp(keys: Mapping[str, Any]) -> VPDiscrete:
