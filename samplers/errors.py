@@ -30,3 +30,9 @@ class FolderTakenError(ValueError):
             f"{overwrite} to replace it."
         )
         self.what = what
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether the error says that a device ran out of memory."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

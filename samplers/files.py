@@ -8,17 +8,42 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["checked", "locked", "parse_json", "refuse_special", "replacing", "with_sorted_metadata"]
+__all__ = [
+    "checked",
+    "locked",
+    "new_files",
+    "parse_json",
+    "refuse_special",
+    "replacing",
+    "with_sorted_metadata",
+]
 
 Kind = TypeVar("Kind")
 
 _FULL = ("No space left", "PytorchStreamWriter failed")
 """What safetensors and PyTorch say of a full disk, in errors of their own."""
+
+
+_NEW: ContextVar[frozenset[Path]] = ContextVar("files that must not exist yet", default=frozenset())
+
+
+@contextmanager
+def new_files(paths: Iterable[Path]) -> Iterator[None]:
+    """A context in which :func:`replacing` makes these files, but does not replace them.
+
+    So none is lost if another process makes one of them while this one computes.
+    """
+    token = _NEW.set(frozenset(paths))
+    try:
+        yield
+    finally:
+        _NEW.reset(token)
 
 
 @contextmanager
@@ -29,7 +54,8 @@ def replacing(path: Path) -> Iterator[Path]:
     does not exist for an instant.) What killed processes of this machine left behind is removed.
 
     Raises IsADirectoryError if a file would replace a folder, ValueError if the old folder has
-    files that the new one has not, and OSError, with the name of the file, if the disk is full.
+    files that the new one has not, and OSError, with the name of the file, if the disk is full, or
+    if the file is one of :func:`new_files` and exists.
     """
     import socket
 
@@ -49,6 +75,9 @@ def replacing(path: Path) -> Iterator[Path]:
             _remove(path)  # nothing can be renamed onto a full folder
         if part.is_file():
             part.chmod(0o666 & ~_umask())  # some writers keep a file to its owner
+        if path in _NEW.get() and not part.is_dir():
+            path.open("xb").close()  # which fails if there is one, in one step
+            _NEW.set(_NEW.get() - {path})
         part.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):

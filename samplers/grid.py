@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Spacing = choices.Spacing
 Final = choices.Final
 SPACINGS = choices.SPACINGS
-_OF_NOISE = ("log-snr", "exponential", "karras")
 
 # Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
 _ALMOST_PURE_NOISE = 0.999
@@ -128,7 +127,7 @@ def make_grid(
     if offset < 0:
         raise ValueError(f"The offset of a grid is {offset}; it must be zero or positive.")
     low, high = _trained_range(schedule, sigma_min, sigma_max)
-    if low.clean and (final == "sigma_min" or spacing in _OF_NOISE):
+    if low.clean and (final == "sigma_min" or spacing in SPACED):
         raise ValueError(
             f"The schedule was trained down to sigma = 0, where no {spacing!r} grid that ends at "
             f"{final!r} goes; give a sigma_min, or take the 'uniform' grid to 'zero'."
@@ -136,10 +135,8 @@ def make_grid(
     closed = final == "sigma_min" or (low.clean and spacing != "trailing")
     count = steps + 1 if closed else steps  # else the clean end is added to them
     match spacing:
-        case "log-snr" | "exponential":
-            points = _spaced_in_noise(schedule, low, high, count, _geometric)
-        case "karras":
-            points = _spaced_in_noise(schedule, low, high, count, _karras)
+        case "log-snr" | "exponential" | "karras":
+            points = _spaced_in_noise(schedule, low, high, count, SPACED[spacing])
         case "leading" | "trailing" | "linspace" if isinstance(schedule, VPDiscrete):
             points = schedule.point(_trained_steps(low, high, count, spacing, offset))
         case _:
@@ -232,6 +229,14 @@ def _geometric(top: Tensor, bottom: Tensor, count: int) -> Tensor:
 
 def _karras(top: Tensor, bottom: Tensor, count: int) -> Tensor:
     return (top ** (1 / 7) + _ramp(count) * (bottom ** (1 / 7) - top ** (1 / 7))) ** 7
+
+
+SPACED: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "log-snr": _geometric,
+    "exponential": _geometric,
+    "karras": _karras,
+}
+"""Numbers between two positive ones, the larger first, spaced like the noise levels of a grid."""
 
 
 def _spaced_in_time(schedule: Schedule, low: Point, high: Point, fractions: Tensor) -> Point:

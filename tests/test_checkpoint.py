@@ -376,6 +376,18 @@ def test_weights_of_another_network(broken: Path) -> None:
     assert str(broken) in refusal(broken)
 
 
+def test_a_network_that_no_memory_holds(broken: Path) -> None:
+    """PyTorch's own message is of its allocator."""
+    change(broken / "unet" / "config.json", block_out_channels=[10_000_000, 10_000_000])
+    assert refusal(broken).endswith("unet can't be loaded: it needs more memory than there is")
+
+
+@pytest.mark.parametrize("steps", [10**9, 0, -1])
+def test_a_training_of_absurd_length(broken: Path, steps: int) -> None:
+    change(broken / "scheduler" / "scheduler_config.json", num_train_timesteps=steps)
+    assert "num_train_timesteps is" in refusal(broken)
+
+
 def test_broken_json(broken: Path) -> None:
     (broken / "unet" / "config.json").write_text("{")
     assert str(broken) in refusal(broken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import pytest
 import adjoint.cli.program
 import samplers.cli.program
 import text2pde.cli.program
+from samplers.cli.common.errors import writing
 from samplers.cli.common.program import Program
 from samplers.cli.common.values import Output
 from tests.commands import Say
@@ -94,6 +96,36 @@ def test_a_picture_with_other_settings_is_kept(say: Say, tmp_path: Path) -> None
     assert (tmp_path / "out.png").read_bytes() == first
     assert say(f"{command} --seed 7 --overwrite").code == 0
     assert (tmp_path / "out.png").read_bytes() != first
+
+
+def test_of_two_runs_into_one_new_file_the_second_fails(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first makes it while the second computes."""
+    path = tmp_path / "same.png"
+
+    @contextmanager
+    def after_the_first(own: Path) -> Iterator[None]:
+        own.write_text("first")
+        with writing(own):
+            yield
+
+    monkeypatch.setattr("samplers.cli.common.output.writing", after_the_first)
+    run = f"sample {{digits}} {FEW} --output {path}"
+    say(run).check_sentence(1, "same.png can't be written: File exists")
+    assert path.read_text() == "first"
+    assert say(f"{run} --overwrite").code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("place", ["alone.png", "folder/seed-00000000.png"])
+def test_a_link_to_nothing_is_not_replaced(say: Say, tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(tmp_path / "nowhere.png")
+    output = path if place == "alone.png" else path.parent
+    say(f"sample {{digits}} {FEW} --output {output}").check_sentence(2, "exists already")
+    assert path.is_symlink()
 
 
 def test_the_sheet_of_a_folder_replaces_its_own_only(say: Say, tmp_path: Path) -> None:

@@ -315,6 +315,14 @@ def test_keys_without_a_counterpart_are_refused() -> None:
         made({"_class_name": "FlowMatchLCMScheduler", "scale_factors": [0.5, 1.0]})
 
 
+@pytest.mark.parametrize("name", [n for n in KNOWN_CLASSES if n != "UnCLIPScheduler"])
+def test_absurd_numbers_of_trained_steps_are_refused(name: str) -> None:
+    for steps in (0, 1_000_001, 10**12):
+        config = {"_class_name": name, "num_train_timesteps": steps}
+        with pytest.raises(ValueError, match=f"num_train_timesteps is {steps}; it must be"):
+            read_config(config)
+
+
 # Legitimate settings
 
 

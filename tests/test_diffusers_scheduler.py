@@ -546,6 +546,44 @@ def test_a_copy_goes_on_as_the_original_does() -> None:
     assert torch.equal(x, y)
 
 
+HOW: dict[str, Callable[[Tensor], Any]] = {
+    "number": float,
+    "whole number": int,
+    "value": torch.clone,
+    "half": torch.Tensor.bfloat16,
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("order", [(0, 2), (0, 1, 0), (0, 1, 3), (0, 0)])
+def test_a_timestep_by_value_that_is_not_the_next_is_refused(
+    how: str, order: tuple[int, ...]
+) -> None:
+    """Every second one, a jump back as in RePaint, one left out, one twice."""
+    scheduler, x = made(sampler="ddim"), noise()
+    scheduler.set_timesteps(8)
+    scheduler.set_begin_index(0)
+    *begun, wrong = (HOW[how](scheduler.timesteps[index]) for index in order)
+    for t in begun:
+        x = scheduler.step(x, t, x).prev_sample
+    with pytest.raises(ValueError, match=r"timestep .* came, but .* is the next of this run"):
+        scheduler.step(x, wrong, x)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("grid", ["trailing", "karras"])
+def test_a_timestep_may_be_rounded(how: str, grid: str) -> None:
+    x, y = noise(), noise()
+    first, second = (made(sampler="heun", grid=grid) for _ in range(2))
+    for scheduler in (first, second):
+        scheduler.set_timesteps(6)
+        scheduler.set_begin_index(0)
+    for t, told in zip(first.timesteps, second.timesteps, strict=True):
+        x = first.step(network(x, t), t, x).prev_sample
+        y = second.step(network(y, t), HOW[how](told), y).prev_sample
+    assert torch.equal(x, y)
+
+
 def test_a_timestep_that_is_not_the_next_is_refused() -> None:
     scheduler, x = made(sampler="ddim"), noise()
     with pytest.raises(ValueError, match="not one of this scheduler's"):

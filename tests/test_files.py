@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from samplers.cli.common.errors import Failure
 from samplers.cli.common.output import held
 from samplers.cli.common.records import Record, add_records, read_records
-from samplers.files import locked, parse_json, replacing, with_sorted_metadata
+from samplers.files import locked, new_files, parse_json, replacing, with_sorted_metadata
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +45,23 @@ def test_a_full_disk_names_the_file_and_leaves_it_unchanged(
     assert raised.value.filename == str(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_is_not_replaced_by_whom_comes_second(tmp_path: Path) -> None:
+    path, other = tmp_path / "own.png", tmp_path / "other.png"
+    other.write_text("old")
+    with new_files([path]):
+        with pytest.raises(FileExistsError), replacing(path) as part:
+            part.write_text("second")
+            path.write_text("first")
+        with replacing(other) as part:
+            part.write_text("new")
+        path.unlink()
+        for text in ("once", "again"):
+            with replacing(path) as part:
+                part.write_text(text)
+    assert (path.read_text(), other.read_text()) == ("again", "new")
+    assert {place.name for place in tmp_path.iterdir()} == {"own.png", "other.png"}
 
 
 def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from samplers.checkpoint.base import LoadOptions
 from samplers.checkpoint.folder import Folder, is_pickle
 from samplers.checkpoint.index import CheckpointError
 from samplers.diffusers.deferred import import_diffusers
+from samplers.errors import is_of_memory
 
 
 @contextmanager
@@ -32,7 +33,9 @@ def load_errors(path: Path) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what an exception says."""
+    """The first line of what an exception says; of memory, that there is not enough."""
+    if is_of_memory(error):
+        return "it needs more memory than there is"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -108,6 +108,25 @@ DEFAULTS: dict[str, Any] = {
     "lambda_min_clipped": None,
     "original_inference_steps": None,
     "timestep_scaling": None,
+    "level_ends": "trained",
+}
+
+LevelEnds = Literal["trained", "timesteps", "betas", "t"]
+"""Where levels of the Karras and exponential keys begin and end: at the ends of the trained range,
+of the grid of ``timestep_spacing``, or of the range of the betas of a flow config; ``t`` is the
+whole range of a flow, in whose t they are spaced as well, rather than in sigma / alpha."""
+
+LEVEL_KEYS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+
+_LEVEL_ENDS: dict[str, LevelEnds] = {
+    "LMSDiscreteScheduler": "timesteps",
+    "EulerDiscreteScheduler": "timesteps",
+    "HeunDiscreteScheduler": "timesteps",
+    "KDPM2DiscreteScheduler": "timesteps",
+    "KDPM2AncestralDiscreteScheduler": "timesteps",
+    "DPMSolverSDEScheduler": "timesteps",
+    "FlowMatchEulerDiscreteScheduler": "t",
+    "FlowMatchLCMScheduler": "t",
 }
 
 
@@ -193,6 +212,8 @@ def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
         return cast(ScheduleKind, config.get("schedule", "vp"))
     keys = complete(config)
     _refuse_unsupported(name, keys)
+    if not config.get("grid"):
+        _refuse_levels(name, keys)
     if keys["use_flow_sigmas"]:
         return "flow"
     # Stable Video Diffusion: a continuous v-network, which is EDM's with sigma_data = 1.
@@ -218,21 +239,64 @@ def _refuse_unsupported(name: str, keys: Mapping[str, Any]) -> None:
         )
 
 
+def _refuse_levels(name: str, keys: Mapping[str, Any]) -> None:
+    """Raise ValueError for a key that chooses noise levels which no grid here has."""
+    chosen = next((key for key in LEVEL_KEYS if keys[key]), None)
+    found = None
+    if chosen == "use_beta_sigmas":
+        found = "use_beta_sigmas=True (quantiles of a Beta distribution)"
+    if chosen and keys["use_flow_sigmas"] and not _levels_of_betas(name, keys):
+        found = f"use_flow_sigmas and {chosen}, whose levels go above 1 in {name}"
+    if keys.get("timestep_type") == "continuous" and keys["prediction_type"] == "v_prediction":
+        found = found if chosen else "continuous timesteps at the levels of trained steps"
+    if found:
+        raise ValueError(
+            f"The config has {found}; pass a grid, such as grid='karras', or keep the pipeline's "
+            "own scheduler."
+        )
+
+
+def _levels_of_betas(name: str, keys: Mapping[str, Any]) -> bool:
+    """UniPC takes the Karras levels of its betas for levels sigma / alpha of the flow."""
+    on_flow = name == "UniPCMultistepScheduler" and keys["use_flow_sigmas"]
+    return bool(on_flow and keys["use_karras_sigmas"])
+
+
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that the config's own class reads, with defaults for missing ones.
 
     Keys that the class does not have (carried along from another class) are dropped.
     """
     read = own_keys(config)
-    return {**DEFAULTS, **read, **renamed_keys(config, read)}
+    idle = idle_keys(config, read)
+    used = {key: value for key, value in read.items() if key not in idle}
+    return {**DEFAULTS, **used, **renamed_keys(config, read)}
+
+
+def idle_keys(config: Mapping[str, Any], read: Mapping[str, Any]) -> list[str]:
+    """The keys of the config's class which it does not use, because of others."""
+    name = class_name(config)
+    if name == OWN_CLASS:
+        return []
+    if not any(read.get(key) for key in LEVEL_KEYS):
+        only_of_levels = name in ("EulerDiscreteScheduler", "UniPCMultistepScheduler")
+        return ["sigma_min", "sigma_max"] if only_of_levels else []
+    if read.get("use_flow_sigmas"):
+        return ["use_dynamic_shifting", "shift_terminal"]
+    return ["lambda_min_clipped"] if "lambda_min_clipped" in read else []
 
 
 def renamed_keys(config: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
     """What the class of the config says without a key, or under another name."""
     keys: dict[str, Any] = {}
+    name = class_name(config)
     if "flow_shift" in read and "shift" not in config:
         keys["shift"] = read["flow_shift"]
-    match class_name(config):
+    if name in _LEVEL_ENDS:
+        keys["level_ends"] = _LEVEL_ENDS[name]
+    if name != OWN_CLASS and _levels_of_betas(name, read):
+        keys |= {"level_ends": "betas", "shift": 1.0}
+    match name:
         case "CMStochasticIterativeScheduler":
             keys["clip_sample"] = read["clip_denoised"]
         case "TCDScheduler":

@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from samplers.checks import check_at_most, check_whole
 from samplers.diffusers.classes import (
     HasConfig,
     ScheduleKind,
@@ -26,6 +27,7 @@ from samplers.diffusers.classes import (
 )
 from samplers.diffusers.distilled import DistilledTimes, every_kth, karras
 from samplers.diffusers.settings import SchedulerSettings, VarianceType
+from samplers.grid import Spacing
 from samplers.prediction import (
     ConsistencyOutput,
     Correction,
@@ -54,8 +56,12 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
     """:func:`read_config` for keys that are complete, on a schedule of the given kind."""
     if kind not in _SCHEDULES:
         raise ValueError(f"The schedule is {kind!r}; it must be one of {', '.join(_SCHEDULES)}.")
+    trained = int(keys["num_train_timesteps"])
+    check_whole("num_train_timesteps", trained)
+    check_at_most("num_train_timesteps", trained, _MOST_STEPS)
     schedule = _SCHEDULES[kind](keys)
     on_flow = isinstance(schedule, FlowMatching)
+    low, high = _ends(kind, schedule, keys)
     return SchedulerSettings(
         schedule=schedule,
         prediction=_prediction(kind, keys),
@@ -63,16 +69,21 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
         correction=_correction(keys),
         spacing=_spacing(kind, keys),
         offset=int(keys["steps_offset"]),
-        # The ends of these schedules are what their configs call sigma_min and sigma_max.
-        sigma_min=None if kind in _OWN_ENDS else keys["sigma_min"],
-        sigma_max=None if kind in _OWN_ENDS else _sigma_max(schedule, keys),
+        sigma_min=low,
+        sigma_max=high,
         final=keys["final_sigmas_type"],
         dynamic_shift=_dynamic_shift(keys) if on_flow else None,
         shift_terminal=keys["shift_terminal"] or None,
         variance=_variance(keys),
         distilled_times=_distilled_times(kind, schedule, keys),
         timestep_scaling=keys["timestep_scaling"],
+        ends_of=_ends_of(schedule, keys),
+        in_time=on_flow and _levels(keys) is not None and keys["level_ends"] == "t",
     )
+
+
+# Of a training. The schedule has a table of them, and diffusers itself makes one.
+_MOST_STEPS = 1_000_000
 
 
 def _vp(keys: Mapping[str, Any]) -> VPDiscrete:
@@ -222,16 +233,41 @@ def _correction(keys: Mapping[str, Any]) -> Correction | None:
     return clip(keys["clip_sample_range"]) if keys["clip_sample"] else None
 
 
-def _spacing(kind: ScheduleKind, keys: Mapping[str, Any]) -> str:
+def _levels(keys: Mapping[str, Any]) -> str | None:
+    """The spacing of the noise levels that a key of its own chooses; None without one."""
     flags = {
         "use_karras_sigmas": "karras",
         "use_exponential_sigmas": "exponential",
         "use_lu_lambdas": "log-snr",
         "use_beta_sigmas": "beta",
     }
-    chosen = [spacing for flag, spacing in flags.items() if keys[flag]]
-    if chosen:
-        return chosen[0]
+    return next((spacing for flag, spacing in flags.items() if keys[flag]), None)
+
+
+def _ends(
+    kind: ScheduleKind, schedule: Schedule, keys: Mapping[str, Any]
+) -> tuple[float | None, float | None]:
+    """The smallest and the largest noise level of the grid; None for the trained one."""
+    if kind in _OWN_ENDS:  # whose ends are what their configs call sigma_min and sigma_max
+        return None, None
+    low, high = keys["sigma_min"], _sigma_max(schedule, keys)
+    if keys["level_ends"] != "betas" or _levels(keys) is None:
+        return low, high
+    betas = _vp(keys)
+    low = float(betas.cleanest.rho) if low is None else low
+    return low, float(betas.noisiest.rho) if high is None else high
+
+
+def _ends_of(schedule: Schedule, keys: Mapping[str, Any]) -> Spacing | None:
+    by_timesteps = isinstance(schedule, VPDiscrete) and keys["level_ends"] == "timesteps"
+    if not by_timesteps or _levels(keys) is None:
+        return None
+    return cast(Spacing, keys["timestep_spacing"])
+
+
+def _spacing(kind: ScheduleKind, keys: Mapping[str, Any]) -> str:
+    if (levels := _levels(keys)) is not None:
+        return levels
     match kind:
         case "vp":
             return str(keys["timestep_spacing"])

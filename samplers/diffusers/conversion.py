@@ -10,6 +10,7 @@ from samplers.diffusers.classes import (
     OWN_CLASS,
     class_name,
     distilled_for,
+    idle_keys,
     own_keys,
     renamed_keys,
     schedule_kind,
@@ -26,8 +27,8 @@ def own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str
     kept = {k: v for k, v in config.items() if k != "_use_default_values"}
     if "sampler" in chosen and chosen["sampler"] != kept.get("sampler"):
         kept.pop("sampler_options", None)
-    if class_name(config) != OWN_CLASS:
-        kept |= _with_class_keys(config)
+    if (name := class_name(config)) != OWN_CLASS:
+        kept |= _with_class_keys({**config, **chosen, "_class_name": name})
         if "sampler" not in chosen and (own := distilled_for(config)) is not None:
             kept |= {"sampler": own, "sampler_options": None}
     kept["carried"] = [key for key in kept.get("carried") or () if key not in chosen]
@@ -45,7 +46,8 @@ def _with_class_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the config's own class, and the names of those that it carries along."""
     own = own_keys(config)
     read = {**own, **renamed_keys(config, own)}
-    carried = [key for key in DEFAULTS if key in config and key not in read]
+    idle = idle_keys(config, own)
+    carried = [key for key in DEFAULTS if key in config and (key not in read or key in idle)]
     return {**read, "schedule": schedule_kind(config), "carried": carried}
 
 

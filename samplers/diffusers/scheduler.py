@@ -30,6 +30,7 @@ from samplers.diffusers.classes import (
     KNOWN_CLASSES,
     OWN_CLASS,
     HasConfig,
+    LevelEnds,
     ScheduleKind,
     named_config,
 )
@@ -40,6 +41,7 @@ from samplers.diffusers.settings import Numbers, SchedulerSettings
 from samplers.diffusers.timesteps import (
     check_begin,
     check_both,
+    check_value,
     entered,
     equal,
     given,
@@ -68,11 +70,15 @@ class SamplerSchedulerOutput(BaseOutput):
 
 
 class _Plan(NamedTuple):
-    """The result of ``set_timesteps``, which does not depend on the sample."""
+    """The result of ``set_timesteps``, which does not depend on the sample.
+
+    ``told`` are the timesteps on the CPU, in float32.
+    """
 
     settings: SchedulerSettings
     grid: Grid
     solver: Solver
+    told: Tensor
 
     @property
     def tableau(self) -> Tableau:
@@ -155,6 +161,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         lambda_min_clipped: float | None = None,
         original_inference_steps: int | None = None,
         timestep_scaling: float | None = None,
+        level_ends: LevelEnds = "trained",
         carried: list[str] | None = None,
     ) -> None:
         self.register_to_config(_class_name=OWN_CLASS)  # which converted schedulers carry along
@@ -317,7 +324,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             self.timesteps = given(timesteps, tableau, grid).to(device)
         solver = Solver(tableau, settings.prediction, correct=settings.correction)
         solver.prepare(torch.float32, self.timesteps.device)
-        self._plan = _Plan(settings, grid, solver)
+        self._plan = _Plan(settings, grid, solver, self.timesteps.cpu())
 
     def _grid(
         self,
@@ -348,6 +355,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             sigma_max=None,
             shift_terminal=None,
             distilled_times=None,
+            ends_of=None,
         )
         steps = _trained_steps(whole, self)
         self._show(whole, whole.grid(steps, self.config.grid).points, None)
@@ -412,8 +420,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         Args:
             model_output: what the network returned, shaped like ``sample`` (a learned variance in
                 further channels is not used).
-            timestep: the next element of ``timesteps``; its value is read only if a run begins at
-                one that is not a view of them, and ``set_begin_index`` was not called.
+            timestep: the next element of ``timesteps``, or its value, which is checked unless it is
+                on an accelerator (there only where a run begins and ``set_begin_index`` was not
+                called). It may be rounded to another dtype.
             sample: the output of the previous step, which the pipeline may have edited.
             generator: one for each sample or one for all, whose state gives the seeds of a
                 stochastic sampler; it is read once and not advanced. Without it, the seed of a
@@ -425,7 +434,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             others: arguments that pipelines pass to other classes, such as ``variance_noise`` and
                 ``per_token_timesteps``; must be None.
 
-        Raises ValueError for a run that begins in the middle of a step or goes beyond its end.
+        Raises ValueError for a run that begins in the middle of a step or goes beyond its end, and
+        for another timestep than the next.
         """
         _refuse_others("step", others)
         _check_eta(eta)
@@ -491,8 +501,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             )
 
     def _check_timestep(self, timestep: float | Tensor | None, expected: int) -> None:
+        if timestep is None:
+            return
         index = index_of_view(timestep, self.timesteps)
-        if index is not None and index != expected:
+        if index is None:
+            check_value(timestep, self._planned().told, expected)
+        elif index != expected:
             raise ValueError(
                 f"The timestep with index {index} came, but {expected} is the next of this run; "
                 "call set_timesteps before another run."

@@ -12,9 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from samplers.checks import check_whole
 from samplers.denoiser import Denoiser, call_network
 from samplers.diffusers.distilled import DistilledTimes, every_kth
-from samplers.grid import Final, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
+from samplers.grid import (
+    SPACED,
+    Final,
+    Grid,
+    Spacing,
+    grid_from_sigmas,
+    grid_from_times,
+    make_grid,
+)
 from samplers.prediction import Correction, Prediction
 from samplers.registry import Sampler
 from samplers.schedule import FlowMatching, Point, Schedule, shifted
@@ -49,6 +58,10 @@ class SchedulerSettings:
         distilled_for: the sampler that the network was distilled for; None for a denoiser.
         distilled_times: the times at which it was distilled, of which a grid consists.
         timestep_scaling: of the boundary condition of ``lcm``.
+        ends_of: the spacing of the trained steps that the grid has its ends from; None for the
+            trained range.
+        in_time: whether a flow's times are themselves spaced like Karras or exponential levels,
+            rather than sigma / alpha.
     """
 
     schedule: Schedule
@@ -66,6 +79,8 @@ class SchedulerSettings:
     distilled_for: str | None = None
     distilled_times: DistilledTimes | None = None
     timestep_scaling: float | None = None
+    ends_of: Spacing | None = None
+    in_time: bool = False
 
     def denoiser(
         self, network: Callable[..., Any], call: Callable[..., Tensor] = call_network
@@ -99,6 +114,13 @@ class SchedulerSettings:
             latest = self.schedule.t_max if high is None else float(self._at_noise(high).t)
             ending = dataclasses.replace(self, sigma_min=low)
             return ending._grid_through(self.distilled_times.select(steps, latest))
+        if spacing is None and self.in_time:
+            first = self.schedule.noisiest.t if high is None else self._at_noise(high).t
+            return self._grid_through(self._spaced(first, self._last_time(low), steps))
+        if spacing is None and self.ends_of is not None:
+            steps_of = make_grid(self.schedule, steps, self.ends_of, offset=self.offset)
+            low = float(steps_of[steps - 1].rho) if low is None else low
+            high = float(steps_of.start.rho) if high is None else high
         if self._plain_flow(spacing, low, high) and steps >= 1:
             return self.grid_from_sigmas(torch.linspace(1, 1 / steps, steps, dtype=torch.float64))
         return make_grid(
@@ -114,6 +136,17 @@ class SchedulerSettings:
     def _plain_flow(self, spacing: str | None, low: float | None, high: float | None) -> bool:
         default = spacing is None and self.spacing == "trailing" and self.final == "zero"
         return isinstance(self.schedule, FlowMatching) and default and low is None and high is None
+
+    def _last_time(self, low: float | None) -> Tensor:
+        if low is not None:
+            return self._at_noise(low).t
+        terminal = self.shift_terminal
+        return self.schedule.cleanest.t if terminal is None else torch.tensor(terminal).double()
+
+    def _spaced(self, first: Tensor, last: Tensor, steps: int) -> Tensor:
+        """Times of a flow like Karras or exponential levels, as diffusers spaces them."""
+        check_whole("The number of steps", steps)
+        return SPACED[self.spacing](first, last, steps)
 
     def grid_from_timesteps(self, timesteps: Numbers) -> Grid:
         """A grid from timesteps, as the network is given them, all of them, noisiest first.
@@ -183,13 +216,8 @@ class SchedulerSettings:
                 f"{float(u.min()):.6g}; they must lie in (0, 1]."
             )
         t = shifted(u, self.schedule.shift)
-        if self.shift_terminal is None:
-            return t
-        if bool(t[-1] == 1):
-            raise ValueError(
-                "One time alone can't be stretched to shift_terminal; take two steps or more."
-            )
-        return 1 - (1 - t) * (1 - self.shift_terminal) / (1 - t[-1])
+        stretched = t if self.shift_terminal is None else _stretched(t, self.shift_terminal)
+        return self._spaced(stretched[0], stretched[-1], len(t)) if self.in_time else stretched
 
     def options(self, sampler: Sampler, chosen: Mapping[str, Any] | None) -> dict[str, Any]:
         """The chosen options of a sampler, and those that the config determines.
@@ -241,6 +269,14 @@ class SchedulerSettings:
         assert isinstance(self.schedule, FlowMatching)
         schedule = dataclasses.replace(self.schedule, shift=self.dynamic_shift(mu))
         return dataclasses.replace(self, schedule=schedule)
+
+
+def _stretched(t: Tensor, terminal: float) -> Tensor:
+    if bool(t[-1] == 1):
+        raise ValueError(
+            "One time alone can't be stretched to shift_terminal; take two steps or more."
+        )
+    return 1 - (1 - t) * (1 - terminal) / (1 - t[-1])
 
 
 def named_settings(

@@ -72,6 +72,30 @@ def index_of_view(timestep: float | Tensor | None, timesteps: Tensor) -> int | N
     return index if 0 <= index < timesteps.numel() else None
 
 
+def check_value(timestep: float | Tensor, told: Tensor, expected: int) -> None:
+    """Raise ValueError for a timestep by value, rounded or not, that is not the expected one.
+
+    That of a tensor on an accelerator is not read, which would wait for all of its work.
+    """
+    value = torch.as_tensor(timestep)
+    if value.device.type != "cpu":
+        return
+    value = value.flatten()[0]
+    if expected < len(told) and _is_rounded(value, told[expected]):
+        return
+    following = f"{float(told[expected]):.6g}" if expected < len(told) else "none"
+    raise ValueError(
+        f"The timestep {float(value):.6g} came, but {following} is the next of this run; iterate "
+        "over scheduler.timesteps, and call set_timesteps before another run."
+    )
+
+
+def _is_rounded(value: Tensor, told: Tensor) -> bool:
+    if not value.is_floating_point():
+        return bool((value - told).abs() < 1)
+    return bool(value.float() == told.to(value.dtype).float())
+
+
 def check_begin(rows: Sequence[Row], index: int) -> None:
     """Raise ValueError unless a step begins at the index."""
     if index >= len(rows):

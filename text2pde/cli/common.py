@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samplers.cli.common.errors import Failure, evaluating, is_of_memory
+from samplers.cli.common.errors import Failure, evaluating
 from samplers.cli.common.options import REPLACE_RUN, OverwriteOptions, SchedulerOptions
 from samplers.cli.common.output import check_places, held, prepare_folder, refuse_existing
 from samplers.cli.common.processes import find_device
@@ -24,6 +24,7 @@ from samplers.cli.common.values import (
     UPDATES,
     WHOLE,
 )
+from samplers.errors import is_of_memory
 
 if TYPE_CHECKING:
     import torch

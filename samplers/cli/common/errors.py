@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from samplers.checkpoint.index import CheckpointError
-from samplers.errors import NotFiniteError
+from samplers.errors import NotFiniteError, is_of_memory
 
 
 class Failure(Exception):
@@ -134,9 +134,3 @@ def stopped(stop: BaseException, left: str) -> Failure:
 def smaller_batches(size: int) -> str:
     """The advice of commands that run in batches."""
     return f"take --batch-size below {size}" if size > 1 else "one image at once is too much for it"
-
-
-def is_of_memory(error: Exception) -> bool:
-    """Whether the error says that a device ran out of memory."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

@@ -70,13 +70,13 @@ def place_of_partial(path: Path, overwrite: bool) -> Path:
     if overwrite:
         return first
     others = (path.with_suffix(f".partial-{number}.png") for number in count(2))
-    return next(place for place in chain([first], others) if not place.exists())
+    return next(place for place in chain([first], others) if not os.path.lexists(place))
 
 
 def refuse_existing(outputs: Iterable[Path]) -> None:
-    """Raise ValueError if there is a file already where one will be written."""
+    """Raise ValueError if there is a file, or a link to none, where one will be written."""
     for path in outputs:
-        if path.exists() and not path.is_dir():
+        if os.path.lexists(path) and not path.is_dir():
             raise ValueError(
                 f"{path} exists already; choose another name, or pass --overwrite to replace it."
             )
@@ -89,7 +89,7 @@ def kept(path: Path, parameters: dict[str, Any], overwrite: bool) -> dict[str, A
     """
     from samplers.images.files import read_parameters
 
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     found = read_parameters(path)
     difference = _difference(found, parameters)

@@ -35,6 +35,7 @@ from click.shell_completion import shell_complete
 from samplers.cli.common.errors import exit_code, is_main_process
 from samplers.cli.common.output import refuse_existing
 from samplers.cli.common.values import Output
+from samplers.files import new_files
 
 _DECLARED = "declared"
 _SETTINGS = {"max_content_width": 100, "show_default": True}
@@ -164,12 +165,13 @@ def command(
         def call(**values: Any) -> int | None:
             if single_process and not is_main_process():
                 return 0
-            if not values.get("overwrite"):
-                written = [own for own in params if isinstance(own.type, Output)]
-                refuse_existing(filter(None, (values[str(own.name)] for own in written)))
+            named = (values[str(own.name)] for own in params if isinstance(own.type, Output))
+            new = [] if values.get("overwrite") else [path for path in named if path]
+            refuse_existing(new)
             for name, group in groups.items():
                 values[name] = group(**{field: values.pop(field) for field in _fields(group)})
-            return function(**values)
+            with new_files(new):
+                return function(**values)
 
         return Command(
             function.__name__,
