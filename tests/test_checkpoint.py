@@ -170,7 +170,7 @@ def test_transformer(folders: dict[str, Path]) -> None:
     assert checkpoint.null_label == 2
     images = draw(checkpoint, replace(RECIPE, guidance=2.0), labels=(0, 1))
     assert images.shape == (2, 3, SIZE, SIZE)
-    assert set(checkpoint.weights) == {
+    assert set(checkpoint.identity.weights_sha256) == {
         "transformer/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
     }
@@ -178,7 +178,7 @@ def test_transformer(folders: dict[str, Path]) -> None:
 
 def test_latents_are_decoded(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoints.of_latents(tmp_path / "latents"), LoadOptions())
-    assert len(checkpoint.weights) == 2
+    assert len(checkpoint.identity.weights_sha256) == 2
     assert draw(checkpoint).shape == (2, 3, 2 * SIZE, 2 * SIZE)
 
 
@@ -228,7 +228,7 @@ def test_the_calls_are_ticked(classes: Checkpoint) -> None:
 def test_weights_are_named_by_their_hash(folders: dict[str, Path], classes: Checkpoint) -> None:
     name = "unet/diffusion_pytorch_model.safetensors"
     digest = hashlib.sha256((folders["classes"] / name).read_bytes()).hexdigest()
-    assert classes.weights == {name: digest}
+    assert classes.identity.weights_sha256 == {name: digest}
 
 
 # --------------------------------------------------------------------- the parts of a network

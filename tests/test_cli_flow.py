@@ -51,6 +51,8 @@ ENCODE = "encode {digits} {grey} {mask} --output {tmp}/codes.safetensors"
 DECODE = "decode {digits} {tmp}/codes.safetensors"
 INTERPOLATE = "interpolate {digits} {grey} {mask} --output {out}"
 
+SCHEDULER = "scheduler/scheduler_config.json"
+
 EXACTLY = "--dtype float64 --tolerance 1e-5"
 
 
@@ -453,6 +455,32 @@ def test_codes_of_another_network_are_refused(say: Say) -> None:
     said = say("decode {plain} {tmp}/codes.safetensors --output {out}")
     assert said.code == 2
     assert "other weights than this checkpoint's" in said.err
+
+
+@pytest.mark.parametrize(
+    ("path", "changed", "why"),
+    [
+        (SCHEDULER, {"prediction_type": "epsilon"}, "prediction type than this"),
+        (SCHEDULER, {"beta_schedule": "squaredcos_cap_v2"}, "noise schedule than this"),
+        (SCHEDULER, {"clip_sample": True}, "correction than this"),
+        ("unet/config.json", {"freq_shift": 1}, "settings in unet/config.json than this"),
+    ],
+)
+def test_codes_of_another_use_of_the_same_weights_are_refused(
+    say: Say, path: str, changed: dict[str, Any], why: str
+) -> None:
+    assert say(ENCODE).code == 0
+    other = Path(shutil.copytree(say.places["digits"], say.places["tmp"] / "other"))
+    change(other / path, **changed)
+    said = say("decode {tmp}/other {tmp}/codes.safetensors --output {out}")
+    said.check_sentence(2, f"with other {why}")
+
+
+def test_codes_belong_to_any_scheduler_class_with_the_same_meaning(say: Say) -> None:
+    assert say(ENCODE).code == 0
+    other = Path(shutil.copytree(say.places["digits"], say.places["tmp"] / "other"))
+    change(other / SCHEDULER, _class_name="DDIMScheduler", timestep_spacing="trailing")
+    assert say("decode {tmp}/other {tmp}/codes.safetensors --output {out}").code == 0
 
 
 @pytest.mark.parametrize("command", [LIKELIHOOD, ENCODE, INTERPOLATE])

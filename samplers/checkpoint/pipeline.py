@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
-from samplers.checkpoint.folder import Folder, is_pickle
+from samplers.checkpoint.folder import Folder, Identity, is_pickle
 from samplers.checkpoint.index import CheckpointError
 from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.scheduler import SamplerScheduler
@@ -36,8 +36,8 @@ class PipelineCheckpoint(Checkpoint):
     pipeline: Any
     """The unmodified pipeline."""
 
-    def __init__(self, settings: SchedulerSettings, weights: dict[str, str], pipeline: Any) -> None:
-        self.settings, self.weights = settings, weights
+    def __init__(self, settings: SchedulerSettings, identity: Identity, pipeline: Any) -> None:
+        self.settings, self.identity = settings, identity
         self.pipeline = pipeline
         self._config = pipeline.scheduler.config
         self._parameters = inspect.signature(pipeline.__call__).parameters
@@ -141,7 +141,7 @@ def load_pipeline(folder: Folder, options: LoadOptions) -> PipelineCheckpoint:
         )
         pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
-    return PipelineCheckpoint(folder.settings, folder.hashes(), pipeline)
+    return PipelineCheckpoint(folder.settings, folder.identity(), pipeline)
 
 
 def _check_pipeline(folder: Folder) -> None:

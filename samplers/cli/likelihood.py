@@ -196,13 +196,17 @@ def _seeds(options: LikelihoodOptions, contents: Sequence[str]) -> list[int]:
 def _settings(flow: OpenedFlow, trace: Trace) -> str:
     """What decides the result of every image, in words."""
     recipe, chosen, checkpoint = flow.recipe, flow.settings, flow.checkpoint
+    model = checkpoint.identity
+    trained = (f"{name} {words}" for name, words in checkpoint.settings.training().items())
     low, high = flow.flow(lambda: None).ends
     return (
         f"{chosen.method}, tolerance {chosen.rtol:g}, at most {chosen.max_nfe} calls, {trace}, "
         f"guidance {recipe.guidance:g} rescaled {recipe.guidance_rescale:g} away from class "
         f"{checkpoint.null_label}, "
         f"sigma {low} to {high}, {checkpoint.dtype}, "
-        f"weights {_digest(''.join(checkpoint.weights.values()).encode())}"
+        f"{', '.join(trained)}, "
+        f"weights {_digest(''.join(model.weights_sha256.values()).encode())}, "
+        f"configs {_digest(''.join(model.configs_sha256.values()).encode())}"
     )
 
 

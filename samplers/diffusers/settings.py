@@ -4,6 +4,7 @@ grids."""
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -66,6 +67,16 @@ class SchedulerSettings:
     distilled_for: str | None = None
     distilled_times: DistilledTimes | None = None
     timestep_scaling: float | None = None
+
+    def training(self) -> dict[str, str]:
+        """What the network was trained for, in words: equal if its outputs mean the same."""
+        return {
+            "noise schedule": _schedule_words(self.schedule),
+            "noise levels": f"{self.sigma_min} to {self.sigma_max}",
+            "prediction type": str(self.prediction),
+            "time scale": f"{self.time_scale:g}",
+            "correction": str(self.correction),
+        }
 
     def denoiser(
         self, network: Callable[..., Any], call: Callable[..., Tensor] = call_network
@@ -241,6 +252,14 @@ class SchedulerSettings:
         assert isinstance(self.schedule, FlowMatching)
         schedule = dataclasses.replace(self.schedule, shift=self.dynamic_shift(mu))
         return dataclasses.replace(self, schedule=schedule)
+
+
+def _schedule_words(schedule: Schedule) -> str:
+    """A schedule with a digest of alpha and sigma, to the digits on which all machines agree."""
+    at = schedule.point(schedule.at_fraction(torch.linspace(0, 1, 1001, dtype=torch.float64)))
+    numbers = [f"{number:.6g}" for number in (*at.alpha.tolist(), *at.sigma.tolist())]
+    digest = hashlib.sha256(" ".join(numbers).encode()).hexdigest()[:8]
+    return f"{schedule!r} ({digest})"
 
 
 def named_settings(
