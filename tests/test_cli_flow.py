@@ -176,23 +176,48 @@ def test_what_is_in_the_table_is_not_measured_again(
         assert say(first).code == 0
         assert say("likelihood {digits} {mask} {grey} --csv {tmp}/bits.csv").code == 0
     assert table.read_bytes() == both
-    # Another setting, another measurement; the first stays.
+    # Another class, another measurement; the first stays.
     assert say(f"{first} --label 1").code == 0
-    assert len(rows(table)) == 3
+    assert [row["label"] for row in rows(table)] == [str(NULL), str(NULL), "1"]
 
 
-@pytest.mark.slow
-def test_another_class_for_none_is_another_measurement(say: Say) -> None:
-    """Guidance leads away from it, so what it is belongs to the result."""
-    shutil.copytree(say.places["digits"], say.places["tmp"] / "bare")
-    change(say.places["tmp"] / "bare" / "model_index.json", _null_label=None)
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ("--tolerance 0.4", "tolerance 0.5, not tolerance 0.4"),
+        ("--probes 2", "trace Hutchinson(probes=1, law='rademacher'), not"),
+        ("--guidance 2 --label 0", "guidance 1.0, not guidance 2.0"),
+    ],
+)
+def test_a_table_has_one_kind_of_settings(say: Say, settings: str, why: str) -> None:
     table = say.places["tmp"] / "bits.csv"
-    command = "likelihood {tmp}/bare {grey} --label 0 --guidance 2 --csv {tmp}/bits.csv"
-    for null, count in ((NULL, 1), (2, 2), (NULL, 2)):
-        assert say(f"{command} --null-label {null}").code == 0
-        assert len(rows(table)) == count
-    one, two = rows(table)
-    assert one["log_prob"] != two["log_prob"]
+    command = "likelihood {digits} {grey} --tolerance 0.5 --csv {tmp}/bits.csv"
+    assert say(command).code == 0
+    before = table.read_bytes()
+    said = say(f"{command} {settings}")
+    said.check_sentence(2, "was measured with other settings")
+    assert why in said.err
+    assert table.read_bytes() == before
+    assert say(f"{command} {settings} --overwrite").code == 0
+    assert len(rows(table)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "why"),
+    [
+        (SCHEDULER, {"prediction_type": "epsilon"}, "prediction type v_prediction, not"),
+        ("model_index.json", {"_null_label": 2}, f"null label {NULL}, not null label 2"),
+    ],
+)
+def test_a_table_belongs_to_one_model(
+    say: Say, path: str, values: dict[str, Any], why: str
+) -> None:
+    """The same weights are another model with another config."""
+    folder = Path(shutil.copytree(say.places["digits"], say.places["tmp"] / "model"))
+    command = "likelihood {tmp}/model {grey} --label 0 --tolerance 0.1 --csv {tmp}/bits.csv"
+    assert say(command).code == 0
+    change(folder / path, **values)
+    say(command).check_sentence(2, f"other settings ({why}")
 
 
 def test_pictures_of_one_content_are_one_measurement_of_two_names(say: Say) -> None:
