@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samplers.denoiser import Denoiser, call_network
+from samplers.diffusers.classes import DEFAULT_SAMPLER
 from samplers.diffusers.distilled import DistilledTimes, every_kth
 from samplers.grid import Final, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
 from samplers.prediction import Correction, Prediction
@@ -67,6 +68,11 @@ class SchedulerSettings:
     distilled_for: str | None = None
     distilled_times: DistilledTimes | None = None
     timestep_scaling: float | None = None
+
+    @property
+    def default_sampler(self) -> str:
+        """The sampler that the network was distilled for, else the default of denoisers."""
+        return self.distilled_for or DEFAULT_SAMPLER
 
     def training(self) -> dict[str, str]:
         """What the network was trained for, in words: equal if its outputs mean the same."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from samplers.checkpoint import Flow, Recipe, Tick
+from samplers.checkpoint import Flow, Recipe, Tick, read_settings
 from samplers.checkpoint.network import NetworkCheckpoint
 from samplers.cli.common.checkpoints import (
     labels_in_turn,
@@ -202,7 +202,7 @@ def plan(options: SamplerOptions) -> Job:
 
     Raises ValueError for settings that sampler and checkpoint can't have.
     """
-    sampler = get_sampler(options.sampler)
+    sampler = get_sampler(options.sampler or read_settings(options.checkpoint).default_sampler)
     adaptive = _checked(options, sampler)
     processes = join(options.device)
     checkpoint = open_checkpoint(options, processes.device)
