@@ -20,6 +20,7 @@ from samplers.checkpoint import (
     Flow,
     LoadOptions,
     NetworkCheckpoint,
+    PipelineCheckpoint,
     Recipe,
     load_checkpoint,
     read_settings,
@@ -32,6 +33,7 @@ from samplers.probability_flow.integration import Adaptive
 from samplers.sampling import sample
 from tests import tiny_checkpoints
 from tests.tiny_checkpoints import CLASSES, NULL, SIZE, change
+from tests.tiny_pipelines import stable_diffusion_3
 
 RECIPE = Recipe(steps=3)
 
@@ -468,6 +470,21 @@ def test_pipelines_that_cannot_be_sampled(
     folder = copy_of(folders["prompts"], tmp_path / "other")
     change(folder / "model_index.json", _class_name=name)
     assert why in refusal(folder)
+
+
+def test_a_pipeline_that_was_saved_without_a_component(tmp_path: Path) -> None:
+    """Stable Diffusion 3 without its T5, whose place in the index is [null, null]."""
+    stable_diffusion_3().pipe.save_pretrained(tmp_path)
+    loaded = load_checkpoint(tmp_path, LoadOptions())
+    assert isinstance(loaded, PipelineCheckpoint)
+    assert loaded.pipeline.components["text_encoder_3"] is None
+
+
+def test_an_autoencoder_that_was_omitted_is_none(broken: Path) -> None:
+    change(broken / "model_index.json", vae=[None, None])
+    loaded = load_checkpoint(broken, LoadOptions())
+    assert isinstance(loaded, NetworkCheckpoint)
+    assert loaded.of_pixels
 
 
 def test_null_labels(broken: Path) -> None:

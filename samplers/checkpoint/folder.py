@@ -55,7 +55,12 @@ class Folder:
     def class_of(self, component: str) -> str | None:
         """The class name of a component, or None if there is no such component."""
         entry = self.index.get(component)
-        return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else None
+        there = isinstance(entry, list) and len(entry) == 2 and component not in self.omitted()
+        return str(entry[1]) if there else None
+
+    def omitted(self) -> list[str]:
+        """The components that the pipeline was saved without."""
+        return [name for name, entry in self.index.items() if entry == [None, None]]
 
     def libraries(self) -> set[str]:
         """The packages that the component classes belong to."""

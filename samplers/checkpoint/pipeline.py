@@ -138,6 +138,8 @@ def load_pipeline(folder: Folder, options: LoadOptions) -> PipelineCheckpoint:
             dtype=options.dtype,
             use_safetensors=None if pickled else True,
             local_files_only=True,
+            # Without it, diffusers misses those that its class does not call optional.
+            **dict.fromkeys(folder.omitted()),
         )
         pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
