@@ -682,6 +682,12 @@ BAD_INPUT = [
         "without a prompt",
     ),
     (2, "sample {prompts} --output {out}", "--prompt"),
+    (2, "sample {digits} --sampler 'DPM++ 2M Karras' --output {out}", "'dpmpp-2m' on the grid 'ka"),
+    (
+        2,
+        "sample {prompts} --prompt cat --negative-prompt dog --guidance 1 --output {out}",
+        "--negative-prompt has no effect at guidance 1; pass --guidance above 1, or omit it.",
+    ),
     (2, "sample {prompts} --prompt cat --label 1 --output {out}", "has no classes"),
     (2, "sample {prompts} --prompt cat --null-label 1 --output {out}", "not on classes"),
     (2, "show dpmp", "did you mean"),

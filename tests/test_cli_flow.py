@@ -30,6 +30,7 @@ from samplers.checkpoint import (
     network,
 )
 from samplers.checkpoint.codes import read_codes
+from samplers.cli.common.text import evaluations_each
 from samplers.errors import NotFiniteError
 from samplers.images.files import read_parameters
 from samplers.images.pixels import values_of
@@ -109,6 +110,18 @@ def test_the_table_holds_what_the_library_finds(say: Say, words: str, trace: Tra
     for row, number, error in columns:
         assert float(row["bits_per_dim"]) == pytest.approx(float(number), rel=1e-5)
         assert float(row["standard_error"]) == pytest.approx(float(error), rel=1e-3)
+
+
+@pytest.mark.parametrize(("probes", "shown"), [(1, False), (2, True)])
+def test_standard_errors_are_shown_where_they_are_known(say: Say, probes: int, shown: bool) -> None:
+    said = say(f"likelihood {{digits}} {{grey}} --tolerance 0.5 --probes {probes}")
+    assert ("±" in said.out.splitlines()[0]) == shown
+    assert len(said.out.splitlines()[2].split()) == (5 if shown else 4)
+
+
+def test_equal_numbers_of_evaluations_are_one_number() -> None:
+    assert evaluations_each([73, 73]) == "73 network evaluations each"
+    assert evaluations_each([73, 76]) == "74.5 network evaluations each (73 to 76)"
 
 
 def test_codes_that_miss_the_tolerance_are_not_interpolated(say: Say) -> None:
@@ -373,6 +386,8 @@ BAD_INPUT = [
     (2, "likelihood {latents} {colours}", "but 16 x 16 are needed"),
     (2, "likelihood {prompts} {colours}", "a pipeline with a prompt"),
     (1, "likelihood {tmp}/no {grey}", "no such folder"),
+    (2, "interpolate {prompts} --prompt cat --output {out}", "needs a network without a prompt"),
+    (2, f"{LIKELIHOOD} --csv {{tmp}}/bits.txt", "bits.txt; name it NAME.csv."),
     (2, f"{LIKELIHOOD} --tolerance 0", "a finite number above 0"),
     (2, f"{LIKELIHOOD} --max-nfe 2", "at least 4"),
     (2, f"{LIKELIHOOD} --probes 0", "from 1 to"),
@@ -383,10 +398,9 @@ BAD_INPUT = [
     (2, f"{LIKELIHOOD} --sigma-min 5 --sigma-max 2", "sigma_min"),
     (2, f"{LIKELIHOOD} --histogram {{tmp}}/x.jpg", "written as PNG"),
     (2, f"{LIKELIHOOD} --histogram {{tmp}}/x", "NAME.png"),
-    (1, f"{LIKELIHOOD} --csv {{text}}", "no table that this command wrote"),
-    (1, f"{LIKELIHOOD} --csv {{wide}}", "no table that this command wrote"),
+    (1, f"{LIKELIHOOD} --csv {{table}}", "no table that this command wrote"),
     (1, f"{LIKELIHOOD} --csv {{grey}}/bits.csv", "is a file"),
-    (2, f"{LIKELIHOOD} --csv {{grey}}", "one of the given files"),
+    (2, f"{LIKELIHOOD} --csv {{grey}}", "name it NAME.csv"),
     (2, INTERPOLATE.replace("{out}", "{grey} --overwrite"), "one of the given files"),
     (2, "encode {digits} {grey} --output {tmp}/codes.pt", "name it NAME.safetensors"),
     (2, "encode {digits} {grey}", "Missing option '--output'"),

@@ -55,8 +55,9 @@ class Folder:
     def class_of(self, component: str) -> str | None:
         """The class name of a component, or None if there is no such component."""
         entry = self.index.get(component)
-        there = isinstance(entry, list) and len(entry) == 2 and component not in self.omitted()
-        return str(entry[1]) if there else None
+        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+            return None
+        return str(entry[1])
 
     def omitted(self) -> list[str]:
         """The components that the pipeline was saved without."""

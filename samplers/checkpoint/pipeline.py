@@ -51,9 +51,21 @@ class PipelineCheckpoint(Checkpoint):
         guidance = recipe.guidance
         if guidance is None and "guidance_scale" in self._parameters:
             guidance = self._parameters["guidance_scale"].default
+        if recipe.negative_prompt is not None:
+            self._check_guided(guidance)
         name, final = get_sampler(recipe.sampler).name, recipe.final or self.settings.final
         self.check_distilled(name)
         return replace(recipe, sampler=name, final=final, guidance=guidance)
+
+    def _check_guided(self, guidance: float | None) -> None:
+        """Raise ValueError if the pipeline would ignore a negative prompt."""
+        own = self._parameters.get("true_cfg_scale")  # where guidance_scale is the network's input
+        scale = guidance if own is None else own.default
+        if scale is not None and scale <= 1:
+            raise ValueError(
+                f"--negative-prompt has no effect at guidance {scale:g}; "
+                + ("pass --guidance above 1, or omit it." if own is None else "omit it.")
+            )
 
     def _check_taken(self, option: str, argument: str, value: object) -> None:
         if value not in (None, 0.0) and argument not in self._parameters:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -98,6 +99,8 @@ class LikelihoodOptions(FlowOptions, SeedOptions, OverwriteOptions, section="Div
         """Raise what can be seen to be wrong without loading anything."""
         if self.histogram is not None:
             check_png(self.histogram, "the histogram")
+        if self.csv is not None and self.csv.suffix.lower() != ".csv":
+            raise ValueError(f"The table is {self.csv}; name it NAME.csv.")
         for path in self.outputs:
             check_folder(path.parent)
         self.check_checkpoint()
@@ -273,12 +276,14 @@ def _left(job: Job, found: Records) -> str:
 
 def _report(job: Job, records: Sequence[Record]) -> None:
     with_class = job.items[0].label is not None
-    rows = [("image", *(("class",) if with_class else ()), job.unit, "±", "NFE")]
+    with_error = not all(math.isnan(job.error(record)) for record in records)
+    headings = ("class",) * with_class, (job.unit,), ("±",) * with_error, ("NFE",)
+    rows = [("image", *chain(*headings))]
     for item, record in zip(job.items[:SHOWN], records, strict=False):
         own = (str(item.label),) if with_class else ()
-        error = job.error(record)
-        spread = "-" if math.isnan(error) else f"{error:.2g}"
-        rows.append((record.image, *own, f"{job.number(record):.4g}", spread, str(record.nfe)))
+        spread = "-" if math.isnan(job.error(record)) else f"{job.error(record):.2g}"
+        number, error = f"{job.number(record):.4g}", (spread,) * with_error
+        rows.append((record.image, *own, number, *error, str(record.nfe)))
     print(aligned(rows))
     if len(records) > SHOWN:
         print(f"… and {counted(len(records) - SHOWN, 'image')} more")

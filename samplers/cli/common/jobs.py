@@ -25,7 +25,7 @@ from samplers.cli.common.checkpoints import (
 )
 from samplers.cli.common.options import MAX_NFE, NUM_IMAGES, STEPS, TOLERANCE, SamplerOptions
 from samplers.cli.common.processes import Processes, join
-from samplers.cli.common.text import counted
+from samplers.cli.common.text import counted, evaluations_each
 from samplers.cli.common.values import seeds_text
 from samplers.images.pixels import to_images
 from samplers.probability_flow.integration import Adaptive
@@ -86,9 +86,9 @@ class Method:
         if self.nfe is not None or not costs:
             return self.text
         nfe = [cost.nfe for cost in costs]
-        mean, missed = sum(nfe) / len(nfe), sum(not cost.within_tolerance for cost in costs)
+        missed = sum(not cost.within_tolerance for cost in costs)
         short = f", {missed} of {counted(len(costs), 'image')} not within it" if missed else ""
-        return f"{self.text}{short}, {mean:.1f} network evaluations each ({min(nfe)} to {max(nfe)})"
+        return f"{self.text}{short}, {evaluations_each(nfe)}"
 
 
 @dataclass(frozen=True)
