@@ -41,8 +41,8 @@ def differentiable(
             ``DirectAdjoint()``.
 
     The pipeline is unchanged after the block, and the backward pass may come later. Raises
-    ValueError for other adjoints, since the pipeline owns its loop, and for a pipeline without a
-    known network.
+    ValueError for other adjoints, since the pipeline owns its loop, for a pipeline without a known
+    network, and in its call, where gradients are enabled, for images without a gradient.
     """
     chosen = CheckpointAdjoint() if adjoint is None else adjoint
     networks = [name for name in NETWORKS if isinstance(pipe.components.get(name), nn.Module)]
@@ -68,7 +68,24 @@ def differentiable(
         if getattr(pipe, "watermark", None) is not None:
             applied = _watermarked(pipe.watermark.apply_watermark)
             stack.enter_context(_replaced(pipe.watermark, "apply_watermark", applied))
-        yield lambda *args, **kwargs: call(pipe, *args, **kwargs)
+
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            _check_output(call, pipe, *args, **kwargs)
+            return call(pipe, *args, **kwargs)
+
+        yield generate
+
+
+def _check_output(call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Raise ValueError for images that would have no gradient, where one is recorded."""
+    given = inspect.signature(call).bind(*args, **kwargs)
+    given.apply_defaults()
+    kind = given.arguments.get("output_type")
+    if kind in ("pil", "np") and torch.is_grad_enabled():
+        raise ValueError(
+            f"Images of output_type={kind!r} have no gradient; pass output_type='pt' or 'latent', "
+            "or call the pipeline under torch.no_grad()."
+        )
 
 
 def _checkpointing(adjoint: AbstractAdjoint) -> CheckpointAdjoint:

@@ -15,6 +15,7 @@ from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any, Literal, get_args, get_origin
 
+from samplers.choices import SPACINGS
 from samplers.grid import Grid, make_grid
 from samplers.methods import (
     consistency,
@@ -439,10 +440,16 @@ def get_sampler(name: str) -> Sampler:
     squeezed = {known.replace("-", ""): sampler for known, sampler in names.items()}
     found = names.get(name) or names.get(plain) or squeezed.get(plain.replace("-", ""))
     if found is None:
-        near = difflib.get_close_matches(plain, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "see `samplers list`."
-        raise ValueError(f"There is no sampler named {name!r}; {hint}")
+        raise ValueError(f"There is no sampler named {name!r}; {_hint(plain, names)}")
     return found
+
+
+def _hint(plain: str, names: Mapping[str, Sampler]) -> str:
+    bare, _, spacing = plain.replace("++", "pp").rpartition("-")
+    if spacing in SPACINGS and bare in names:  # as in "DPM++ 2M Karras"
+        return f"did you mean {names[bare].name!r} on the grid {spacing!r}?"
+    near = difflib.get_close_matches(plain, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else "see `samplers list`."
 
 
 def get_adaptive_sampler(name: str) -> AdaptiveSampler:

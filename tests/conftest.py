@@ -43,6 +43,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     Image.fromarray(np.dstack([levels, half])).save(root / "opacity.png")
     (root / "broken.png").write_bytes((root / "grey.png").read_bytes()[:60])
     (root / "text.png").write_text("no picture")
+    (root / "table.csv").write_text("no picture")
     pictures = {path.stem: path for path in root.glob("*.png")}
     checkpoints = {
         "digits": tiny_checkpoints.of_classes(root / "digits"),
@@ -51,7 +52,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "restoration": tiny_checkpoints.of_restoration(root / "restoration"),
         "prompts": tiny_checkpoints.of_prompts(root / "prompts"),
     }
-    return pictures | checkpoints
+    return pictures | checkpoints | {"table": root / "table.csv"}
 
 
 @pytest.fixture

@@ -195,3 +195,17 @@ def test_a_pipeline_without_a_known_network_is_refused() -> None:
 
     with pytest.raises(ValueError, match="Other has none"), differentiable(Other({})):
         pass
+
+
+@pytest.mark.parametrize("kind", [{}, {"output_type": "np"}], ids=str)
+def test_images_without_a_gradient_are_refused(kind: dict[str, str]) -> None:
+    """At once, and not by NumPy at the end; where no gradient is recorded they are sampled."""
+    pipe = with_sampler("stable-diffusion", "ddim")
+    given = inputs("stable-diffusion")
+    chosen = settings("stable-diffusion") | {"num_inference_steps": 1}
+    del chosen["output_type"]
+    with differentiable(pipe) as generate:
+        with pytest.raises(ValueError, match="pass output_type='pt'"):
+            generate(**given, **chosen, **kind)
+        with torch.no_grad():
+            assert len(generate(**given, **chosen, **kind).images) > 0

@@ -20,6 +20,7 @@ from samplers.checkpoint import (
     Flow,
     LoadOptions,
     NetworkCheckpoint,
+    PipelineCheckpoint,
     Recipe,
     load_checkpoint,
     read_settings,
@@ -32,6 +33,7 @@ from samplers.probability_flow.integration import Adaptive
 from samplers.sampling import sample
 from tests import tiny_checkpoints
 from tests.tiny_checkpoints import CLASSES, NULL, SIZE, change
+from tests.tiny_pipelines import stable_diffusion_3
 
 RECIPE = Recipe(steps=3)
 
@@ -170,7 +172,7 @@ def test_transformer(folders: dict[str, Path]) -> None:
     assert checkpoint.null_label == 2
     images = draw(checkpoint, replace(RECIPE, guidance=2.0), labels=(0, 1))
     assert images.shape == (2, 3, SIZE, SIZE)
-    assert set(checkpoint.weights) == {
+    assert set(checkpoint.identity.weights_sha256) == {
         "transformer/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
     }
@@ -178,7 +180,7 @@ def test_transformer(folders: dict[str, Path]) -> None:
 
 def test_latents_are_decoded(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoints.of_latents(tmp_path / "latents"), LoadOptions())
-    assert len(checkpoint.weights) == 2
+    assert len(checkpoint.identity.weights_sha256) == 2
     assert draw(checkpoint).shape == (2, 3, 2 * SIZE, 2 * SIZE)
 
 
@@ -228,7 +230,7 @@ def test_the_calls_are_ticked(classes: Checkpoint) -> None:
 def test_weights_are_named_by_their_hash(folders: dict[str, Path], classes: Checkpoint) -> None:
     name = "unet/diffusion_pytorch_model.safetensors"
     digest = hashlib.sha256((folders["classes"] / name).read_bytes()).hexdigest()
-    assert classes.weights == {name: digest}
+    assert classes.identity.weights_sha256 == {name: digest}
 
 
 # --------------------------------------------------------------------- the parts of a network
@@ -480,6 +482,21 @@ def test_pipelines_that_cannot_be_sampled(
     folder = copy_of(folders["prompts"], tmp_path / "other")
     change(folder / "model_index.json", _class_name=name)
     assert why in refusal(folder)
+
+
+def test_a_pipeline_that_was_saved_without_a_component(tmp_path: Path) -> None:
+    """Stable Diffusion 3 without its T5, whose place in the index is [null, null]."""
+    stable_diffusion_3().pipe.save_pretrained(tmp_path)
+    loaded = load_checkpoint(tmp_path, LoadOptions())
+    assert isinstance(loaded, PipelineCheckpoint)
+    assert loaded.pipeline.components["text_encoder_3"] is None
+
+
+def test_an_autoencoder_that_was_omitted_is_none(broken: Path) -> None:
+    change(broken / "model_index.json", vae=[None, None])
+    loaded = load_checkpoint(broken, LoadOptions())
+    assert isinstance(loaded, NetworkCheckpoint)
+    assert loaded.of_pixels
 
 
 def test_null_labels(broken: Path) -> None:

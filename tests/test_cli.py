@@ -39,6 +39,7 @@ from samplers.images.files import read_parameters
 from samplers.tableau import Tableau
 from tests import tiny_checkpoints
 from tests.commands import parsed
+from tests.tiny_checkpoints import change
 
 ROOT = Path(__file__).parents[1]
 
@@ -481,6 +482,18 @@ def test_other_settings_are_not_mixed(say: Say, digits: Path, tmp_path: Path) ->
     assert "0 images sampled, 2 kept" in say(*words, 3)[1]
 
 
+def test_another_scheduler_of_the_same_weights_is_another_setting(
+    say: Say, digits: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(digits, tmp_path / "model"))
+    words = ["sample", folder, "--label", 1, "--num-images", 1, "--steps", 2]
+    assert say(*words, "--output", tmp_path / "out")[0] == 0
+    change(folder / "scheduler" / "scheduler_config.json", beta_schedule="squaredcos_cap_v2")
+    code, _, err = say(*words, "--output", tmp_path / "out")
+    assert code == 2
+    assert "(scheduler: beta_schedule: linear, not squaredcos_cap_v2)" in err
+
+
 def test_a_foreign_picture_is_not_overwritten(say: Say, digits: Path, tmp_path: Path) -> None:
     words = ["sample", digits, "--label", 1, "--steps", 2, "--num-images", 1, "--output", tmp_path]
     path = tmp_path / "seed-00000000.png"
@@ -724,6 +737,12 @@ BAD_INPUT = [
         "without a prompt",
     ),
     (2, "sample {prompts} --output {out}", "--prompt"),
+    (2, "sample {digits} --sampler 'DPM++ 2M Karras' --output {out}", "'dpmpp-2m' on the grid 'ka"),
+    (
+        2,
+        "sample {prompts} --prompt cat --negative-prompt dog --guidance 1 --output {out}",
+        "--negative-prompt has no effect at guidance 1; pass --guidance above 1, or omit it.",
+    ),
     (2, "sample {prompts} --prompt cat --label 1 --output {out}", "has no classes"),
     (
         2,

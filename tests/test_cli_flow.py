@@ -30,6 +30,7 @@ from samplers.checkpoint import (
     network,
 )
 from samplers.checkpoint.codes import read_codes
+from samplers.cli.common.text import evaluations_each
 from samplers.errors import NotFiniteError
 from samplers.images.files import read_parameters
 from samplers.images.pixels import values_of
@@ -50,6 +51,8 @@ LIKELIHOOD = "likelihood {digits} {grey} {mask}"
 ENCODE = "encode {digits} {grey} {mask} --output {tmp}/codes.safetensors"
 DECODE = "decode {digits} {tmp}/codes.safetensors"
 INTERPOLATE = "interpolate {digits} {grey} {mask} --output {out}"
+
+SCHEDULER = "scheduler/scheduler_config.json"
 
 EXACTLY = "--dtype float64 --tolerance 1e-5"
 
@@ -107,6 +110,18 @@ def test_the_table_holds_what_the_library_finds(say: Say, words: str, trace: Tra
     for row, number, error in columns:
         assert float(row["bits_per_dim"]) == pytest.approx(float(number), rel=1e-5)
         assert float(row["standard_error"]) == pytest.approx(float(error), rel=1e-3)
+
+
+@pytest.mark.parametrize(("probes", "shown"), [(1, False), (2, True)])
+def test_standard_errors_are_shown_where_they_are_known(say: Say, probes: int, shown: bool) -> None:
+    said = say(f"likelihood {{digits}} {{grey}} --tolerance 0.5 --probes {probes}")
+    assert ("±" in said.out.splitlines()[0]) == shown
+    assert len(said.out.splitlines()[2].split()) == (5 if shown else 4)
+
+
+def test_equal_numbers_of_evaluations_are_one_number() -> None:
+    assert evaluations_each([73, 73]) == "73 network evaluations each"
+    assert evaluations_each([73, 76]) == "74.5 network evaluations each (73 to 76)"
 
 
 def test_codes_that_miss_the_tolerance_are_not_interpolated(say: Say) -> None:
@@ -174,23 +189,48 @@ def test_what_is_in_the_table_is_not_measured_again(
         assert say(first).code == 0
         assert say("likelihood {digits} {mask} {grey} --csv {tmp}/bits.csv").code == 0
     assert table.read_bytes() == both
-    # Another setting, another measurement; the first stays.
+    # Another class, another measurement; the first stays.
     assert say(f"{first} --label 1").code == 0
-    assert len(rows(table)) == 3
+    assert [row["label"] for row in rows(table)] == [str(NULL), str(NULL), "1"]
 
 
-@pytest.mark.slow
-def test_another_class_for_none_is_another_measurement(say: Say) -> None:
-    """Guidance leads away from it, so what it is belongs to the result."""
-    shutil.copytree(say.places["digits"], say.places["tmp"] / "bare")
-    change(say.places["tmp"] / "bare" / "model_index.json", _null_label=None)
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ("--tolerance 0.4", "tolerance 0.5, not tolerance 0.4"),
+        ("--probes 2", "trace Hutchinson(probes=1, law='rademacher'), not"),
+        ("--guidance 2 --label 0", "guidance 1.0, not guidance 2.0"),
+    ],
+)
+def test_a_table_has_one_kind_of_settings(say: Say, settings: str, why: str) -> None:
     table = say.places["tmp"] / "bits.csv"
-    command = "likelihood {tmp}/bare {grey} --label 0 --guidance 2 --csv {tmp}/bits.csv"
-    for null, count in ((NULL, 1), (2, 2), (NULL, 2)):
-        assert say(f"{command} --null-label {null}").code == 0
-        assert len(rows(table)) == count
-    one, two = rows(table)
-    assert one["log_prob"] != two["log_prob"]
+    command = "likelihood {digits} {grey} --tolerance 0.5 --csv {tmp}/bits.csv"
+    assert say(command).code == 0
+    before = table.read_bytes()
+    said = say(f"{command} {settings}")
+    said.check_sentence(2, "was measured with other settings")
+    assert why in said.err
+    assert table.read_bytes() == before
+    assert say(f"{command} {settings} --overwrite").code == 0
+    assert len(rows(table)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "why"),
+    [
+        (SCHEDULER, {"prediction_type": "epsilon"}, "prediction type v_prediction, not"),
+        ("model_index.json", {"_null_label": 2}, f"null label {NULL}, not null label 2"),
+    ],
+)
+def test_a_table_belongs_to_one_model(
+    say: Say, path: str, values: dict[str, Any], why: str
+) -> None:
+    """The same weights are another model with another config."""
+    folder = Path(shutil.copytree(say.places["digits"], say.places["tmp"] / "model"))
+    command = "likelihood {tmp}/model {grey} --label 0 --tolerance 0.1 --csv {tmp}/bits.csv"
+    assert say(command).code == 0
+    change(folder / path, **values)
+    say(command).check_sentence(2, f"other settings ({why}")
 
 
 def test_pictures_of_one_content_are_one_measurement_of_two_names(say: Say) -> None:
@@ -348,6 +388,8 @@ BAD_INPUT = [
     (2, "likelihood {latents} {colours}", "but 16 x 16 are needed"),
     (2, "likelihood {prompts} {colours}", "a pipeline with a prompt"),
     (1, "likelihood {tmp}/no {grey}", "no such folder"),
+    (2, "interpolate {prompts} --prompt cat --output {out}", "needs a network without a prompt"),
+    (2, f"{LIKELIHOOD} --csv {{tmp}}/bits.txt", "bits.txt; name it NAME.csv."),
     (2, f"{LIKELIHOOD} --tolerance 0", "a finite number above 0"),
     (2, f"{LIKELIHOOD} --max-nfe 2", "at least 4"),
     (2, f"{LIKELIHOOD} --probes 0", "from 1 to"),
@@ -358,10 +400,9 @@ BAD_INPUT = [
     (2, f"{LIKELIHOOD} --sigma-min 5 --sigma-max 2", "sigma_min"),
     (2, f"{LIKELIHOOD} --histogram {{tmp}}/x.jpg", "written as PNG"),
     (2, f"{LIKELIHOOD} --histogram {{tmp}}/x", "NAME.png"),
-    (1, f"{LIKELIHOOD} --csv {{text}}", "no table that this command wrote"),
-    (1, f"{LIKELIHOOD} --csv {{wide}}", "no table that this command wrote"),
+    (1, f"{LIKELIHOOD} --csv {{table}}", "no table that this command wrote"),
     (1, f"{LIKELIHOOD} --csv {{grey}}/bits.csv", "is a file"),
-    (2, f"{LIKELIHOOD} --csv {{grey}}", "one of the given files"),
+    (2, f"{LIKELIHOOD} --csv {{grey}}", "name it NAME.csv"),
     (2, INTERPOLATE.replace("{out}", "{grey} --overwrite"), "one of the given files"),
     (2, "encode {digits} {grey} --output {tmp}/codes.pt", "name it NAME.safetensors"),
     (2, "encode {digits} {grey}", "Missing option '--output'"),
@@ -456,6 +497,32 @@ def test_codes_of_another_network_are_refused(say: Say) -> None:
     said = say("decode {plain} {tmp}/codes.safetensors --output {out}")
     assert said.code == 2
     assert "other weights than this checkpoint's" in said.err
+
+
+@pytest.mark.parametrize(
+    ("path", "changed", "why"),
+    [
+        (SCHEDULER, {"prediction_type": "epsilon"}, "prediction type than this"),
+        (SCHEDULER, {"beta_schedule": "squaredcos_cap_v2"}, "noise schedule than this"),
+        (SCHEDULER, {"clip_sample": True}, "correction than this"),
+        ("unet/config.json", {"freq_shift": 1}, "settings in unet/config.json than this"),
+    ],
+)
+def test_codes_of_another_use_of_the_same_weights_are_refused(
+    say: Say, path: str, changed: dict[str, Any], why: str
+) -> None:
+    assert say(ENCODE).code == 0
+    other = Path(shutil.copytree(say.places["digits"], say.places["tmp"] / "other"))
+    change(other / path, **changed)
+    said = say("decode {tmp}/other {tmp}/codes.safetensors --output {out}")
+    said.check_sentence(2, f"with other {why}")
+
+
+def test_codes_belong_to_any_scheduler_class_with_the_same_meaning(say: Say) -> None:
+    assert say(ENCODE).code == 0
+    other = Path(shutil.copytree(say.places["digits"], say.places["tmp"] / "other"))
+    change(other / SCHEDULER, _class_name="DDIMScheduler", timestep_spacing="trailing")
+    assert say("decode {tmp}/other {tmp}/codes.safetensors --output {out}").code == 0
 
 
 @pytest.mark.parametrize("command", [LIKELIHOOD, ENCODE, INTERPOLATE])

@@ -110,7 +110,7 @@ def _write(path: Path) -> None:
 
 FILES: dict[str, Callable[[Path], Any]] = {
     "codes": read_codes,
-    "records": read_records,
+    "records": lambda path: read_records(path, "", False),
     "config": read_finetune_config,
     "checkpoint": _read,
     "clip": load_clip,

@@ -68,8 +68,15 @@ def test_the_compatible_classes_are_those_that_can_be_read() -> None:
     for name in SamplerScheduler._compatibles:
         assert made(getattr(diffusers, name)()).config.schedule
     for name in every - set(SamplerScheduler._compatibles):
-        with pytest.raises(ValueError, match="noise schedule is not known"):
+        with pytest.raises(ValueError, match="is not known here; keep the pipeline's own") as why:
             made({"_class_name": name})
+        assert str(why.value).count("Scheduler") <= 2 + name.count("Scheduler"), "no long list"
+
+
+def test_an_unknown_argument_is_refused_without_a_long_list() -> None:
+    with pytest.raises(ValueError, match="has no argument 'wombats'") as why:
+        made(diffusers.DDIMScheduler(), wombats=3)
+    assert len(str(why.value)) < 100
 
 
 # What belongs to other classes

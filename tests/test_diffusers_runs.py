@@ -183,6 +183,16 @@ def test_a_refiner_goes_on_where_the_base_stopped(sampler: str) -> None:
     torch.testing.assert_close(found.refined, found.whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("sampler", "least", "most"), [("dpmpp-2m", 1e-4, 0.02), ("heun", 0.05, 1.0)]
+)
+def test_what_a_refiner_does_not_go_on_with(sampler: str, least: float, most: float) -> None:
+    """The history of a multistep method; and the step in which a pipeline stops."""
+    found = refined(sampler, cut=0.75)
+    error = (found.refined - found.whole).norm() / found.whole.norm()
+    assert least < float(error) < most
+
+
 # Seeds from latents
 
 

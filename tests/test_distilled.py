@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -15,13 +16,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from adjoint.finetune.config import SamplingSettings
 from samplers import SamplerScheduler, checkpoint
+from samplers.checkpoint import read_settings
 from samplers.checkpoint.base import LoadOptions, Recipe
 from samplers.diffusers.config import read_config
 from samplers.diffusers.distilled import DISTILLED_FOR
 from samplers.registry import get_sampler
 from samplers.schedule import FlowMatching, Point
 from samplers.solve import Solver
+from tests.commands import Say
 from tests.convergence import finish
 from tests.scheduler_loops import made
 from tests.test_parity import Replay, close, draws, inject, normal
@@ -256,6 +260,21 @@ def test_a_distilled_checkpoint_is_not_sampled_by_a_sampler_of_denoisers(tmp_pat
     refused(lambda: loaded.settle(Recipe()), "distilled for the sampler 'lcm'")
     recipe = loaded.settle(Recipe(sampler="lcm", steps=4))
     assert [float(row.at.t) for row in loaded.tableau(recipe).rows] == [999, 759, 499, 259]
+
+
+def test_commands_sample_a_distilled_checkpoint_by_its_own_sampler(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = unconditional(tmp_path / "model", diffusers.LCMScheduler())
+    say = Say({"model": folder, "tmp": tmp_path}, capsys)
+    said = say("sample {model} --steps 2 --num-images 1 --output {tmp}/one.png")
+    assert (said.code, said.out[:22]) == (0, "1 image: lcm, 2 steps,"), said.err
+    said = say("compare {model} --nfe 1,2 --output {tmp}/two.png")
+    assert said.code == 0, said.err
+    assert "lcm      no reference (NFE 1)  no reference (NFE 2)" in said.out
+    said = say("compare {model} --samplers ddim --output {tmp}/no.png")
+    said.check_sentence(2, "'ddim' is for denoisers; choose 'lcm'")
+    assert SamplingSettings().recipe(read_settings(folder).default_sampler).sampler == "lcm"
 
 
 def test_on_a_flow_the_network_is_asked_at_its_own_levels() -> None:

@@ -96,11 +96,11 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 def test_two_commands_add_to_one_table(tmp_path: Path) -> None:
     """A second that began with an empty table keeps the rows of the first."""
     path = tmp_path / "bits.csv"
-    one, two = (Record(f"{n}.png", 1.0, -1.0, 0.1, 20, n, f"image {n}") for n in range(2))
-    assert read_records(path) == {}
-    add_records(path, [one])
-    assert [*add_records(path, [two]).values()] == [one, two]
-    assert [*read_records(path).values()] == [one, two]
+    one, two = (Record(f"{n}.png", n, 1.0, -1.0, 0.1, 20, n, f"{n}", "all") for n in range(2))
+    assert read_records(path, "all", False) == {}
+    add_records(path, [one], False)
+    assert [*add_records(path, [two], False).values()] == [one, two]
+    assert [*read_records(path, "all", False).values()] == [one, two]
 
 
 def test_a_lock_is_waited_for(tmp_path: Path) -> None:

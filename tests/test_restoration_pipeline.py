@@ -230,6 +230,16 @@ def test_a_folder_of_restored_pictures(
     assert [one and one["images"] for one in stored] == [[str(places[name])] for name in names]
 
 
+def test_other_settings_of_the_same_weights_are_not_mixed(say: Say, tmp_path: Path) -> None:
+    folder = tiny_checkpoints.of_restoration(tmp_path / "model")
+    command = "restore {tmp}/model {colours} --task rainy --steps 2 --output {tmp}/done"
+    assert say(command).code == 0
+    change(folder / "model_index.json", lambda_inf=0.5)
+    say(command).check_sentence(2, "(configs_sha256: model_index.json:")
+    change(folder / "scheduler" / "scheduler_config.json", eps=0.01)
+    say(command).check_sentence(2, "with other settings")
+
+
 def test_an_interrupted_folder_is_continued(
     say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,8 +65,9 @@ def test_the_state_of_a_training(name: str, value: object, tmp_path: Path) -> No
 
 
 ABOUT: dict[str, Any] = {
-    "weights_sha256": {}, "checkpoint": "x", "labels": [1], "null_label": None, "guidance": 1.0,
-    "guidance_rescale": 0.0, "guidance_interval": [0.3, 2.0], "sigma_min": 0.1, "sigma_max": 9.0,
+    "weights_sha256": {}, "configs_sha256": {}, "scheduler": {}, "checkpoint": "x",
+    "labels": [1], "null_label": None, "guidance": 1.0, "guidance_rescale": 0.0,
+    "guidance_interval": [0.3, 2.0], "sigma_min": 0.1, "sigma_max": 9.0,
 }  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def test_the_settings_of_codes(name: str, value: object, tmp_path: Path) -> None
     path, codes = tmp_path / "codes.safetensors", {"codes": torch.zeros(1, 1)}
     save_file(codes, path, {"parameters": json.dumps(ABOUT)})
     assert read_codes(path).labels == (1,)
-    if (name, value) == ("checkpoint", "1"):
+    if (name, value) in (("checkpoint", "1"), ("scheduler", {"x": 1})):
         return
     save_file(codes, path, {"parameters": json.dumps({**ABOUT, name: value})})
     with pytest.raises(CodesError, match="can't be read"):

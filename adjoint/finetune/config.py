@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ class SamplingSettings:
     """How images are sampled.
 
     Attributes:
-        sampler: for a checkpoint that restores images its own if None; ``dpmpp-2m`` for others.
+        sampler: if None, that of a checkpoint that restores images, or the one that a network was
+            distilled for; ``dpmpp-2m`` for others.
         steps: of the sampler.
         labels: classes to condition on; all if None.
         prompts: texts to condition on, for a checkpoint with a text encoder.
@@ -73,11 +74,15 @@ class SamplingSettings:
         if self.labels == ():
             raise ValueError("The list of labels is empty; name classes, or omit it for all.")
 
-    def recipe(self) -> Recipe:
-        """The settings of one image, with the first prompt if there are any."""
-        values = {**asdict(self), "prompt": self.prompts[0] if self.prompts else None}
-        recipe = Recipe(**{k: v for k, v in values.items() if k not in (*_CONDITIONS, "sampler")})
-        return recipe if self.sampler is None else replace(recipe, sampler=self.sampler)
+    def recipe(self, default: str) -> Recipe:
+        """The settings of one image, with the first prompt if there are any.
+
+        Args:
+            default: the sampler if none is named.
+        """
+        own = {"prompt": next(iter(self.prompts), None), "sampler": self.sampler or default}
+        values = asdict(self) | own
+        return Recipe(**{name: v for name, v in values.items() if name not in _CONDITIONS})
 
 
 _CONDITIONS = ("labels", "prompts", "images", "task")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samplers.checkpoint.folder import Identity
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Final, Grid, Spacing
 from samplers.registry import get_sampler
@@ -72,8 +73,8 @@ class Checkpoint(abc.ABC):
     settings: SchedulerSettings
     """The noise schedule, the prediction type, and the grid given by the scheduler."""
 
-    weights: dict[str, str]
-    """The SHA-256 of every file of weights, by its path in the folder."""
+    identity: Identity
+    """Which model this is, as results store it."""
 
     classes: tuple[int, ...] = ()
     """The classes of a class-conditional model, without the null label; else empty."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from samplers.checkpoint.network import NetworkCheckpoint
+from samplers.diffusers.config import read_config
 from samplers.files import checked, parse_json, replacing
 
 _CODES = "codes"
@@ -25,6 +26,8 @@ class _About(TypedDict):
     """What is needed of the settings."""
 
     weights_sha256: dict[str, str]
+    configs_sha256: dict[str, str]
+    scheduler: dict[str, Any]
     checkpoint: str
     labels: list[int] | None
     null_label: int | None
@@ -80,12 +83,13 @@ def read_codes(path: Path) -> Codes:
 
 
 def check_codes(found: Codes, path: Path, checkpoint: NetworkCheckpoint) -> None:
-    """Raise ValueError if the codes of a file belong to another network."""
-    same = found.about["weights_sha256"] == checkpoint.weights
-    if not same or tuple(found.codes.shape[1:]) != tuple(checkpoint.shape):
+    """Raise ValueError if the codes of a file belong to another network, or to another use of it:
+    other configs, noise schedule or prediction type."""
+    difference = _difference(found, checkpoint)
+    if difference:
         raise ValueError(
-            f"The codes in {path} belong to the network of {found.about['checkpoint']}, with other "
-            "weights than this checkpoint's; a code means nothing to another network."
+            f"The codes in {path} belong to the model of {found.about['checkpoint']}, with other "
+            f"{difference}; a code means nothing to another model: decode it with that one."
         )
     interval = found.about["guidance_interval"]
     if interval is not None and len(interval) != 2:
@@ -94,3 +98,19 @@ def check_codes(found: Codes, path: Path, checkpoint: NetworkCheckpoint) -> None
     wrong = [label for label in found.labels or () if label not in known]
     if wrong:
         raise ValueError(f"A code in {path} is of the class {wrong[0]}, which there is not.")
+
+
+def _difference(found: Codes, checkpoint: NetworkCheckpoint) -> str:
+    """What a checkpoint has other than the one of the codes, in words; empty if nothing."""
+    own, about = checkpoint.identity, found.about
+    same_shape = tuple(found.codes.shape[1:]) == tuple(checkpoint.shape)
+    if about["weights_sha256"] != own.weights_sha256 or not same_shape:
+        return "weights than this checkpoint's"
+    for name, digest in own.configs_sha256.items():
+        if about["configs_sha256"].get(name) != digest:
+            return f"settings in {name} than this checkpoint's"
+    theirs = read_config(about["scheduler"]).training()
+    for name, words in checkpoint.settings.training().items():
+        if theirs[name] != words:
+            return f"{name} than this checkpoint's ({theirs[name]}, not {words})"
+    return ""

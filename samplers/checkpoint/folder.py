@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,6 +17,22 @@ from samplers.diffusers.settings import SchedulerSettings
 
 _PACKAGES = ("diffusers", "transformers")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_SCHEDULER = "scheduler/scheduler_config.json"
+_OF_THE_SAVING = ("_diffusers_version", "_name_or_path", "_commit_hash", "_use_default_values")
+
+
+class Identity(NamedTuple):
+    """Which model a folder holds: what results depend on, and store.
+
+    Attributes:
+        weights_sha256: of every file of weights, by its path in the folder.
+        configs_sha256: of what the index and the config of each component say.
+        scheduler: the config of the scheduler.
+    """
+
+    weights_sha256: dict[str, str]
+    configs_sha256: dict[str, str]
+    scheduler: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,19 +41,27 @@ class Folder:
 
     Attributes:
         index: its ``model_index.json``.
-        settings: its noise schedule and prediction type.
+        scheduler: the config of its scheduler.
+        settings: the noise schedule and the prediction type in it.
         weight_files: every file of weights that will be loaded.
     """
 
     path: Path
     index: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
     settings: SchedulerSettings
     weight_files: tuple[Path, ...]
 
     def class_of(self, component: str) -> str | None:
         """The class name of a component, or None if there is no such component."""
         entry = self.index.get(component)
-        return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else None
+        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+            return None
+        return str(entry[1])
+
+    def omitted(self) -> list[str]:
+        """The components that the pipeline was saved without."""
+        return [name for name, entry in self.index.items() if entry == [None, None]]
 
     def libraries(self) -> set[str]:
         """The packages that the component classes belong to."""
@@ -46,9 +71,15 @@ class Folder:
         """The files of weights of one component."""
         return [file for file in self.weight_files if file.parent == self.path / component]
 
-    def hashes(self) -> dict[str, str]:
-        """The SHA-256 of every file of weights, by its path in the folder."""
-        return {str(file.relative_to(self.path)): _sha256(file) for file in self.weight_files}
+    def identity(self) -> Identity:
+        """Which model this is; reads all weights, for what they hash to."""
+        weights = {str(file.relative_to(self.path)): _sha256(file) for file in self.weight_files}
+        configs = sorted({file.with_name("config.json") for file in self.weight_files})
+        # The scheduler's class is a setting of sampling; it is in its own config.
+        index = {name: entry for name, entry in self.index.items() if name != "scheduler"}
+        said = {INDEX: index} | {str(c.relative_to(self.path)): read_json(c) for c in configs}
+        hashes = {name: _sha256_of_keys(keys) for name, keys in said.items()}
+        return Identity(weights, hashes, _own_keys(self.scheduler))
 
 
 def read_folder(path: Path, allow_pickle: bool) -> Folder:
@@ -57,11 +88,11 @@ def read_folder(path: Path, allow_pickle: bool) -> Folder:
     Args:
         allow_pickle: whether weights may come from a pickle where there are no safetensors.
     """
-    index, settings = read_index(path), read_settings(path)
+    index, scheduler = read_index(path), _read_scheduler(path)
     components = read_components(path, index)
     files = tuple(file for name in components for file in _component_files(path / name))
     _check_files(files, allow_pickle)
-    return Folder(path, index, settings, files)
+    return Folder(path, index, scheduler, read_settings(path), files)
 
 
 def read_components(path: Path, index: Mapping[str, Any]) -> list[str]:
@@ -89,13 +120,18 @@ def _is_component(entry: Any) -> bool:
 def read_settings(path: Path) -> SchedulerSettings:
     """Read the noise schedule and the prediction type of a checkpoint; reads no weights."""
     read_index(path)
-    config = path / "scheduler" / "scheduler_config.json"
+    try:
+        return read_config(_read_scheduler(path))
+    except (ValueError, TypeError) as error:
+        config = path / _SCHEDULER
+        raise CheckpointError(f"The noise schedule in {config} can't be used: {error}") from error
+
+
+def _read_scheduler(path: Path) -> dict[str, Any]:
+    config = path / _SCHEDULER
     if not config.is_file():
         raise CheckpointError(f"{path} has no noise schedule: {config} is missing.")
-    try:
-        return read_config(read_json(config))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"The noise schedule in {config} can't be used: {error}") from error
+    return read_json(config)
 
 
 # --------------------------------------------------------------------------- files of weights
@@ -141,3 +177,12 @@ def _check_safetensors(file: Path) -> None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sha256_of_keys(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_own_keys(config), sort_keys=True).encode()).hexdigest()
+
+
+def _own_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a config without those of the program that saved it, such as its version."""
+    return {name: value for name, value in config.items() if name not in _OF_THE_SAVING}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
-from samplers.checkpoint.folder import Folder
+from samplers.checkpoint.folder import Folder, Identity
 from samplers.checkpoint.index import INDEX, NULL_LABEL, CheckpointError
 from samplers.checkpoint.loading import load_component
 from samplers.denoiser import Denoiser
@@ -56,14 +56,14 @@ class NetworkCheckpoint(Checkpoint):
     def __init__(
         self,
         settings: SchedulerSettings,
-        weights: dict[str, str],
+        identity: Identity,
         component: NetworkComponent,
         network: nn.Module,
         autoencoder: nn.Module | None,
         class_count: int,
         null_label: int | None,
     ) -> None:
-        self.settings, self.weights = settings, weights
+        self.settings, self.identity = settings, identity
         self.component = component
         self._network: Any = network
         self._autoencoder: Any = autoencoder
@@ -325,7 +325,7 @@ def load_network(
     asked = folder.index.get(NULL_LABEL) if options.null_label is None else options.null_label
     null = _null_label(asked, component, network, count)
     parts = (component, network, autoencoder)
-    return NetworkCheckpoint(folder.settings, folder.hashes(), *parts, count, null)
+    return NetworkCheckpoint(folder.settings, folder.identity(), *parts, count, null)
 
 
 def _class_count(folder: Folder, component: NetworkComponent, network: Any) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
-from samplers.checkpoint.folder import Folder, is_pickle
+from samplers.checkpoint.folder import Folder, Identity, is_pickle
 from samplers.checkpoint.index import CheckpointError
 from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.scheduler import SamplerScheduler
@@ -36,8 +36,8 @@ class PipelineCheckpoint(Checkpoint):
     pipeline: Any
     """The unmodified pipeline."""
 
-    def __init__(self, settings: SchedulerSettings, weights: dict[str, str], pipeline: Any) -> None:
-        self.settings, self.weights = settings, weights
+    def __init__(self, settings: SchedulerSettings, identity: Identity, pipeline: Any) -> None:
+        self.settings, self.identity = settings, identity
         self.pipeline = pipeline
         self._config = pipeline.scheduler.config
         self._parameters = inspect.signature(pipeline.__call__).parameters
@@ -52,9 +52,21 @@ class PipelineCheckpoint(Checkpoint):
         guidance = recipe.guidance
         if guidance is None and "guidance_scale" in self._parameters:
             guidance = self._parameters["guidance_scale"].default
+        if recipe.negative_prompt is not None:
+            self._check_guided(guidance)
         name, final = get_sampler(recipe.sampler).name, recipe.final or self.settings.final
         self.check_distilled(name)
         return replace(recipe, sampler=name, final=final, guidance=guidance)
+
+    def _check_guided(self, guidance: float | None) -> None:
+        """Raise ValueError if the pipeline would ignore a negative prompt."""
+        own = self._parameters.get("true_cfg_scale")  # where guidance_scale is the network's input
+        scale = guidance if own is None else own.default
+        if scale is not None and scale <= 1:
+            raise ValueError(
+                f"--negative-prompt has no effect at guidance {scale:g}; "
+                + ("pass --guidance above 1, or omit it." if own is None else "omit it.")
+            )
 
     def _check_taken(self, option: str, argument: str, value: object) -> None:
         if value not in (None, 0.0) and argument not in self._parameters:
@@ -139,10 +151,12 @@ def load_pipeline(folder: Folder, options: LoadOptions) -> PipelineCheckpoint:
             dtype=options.dtype,
             use_safetensors=None if pickled else True,
             local_files_only=True,
+            # Without it, diffusers misses those that its class does not call optional.
+            **dict.fromkeys(folder.omitted()),
         )
         pipeline.to(options.device)
     pipeline.set_progress_bar_config(disable=True)
-    return PipelineCheckpoint(folder.settings, folder.hashes(), pipeline)
+    return PipelineCheckpoint(folder.settings, folder.identity(), pipeline)
 
 
 def _check_pipeline(folder: Folder) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from samplers.checkpoint import Checkpoint, Recipe
     from samplers.images.figures import Cell
 
+_SAMPLERS = ("ddim", "heun", "dpmpp-2m", "unipc-2")
+_REFERENCE = "dpmpp-3m-corrected"
 _ENOUGH = 10
 """Steps enough for every sampler."""
 
@@ -56,18 +57,18 @@ class CompareOptions(
     OverwriteOptions,
     section="Samplers",
 ):
-    samplers: tuple[str, ...] = option(
+    samplers: tuple[str, ...] | None = option(
         type=SAMPLERS,
         help="Samplers, one per row; see `samplers list`.",
-        default=("ddim", "heun", "dpmpp-2m", "unipc-2"),
+        show_default=f"{','.join(_SAMPLERS)}; of a distilled network its own",
     )
     nfe: tuple[int, ...] = option(
         type=COUNTS, help="Budgets of network evaluations, one per column.", default=(5, 10, 20)
     )
-    reference: str = option(
+    reference: str | None = option(
         type=SAMPLER,
         help="Sampler of the reference, to which errors of deterministic samplers are measured.",
-        default="dpmpp-3m-corrected",
+        show_default=_REFERENCE,
     )
     reference_steps: int = option(type=POSITIVE, help="Steps of the reference.", default=200)
     num_images: int | None = changed(ImageOptions, "num_images", show_default="1, or as --seeds")
@@ -82,7 +83,7 @@ def run(options: CompareOptions) -> None:
     check_png(options.output, "a comparison")
     options.check_checkpoint()
     for name, values in (("samplers", options.samplers), ("nfe", options.nfe)):
-        if len(set(values)) < len(values):
+        if values is not None and len(set(values)) < len(values):
             raise ValueError(f"--{name} lists one twice; name each once.")
     comparison = _plan(options)
     prepare_folder(options.output.parent)
@@ -121,7 +122,7 @@ class Comparison:
     """Everything that a run of ``compare`` does, settled before the first network evaluation.
 
     Attributes:
-        reference: of the deterministic samplers.
+        reference: of the deterministic samplers; None if there are none.
         references: of each sampler, by name; None for noise that is no Brownian path.
     """
 
@@ -129,7 +130,7 @@ class Comparison:
     checkpoint: Checkpoint
     seeds: tuple[int, ...]
     labels: tuple[int, ...] | None
-    reference: Trial
+    reference: Trial | None
     references: dict[str, Trial | None]
     rows: Rows
 
@@ -169,27 +170,44 @@ def _plan(options: CompareOptions) -> Comparison:
     from samplers.cli.common.processes import find_device
     from samplers.registry import get_sampler
 
-    names = [fixed_sampler(name) for name in options.samplers]
     checkpoint = open_checkpoint(options, find_device(options.device))
+    distilled = checkpoint.settings.distilled_for
+    default = _SAMPLERS if distilled is None else (distilled,)
+    names = [fixed_sampler(name) for name in options.samplers or default]
     seeds = options.chosen_seeds(1)
     labels = labels_of(options, checkpoint, len(seeds))
-    fine = partial(_trial, options, checkpoint, steps=options.reference_steps)
-    reference = fine(fixed_sampler(options.reference))
-    if get_sampler(reference.recipe.sampler).stochastic:
-        raise ValueError(
-            f"The reference {reference.recipe.sampler!r} is stochastic, so there is no error to "
-            "it; take one that is not."
-        )
-    references: dict[str, Trial | None] = {}
-    for name in names:
-        own = fine(name) if get_sampler(name).stochastic else reference
-        free = get_sampler(name).stochastic and own.recipe.noise != "brownian"
-        references[name] = None if free else own
     rows = {
         name: [_within(options, checkpoint, name, budget) for budget in options.nfe]
         for name in names
     }
+    stochastic = {name: get_sampler(name).stochastic for name in names}
+    needed = options.reference is not None or not all(stochastic.values())
+    reference = _reference(options, checkpoint) if needed else None
+    references = {
+        name: _own_reference(options, checkpoint, name) if stochastic[name] else reference
+        for name in names
+    }
     return Comparison(options, checkpoint, seeds, labels, reference, references, rows)
+
+
+def _reference(options: CompareOptions, checkpoint: Checkpoint) -> Trial:
+    """The fine run of the deterministic samplers; ValueError if it is a stochastic one."""
+    from samplers.registry import get_sampler
+
+    name = fixed_sampler(options.reference or _REFERENCE)
+    if get_sampler(name).stochastic:
+        raise ValueError(
+            f"The reference {name!r} is stochastic, so there is no error to it; pass a "
+            "deterministic sampler as --reference."
+        )
+    return _trial(options, checkpoint, name, options.reference_steps)
+
+
+def _own_reference(options: CompareOptions, checkpoint: Checkpoint, sampler: str) -> Trial | None:
+    """The fine run of a stochastic sampler; None if its noise is no Brownian path."""
+    if _trial(options, checkpoint, sampler, _ENOUGH).recipe.noise != "brownian":
+        return None
+    return _trial(options, checkpoint, sampler, options.reference_steps)
 
 
 def _trial(options: CompareOptions, checkpoint: Checkpoint, sampler: str, steps: int) -> Trial:
@@ -226,22 +244,27 @@ def _within(
 
 
 def _title(comparison: Comparison) -> str:
+    if comparison.reference is None:
+        return "RMS error of each sampler to its own fine run, from the same initial noise"
     name, steps = comparison.reference.recipe.sampler, comparison.options.reference_steps
     return f"RMS error to {name} with {counted(steps, 'step')}, from the same initial noise"
 
 
 def _write(comparison: Comparison, results: ResultRows) -> None:
-    from samplers.cli.common.checkpoints import parameters
+    from samplers.cli.common.checkpoints import parameters, recipe_from
     from samplers.images.figures import table
 
-    options, recipe = comparison.options, comparison.reference.recipe
+    options, reference = comparison.options, comparison.reference
+    one = replace(recipe_from(options), sampler=next(iter(comparison.rows)))
+    recipe = comparison.checkpoint.settle(one)
     headings = [f"NFE up to {budget}" for budget in options.nfe]
     cells = [(name, [_cell(result) for result in row]) for name, row in results.items()]
     about = parameters(
         options, comparison.checkpoint, recipe, comparison.seeds, comparison.labels
     ) | {
         "grid": recipe.grid,
-        "reference": {"sampler": recipe.sampler, "steps": recipe.steps},
+        "reference": reference
+        and {"sampler": reference.recipe.sampler, "steps": reference.recipe.steps},
         "references": {name: _own(trial) for name, trial in comparison.references.items()},
         "results": [
             _numbers(name, result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -21,7 +22,14 @@ from samplers.cli.common.output import (
     write,
 )
 from samplers.cli.common.program import argument, changed, command, option
-from samplers.cli.common.records import Record, Records, add_records, read_records
+from samplers.cli.common.records import (
+    SEPARATOR,
+    Key,
+    Record,
+    Records,
+    add_records,
+    read_records,
+)
 from samplers.cli.common.text import aligned, counted
 from samplers.cli.common.values import OUTPUT, PATH, POSITIVE
 
@@ -46,6 +54,7 @@ The divergence is estimated with random probes (Hutchinson); from 2 probes on it
 known. --exact sums it instead, at the cost of a backward pass for each number of the image.
 
 With --csv every measured image is saved, and an interrupted command continues when it is repeated.
+A table holds measurements of the same settings; images, classes and seeds may be added.
 The noise of an image follows from its content and --seed, whatever other images come with it.
 """
 
@@ -63,6 +72,11 @@ class LikelihoodOptions(FlowOptions, SeedOptions, OverwriteOptions, section="Div
     )
     tolerance: float = changed(FlowOptions, "tolerance", default=1e-3)
     max_nfe: int = changed(FlowOptions, "max_nfe", default=10_000)
+    overwrite: bool = changed(
+        OverwriteOptions,
+        "overwrite",
+        help="Replace files that exist, and a table of other settings.",
+    )
     seed: int = changed(
         SeedOptions, "seed", help="Seed of the noise, together with an image's content."
     )
@@ -85,6 +99,8 @@ class LikelihoodOptions(FlowOptions, SeedOptions, OverwriteOptions, section="Div
         """Raise what can be seen to be wrong without loading anything."""
         if self.histogram is not None:
             check_png(self.histogram, "the histogram")
+        if self.csv is not None and self.csv.suffix.lower() != ".csv":
+            raise ValueError(f"The table is {self.csv}; name it NAME.csv.")
         for path in self.outputs:
             check_folder(path.parent)
         self.check_checkpoint()
@@ -105,16 +121,16 @@ def run(options: LikelihoodOptions) -> None:
 
 
 class Item(NamedTuple):
-    """One image to measure; ``made_of`` and the seed decide the result."""
+    """One image to measure; ``content`` is a digest of it."""
 
     image: ImageInput
     label: int | None
     seed: int
-    made_of: str
+    content: str
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.made_of, self.seed
+    def key(self) -> Key:
+        return self.content, self.label, self.seed
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,7 @@ class Job:
     options: LikelihoodOptions
     flow: OpenedFlow
     trace: Trace
+    settings: str
     items: tuple[Item, ...]
 
     @property
@@ -153,12 +170,14 @@ class Job:
         return [
             Record(
                 image=str(item.image.path),
+                label=item.label,
                 bits_per_dim=float(bits[place]),
                 log_prob=float(found.log_prob[place]),
                 standard_error=float(found.standard_error[place]),
                 nfe=int(found.nfe[place]),
                 seed=item.seed,
-                made_of=item.made_of,
+                content=item.content,
+                settings=self.settings,
             )
             for place, item in enumerate(items)
         ]
@@ -174,12 +193,9 @@ def _plan(options: LikelihoodOptions) -> Job:
     images = read_inputs(options.images, flow.checkpoint.image_shape)
     labels = flow.labels(len(images))
     contents = [_digest(image.levels.numpy().tobytes()) for image in images]
-    seeds, settings, items = _seeds(options, contents), _settings(flow, trace), []
-    for place, (image, content) in enumerate(zip(images, contents, strict=True)):
-        label = None if labels is None else labels[place]
-        made_of = f"picture {content}, class {label}, {settings}"
-        items.append(Item(image, label, seeds[place], made_of))
-    return Job(options, flow, trace, tuple(items))
+    classes = labels or (None,) * len(images)
+    items = map(Item, images, classes, _seeds(options, contents), contents)
+    return Job(options, flow, trace, _settings(flow, trace), tuple(items))
 
 
 def _seeds(options: LikelihoodOptions, contents: Sequence[str]) -> list[int]:
@@ -197,15 +213,23 @@ def _settings(flow: OpenedFlow, trace: Trace) -> str:
     """What decides the result of every image, in words."""
     recipe, chosen, checkpoint = flow.recipe, flow.settings, flow.checkpoint
     low, high = flow.flow(lambda: None).ends
-    interval = recipe.guidance_interval
-    where = "" if interval is None else f"between sigma {interval[0]} and {interval[1]}, "
-    return (
-        f"{chosen.method}, tolerance {chosen.rtol:g}, at most {chosen.max_nfe} calls, {trace}, "
-        f"guidance {recipe.guidance:g} rescaled {recipe.guidance_rescale:g} away from class "
-        f"{checkpoint.null_label}, {where}"
-        f"sigma {low} to {high}, {checkpoint.dtype}, "
-        f"weights {_digest(''.join(checkpoint.weights.values()).encode())}"
-    )
+    model, interval = checkpoint.identity, recipe.guidance_interval
+    settings = {
+        "method": chosen.method,
+        "tolerance": chosen.rtol,
+        "max NFE": chosen.max_nfe,
+        "trace": trace,
+        "guidance": recipe.guidance,
+        "guidance rescale": recipe.guidance_rescale,
+        "guidance interval": "none" if interval is None else f"{interval[0]} to {interval[1]}",
+        "null label": checkpoint.null_label,
+        "sigma": f"{low} to {high}",
+        "dtype": checkpoint.dtype,
+        **checkpoint.settings.training(),
+        "weights": _digest("".join(model.weights_sha256.values()).encode()),
+        "configs": _digest("".join(model.configs_sha256.values()).encode()),
+    }
+    return SEPARATOR.join(f"{name} {value}" for name, value in settings.items())
 
 
 def _digest(data: bytes) -> str:
@@ -217,7 +241,8 @@ def _digest(data: bytes) -> str:
 def _measure_all(job: Job) -> list[Record]:
     """The records of all items, including those that are in the CSV file already."""
     path: Path | None = job.options.csv
-    found = {} if path is None else read_records(path)
+    again = job.options.overwrite
+    found = {} if path is None else read_records(path, job.settings, again)
     missing = [item for item in job.items if item.key not in found]
     if len(missing) < len(job.items):
         print(f"{counted(len(job.items) - len(missing), 'image')} in {path} already")
@@ -230,7 +255,7 @@ def _measure_all(job: Job) -> list[Record]:
                 if path is None:
                     found |= {record.key: record for record in measured}
                 else:
-                    found = add_records(path, measured)
+                    found = add_records(path, measured, again)
     except (Failure, KeyboardInterrupt) as stop:
         raise stopped(stop, _left(job, found)) from stop
     return [found[item.key]._replace(image=str(item.image.path)) for item in job.items]
@@ -252,12 +277,14 @@ def _left(job: Job, found: Records) -> str:
 
 def _report(job: Job, records: Sequence[Record]) -> None:
     with_class = job.items[0].label is not None
-    rows = [("image", *(("class",) if with_class else ()), job.unit, "±", "NFE")]
+    with_error = not all(math.isnan(job.error(record)) for record in records)
+    headings = ("class",) * with_class, (job.unit,), ("±",) * with_error, ("NFE",)
+    rows = [("image", *chain(*headings))]
     for item, record in zip(job.items[:SHOWN], records, strict=False):
         own = (str(item.label),) if with_class else ()
-        error = job.error(record)
-        spread = "-" if math.isnan(error) else f"{error:.2g}"
-        rows.append((record.image, *own, f"{job.number(record):.4g}", spread, str(record.nfe)))
+        spread = "-" if math.isnan(job.error(record)) else f"{job.error(record):.2g}"
+        number, error = f"{job.number(record):.4g}", (spread,) * with_error
+        rows.append((record.image, *own, number, *error, str(record.nfe)))
     print(aligned(rows))
     if len(records) > SHOWN:
         print(f"… and {counted(len(records) - SHOWN, 'image')} more")

@@ -279,8 +279,8 @@ def _settings(job: Job) -> dict[str, Any]:
     from samplers.diffusers.loop import settings_of
 
     options, chosen = job.options, job.pipe.scheduler.config
-    weights = read_folder(options.checkpoint, allow_pickle=False).hashes()
-    return made_by(options.checkpoint, options.dtype, weights) | {
+    identity = read_folder(options.checkpoint, allow_pickle=False).identity()
+    return made_by(options.checkpoint, options.dtype, identity) | {
         "task": options.task,
         "degrade": options.degrade,
         "sampler": chosen.sampler,

@@ -155,10 +155,11 @@ def class_name(config: Mapping[str, Any]) -> str:
     if len(fits) == 1 and unknown:
         raise ValueError(
             f"The scheduler config is of class {fits[0]!r}, whose noise schedule is not known "
-            f"here; known are {', '.join(KNOWN_CLASSES)}."
+            "here; keep the pipeline's own scheduler, or take one of SamplerScheduler.compatibles."
         )
     if not fits or unknown or not _same_meaning(config, fits):
-        found = f"may be those of {' or '.join(fits)}" if fits else "are not those of a known one"
+        several = f"may be those of {' or '.join(fits[:2])}{' or others' * (len(fits) > 2)}"
+        found = several if fits else "are not those of a known one"
         raise ValueError(
             f"The scheduler config names no class, and its keys {found}; pass the scheduler "
             "itself, as in from_config(pipe.scheduler), or add the name as _class_name."

@@ -574,7 +574,7 @@ _MAY_BE_NONE = ("grid", "sampler_options")
 
 def _refuse_argument(name: str, known: list[str]) -> None:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
+    hint = f"did you mean {near[0]!r}?" if near else "help(SamplerScheduler) has its arguments."
     raise ValueError(f"SamplerScheduler has no argument {name!r}; {hint}")
 
 

@@ -4,6 +4,7 @@ grids."""
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from samplers.checks import check_whole
 from samplers.denoiser import Denoiser, call_network
+from samplers.diffusers.classes import DEFAULT_SAMPLER
 from samplers.diffusers.distilled import DistilledTimes, every_kth
 from samplers.grid import (
     SPACED,
@@ -81,6 +83,21 @@ class SchedulerSettings:
     timestep_scaling: float | None = None
     ends_of: Spacing | None = None
     in_time: bool = False
+
+    @property
+    def default_sampler(self) -> str:
+        """The sampler that the network was distilled for, else the default of denoisers."""
+        return self.distilled_for or DEFAULT_SAMPLER
+
+    def training(self) -> dict[str, str]:
+        """What the network was trained for, in words: equal if its outputs mean the same."""
+        return {
+            "noise schedule": _schedule_words(self.schedule),
+            "noise levels": f"{self.sigma_min} to {self.sigma_max}",
+            "prediction type": str(self.prediction),
+            "time scale": f"{self.time_scale:g}",
+            "correction": str(self.correction),
+        }
 
     def denoiser(
         self, network: Callable[..., Any], call: Callable[..., Tensor] = call_network
@@ -277,6 +294,14 @@ def _stretched(t: Tensor, terminal: float) -> Tensor:
             "One time alone can't be stretched to shift_terminal; take two steps or more."
         )
     return 1 - (1 - t) * (1 - terminal) / (1 - t[-1])
+
+
+def _schedule_words(schedule: Schedule) -> str:
+    """A schedule with a digest of alpha and sigma, to the digits on which all machines agree."""
+    at = schedule.point(schedule.at_fraction(torch.linspace(0, 1, 1001, dtype=torch.float64)))
+    numbers = [f"{number:.6g}" for number in (*at.alpha.tolist(), *at.sigma.tolist())]
+    digest = hashlib.sha256(" ".join(numbers).encode()).hexdigest()[:8]
+    return f"{schedule!r} ({digest})"
 
 
 def named_settings(

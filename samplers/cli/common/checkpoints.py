@@ -5,7 +5,7 @@ Importing this imports torch: commands do so when their cheap checks are done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from samplers.registry import get_sampler
 
 if TYPE_CHECKING:
     from samplers.checkpoint import Checkpoint
+    from samplers.checkpoint.folder import Identity
 
 _RECIPE = ("grid", "sigma_min", "sigma_max", "final", "guidance", "guidance_rescale",
            "guidance_interval", "prompt", "negative_prompt")  # fmt: skip
@@ -147,17 +148,13 @@ def labels_of(
 # ------------------------------------------------------------------------------ what results say
 
 
-def made_by(checkpoint: Path, dtype: str, weights: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters that every PNG file stores: program, version and checkpoint.
-
-    Args:
-        weights: the SHA-256 of each file of weights.
-    """
+def made_by(checkpoint: Path, dtype: str, identity: Identity) -> dict[str, Any]:
+    """The parameters that every PNG file stores: program, version and checkpoint."""
     return {
         "software": "retrograde",
         "version": package_version(),
         "checkpoint": str(checkpoint),
-        "weights_sha256": dict(weights),
+        **identity._asdict(),
         "dtype": dtype,
     }
 
@@ -171,7 +168,7 @@ def parameters(
 ) -> dict[str, Any]:
     """The same with the settings of sampling; the recipe is a settled one."""
     interval = recipe.guidance_interval
-    return made_by(model.checkpoint, model.dtype, checkpoint.weights) | {
+    return made_by(model.checkpoint, model.dtype, checkpoint.identity) | {
         "sigma_min": recipe.sigma_min,
         "sigma_max": recipe.sigma_max,
         "final": recipe.final,

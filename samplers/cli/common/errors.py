@@ -71,8 +71,17 @@ def _with_hint(error: click.UsageError) -> str:
     near = getattr(error, "possibilities", None)  # of mistyped options and commands, best first
     message = error.message if near else error.format_message()
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if getattr(error, "option_name", None) in _OF_PROMPTS and _takes_a_checkpoint(error.ctx):
+        message, hint = error.format_message(), "; this command needs a network without a prompt"
     where = "" if error.ctx is None else f" (see `{error.ctx.command_path} --help`)"
     return message.removesuffix(".") + hint + where
+
+
+_OF_PROMPTS = ("--prompt", "--negative-prompt")
+
+
+def _takes_a_checkpoint(ctx: click.Context | None) -> bool:
+    return ctx is not None and any(param.name == "checkpoint" for param in ctx.command.params)
 
 
 def _report(program: str, message: object, code: int) -> int:

@@ -20,7 +20,7 @@ from samplers.checkpoint.network import NetworkCheckpoint
 from samplers.cli.common.checkpoints import labels_of, open_network, parameters, recipe_from
 from samplers.cli.common.errors import evaluating, smaller_batches
 from samplers.cli.common.options import FlowOptions
-from samplers.cli.common.text import counted
+from samplers.cli.common.text import counted, evaluations_each
 from samplers.images.inputs import ImageInput
 from samplers.images.pixels import values_of
 from samplers.probability_flow.adaptive import AdaptiveResult
@@ -161,5 +161,4 @@ def report(what: str, found: AdaptiveResult, also: str, output: Path) -> None:
     """Say what was found, and at what cost."""
     nfe, missed = found.nfe.tolist(), int((~found.within_tolerance).sum())
     short = f", {missed} not within the tolerance: --max-nfe ran out" if missed else ""
-    cost = f"{sum(nfe) / len(nfe):.1f} network evaluations each ({min(nfe)} to {max(nfe)})"
-    print(f"{counted(len(nfe), what)}{short}, {cost}{also} -> {output}")
+    print(f"{counted(len(nfe), what)}{short}, {evaluations_each(nfe)}{also} -> {output}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from samplers.checkpoint import Flow, Recipe, Tick
+from samplers.checkpoint import Flow, Recipe, Tick, read_settings
 from samplers.checkpoint.network import NetworkCheckpoint
 from samplers.cli.common.checkpoints import (
     labels_in_turn,
@@ -25,7 +25,7 @@ from samplers.cli.common.checkpoints import (
 )
 from samplers.cli.common.options import MAX_NFE, NUM_IMAGES, STEPS, TOLERANCE, SamplerOptions
 from samplers.cli.common.processes import Processes, join
-from samplers.cli.common.text import counted
+from samplers.cli.common.text import counted, evaluations_each
 from samplers.cli.common.values import seeds_text
 from samplers.images.pixels import to_images
 from samplers.probability_flow.integration import Adaptive
@@ -86,9 +86,9 @@ class Method:
         if self.ticks is not None or not costs:
             return self.text
         nfe = [cost.nfe for cost in costs]
-        mean, missed = sum(nfe) / len(nfe), sum(not cost.within_tolerance for cost in costs)
+        missed = sum(not cost.within_tolerance for cost in costs)
         short = f", {missed} of {counted(len(costs), 'image')} not within it" if missed else ""
-        return f"{self.text}{short}, {mean:.1f} network evaluations each ({min(nfe)} to {max(nfe)})"
+        return f"{self.text}{short}, {evaluations_each(nfe)}"
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def plan(options: SamplerOptions) -> Job:
 
     Raises ValueError for settings that sampler and checkpoint can't have.
     """
-    sampler = get_sampler(options.sampler)
+    sampler = get_sampler(options.sampler or read_settings(options.checkpoint).default_sampler)
     adaptive = _checked(options, sampler)
     processes = join(options.device)
     checkpoint = open_checkpoint(options, processes.device)

@@ -205,7 +205,11 @@ class SamplerOptions(
 ):
     """A model, and how it is sampled with fixed steps or adaptive step sizes."""
 
-    sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="dpmpp-2m")
+    sampler: str | None = option(
+        type=SAMPLER,
+        help="Sampler, see `samplers list`.",
+        show_default="dpmpp-2m; of a distilled network its own",
+    )
     steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}")
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     noise: NoiseKind | None = option(

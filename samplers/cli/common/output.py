@@ -106,8 +106,13 @@ def _difference(found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
     if found is None:
         return "it does not say which"
     for key, value in wanted.items():
-        if key not in _INCIDENTAL and found.get(key) != value:
-            return f"{key}: {found.get(key)}, not {value}"
+        there = found.get(key)
+        if key in _INCIDENTAL or there == value:
+            continue
+        if isinstance(there, dict) and isinstance(value, dict):
+            # Keys that only the found one has differ, too.
+            return f"{key}: {_difference(there, dict.fromkeys(there) | value)}"
+        return f"{key}: {there}, not {value}"
     return ""
 
 

@@ -19,3 +19,10 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
 def counted(number: int, what: str) -> str:
     """``1 step``, ``2 steps``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def evaluations_each(nfe: Sequence[int]) -> str:
+    """The network evaluations of each image: their mean and range, or the one number of all."""
+    if min(nfe) == max(nfe):
+        return f"{counted(nfe[0], 'network evaluation')} each"
+    return f"{sum(nfe) / len(nfe):.1f} network evaluations each ({min(nfe)} to {max(nfe)})"
