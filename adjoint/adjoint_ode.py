@@ -135,9 +135,9 @@ class NoiseSlope:
         return self.at.alpha.to(total) * total
 
 
-def slope_at(run: SampledRun, x: Tensor, node: Node, slack: float = 1.0) -> NoiseSlope:
-    """Evaluate the ODE's right-hand side at x; slack is infinite if x is no point of the run."""
-    at, recorded = node.at, run.record(x, node, slack)
+def slope_at(run: SampledRun, x: Tensor, node: Node, moved: float = 0.0) -> NoiseSlope:
+    """Evaluate the ODE's right-hand side at x; moved is infinite if x is no point of the run."""
+    at, recorded = node.at, run.record(x, node, moved)
     x, output = (t.detach().requires_grad_() for t in (x, recorded.outputs[0]))
     with torch.enable_grad():
         data = _data(run, x, output, at)

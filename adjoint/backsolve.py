@@ -75,7 +75,7 @@ class BacksolveAdjoint(TrajectoryAdjoint):
         slopes: list[Tensor] = []
         noises: list[Tensor] = []
         for step, node in enumerate(nodes[:-1]):
-            slope = slope_at(run, node.at.alpha.to(y) * y, node, slack=math.inf)
+            slope = slope_at(run, node.at.alpha.to(y) * y, node, moved=math.inf)
             slopes.append(slope.vjp(a, -weights[:, step].sum(), shared))
             noises.append(slope.noise.detach())
             a = a - weighted_sum(weights[step], slopes)

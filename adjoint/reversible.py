@@ -51,9 +51,6 @@ class ReversibleAdjoint(TrajectoryAdjoint):
         return gradients[0]
 
 
-_SLACK = 10.0
-"""The reconstructed points deviate by rounding, and the network's outputs with them."""
-
 _Gradients = tuple[Tensor, Tensor]
 """Of the two points of a state, the newest first."""
 
@@ -64,12 +61,24 @@ def _backward_row(
     """The state before ``state``, and the gradients of its two points."""
     x = inversion.came_from(state)
     node = Node(state.row - 1, run.solver.tableau.rows[state.row - 1].at)
-    recorded = run.record(x, node, slack=_SLACK)
+    recorded = run.record(x, node, _reconstruction_error(run, x, node))
     output = recorded.outputs[0].detach()
     before = inversion.retreat(run.solver, state, output)
     of_x, of_older, of_output = _transposed(run.solver, before, output, gradients)
     product = recorded.accumulate_vjp((of_output,), shared)
     return before, (of_x if product is None else of_x + product, of_older)
+
+
+def _reconstruction_error(run: SampledRun, x: Tensor, node: Node) -> float:
+    """Of a point, relative; RuntimeError beyond the square root of its dtype's unit."""
+    error = run.evaluations[node.row].past[0].moved(x)
+    if error > torch.finfo(x.dtype).eps ** 0.5:
+        raise RuntimeError(
+            f"The sample reconstructed before row {node.row} deviates by {error:.1e} from that of "
+            "the run, since rounding is amplified, and the gradient would deviate as much; take a "
+            "smaller sigma_max, float64, or CheckpointAdjoint()."
+        )
+    return error
 
 
 def _transposed(

@@ -25,6 +25,9 @@ from adjoint import (
     ReversibleAdjoint,
     TruncatedAdjoint,
 )
+from adjoint.autograd.evaluation import EvaluatedNetwork
+from adjoint.autograd.recompute import Recomputed
+from adjoint.autograd.used_tensors import HeldTensor, changed_content
 from samplers import Denoiser, Unbatched, VPLinear, sample
 
 SIZE, COUNT, STEPS = 5, 4, 4
@@ -82,13 +85,18 @@ def leaves(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
 
 
 def run(
-    network: Callable[..., Tensor], name: str, x: Tensor, condition: Any, direct: bool = False
+    network: Callable[..., Tensor],
+    name: str,
+    x: Tensor,
+    condition: Any,
+    direct: bool = False,
+    reversible: str = "o-belm",
 ) -> Tensor:
     """By an adjoint, or its sampler with plain backpropagation."""
     return sample(
         Denoiser(network, VPLinear(), "v_prediction"),
         x,
-        sampler="o-belm" if name == "reversible" else "ddim",
+        sampler=reversible if name == "reversible" else "ddim",
         steps=STEPS,
         conditions={"condition": condition},
         adjoint=DirectAdjoint() if direct else ADJOINTS[name],
@@ -233,6 +241,35 @@ def test_changes_in_place(
         assert error(gradients(finished, [x]), expected) <= TOLERANCE
 
 
+@EACH
+def test_small_changes_past_the_count_in_low_precision(name: str) -> None:
+    """Their effect is below the rounding of bfloat16, and above that of the gradient."""
+    if name == "direct":
+        pytest.skip("autograd itself does not notice it")
+    net, (x, c) = Net().float().requires_grad_(False), leaves(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        finished = run(net, name, x, c)
+    net.last.bias.data[0] += 1e-3
+    with pytest.raises(RuntimeError, match=r"its 'bias' of shape \(5,\) was changed in place"):
+        gradients(finished, [x])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.uint8, torch.complex64])
+def test_checksums_see_every_byte(dtype: torch.dtype) -> None:
+    """Of tensors of odd sizes, in views, of any layout."""
+    whole = torch.arange(3 * 7 * 5).reshape(3, 7, 5).to(dtype)
+    for view in (whole, whole[1:, 2:], whole.permute(2, 0, 1), whole[0, 0, 1], whole[:, :0]):
+        held = [HeldTensor.of(view)]
+        assert changed_content(held) is None
+        for place in torch.ones(view.shape).nonzero().tolist():
+            before = view[tuple(place)].clone()
+            view.data[tuple(place)] += 1
+            assert changed_content(held) is held[0]
+            view.data[tuple(place)] = before
+    for view in (whole[0, 0, 1].expand(1), whole[0, 0, 1].expand(3), whole.to(torch.cfloat).conj()):
+        assert changed_content([HeldTensor.of(view)]) is None
+
+
 def test_what_was_changed_is_named() -> None:
     net, (x, c) = Net(Moved()), leaves()
     finished = run(net, "checkpoint", x, c)
@@ -249,6 +286,115 @@ def test_a_run_after_a_change_is_another_run() -> None:
         ema(net, x, c)
     found = gradients(run(net, "checkpoint", x, c), [x])
     assert error(found, gradients(run(net, "direct", x, c), [x])) <= TOLERANCE
+
+
+# ------------------------------------------------------ networks behind functions and objects
+
+
+class Pipe:
+    """An object that holds a network and is none."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.parts = {"unet": net}
+        self.net = net
+
+    def __getattr__(self, name: str) -> Any:
+        return self.__dict__["parts"][name]
+
+
+class Wrapper:
+    def __init__(self, net: nn.Module) -> None:
+        self.pipe = Pipe(net)
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return self.predict(x, t, condition)
+
+    def predict(self, *args: Tensor) -> Tensor:
+        output: Tensor = self.pipe.net(*args)
+        return output
+
+
+def through_attribute(net: nn.Module) -> Callable[..., Tensor]:
+    pipe = Pipe(net)
+    return lambda x, t, condition: pipe.unet(x, t, condition)  # noqa: PLW0108
+
+
+def through_weights(net: nn.Module) -> Callable[..., Tensor]:
+    """A list of tensors alone, as of a functional network."""
+    state = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    values, names, empty = tuple(state.values()), tuple(state), copy.deepcopy(net)
+    return lambda x, t, condition: torch.func.functional_call(
+        empty, dict(zip(names, values, strict=True)), (x, t, condition)
+    )
+
+
+HIDDEN: dict[str, Callable[[nn.Module], Callable[..., Tensor]]] = {
+    "object": Wrapper,
+    "attribute": through_attribute,
+    "weights": through_weights,
+}
+BEHIND = pytest.mark.parametrize("behind", HIDDEN)
+
+
+@EACH
+@BEHIND
+@pytest.mark.parametrize("change", [one_weight, scale, shift, unseen])
+def test_changes_of_hidden_networks(
+    name: str, behind: str, change: Callable[[Net, Tensor, Tensor], None]
+) -> None:
+    """All of it is frozen, so that no gradient shows what is used."""
+    if name == "direct":
+        pytest.skip("plain backpropagation is not ours")
+    net, (x, c) = Net(Moved()).requires_grad_(False), leaves()
+    finished = run(HIDDEN[behind](net), name, x, c)
+    with torch.no_grad():
+        change(net, x, c)
+    with pytest.raises(RuntimeError, match=r"changed in place|inplace operation"):
+        gradients(finished, [x])
+
+
+@EACH
+@BEHIND
+def test_hidden_networks_that_are_left_alone(name: str, behind: str) -> None:
+    net, (x, c) = Net(Moved()), leaves()
+    tensors = [x, c, *net.parameters()]
+    expected = expected_of(net, name, tensors)
+    assert error(gradients(run(HIDDEN[behind](net), name, x, c), tensors), expected) <= TOLERANCE
+
+
+@EACH
+@BEHIND
+def test_hidden_normalisation_in_training_mode(name: str, behind: str) -> None:
+    net, (x, c) = normalised("batch-norm"), leaves()
+    if name == "direct":
+        return
+    with pytest.raises(ValueError, match=r"The network changes .*call eval\(\)"):
+        run(HIDDEN[behind](net), name, x, c)
+
+
+def test_constants_made_in_an_evaluation_are_not_held() -> None:
+    """They belong to no later evaluation."""
+    net, (x, _), table = Net(), leaves(), torch.ones(COUNT, SIZE)
+    network = EvaluatedNetwork.of(lambda x, t: net(x, t, table) * torch.tensor(2.0))
+    Recomputed(network).call((x, torch.ones(COUNT).double()), {})
+    assert [held is table for held in network.modules.others] == [True]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_only_the_first_evaluation_is_not_compiled(compiler: None) -> None:
+    """There the compiler would hide what is used."""
+    net, (x, c), graphs = Net(Moved()).requires_grad_(False), leaves(), list[Any]()
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled: Any = torch.compile(net, backend=backend)
+    finished = run(through_attribute(compiled), "checkpoint", x, c)
+    assert graphs
+    net.middle.shift.data.add_(1e-3)  # type: ignore[operator]
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        gradients(finished, [x])
 
 
 # ------------------------------------------------------------------------- shared conditions
@@ -280,6 +426,31 @@ def test_samples_that_depend_on_each_other_are_not_split() -> None:
         run(network, "split", x, c)
 
 
+def test_a_condition_of_no_sample_is_not_split_under_dropout() -> None:
+    """A table of COUNT rows, of which each sample sees all: the parts see two of them."""
+    net, (x, table) = Net(nn.Dropout(0.5)), leaves()
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return net(x, t, condition.mean(0).expand(len(x), -1))
+
+    with pytest.raises(ValueError, match=r"split is 2, but .* take split=1"):
+        run(network, "split", x, table)
+    assert net.training
+    assert net.middle.training
+    assert run(network, "split", x, Unbatched(table)).requires_grad
+
+
+def test_networks_that_are_always_random_are_not_split() -> None:
+    """Nothing can be compared."""
+    net, (x, c) = Net(), leaves()
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return net(x + 0.1 * torch.randn_like(x), t, condition)
+
+    with pytest.raises(ValueError, match=r"random numbers even in evaluation mode.*split=1"):
+        run(network, "split", x, c)
+
+
 # --------------------------------------------------------------------------------- autocast
 
 
@@ -293,18 +464,36 @@ def test_runs_in_one_region_of_autocast(name: str) -> None:
     tensors = [x, c, *net.parameters()]
     plain = in_halves(net) if name == "split" else net
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        alone = run(plain, name, x, c, direct=name not in (*ODE, "reversible"))
+        alone = run(plain, name, x, c, name not in (*ODE, "reversible"), "bdia")
     expected = gradients(alone, tensors)
     with torch.autocast("cpu", torch.bfloat16):
         if name != "direct":  # whose gradients of weights autocast itself would lose
             with torch.no_grad():
-                run(net, name, x, c)
-        runs = [run(net, name, x, c) for _ in range(2)]
+                run(net, name, x, c, reversible="bdia")
+        runs = [run(net, name, x, c, reversible="bdia") for _ in range(2)]
         image = sample(Denoiser(net, VPLinear()), x, steps=2, conditions={"condition": c})
     # Under its cache, autocast sums the gradients of weights in bfloat16.
     most = 1e-2 if name == "direct" else TOLERANCE
     assert all(error(gradients(finished, tensors), expected) <= most for finished in runs)
     assert all(float(g.norm()) > 0 for g in gradients(image, tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_amplified_rounding_of_a_reconstruction_is_refused(dtype: torch.dtype) -> None:
+    """Each row of o-belm amplifies it; under autocast the gradient would be off by 0.1."""
+    net, (x, c) = Net().float(), leaves(torch.float32)
+    with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+        finished = sample(
+            Denoiser(net, VPLinear(), "noise"),
+            x,
+            sampler="o-belm",
+            steps=6,
+            sigma_max=20.0,
+            conditions={"condition": c},
+            adjoint=ReversibleAdjoint(),
+        )
+    with pytest.raises(RuntimeError, match=r"reconstructed before row \d+ deviates by"):
+        gradients(finished, [x])
 
 
 # ---------------------------------------------------------------------------- two networks

@@ -156,6 +156,50 @@ def test_smooth_functions_have_none(activation: Activation) -> None:
         assert find_kinks(activation, x) == ()
 
 
+RELU_OTHERWISE: dict[str, Activation] = {
+    "root of square": lambda z: (z + z.square().sqrt()) / 2,
+    "power": lambda z: (z + (z**2) ** 0.5) / 2,
+    "norm": lambda z: (z + z.norm(dim=1, keepdim=True)) / 2,
+    "hypot": lambda z: (z + torch.hypot(z, 0 * z)) / 2,
+    "normalize": lambda z: (z + z * F.normalize(z)) / 2,
+    "logaddexp": lambda z: torch.logaddexp(1e8 * z, 0 * z) / 1e8,
+    "softplus": lambda z: F.softplus(z, beta=1e6),
+    "signbit": lambda z: torch.where(z.signbit(), 0 * z, z),
+    "copysign": lambda z: (z + torch.copysign(z, torch.ones(()))) / 2,
+    "atan2": lambda z: z * torch.atan2(0 * z, -z) / math.pi,
+    "singular value": lambda z: (z + torch.linalg.svdvals(z[:, :, None])) / 2,
+    "not a number": lambda z: z.sqrt().nan_to_num(0.0) ** 2,
+}
+"""Of operations that are smooth elsewhere."""
+
+
+@pytest.mark.parametrize("name", RELU_OTHERWISE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kinks_are_found_by_their_values(name: str, dtype: torch.dtype) -> None:
+    function = denoiser(RELU_OTHERWISE[name])
+    z = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    log_rho = torch.zeros(4000, dtype=dtype)
+    method = choose_method(function, z, log_rho)
+    assert (method.estimator, method.kinks, method.smoothing) == ("stencil", ("unnamed",), 0.02)
+    with pytest.warns(UserWarning, match=r"kinks \(unnamed\), which forward derivatives do not"):
+        choose_method(function, z, log_rho, "forward")
+
+
+@pytest.mark.parametrize("activation", SMOOTH)
+def test_smooth_functions_have_none_by_their_values(activation: Activation) -> None:
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert choose_method(denoiser(activation), x, torch.zeros(6)).kinks == ()
+
+
+def test_dropout_is_no_kink() -> None:
+    """All values are compared under the same random numbers, which are the caller's afterwards."""
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    before = torch.get_rng_state()
+    assert choose_method(lambda z, _: F.dropout(z.exp()), x, torch.zeros(6), "forward").kinks == ()
+    torch.set_rng_state(before)
+
+
 # ---------------------------------------------------------------------------- the right values
 
 
@@ -228,6 +272,23 @@ def test_the_mean_square_of_relu_grows_as_one_over_the_smoothing_length(h: float
     mean = float(WEIGHTS @ squared_norms(alone))
     part = 1 - h**2 / 20 - (CELL / h) ** 2 / 4
     assert mean == pytest.approx(2 / (3 * h) * density(0) * part, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["root of square", "signbit", "norm", "atan2"])
+def test_the_mean_of_relu_by_other_operations_is_right(name: str) -> None:
+    found = estimate_residual(
+        denoiser(RELU_OTHERWISE[name]), AXIS, LOG_RHO, torch.ones(1, CELLS, 1).double()
+    )
+    mean = float(WEIGHTS @ found.diffusive.detach()[0, :, 0])
+    assert mean == pytest.approx(density(0), abs=0.02**2 / 12 * 2)
+
+
+def test_potentials_with_unnamed_kinks_are_warned_of() -> None:
+    x, t = torch.randn(4000, 1).double(), torch.ones(4000).double()
+    kinked, smooth = RELU_OTHERWISE["root of square"], F.silu
+    with pytest.warns(UserWarning, match=r"potential has kinks \(unnamed\)"):
+        potential_residual(lambda x, t: kinked(x)[:, 0], VPLinear(), x, t)
+    potential_residual(lambda x, t: smooth(x)[:, 0], VPLinear(), x, t)
 
 
 @pytest.mark.parametrize("estimator", ["exact", "forward"])

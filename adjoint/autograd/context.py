@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 _COUNT = 256
-"""Numbers of an output that are saved to recognise it."""
+"""Numbers of a sample or an output that are saved to recognise it."""
+_SLOPE = 10.0
+"""How many times the relative deviation of its sample an output may deviate."""
 
 
 class ExecutionContext(NamedTuple):
@@ -74,7 +76,7 @@ def uncached_casts() -> Iterator[None]:
 
 
 class PastEvaluation(NamedTuple):
-    """The context of an evaluation that was made, and some numbers of its output.
+    """The context of an evaluation that was made, and some numbers of its sample and output.
 
     Attributes:
         tolerance: the relative deviation at which an output is another one: the square root of the
@@ -82,6 +84,7 @@ class PastEvaluation(NamedTuple):
     """
 
     context: ExecutionContext
+    sample: Tensor
     numbers: Tensor
     tolerance: float
 
@@ -92,14 +95,22 @@ class PastEvaluation(NamedTuple):
         floating = [t.dtype for t in (sample, *outputs) if t.is_floating_point()]
         casts = [dtype for _, enabled, dtype in context.autocast if enabled]
         unit = max(torch.finfo(dtype).eps for dtype in (*floating, *casts))
-        return cls(context, _numbers(outputs), unit**0.5)
+        return cls(context, _numbers([sample]), _numbers(outputs), unit**0.5)
 
-    def check(self, outputs: Sequence[Tensor], slack: float = 1.0) -> None:
-        """Raise RuntimeError if these are not the outputs of the evaluation that was made."""
-        if math.isinf(slack):
+    def moved(self, sample: Tensor) -> float:
+        """The relative deviation of a sample from that of the evaluation."""
+        return relative_deviation(_numbers([sample]), self.sample)
+
+    def check(self, outputs: Sequence[Tensor], moved: float = 0.0) -> None:
+        """Raise RuntimeError if these are not the outputs of the evaluation that was made.
+
+        Args:
+            moved: by how much its sample deviates; infinite if nothing can be compared.
+        """
+        if math.isinf(moved):
             return
         deviation = relative_deviation(_numbers(outputs), self.numbers)
-        if deviation > slack * self.tolerance:
+        if deviation > self.tolerance + _SLOPE * moved:
             raise RuntimeError(
                 f"The network evaluated again in the backward pass deviates by {deviation:.1e} "
                 "from its evaluation in the run, so the gradient would be wrong; let nothing that "

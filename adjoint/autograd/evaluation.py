@@ -21,6 +21,7 @@ from adjoint.autograd.torch_internals import (
     tree_flatten,
     tree_unflatten,
 )
+from adjoint.autograd.used_tensors import watched
 
 
 class RecordedEvaluation(NamedTuple):
@@ -68,8 +69,10 @@ def record_first(
         keep: save its activations; if not, this record has no vector-Jacobian product.
     """
     begun = next_sequence_number()
-    with nullcontext() if keep else _nothing_saved():
+    saving = nullcontext() if keep else _nothing_saved()
+    with saving, watched([sample, *evaluation.others]) as used:
         recorded = record(evaluation, sample, requires_grad=True)
+    evaluation.state.add(used, evaluation.network.modules)
     own = {*map(id, (recorded.sample, *recorded.conditions))}
     leaves = [*_leaves(recorded.outputs, begun), *evaluation.network.modules.trained]
     reached = {id(leaf): leaf for leaf in leaves if id(leaf) not in own}.values()
@@ -91,16 +94,16 @@ def record_again(
     sample: Tensor,
     requires_grad: bool,
     part: int = 0,
-    slack: float = 1.0,
+    moved: float = 0.0,
 ) -> RecordedEvaluation:
     """Repeat the evaluation, of a part of its batch, with a graph of its own.
 
     Args:
-        slack: as of :meth:`NetworkEvaluation.run_again`.
+        moved: as of :meth:`NetworkEvaluation.run_again`.
     """
     sample, others = _leaves_of(evaluation, sample, requires_grad)
     with torch.enable_grad():
-        outputs = evaluation.run_again(sample, others, part, slack)
+        outputs = evaluation.run_again(sample, others, part, moved)
     return RecordedEvaluation(sample, tuple(o for o in others if o.requires_grad), outputs)
 
 
@@ -197,9 +200,7 @@ class NetworkEvaluation:
         parts = enumerate(self.parts_of(sample))
         columns = [self._first(x, self._part(chosen, part), part) for part, x in parts]
         self.state.check_own_buffers()
-        if len(columns) == 1:
-            return columns[0]
-        return tuple(torch.cat(column) for column in zip(*columns, strict=True))
+        return _together(columns)
 
     def _first(self, sample: Tensor, others: Sequence[Tensor], part: int) -> tuple[Tensor, ...]:
         context = ExecutionContext.capture(sample)
@@ -209,12 +210,13 @@ class NetworkEvaluation:
         return outputs
 
     def run_again(
-        self, sample: Tensor, others: Sequence[Tensor], part: int, slack: float = 1.0
+        self, sample: Tensor, others: Sequence[Tensor], part: int, moved: float = 0.0
     ) -> tuple[Tensor, ...]:
         """Evaluate a part of the batch as it was evaluated before.
 
         Args:
-            slack: how many times its tolerance the output may deviate, because the sample does.
+            moved: the relative deviation of the sample from that of the evaluation; infinite if
+                it is another one, so that the result is not compared.
 
         Raises RuntimeError if the result is, or would be, another one.
         """
@@ -222,8 +224,13 @@ class NetworkEvaluation:
         self.state.check_unchanged()
         with past.context.restored():
             outputs = self._once(sample, self._part(others, part))
-        past.check(outputs, slack)
+        past.check(outputs, moved)
         return outputs
+
+    def run_parts(self, sample: Tensor) -> tuple[Tensor, ...]:
+        """The outputs for the parts of the batch, in one."""
+        parts = enumerate(self.parts_of(sample))
+        return _together([self._once(x, self._part(self.others, part)) for part, x in parts])
 
     def run_whole(self, sample: Tensor) -> tuple[Tensor, ...]:
         """The outputs for the whole batch at once."""
@@ -261,6 +268,13 @@ class NetworkEvaluation:
     def as_returned(self, outputs: tuple[Tensor, ...]) -> Any:
         """The tensors in the structure in which the function returned them."""
         return tree_unflatten(list(outputs), self.returned[0])
+
+
+def _together(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The outputs of a batch from those of its parts."""
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ knows samplers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from adjoint.autograd.accumulate import SharedGradients
-from adjoint.autograd.context import relative_deviation
+from adjoint.autograd.context import ExecutionContext, relative_deviation
 from adjoint.autograd.evaluation import (
     EvaluatedNetwork,
     NetworkEvaluation,
@@ -108,13 +108,24 @@ def _check_split(
 ) -> None:
     """Raise ValueError if the parts give another result than the whole batch.
 
-    Random numbers of parts are others than those of the batch, so they can't be compared.
+    Random numbers of parts are others than those of the batch, so networks with dropout are
+    compared in evaluation mode, and those that are random even then are refused.
     """
-    if len(evaluation.past) == 1 or evaluation.past[0].context.random_since():
+    if len(evaluation.past) == 1:
         return
-    whole = evaluation.run_whole(sample)
-    pairs = zip(recorded.outputs, whole, strict=True)
-    deviation = max(relative_deviation(parts.detach(), at_once) for parts, at_once in pairs)
+    outputs = [output.detach() for output in recorded.outputs]
+    if not evaluation.past[0].context.random_since():
+        deviation = _deviation(outputs, evaluation.run_whole(sample))
+    else:
+        context = ExecutionContext.capture(sample)
+        with context.restored(), evaluation.network.modules.evaluating():
+            deviation = _deviation(evaluation.run_parts(sample), evaluation.run_whole(sample))
+            if context.random_since():
+                raise ValueError(
+                    f"split is {evaluation.network.split}, but the network generates random "
+                    "numbers even in evaluation mode, so its parts cannot be compared with the "
+                    "whole batch; take split=1."
+                )
     if deviation > evaluation.past[0].tolerance:
         raise ValueError(
             f"split is {evaluation.network.split}, but the network evaluated in parts deviates by "
@@ -122,6 +133,10 @@ def _check_split(
             f"argument with {evaluation.batch_size} rows belongs to no sample; take split=1, or "
             "wrap such a condition in samplers.Unbatched."
         )
+
+
+def _deviation(parts: Sequence[Tensor], whole: Sequence[Tensor]) -> float:
+    return max(relative_deviation(a, b) for a, b in zip(parts, whole, strict=True))
 
 
 @contextmanager

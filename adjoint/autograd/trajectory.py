@@ -63,18 +63,18 @@ class SampledRun(NamedTuple):
         """Make the next evaluation without a graph."""
         return self.evaluation(x, t).run(x)[0]
 
-    def record(self, x: Tensor, node: Node, slack: float = 1.0) -> RecordedEvaluation:
+    def record(self, x: Tensor, node: Node, moved: float = 0.0) -> RecordedEvaluation:
         """Repeat the evaluation of a row with its graph, that of the finished sample like the last.
 
         Args:
-            slack: as of :meth:`NetworkEvaluation.run_again`.
+            moved: as of :meth:`NetworkEvaluation.run_again`.
         """
         finished = node.row == len(self.evaluations)
         evaluation = self.evaluations[-1 if finished else node.row]
         _, *conditions = evaluation.others
         t = node.at.t.to(x).expand(len(x))
         at_node = replace(evaluation, others=(t, *conditions))
-        return record_again(at_node, x, requires_grad=True, slack=math.inf if finished else slack)
+        return record_again(at_node, x, requires_grad=True, moved=math.inf if finished else moved)
 
 
 class TrajectoryAdjoint(AbstractAdjoint):

@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from adjoint.autograd.context import ExecutionContext
 from adjoint.fokker_planck.coordinates import LevelDenoiser
-from adjoint.fokker_planck.kinks import find_kinks
+from adjoint.fokker_planck.kinks import UNNAMED, Line, find_kinks, has_hidden_kink
 from samplers.prediction import per_sample
 
 Estimator = Literal["exact", "forward", "stencil", "pullback"]
@@ -183,6 +184,8 @@ def choose_method(
         )
     kinks = find_kinks(denoiser, z, log_rho)
     chosen = estimator or ("stencil" if kinks else _supported(denoiser, z, log_rho))
+    if chosen in _EXACT and not kinks and has_hidden_kink(_line(denoiser, z, log_rho), SMOOTHING):
+        kinks, chosen = (UNNAMED,), estimator or "stencil"
     if kinks and chosen in _EXACT:
         warnings.warn(
             f"The network has kinks ({', '.join(kinks)}), which {chosen} derivatives do not see, "
@@ -195,6 +198,21 @@ def choose_method(
 def _default_steps(estimator: Estimator, dtype: torch.dtype, kinked: bool) -> DifferenceSteps:
     steps = _FINE if dtype == torch.float64 else _SINGLE.get(estimator, _FINE)
     return steps._replace(second=SMOOTHING) if kinked else steps
+
+
+def _line(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Line:
+    """Along a random probe, in units of rho, with the random numbers of one evaluation."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(2, z.shape, generator=generator).to(z) * 2 - 1
+    probe, context = per_sample(log_rho.exp(), z) * signs, ExecutionContext.capture(z)
+
+    def line(distance: float) -> tuple[Tensor, Tensor]:
+        with context.restored():
+            point = z.detach() + distance * probe
+            value, slope, *_ = jvp(lambda at: denoiser(at, log_rho), (point,), (probe,))
+        return value, slope
+
+    return line
 
 
 def _supported(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Estimator:

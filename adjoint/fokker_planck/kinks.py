@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from adjoint.autograd.torch_internals import TorchDispatchMode, tree_leaves
+from adjoint.autograd.torch_internals import TorchDispatchMode
+from adjoint.autograd.used_tensors import storage_of, strided
 
 _KINKED = {
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "selu", "threshold",
@@ -31,6 +32,33 @@ _KINKED = {
 }  # fmt: skip
 """Operations of ATen with a kink or a jump. Comparisons are among them, since ``where(x > 0, x,
 0)`` is ``relu``."""
+
+
+UNNAMED = "unnamed"
+"""A kink of no operation in this list, found by :func:`has_hidden_kink`."""
+
+Line = Callable[[float], tuple[Tensor, Tensor]]
+"""Values at a distance from each point along a line through it, and their derivatives there."""
+
+
+def has_hidden_kink(line: Line, step: float) -> bool:
+    """Whether values have kinks within the step that their derivatives do not show.
+
+    The trapezoidal rule of the derivatives misses the difference of values by O(h^3) if they are
+    smooth, but a jump of the derivative by O(h), and many of random sign by O(h^1.5) or O(h^2).
+    Here h is halved once. What remains at a much shorter step is rounding.
+    """
+    whole, half, rounding = (_missed(line, step * part) for part in (1, 1 / 2, 1 / 1024))
+    return not half <= max(whole / 2**2.5, 16 * rounding)  # nor do NaNs show it
+
+
+@torch.no_grad()
+def _missed(line: Line, h: float) -> float:
+    """The largest error of the trapezoidal rule over [-h, h], and at least the unit of its sum."""
+    (ahead, slope_ahead), (behind, slope_behind) = line(h), line(-h)
+    missed = ahead - behind - h * (slope_ahead + slope_behind)
+    size = torch.stack([ahead.abs().max(), behind.abs().max()]).max()
+    return float(torch.maximum(missed.abs().max(), torch.finfo(size.dtype).eps * size))
 
 
 def find_kinks(function: Callable[..., Tensor], z: Tensor, *others: Tensor) -> tuple[str, ...]:
@@ -51,10 +79,10 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self, z: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found: dict[StorageWeakRef, frozenset[str]] = {_key(z): frozenset()}
+        self.found: dict[StorageWeakRef, frozenset[str]] = {storage_of(z): frozenset()}
 
     def behind(self, values: Iterable[Any]) -> frozenset[str]:
-        known = (self.found.get(_key(each), frozenset()) for each in _tensors(values))
+        known = (self.found.get(storage_of(each), frozenset()) for each in strided(values))
         return frozenset().union(*known)
 
     def __torch_dispatch__(
@@ -65,8 +93,8 @@ class _Watch(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = kwargs or {}
-        inputs = list(_tensors([args, given]))
-        if not any(_key(each) in self.found for each in inputs):
+        inputs = list(strided([args, given]))
+        if not any(storage_of(each) in self.found for each in inputs):
             return func(*args, **given)
         name = _name(func)
         kinked = _has_kink(name, args)
@@ -76,21 +104,8 @@ class _Watch(TorchDispatchMode):
         found = self.behind(inputs)
         if kinked and _shows(result, before):
             found |= {name}
-        self.found.update((_key(each), found) for each in _tensors(result))
+        self.found.update((storage_of(each), found) for each in strided(result))
         return result
-
-
-def _tensors(values: Any) -> Iterable[Tensor]:
-    return (
-        each
-        for each in tree_leaves(values)
-        if isinstance(each, Tensor) and each.layout == torch.strided
-    )
-
-
-def _key(x: Tensor) -> StorageWeakRef:
-    """Of its storage, which views share; no other storage takes its address as long as it lives."""
-    return StorageWeakRef(x.untyped_storage())
 
 
 def _name(func: Any) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from adjoint.fokker_planck.kinks import find_kinks
+from adjoint.fokker_planck.kinks import UNNAMED, Line, find_kinks, has_hidden_kink
 from samplers.schedule import Schedule
 
 Potential = Callable[[Tensor, Tensor], Tensor]
@@ -42,12 +42,33 @@ def potential_residual(phi: Potential, schedule: Schedule, x: Tensor, t: Tensor)
 
 def warn_of_kinks(phi: Potential, x: Tensor, t: Tensor) -> None:
     """Warn if second derivatives of phi at the points do not exist."""
-    if kinks := find_kinks(phi, x, t):
+    named = find_kinks(phi, x, t)
+    if kinks := named or (UNNAMED,) * has_hidden_kink(_line(phi, x, t), _STEP):
         warnings.warn(
             f"The potential has kinks ({', '.join(kinks)}), which its second derivatives do not "
             "see, so its residual is wrong; take smooth activations, such as softplus or silu.",
             stacklevel=3,
         )
+
+
+_STEP = 2e-2
+"""Within which kinks are looked for, in units of the points' root mean square."""
+
+
+def _line(phi: Potential, x: Tensor, t: Tensor) -> Line:
+    """Along a random probe."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1
+    probe = x.detach().square().mean().sqrt() * signs
+
+    def line(distance: float) -> tuple[Tensor, Tensor]:
+        point = (x.detach() + distance * probe).requires_grad_()
+        with torch.enable_grad():
+            value = phi(point, t)
+            (gradient,) = gradients(value, point)
+        return value.detach(), (gradient * probe).sum(dim=1).detach()
+
+    return line
 
 
 def exact_residual(phi: Potential, schedule: Schedule, x: Tensor, t: Tensor) -> Tensor:
