@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 from samplers.choices import SPACINGS
 from samplers.grid import Grid, make_grid
 from samplers.methods import (
+    adams,
     consistency,
     deis,
     dpm_solver,
@@ -230,8 +231,10 @@ _single_2, _single_3 = dpm_solver.singlestep_2, dpm_solver.singlestep_3
 _data = partial(dpm_solver.multistep, predicting="data", third_order="corrected")
 _noise = partial(dpm_solver.multistep, predicting="noise", third_order="corrected")
 _mr_data, _mr_noise = (partial(f, order=2, second_order="exact") for f in (_data, _noise))
+_abm = adams.adams_bashforth_moulton
 _deis, _deis_data = partial(deis.deis, predicting="noise"), partial(deis.deis, predicting="data")
 _unipc, _unipc_b1 = partial(unipc.unipc, variant="b2"), partial(unipc.unipc, variant="b1")
+_ABM = "Adams-Bashforth-Moulton on the flow of Liu et al. 2022, arXiv:2209.03003"
 _HALVED = "the authors' code, with half the second difference"
 
 
@@ -273,6 +276,10 @@ _TABLE: tuple[Sampler, ...] = (
     Sampler("lms-3", partial(pf_ode.adams_bashforth, order=3), 3, 1, f"{_EDM}, eq. 1"),
     Sampler("lms-4", partial(pf_ode.adams_bashforth, order=4), 4, 1, f"{_EDM}, eq. 1",
             aliases=("lms", "lms-discrete")),
+    # Predictor and corrector of Adams on the rectified flow.
+    Sampler("abm-2", partial(_abm, order=2), 2, 1, _ABM),
+    Sampler("abm-3", partial(_abm, order=3), 3, 1, _ABM, aliases=("abm",)),
+    Sampler("abm-4", partial(_abm, order=4), 4, 1, _ABM),
     # DPM-Solver: noise prediction.
     Sampler("dpm-solver-2", partial(_single_2, predicting="noise"), 2, 2, f"{_DPM}, algorithm 1",
             aliases=("dpm-2", "kdpm2", "kdpm2-discrete")),

@@ -88,6 +88,8 @@ WITH_HISTORY = (reversible.o_belm, reversible.bdia)
 def test_the_last_step_to_the_data_returns_the_prediction(sampler: Sampler) -> None:
     if sampler.method in WITH_HISTORY:
         pytest.skip("a DDIM step to sigma = 0 can't be inverted")
+    if sampler.name.startswith("abm"):
+        pytest.skip("its velocity is finite at sigma = 0, which it crosses at full order")
     row = table(sampler).rows[-1]
     assert bool(row.reached.sigma[-1] == 0)
     assert not bool(row.points[-1].any())
