@@ -149,12 +149,12 @@ class Tuning:
         cls,
         model: Denoiser,
         x_T: Tensor,
-        conditions: Mapping[str, Any] | None,
-        config: TuningConfig | None,
-        loss: Loss | None,
-        purpose: Purpose | None,
-        folder: Path | None,
-        progress: bool,
+        conditions: Mapping[str, Any] | None = None,
+        config: TuningConfig | None = None,
+        loss: Loss | None = None,
+        purpose: Purpose | None = None,
+        folder: Path | None = None,
+        progress: bool = False,
     ) -> Tuning:
         """Check everything, and compute the teacher's samples."""
         config, given = config or TuningConfig(), conditions or {}
