@@ -20,8 +20,8 @@ from benchmarks.mixture_error import SCHEDULE, problem
 from benchmarks.report import table, write
 from samplers.denoiser import Denoiser
 from samplers.tuning import Part, TunedSampler, TuningConfig
-from samplers.tuning.loop import Tuning
-from samplers.tuning.starts import best_start, starts
+from samplers.tuning.loop import NothingGained, Tuning
+from samplers.tuning.starts import best_starts, starts
 from tests.mixture import PLANE
 
 NFE = (5, 8, 10, 20)
@@ -63,9 +63,13 @@ def section(task: Task, iterations: int) -> list[str]:
     bases = []
     for nfe in NFE:
         candidates = starts(run.training)
-        start, _ = best_start(run.training, nfe, candidates, run.distance, config.batch_size)
+        start, _ = best_starts(run.training, nfe, candidates, run.distance, config.batch_size)[0]
         for name, learn in LEARN.items():
-            found = replace(run, config=replace(config, learn=learn)).tuned(nfe, start)
+            try:
+                found = replace(run, config=replace(config, learn=learn)).tuned(nfe, start)
+            except NothingGained:
+                rows[name].append("–")
+                continue
             rows[name].append(ratios(found))
             print(f"{task.name}, {nfe}, {name}: {rows[name][-1]}, {found}", flush=True)
         bases.append(f"- {nfe}: {start}; {found.about['before']['geometric_mean']:.2e}")

@@ -25,7 +25,6 @@ from samplers.inverse_problems import (
     solve_inverse_problem,
 )
 from samplers.noise import initial_noise
-from samplers.registry import get_sampler
 from samplers.sampling import Adjoint, checked, sample
 from samplers.schedule import Point
 from samplers.solve import Solver, State, make_noise, working_dtype
@@ -121,13 +120,12 @@ class NetworkCheckpoint(Checkpoint):
             raise ValueError(
                 f"The guidance rescale is {recipe.guidance_rescale}; it must be from 0 to 1."
             )
-        name = get_sampler(recipe.sampler).name
-        self.check_distilled(name)
+        sampler = self.checked_sampler(recipe, guidance)
         final = recipe.final or self.settings.final
         grid = recipe.grid
         if grid is None and self.settings.distilled_times is None:
             grid = default_spacing(self.settings.schedule)
-        return replace(recipe, sampler=name, grid=grid, final=final, guidance=guidance)
+        return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)
 
     def _check_guidance(self, guidance: float) -> None:
         if guidance == 1:

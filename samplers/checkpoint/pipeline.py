@@ -19,7 +19,6 @@ from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.errors import NotFiniteError
-from samplers.registry import get_sampler
 
 # Arguments of the call by which unsupported pipelines are recognised.
 _FOREIGN = {
@@ -51,9 +50,13 @@ class PipelineCheckpoint(Checkpoint):
         guidance = recipe.guidance
         if guidance is None and "guidance_scale" in self._parameters:
             guidance = self._parameters["guidance_scale"].default
-        name, final = get_sampler(recipe.sampler).name, recipe.final or self.settings.final
-        self.check_distilled(name)
-        return replace(recipe, sampler=name, final=final, guidance=guidance)
+        sampler = self.checked_sampler(recipe, guidance)
+        if not isinstance(sampler, str):
+            raise ValueError(
+                "A tuned sampler runs on networks without a prompt only; take a sampler by name."
+            )
+        final = recipe.final or self.settings.final
+        return replace(recipe, sampler=sampler, final=final, guidance=guidance)
 
     def _check_taken(self, option: str, argument: str, value: object) -> None:
         if value not in (None, 0.0) and argument not in self._parameters:

@@ -32,7 +32,8 @@ class TuningConfig:
 
     Attributes:
         learn: the parts that are learned, of ``grid``, ``times`` and ``weights``.
-        memory: how many predictions a row uses at most; None for all.
+        memory: how many predictions a row uses at most, if weights are learned; None for all.
+            Weights that are not learned are those of the untuned sampler on the moving levels.
         distance: between a sample and its target x: the logarithm of the relative error
             ``|x' - x| / |x|`` (``log``), or the squared error (``rms``).
         radius: of the relaxed objective (S4S, LD3): each training noise may move by this share of
@@ -59,13 +60,13 @@ class TuningConfig:
     distance: DistanceName = "log"
     radius: float = 0.0
     held_out: int = 64
-    iterations: int = 200
-    batch_size: int = 64
+    iterations: int = 100
+    batch_size: int = 32
     learning_rate: float = 0.03
     seed: int = 0
     check_every: int = 10
     teacher: str = "dpmpp-3m"
-    teacher_steps: int = 200
+    teacher_steps: int = 100
     teacher_tolerance: float = 0.01
 
     def __post_init__(self) -> None:

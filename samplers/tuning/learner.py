@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,13 +47,14 @@ class TableLearner:
         training: Problem,
         held_out: Problem,
         start: Table,
+        method: Callable[[Tensor], Tensor] | None,
         loss: Loss,
         config: TuningConfig,
         acceptable: Score | None,
     ) -> None:
         self.training, self.held_out, self.loss, self.config = training, held_out, loss, config
         self.acceptable, self.start = acceptable, start
-        self.parameters = Parameters.of(start, training.model.schedule, config.learn)
+        self.parameters = Parameters.of(start, training.model.schedule, config.learn, method)
         self.leaves = self.parameters.moving
         self.optimizer = torch.optim.Adam(self.leaves.values(), config.learning_rate, _BETAS)
         self.moved = torch.zeros_like(training.noise) if config.radius else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from samplers.tuning.learner import TableLearner
 from samplers.tuning.objective import DISTANCES, Loss, Score
 from samplers.tuning.problem import Problem
 from samplers.tuning.sampler import About, TunedSampler, scores, trained_range
-from samplers.tuning.starts import Start, best_start, starts
+from samplers.tuning.starts import Start, best_starts, starts
 from samplers.tuning.table import Table, resampled
 from samplers.tuning.teacher import Taught, teach
 
@@ -194,37 +195,43 @@ class Tuning:
             )
         size = self.config.batch_size
         candidates = [start] if start else starts(self.training)
-        base, table = best_start(self.training, nfe, candidates, self.distance, size)
+        found = best_starts(self.training, nfe, candidates, self.distance, size)
+        base, table = found[0]
         before = self._score(table)
         self._check_teacher(before)
-        tables = [table, *warm]
-        if warm:
-            tables.sort(key=lambda t: self.training.mean_loss(t, size, self.distance))
         learner = TableLearner(
             self.training,
             self.held_out,
-            tables[0].remembering(self.config.memory),
+            *self._first(found, warm),
             self.distance,
             self.config,
-            self._acceptable(before),
+            before if self.loss is None else None,  # a custom loss may trade them
         )
         path = None if self.folder is None else self.folder / f"state-{nfe}.pt"
-        found = learner.learn(path, self.taught.key, self.progress)
-        if found is None or not found.value < self.held_out.mean_loss(table, size, self.distance):
+        best = learner.learn(path, self.taught.key, self.progress)
+        if best is None or not best.value < self.held_out.mean_loss(table, size, self.distance):
             raise NothingGained(
                 f"Tuning at {nfe} evaluations found nothing better than {base} on the "
                 f"{self.config.held_out} held-out samples; take more samples or iterations, or a "
                 "lower learning rate."
             )
-        return TunedSampler(found.table.trimmed, self._about(base, before, found.table))
+        return TunedSampler(best.table.trimmed, self._about(base, before, best.table))
 
     def _score(self, table: Table) -> Score:
         samples = self.held_out.samples(table, self.config.batch_size)
         return Score.of(samples, self.held_out.targets)
 
-    def _acceptable(self, before: Score) -> Score | None:
-        """The scores that may not be exceeded; a custom loss is free to trade them."""
-        return before if self.loss is None else None
+    def _first(
+        self, found: Sequence[tuple[Start, Table]], warm: Sequence[Table]
+    ) -> tuple[Table, Callable[[Tensor], Tensor] | None]:
+        """The table to begin with, and the weights of its sampler on other levels."""
+        if "weights" not in self.config.learn:
+            start, table = found[0]
+            return table, partial(start.weights, self.training.model.schedule)
+        tables = [*(table for _, table in found), *warm]
+        tables = [table.remembering(self.config.memory) for table in tables]
+        size = self.config.batch_size
+        return min(tables, key=lambda t: self.training.mean_loss(t, size, self.distance)), None
 
     def _check_teacher(self, before: Score) -> None:
         if before.geometric_mean < _ABOVE_TEACHER * self.taught.error:

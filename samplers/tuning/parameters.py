@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,7 +51,8 @@ class Parameters:
 
     so that levels are monotone and weights sum to one whatever the numbers. In backward differences
     the weights are of one size, and moving one does not undo another; the weights of predictions
-    that are nearly equal have neither property.
+    that are nearly equal have neither property. Weights that are not learned are those of the
+    untuned sampler on the levels as they move.
 
     Attributes:
         fixed: the table whose numbers are kept where they are not learned.
@@ -60,6 +61,7 @@ class Parameters:
         times: c [n], the offsets of the levels that the network is given; the first is zero.
         weights: g [n, m - 1].
         learned: the parts that are moved.
+        method: the weights [n, m] of the untuned sampler on levels; None for fixed weights.
     """
 
     fixed: Table
@@ -68,9 +70,16 @@ class Parameters:
     times: Tensor
     weights: Tensor
     learned: frozenset[Part]
+    method: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
-    def of(cls, table: Table, schedule: Schedule, learned: Collection[Part]) -> Parameters:
+    def of(
+        cls,
+        table: Table,
+        schedule: Schedule,
+        learned: Collection[Part],
+        method: Callable[[Tensor], Tensor] | None = None,
+    ) -> Parameters:
         """The parameters of a table; :attr:`table` gives it back."""
         noisiest, cleanest = bounds_of(schedule)
         levels = table.levels[table.levels.isfinite()]
@@ -87,7 +96,7 @@ class Parameters:
         }
         for name in learned:
             parts[name].requires_grad_()
-        return cls(table, bounds, **parts, learned=frozenset(learned))
+        return cls(table, bounds, **parts, learned=frozenset(learned), method=method)
 
     @property
     def moving(self) -> dict[str, Tensor]:
@@ -97,15 +106,21 @@ class Parameters:
     @property
     def table(self) -> Table:
         """The table; gradients pass through."""
-        levels, times, weights = self.fixed
-        if "grid" in self.learned:
-            inner = self.bounds.noisiest + self.grid.exp().cumsum(0)
-            levels = torch.cat([levels[:1], inner[: len(levels) - 2], levels[-1:]])
+        levels, times, weights = self._levels(), self.fixed.times, self.fixed.weights
         if self.learned & {"grid", "times"}:
             times = torch.cat([levels[:1], levels[1:-1] + self.times[1:]])
         if "weights" in self.learned:
             weights = self._weights()
+        elif "grid" in self.learned and self.method is not None:
+            weights = self.method(levels)
         return Table(levels, times, weights)
+
+    def _levels(self) -> Tensor:
+        levels = self.fixed.levels
+        if "grid" not in self.learned:
+            return levels
+        inner = self.bounds.noisiest + self.grid.exp().cumsum(0)
+        return torch.cat([levels[:1], inner[: len(levels) - 2], levels[-1:]])
 
     def _weights(self) -> Tensor:
         rows, columns = self.fixed.weights.shape
@@ -120,7 +135,7 @@ class Parameters:
         span = min(end, self.bounds.cleanest) - self.bounds.noisiest
         excess = (self.grid.exp().sum() / span).log()
         self.grid.sub_(excess if math.isfinite(end) else excess.clamp(min=0.0))
-        levels = self.table.levels[:-1]
+        levels = self._levels()[:-1]
         low, high = self.bounds.noisiest - levels, self.bounds.cleanest - levels
         self.times[1:].clamp_(low[1:].clamp(max=0.0), high[1:].clamp(min=0.0))
 

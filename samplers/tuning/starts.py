@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from samplers.grid import Spacing, make_grid
 from samplers.registry import get_sampler
@@ -20,7 +21,7 @@ from samplers.tuning.table import Table, table_of
 _SAMPLERS = ("dpmpp-2m", "unipc-2", "unipc-3", "deis-3", "deis-4")
 _SPACINGS: tuple[Spacing, ...] = ("log-snr", "quadratic", "karras", "uniform")
 _LAST_LEVELS = (None, 0.03, 0.1, 0.3)
-_FIRST_ROUND = 64
+_FIRST_ROUND = 32
 _SECOND_ROUND = 4
 
 
@@ -46,10 +47,24 @@ class Start(NamedTuple):
         sampler = get_sampler(self.sampler)
         steps = sampler.steps_within(nfe)
         grid = make_grid(schedule, steps, self.grid, sigma_min=self.sigma_min)
-        table = table_of(sampler.tableau(grid))
+        table = table_of(sampler.tableau(grid)).detached
         if table.nfe != nfe:
             raise ValueError(f"{self.sampler} can't take {nfe} network evaluations.")
         return table
+
+    def weights(self, schedule: Schedule, levels: Tensor) -> Tensor:
+        """The weights of the sampler on other levels; gradients pass through.
+
+        Raises ValueError for a sampler with stages between the levels.
+        """
+        grid = Table(levels, levels[:-1], levels).grid(schedule)
+        weights = table_of(get_sampler(self.sampler).tableau(grid)).weights
+        if len(weights) != grid.steps:
+            raise ValueError(
+                f"{self.sampler} evaluates between its levels; learn the weights, too, or take a "
+                "sampler of one evaluation per step."
+            )
+        return weights
 
 
 def starts(problem: Problem) -> list[Start]:
@@ -62,10 +77,11 @@ def starts(problem: Problem) -> list[Start]:
     return [Start(*combination) for combination in combined]
 
 
-def best_start(
+def best_starts(
     problem: Problem, nfe: int, candidates: Sequence[Start], loss: Loss, batch_size: int
-) -> tuple[Start, Table]:
-    """The candidate with the least loss: all on a few samples, then the best of them on all.
+) -> list[tuple[Start, Table]]:
+    """The candidates with the least loss, best first: all on a few samples, the best of them on
+    all.
 
     Raises ValueError if none can be used.
     """
@@ -73,7 +89,7 @@ def best_start(
     few = problem.rows(torch.arange(min(_FIRST_ROUND, len(problem))))
     found.sort(key=lambda pair: few.mean_loss(pair[1], batch_size, loss))
     finalists = found[:_SECOND_ROUND]
-    return min(finalists, key=lambda pair: problem.mean_loss(pair[1], batch_size, loss))
+    return sorted(finalists, key=lambda pair: problem.mean_loss(pair[1], batch_size, loss))
 
 
 def _tables(

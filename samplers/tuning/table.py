@@ -126,8 +126,8 @@ def _points(schedule: Schedule, levels: Tensor) -> Point:
 def table_of(tableau: Tableau) -> Table:
     """The table of a tableau, whose network is given the times of its points.
 
-    Raises ValueError for a sampler that has no such table: a stochastic one, or one that evaluates
-    the network twice at one noise level, such as Heun's method.
+    Gradients pass through. Raises ValueError for a sampler that has no such table: a stochastic
+    one, or one that evaluates the network twice at one noise level, such as Heun's method.
     """
     if tableau.stochastic or not tableau.batch_invariant or bool(tableau.start_scale != 1):
         raise ValueError("A stochastic sampler can't be tuned; take a deterministic one.")
@@ -153,19 +153,20 @@ def table_of(tableau: Tableau) -> Table:
         ratio = reached.sigma / row.at.sigma
         change = (points[-1] - ratio * start) / (reached.alpha - ratio * row.at.alpha)
         weights[k, : k + 1] = change[1 : k + 2].flip(0)
-    return Table(levels, levels[:-1].clone(), _normalised(weights)).detached.trimmed
+    return Table(levels, levels[:-1].clone(), _normalised(weights)).trimmed
 
 
 def _normalised(weights: Tensor) -> Tensor:
     """Without rounding errors: the small ones are zero, the sums one."""
-    error = float((weights.sum(dim=1) - 1).abs().max() / weights.abs().max())
+    known = weights.detach()
+    error = float((known.sum(dim=1) - 1).abs().max() / known.abs().max())
     if error > _ROUNDING:
         raise ValueError(
             f"The weights of this sampler sum to one up to {error:.2g} only; it can't be tuned."
         )
-    weights = torch.where(weights.abs() > _NEGLIGIBLE, weights, 0.0)
-    weights[:, 0] += 1 - weights.sum(dim=1)
-    return weights
+    weights = torch.where(known.abs() > _NEGLIGIBLE, weights, 0.0)
+    rest = 1 - weights[:, 1:].sum(dim=1, keepdim=True)
+    return torch.cat([rest, weights[:, 1:]], dim=1)
 
 
 def resampled(table: Table, nfe: int) -> Table:
