@@ -66,6 +66,12 @@ class Recipe:
     prompt: str | None = None
     negative_prompt: str | None = None
 
+    @property
+    def name(self) -> str:
+        """The name of the sampler, in words for a tuned one."""
+        own = self.sampler
+        return own if isinstance(own, str) else f"tuned, {own.nfe} evaluations"
+
 
 class Checkpoint(abc.ABC):
     """A loaded checkpoint, which samples images."""

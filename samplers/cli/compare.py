@@ -136,7 +136,7 @@ class Comparison:
         from tqdm.auto import tqdm
 
         trials = [trial for row in self.rows.values() for trial in row if trial is not None]
-        fine = {t.recipe.sampler: t for t in self.references.values() if t is not None}
+        fine = {t.recipe.name: t for t in self.references.values() if t is not None}
         total = sum(trial.nfe for trial in [*fine.values(), *trials])
         with tqdm(total=total, unit="evaluation", disable=None) as bar:
             exact = {name: self._sample(trial, bar.update) for name, trial in fine.items()}
@@ -147,7 +147,7 @@ class Comparison:
 
     def _exact(self, name: str, exact: dict[str, Tensor]) -> Tensor | None:
         reference = self.references[name]
-        return None if reference is None else exact[reference.recipe.sampler]
+        return None if reference is None else exact[reference.recipe.name]
 
     def _result(
         self, trial: Trial | None, exact: Tensor | None, tick: Callable[[], object]
@@ -173,9 +173,9 @@ def _plan(options: CompareOptions) -> Comparison:
     labels = labels_of(options, checkpoint, len(seeds))
     fine = partial(_trial, options, checkpoint, steps=options.reference_steps)
     reference = fine(fixed_sampler(options.reference))
-    if get_sampler(reference.recipe.sampler).stochastic:
+    if get_sampler(reference.recipe.name).stochastic:
         raise ValueError(
-            f"The reference {reference.recipe.sampler!r} is stochastic, so there is no error to "
+            f"The reference {reference.recipe.name!r} is stochastic, so there is no error to "
             "it; take one that is not."
         )
     references: dict[str, Trial | None] = {}
@@ -252,7 +252,7 @@ def _write(comparison: Comparison, results: ResultRows) -> None:
 
 
 def _own(reference: Trial | None) -> str | None:
-    return None if reference is None else reference.recipe.sampler
+    return None if reference is None else reference.recipe.name
 
 
 def _numbers(name: str, result: Result) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from click import Choice
 
-from samplers.cli.common.errors import Failure, named_failures, smaller_batches, writing
+from samplers.cli.common.errors import (
+    Failure,
+    named_failures,
+    printed_warnings,
+    smaller_batches,
+    writing,
+)
 from samplers.cli.common.options import ConditionOptions, ModelOptions, OverwriteOptions
 from samplers.cli.common.output import check_folder, prepare_folder, refuse_existing
 from samplers.cli.common.program import command, option
@@ -113,7 +116,7 @@ def run(options: TuneOptions) -> None:
     seeds = range(options.seed, options.seed + count)
     guidance = 1.0 if recipe.guidance is None else recipe.guidance
     prepare_folder(options.output)
-    with named_failures(smaller_batches(options.batch_size)), _printed_warnings():
+    with named_failures(smaller_batches(options.batch_size)), printed_warnings():
         found = tune_family(
             checkpoint.denoiser(guidance, recipe.guidance_rescale),
             checkpoint.start(checkpoint.settings.schedule.noisiest, seeds),
@@ -168,13 +171,3 @@ def _report(tuned: TunedSampler, path: Path) -> str:
         f"(root mean square {after['rms']:.3g}) on {about['held_out']} held-out samples; "
         f"{about['base']}: {before['geometric_mean']:.3g} ({before['rms']:.3g}) -> {path}"
     )
-
-
-@contextmanager
-def _printed_warnings() -> Iterator[None]:
-    """A context whose warnings are printed as sentences, at its end."""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for warning in said:
-        print(warning.message, file=sys.stderr)

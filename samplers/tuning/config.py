@@ -60,7 +60,7 @@ class TuningConfig:
     distance: DistanceName = "log"
     radius: float = 0.0
     held_out: int = 64
-    iterations: int = 100
+    iterations: int = 200
     batch_size: int = 32
     learning_rate: float = 0.03
     seed: int = 0

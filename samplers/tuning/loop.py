@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.checks import check_numbers
+from samplers.checks import check_numbers, check_whole
 from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.tuning.config import TuningConfig
 from samplers.tuning.learner import TableLearner
@@ -94,6 +94,7 @@ def tune(
             geometric mean, and no worse in root mean square.
         NotFiniteError: if the network returns NaN or infinity.
     """
+    _check_nfe([nfe])
     run = Tuning.begin(model, x_T, conditions, config, loss, purpose, folder, progress)
     return run.tuned(nfe, start)
 
@@ -117,6 +118,7 @@ def tune_family(
     fractions of the run. The arguments and errors are those of :func:`tune`; but a number of
     evaluations at which tuning gains nothing is left out, with a warning.
     """
+    _check_nfe(nfes)
     run = Tuning.begin(model, x_T, conditions, config, loss, purpose, folder, progress)
     found: dict[int, TunedSampler] = {}
     for nfe in sorted(set(nfes)):
@@ -189,10 +191,6 @@ class Tuning:
 
     def tuned(self, nfe: int, start: Start | None, warm: Sequence[Table] = ()) -> TunedSampler:
         """The sampler of a number of evaluations, from the best of the starts."""
-        if nfe < _LEAST_NFE:
-            raise ValueError(
-                f"A sampler of {nfe} network evaluations can't be tuned; take {_LEAST_NFE} or more."
-            )
         size = self.config.batch_size
         candidates = [start] if start else starts(self.training)
         found = best_starts(self.training, nfe, candidates, self.distance, size)
@@ -261,6 +259,15 @@ class Tuning:
             after=scores(self._score(table)),
             licence=purpose.licence,
         )
+
+
+def _check_nfe(nfes: Sequence[int]) -> None:
+    for nfe in nfes:
+        check_whole("The number of network evaluations", nfe)
+        if nfe < _LEAST_NFE:
+            raise ValueError(
+                f"A sampler of {nfe} network evaluations can't be tuned; take {_LEAST_NFE} or more."
+            )
 
 
 def _name(loss: Loss) -> str:

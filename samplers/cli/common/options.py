@@ -198,7 +198,11 @@ class SamplerOptions(
 ):
     """A model, and how it is sampled with fixed steps or adaptive step sizes."""
 
-    sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="dpmpp-2m")
+    sampler: str = option(
+        type=SAMPLER,
+        help="Sampler, see `samplers list`; or the file of a tuned one, NAME.json.",
+        default="dpmpp-2m",
+    )
     steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}")
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     noise: NoiseKind | None = option(
