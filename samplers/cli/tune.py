@@ -78,7 +78,7 @@ class TuneOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="Tun
     learning_rate: float = option(
         type=POSITIVE_NUMBER, help="Peak of the learning rate.", default=0.03
     )
-    teacher_steps: int = option(type=POSITIVE, help="Steps of the converged samples.", default=100)
+    teacher_steps: int = option(type=POSITIVE, help="Steps of the converged samples.", default=60)
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=32)
     licence: str = option(help="Licence of the files.", metavar="NAME", default="CC0-1.0")
     output: Path = option(
