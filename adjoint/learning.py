@@ -16,9 +16,10 @@ from adjoint.base import AbstractAdjoint
 from adjoint.checkpoint import CheckpointAdjoint
 from adjoint.rewards import Reward
 from samplers.denoiser import Denoiser
-from samplers.grid import Final, Grid, Spacing, make_grid
+from samplers.grid import Final, Grid, Spacing
 from samplers.noise import initial_noise
-from samplers.sampling import build_tableau, sample
+from samplers.registry import Method
+from samplers.sampling import build_tableau, grid_for, sample
 from samplers.training import Objective
 
 _SEEDS = 2**62
@@ -32,7 +33,8 @@ class ImageSampler:
         model: its network is replaced by the one that is trained.
         shape: of one sample, [C, H, W].
         conditions: the names of the conditions in a batch, in order.
-        sampler, steps, grid, sigma_min, sigma_max, final, options: as of :func:`samplers.sample`.
+        sampler, steps, grid, sigma_min, sigma_max, final, options: as of :func:`samplers.sample`;
+            set the steps to None for a sampler that has its own grid.
         adjoint: how gradients are backpropagated.
 
     Raises ValueError if the settings are impossible, or the adjoint cannot differentiate the
@@ -42,12 +44,12 @@ class ImageSampler:
     model: Denoiser
     shape: tuple[int, ...]
     conditions: tuple[str, ...] = ()
-    sampler: str = "dpmpp-2m"
-    steps: int = 15
-    grid: Spacing = "log-snr"
+    sampler: str | Method = "dpmpp-2m"
+    steps: int | None = 15
+    grid: Spacing | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None
-    final: Final = "zero"
+    final: Final | None = None
     options: dict[str, Any] = field(default_factory=dict)
     adjoint: AbstractAdjoint = field(default_factory=CheckpointAdjoint)
 
@@ -55,7 +57,8 @@ class ImageSampler:
         self.adjoint.check(build_tableau(self.sampler, self._grid(), self.options))
 
     def _grid(self) -> Grid:
-        return make_grid(
+        return grid_for(
+            self.sampler,
             self.model.schedule,
             self.steps,
             self.grid,

@@ -85,5 +85,12 @@ from .training import LabelDropout as LabelDropout
 from .training import TrainingConfig as TrainingConfig
 from .training import denoising_loss as denoising_loss
 from .training import train as train
+from .tuning import Purpose as Purpose
+from .tuning import Start as Start
+from .tuning import TunedSampler as TunedSampler
+from .tuning import TuningConfig as TuningConfig
+from .tuning import load_sampler as load_sampler
+from .tuning import tune as tune
+from .tuning import tune_family as tune_family
 
 __all__: list[str]

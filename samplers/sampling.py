@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Unpack, overload
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypedDict,
+    Unpack,
+    overload,
+    runtime_checkable,
+)
 
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -13,8 +22,12 @@ from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.errors import NotFiniteError
 from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.registry import Method, get_sampler
+from samplers.schedule import Schedule
 from samplers.solve import NoiseKind, Solver, State, make_noise
 from samplers.tableau import Tableau
+
+STEPS = 20
+SPACING: Spacing = "log-snr"
 
 
 class Adjoint(Protocol):
@@ -56,24 +69,79 @@ def count_evaluations(model: Denoiser, tableau: Tableau) -> int:
 ReturnInfo = bool | Literal["trajectory"]
 
 
+@runtime_checkable
+class OwnGrid(Protocol):
+    """The interface of a sampler that has its own grid, such as a tuned one."""
+
+    def grid(self, schedule: Schedule) -> Grid:
+        """The grid on which it runs, on the schedule of a model."""
+        ...
+
+    def __call__(self, grid: Grid) -> Tableau: ...
+
+
 def build_tableau(
     sampler: str | Method, grid: Grid, options: Mapping[str, Any] | None = None
 ) -> Tableau:
     """The tableau of a sampler, by name (with options) or as a function of the grid."""
-    if not isinstance(sampler, str):
-        return sampler(grid)
-    return get_sampler(sampler).tableau(grid, options)
+    if isinstance(sampler, str):
+        return get_sampler(sampler).tableau(grid, options)
+    if options:
+        raise ValueError(
+            f"The options {', '.join(options)} came with a sampler that is a function; only "
+            "samplers by name have options."
+        )
+    return sampler(grid)
+
+
+def grid_for(
+    sampler: str | Method,
+    schedule: Schedule,
+    steps: int | None = None,
+    grid: Spacing | Grid | None = None,
+    *,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    final: Final | None = None,
+) -> Grid:
+    """The grid of a run: that of the sampler if it has one, or the grid, or one of this spacing.
+
+    The defaults, for None, are 20 steps and ``log-snr`` to ``zero``. Raises ValueError for settings
+    that come with a sampler that has its own grid.
+    """
+    if not isinstance(sampler, OwnGrid):
+        if isinstance(grid, Grid):
+            return grid
+        return make_grid(
+            schedule,
+            STEPS if steps is None else steps,
+            SPACING if grid is None else grid,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+            final=final or "zero",
+        )
+    own = sampler.grid(schedule)
+    if isinstance(grid, Grid):
+        return grid  # which the sampler compares with its own
+    settings = {"grid": grid, "sigma_min": sigma_min, "sigma_max": sigma_max, "final": final}
+    given = [name for name, value in settings.items() if value is not None]
+    given += [] if steps in (None, own.steps) else ["steps"]
+    if given:
+        raise ValueError(
+            f"{given[0]} came with a sampler that has its own grid, of {own.steps} steps; omit it."
+        )
+    return own
 
 
 class RunSettings(TypedDict, total=False):
     """The keywords of :func:`sample` that determine the run; see there."""
 
     sampler: str | Method
-    steps: int
-    grid: Spacing | Grid
+    steps: int | None
+    grid: Spacing | Grid | None
     sigma_min: float | None
     sigma_max: float | None
-    final: Final
+    final: Final | None
     options: Mapping[str, Any] | None
     seeds: Sequence[int] | None
     noise: NoiseKind
@@ -104,11 +172,11 @@ def sample(
     x_T: Tensor,
     *,
     sampler: str | Method = "dpmpp-2m",
-    steps: int = 20,
-    grid: Spacing | Grid = "log-snr",
+    steps: int | None = None,
+    grid: Spacing | Grid | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    final: Final = "zero",
+    final: Final | None = None,
     options: Mapping[str, Any] | None = None,
     seeds: Sequence[int] | None = None,
     noise: NoiseKind = "independent",
@@ -125,14 +193,15 @@ def sample(
         x_T: initial noise [B, ...] at the noise level where the grid starts, such as that of
             :meth:`Denoiser.initial`; its dtype decides the arithmetic (float64 stays float64; half
             precision is accumulated in float32, in which the network is given x and t).
-        sampler: a name from ``list_samplers("fixed-grid")``, or a function from a grid to a
-            tableau.
-        steps: of the grid; also the number of evaluations, if the sampler takes one per step.
-        grid: a spacing (see :func:`samplers.make_grid`), or a grid; then ``steps``, ``sigma_min``,
-            ``sigma_max`` and ``final`` are ignored.
+        sampler: a name from ``list_samplers("fixed-grid")``, a function from a grid to a tableau,
+            or a :class:`samplers.TunedSampler`, which has its own grid: omit the next five.
+        steps: of the grid; also the number of evaluations, if the sampler takes one per step. 20 if
+            None.
+        grid: a spacing (see :func:`samplers.make_grid`), ``log-snr`` if None; or a grid, then
+            ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are ignored.
         sigma_min, sigma_max: the last positive and the first noise level, as sigma / alpha; those
             of the trained range if None.
-        final: the grid ends at sigma = 0 (``zero``) or at ``sigma_min``.
+        final: the grid ends at sigma = 0 (``zero``, also for None) or at ``sigma_min``.
         options: settings of the sampler, such as ``{"eta": 0.5}``.
         seeds: one integer for each sample; stochastic samplers need them.
         noise: of stochastic samplers, ``independent`` from row to row, or along a ``brownian`` path
@@ -154,13 +223,18 @@ def sample(
     check_denoiser(model)
     check_numbers("x_T", x_T)
     check_conditions(conditions or {}, len(x_T))
-    if isinstance(grid, str):
-        grid = make_grid(
-            model.schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final
-        )
+    on = grid_for(
+        sampler,
+        model.schedule,
+        steps,
+        grid,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        final=final,
+    )
     if seeds is not None:
         check_one_each("seeds", seeds, "samples", len(x_T))
-    tableau = build_tableau(sampler, grid, options)
+    tableau = build_tableau(sampler, on, options)
     source = None if seeds is None else make_noise(tableau, seeds, x_T.shape[1:], noise)
     solver = Solver(tableau, model.prediction, source, model.correction)
     state = solver.init(x_T)

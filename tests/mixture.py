@@ -76,7 +76,7 @@ class Mixture:
 
         def network(x: Tensor, t: Tensor) -> Tensor:
             # One row for each sample, or one for all.
-            at = schedule.point(t.detach().unsqueeze(-1))
+            at = schedule.point(t.unsqueeze(-1))
             wide = x.to(torch.float64)
             x0 = self.denoise(wide, at.alpha.unsqueeze(-1), at.sigma.unsqueeze(-1))
             eps = (wide - at.alpha * x0) / at.sigma

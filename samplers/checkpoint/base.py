@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +18,7 @@ from samplers.grid import Final, Grid, Spacing
 from samplers.registry import get_sampler
 from samplers.solve import NoiseKind, make_noise
 from samplers.tableau import Tableau
+from samplers.tuning.sampler import TunedSampler
 
 Tick = Callable[[], object]
 """Called after every network evaluation."""
@@ -41,6 +44,8 @@ class Recipe:
     """The settings of sampling, which determine an image together with its seed and class.
 
     Attributes:
+        sampler: a name; or a tuned sampler, which has its own steps and noise levels: the next five
+            are ignored.
         grid: a spacing; None for the default of the schedule, or of the pipeline if it has a
             prompt.
         final: where the last step ends; None for the end given by the checkpoint's scheduler.
@@ -52,7 +57,7 @@ class Recipe:
         prompt, negative_prompt: for checkpoints with a text encoder.
     """
 
-    sampler: str = "dpmpp-2m"
+    sampler: str | TunedSampler = "dpmpp-2m"
     steps: int = 20
     grid: Spacing | None = None
     sigma_min: float | None = None
@@ -65,6 +70,12 @@ class Recipe:
     guidance_interval: tuple[float, float] | None = None
     prompt: str | None = None
     negative_prompt: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the sampler, in words for a tuned one."""
+        own = self.sampler
+        return own if isinstance(own, str) else f"tuned, {own.nfe} evaluations"
 
 
 class Checkpoint(abc.ABC):
@@ -82,14 +93,45 @@ class Checkpoint(abc.ABC):
     null_label: int | None = None
     """The label that stands for "no class", if there is one."""
 
+    @property
+    def weights_hash(self) -> str:
+        """One SHA-256 that stands for all files of weights."""
+        return hashlib.sha256(repr(sorted(self.identity.weights_sha256.items())).encode()).hexdigest()
+
     @abc.abstractmethod
     def settle(self, recipe: Recipe) -> Recipe:
         """The recipe with all defaults filled in; ValueError if this model does not support it."""
 
-    def check_distilled(self, sampler: str) -> None:
-        """Raise ValueError for a sampler of denoisers if the network is distilled for another."""
+    def checked_sampler(self, recipe: Recipe, guidance: float | None) -> str | TunedSampler:
+        """The sampler of a recipe by its name in the registry, or a tuned one.
+
+        Warns if the sampler was tuned for other weights or another guidance. Raises ValueError for
+        a sampler of denoisers if the network is distilled for another.
+        """
+        sampler = recipe.sampler
+        if isinstance(sampler, str):
+            sampler = get_sampler(sampler).name
+            self._check_distilled(sampler, get_sampler(sampler).distilled)
+            return sampler
+        self._check_distilled("tuned", False)
+        for difference in self._differences(sampler, guidance):
+            warnings.warn(
+                f"The sampler was tuned for {difference}; its scores do not hold here.",
+                stacklevel=3,
+            )
+        return sampler
+
+    def _differences(self, sampler: TunedSampler, guidance: float | None) -> Iterator[str]:
+        """What is not as it was when the sampler was tuned."""
+        about = sampler.about
+        if about["weights"] not in (None, self.weights_hash):
+            yield "other weights than those of this checkpoint"
+        if guidance is not None and about["guidance"] != guidance:
+            yield f"a guidance of {about['guidance']:g}, and this one is {guidance:g}"
+
+    def _check_distilled(self, sampler: str, distilled: bool) -> None:
         needed = self.settings.distilled_for
-        if needed is not None and not get_sampler(sampler).distilled:
+        if needed is not None and not distilled:
             raise ValueError(
                 f"The network of this checkpoint is distilled for the sampler {needed!r}, and "
                 f"{sampler!r} is for denoisers; choose {needed!r}."
@@ -106,6 +148,8 @@ class Checkpoint(abc.ABC):
 
     def tableau(self, recipe: Recipe) -> Tableau:
         """The tableau of the recipe's sampler; ValueError if its settings are impossible."""
+        if not isinstance(recipe.sampler, str):
+            return recipe.sampler.tableau(self.settings.schedule)
         sampler = get_sampler(recipe.sampler)
         options = self.settings.options(sampler, recipe.options)
         tableau = sampler.tableau(self.grid(recipe), options)
@@ -122,6 +166,8 @@ class Checkpoint(abc.ABC):
 
     def grid(self, recipe: Recipe) -> Grid:
         """The time grid of a recipe on the noise schedule of this model."""
+        if not isinstance(recipe.sampler, str):
+            return recipe.sampler.grid(self.settings.schedule)
         settings = replace(self.settings, final=recipe.final or self.settings.final)
         return settings.grid(
             recipe.steps, recipe.grid, sigma_min=recipe.sigma_min, sigma_max=recipe.sigma_max

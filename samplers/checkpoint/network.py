@@ -25,7 +25,6 @@ from samplers.inverse_problems import (
     solve_inverse_problem,
 )
 from samplers.noise import initial_noise
-from samplers.registry import get_sampler
 from samplers.sampling import Adjoint, checked, count_evaluations, sample
 from samplers.schedule import Point
 from samplers.solve import Solver, State, make_noise, working_dtype
@@ -123,13 +122,12 @@ class NetworkCheckpoint(Checkpoint):
             )
         if recipe.guidance_interval is not None:
             GuidanceInterval(guidance, *recipe.guidance_interval)  # checks the interval
-        name = get_sampler(recipe.sampler).name
-        self.check_distilled(name)
+        sampler = self.checked_sampler(recipe, guidance)
         final = recipe.final or self.settings.final
         grid = recipe.grid
         if grid is None and self.settings.distilled_times is None:
             grid = default_spacing(self.settings.schedule)
-        return replace(recipe, sampler=name, grid=grid, final=final, guidance=guidance)
+        return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)
 
     def _check_guidance(self, guidance: float) -> None:
         if guidance == 1:

@@ -19,7 +19,6 @@ from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.errors import NotFiniteError
-from samplers.registry import get_sampler
 
 # Arguments of the call by which unsupported pipelines are recognised.
 _FOREIGN = {
@@ -54,9 +53,13 @@ class PipelineCheckpoint(Checkpoint):
             guidance = self._parameters["guidance_scale"].default
         if recipe.negative_prompt is not None:
             self._check_guided(guidance)
-        name, final = get_sampler(recipe.sampler).name, recipe.final or self.settings.final
-        self.check_distilled(name)
-        return replace(recipe, sampler=name, final=final, guidance=guidance)
+        sampler = self.checked_sampler(recipe, guidance)
+        if not isinstance(sampler, str):
+            raise ValueError(
+                "A tuned sampler runs on networks without a prompt only; take a sampler by name."
+            )
+        final = recipe.final or self.settings.final
+        return replace(recipe, sampler=sampler, final=final, guidance=guidance)
 
     def _check_guided(self, guidance: float | None) -> None:
         """Raise ValueError if the pipeline would ignore a negative prompt."""

@@ -139,7 +139,7 @@ class Comparison:
         from tqdm.auto import tqdm
 
         trials = [trial for row in self.rows.values() for trial in row if trial is not None]
-        fine = {t.recipe.sampler: t for t in self.references.values() if t is not None}
+        fine = {t.recipe.name: t for t in self.references.values() if t is not None}
         total = sum(trial.ticks for trial in [*fine.values(), *trials])
         with tqdm(total=total, unit="evaluation", disable=None) as bar:
             exact = {name: self._sample(trial, bar.update) for name, trial in fine.items()}
@@ -150,7 +150,7 @@ class Comparison:
 
     def _exact(self, name: str, exact: dict[str, Tensor]) -> Tensor | None:
         reference = self.references[name]
-        return None if reference is None else exact[reference.recipe.sampler]
+        return None if reference is None else exact[reference.recipe.name]
 
     def _result(
         self, trial: Trial | None, exact: Tensor | None, tick: Callable[[], object]
@@ -246,7 +246,7 @@ def _within(
 def _title(comparison: Comparison) -> str:
     if comparison.reference is None:
         return "RMS error of each sampler to its own fine run, from the same initial noise"
-    name, steps = comparison.reference.recipe.sampler, comparison.options.reference_steps
+    name, steps = comparison.reference.recipe.name, comparison.options.reference_steps
     return f"RMS error to {name} with {counted(steps, 'step')}, from the same initial noise"
 
 
@@ -264,7 +264,7 @@ def _write(comparison: Comparison, results: ResultRows) -> None:
     ) | {
         "grid": recipe.grid,
         "reference": reference
-        and {"sampler": reference.recipe.sampler, "steps": reference.recipe.steps},
+        and {"sampler": reference.recipe.name, "steps": reference.recipe.steps},
         "references": {name: _own(trial) for name, trial in comparison.references.items()},
         "results": [
             _numbers(name, result)
@@ -277,7 +277,7 @@ def _write(comparison: Comparison, results: ResultRows) -> None:
 
 
 def _own(reference: Trial | None) -> str | None:
-    return None if reference is None else reference.recipe.sampler
+    return None if reference is None else reference.recipe.name
 
 
 def _numbers(name: str, result: Result) -> dict[str, Any]:

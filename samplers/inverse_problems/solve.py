@@ -9,13 +9,13 @@ from torch import Tensor
 
 from samplers.checks import check_one_each
 from samplers.denoiser import Denoiser, check_conditions, check_denoiser
-from samplers.grid import Final, Grid, Spacing, make_grid
+from samplers.grid import Final, Grid, Spacing
 from samplers.inverse_problems.guidance import Guidance, guiding
 from samplers.inverse_problems.problem import InverseProblem, check_problem
 from samplers.inverse_problems.replacement import Replacement, replaced_run, replacing
 from samplers.noise import RowNoise
 from samplers.registry import Method
-from samplers.sampling import build_tableau, checked
+from samplers.sampling import build_tableau, checked, grid_for
 from samplers.solve import Solver, State
 
 
@@ -26,12 +26,12 @@ def solve_inverse_problem(
     *,
     method: Guidance | Replacement | None = None,
     sampler: str | Method = "ancestral",
-    steps: int = 20,
-    grid: Spacing | Grid = "log-snr",
+    steps: int | None = None,
+    grid: Spacing | Grid | None = None,
     seeds: Sequence[int] | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    final: Final = "zero",
+    final: Final | None = None,
     options: Mapping[str, Any] | None = None,
     conditions: Mapping[str, Any] | None = None,
     callback: Callable[[State], object] | None = None,
@@ -54,16 +54,19 @@ def solve_inverse_problem(
     check_denoiser(model)
     check_problem(problem, x_T)
     check_conditions(conditions or {}, len(x_T))
-    if isinstance(grid, str):
-        grid = make_grid(
-            model.schedule, steps, grid, sigma_min=sigma_min, sigma_max=sigma_max, final=final
-        )
+    on = grid_for(
+        sampler,
+        model.schedule,
+        steps,
+        grid,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        final=final,
+    )
     if seeds is not None:
         check_one_each("seeds", seeds, "samples", len(x_T))
     noise = None if seeds is None else RowNoise(tuple(seeds), tuple(x_T.shape[1:]))
-    solver = Solver(
-        build_tableau(sampler, grid, options), model.prediction, noise, model.correction
-    )
+    solver = Solver(build_tableau(sampler, on, options), model.prediction, noise, model.correction)
     given = conditions or {}
     state = solver.init(x_T)
     match method or Guidance():

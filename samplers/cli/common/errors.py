@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +115,16 @@ def named_failures(remedy: str) -> Iterator[None]:
         if not is_of_memory(error):
             raise
         raise Failure(f"The device ran out of memory; {remedy}.") from error
+
+
+@contextmanager
+def printed_warnings() -> Iterator[None]:
+    """A context whose warnings are printed as sentences, at its end."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in said:
+        print(warning.message, file=sys.stderr)
 
 
 @contextmanager

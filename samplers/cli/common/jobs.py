@@ -6,6 +6,7 @@ Importing this imports torch.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from samplers.cli.common.checkpoints import (
     recipe_from,
     sampler_options,
 )
+from samplers.cli.common.errors import printed_warnings
 from samplers.cli.common.options import MAX_NFE, NUM_IMAGES, STEPS, TOLERANCE, SamplerOptions
 from samplers.cli.common.processes import Processes, join
 from samplers.cli.common.text import counted, evaluations_each
@@ -30,12 +32,14 @@ from samplers.cli.common.values import seeds_text
 from samplers.images.pixels import to_images
 from samplers.probability_flow.integration import Adaptive
 from samplers.registry import AdaptiveSampler, Sampler, get_sampler
+from samplers.tuning import TunedSampler, load_sampler
 
 if TYPE_CHECKING:
     from samplers.checkpoint import Checkpoint
 
 # Options that only one kind of samplers has, by the name of the field.
 _OF_FIXED = {"steps": "--steps", "grid": "--grid", "options": "--option", "noise": "--noise"}
+_OF_GRIDS = {"sigma_min": "--sigma-min", "sigma_max": "--sigma-max", "final": "--final"}
 _OF_ADAPTIVE = {"tolerance": "--tolerance", "max_nfe": "--max-nfe"}
 
 
@@ -208,13 +212,18 @@ def plan(options: SamplerOptions) -> Job:
 
     Raises ValueError for settings that sampler and checkpoint can't have.
     """
-    sampler = get_sampler(options.sampler or read_settings(options.checkpoint).default_sampler)
-    adaptive = _checked(options, sampler)
+    tuned = _tuned(options)
+    sampler = None if tuned else get_sampler(_named(options))
+    adaptive = None if sampler is None else _checked(options, sampler)
     processes = join(options.device)
     checkpoint = open_checkpoint(options, processes.device)
-    if adaptive is None:
+    if tuned is not None:
+        with printed_warnings():
+            method = _tuned_steps(options, checkpoint, tuned)
+    elif sampler is not None and adaptive is None:
         method = _fixed_steps(options, checkpoint, sampler.name)
     else:
+        assert adaptive is not None
         method = _adaptive_steps(options, checkpoint, adaptive)
     seeds = options.chosen_seeds(NUM_IMAGES)
     turn = labels_in_turn(options, checkpoint, len(seeds))
@@ -241,10 +250,59 @@ def _checked(options: SamplerOptions, sampler: Sampler) -> Adaptive | None:
     return None
 
 
+def _tuned(options: SamplerOptions) -> TunedSampler | None:
+    """The tuned sampler of a file, None for a name; ValueError for options that it has not."""
+    if options.sampler is None or not options.sampler.endswith(".json"):
+        return None
+    why = "a tuned sampler has its own steps and noise levels"
+    _refuse(options, _OF_FIXED | _OF_ADAPTIVE | _OF_GRIDS, why)
+    return load_sampler(options.sampler)
+
+
+def _named(options: SamplerOptions) -> str:
+    """The sampler by name; that of the checkpoint if none is given."""
+    return options.sampler or read_settings(options.checkpoint).default_sampler
+
+
 def _refuse(options: SamplerOptions, names: Mapping[str, str], why: str) -> None:
     for name, written in names.items():
         if getattr(options, name):
             raise ValueError(f"{written} is not for this sampler: {why}.")
+
+
+def _tuned_steps(options: SamplerOptions, checkpoint: Checkpoint, tuned: TunedSampler) -> Method:
+    file = str(options.sampler)
+    recipe = checkpoint.settle(replace(recipe_from(options), sampler=tuned, steps=tuned.nfe))
+    recipe = replace(recipe, final=None)
+    nfe = checkpoint.nfe(recipe)
+    settings = {
+        "sampler": file,
+        "tuned_sha256": hashlib.sha256(tuned.to_json().encode()).hexdigest(),
+        "network_calls": nfe,
+    }
+    words = ["--sampler", file]
+    text = f"{file}, {counted(nfe, 'network evaluation')} each"
+    return _method(checkpoint, recipe, settings, words, text, nfe, tuned.nfe)
+
+
+def _method(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    settings: dict[str, Any],
+    words: list[str],
+    text: str,
+    nfe: int,
+    ticks: int,
+    together: bool = False,
+) -> Method:
+    """A method whose images take equally many evaluations."""
+    cost = Cost(nfe)
+
+    def sample(seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick) -> list[Sampled]:
+        images = to_images(checkpoint.draw(recipe, seeds, labels, tick))
+        return [Sampled(image, cost) for image in images]
+
+    return Method(recipe, settings, words, text, ticks, together, sample)
 
 
 def _fixed_steps(options: SamplerOptions, checkpoint: Checkpoint, sampler: str) -> Method:
@@ -257,30 +315,25 @@ def _fixed_steps(options: SamplerOptions, checkpoint: Checkpoint, sampler: str) 
     )
     recipe = checkpoint.settle(asked)
     tableau = checkpoint.tableau(recipe)
-    cost = Cost(checkpoint.nfe(recipe))
-
-    def sample(seeds: Sequence[int], labels: Sequence[int] | None, tick: Tick) -> list[Sampled]:
-        images = to_images(checkpoint.draw(recipe, seeds, labels, tick))
-        return [Sampled(image, cost) for image in images]
-
+    nfe = checkpoint.nfe(recipe)
     settings = {
-        "sampler": recipe.sampler,
+        "sampler": recipe.name,
         "options": dict(recipe.options),
         "steps": recipe.steps,
         "grid": recipe.grid,
         "noise": recipe.noise if tableau.stochastic else None,
-        "network_calls": cost.nfe,
+        "network_calls": nfe,
     }
-    words = ["--sampler", recipe.sampler, "--steps", str(recipe.steps)]
+    words = ["--sampler", recipe.name, "--steps", str(recipe.steps)]
     for name, value in recipe.options.items():
         words += ["--option", f"{name}={value}"]
     words += [] if recipe.grid is None else ["--grid", recipe.grid]
     words += ["--noise", recipe.noise] if tableau.stochastic else []
     unit = "network evaluation" if isinstance(checkpoint, NetworkCheckpoint) else "timestep"
-    cost_words = counted(cost.nfe, unit)
-    text = f"{recipe.sampler}, {counted(recipe.steps, 'step')}, {cost_words} each"
+    cost_words = counted(nfe, unit)
+    text = f"{recipe.name}, {counted(recipe.steps, 'step')}, {cost_words} each"
     together = not tableau.batch_invariant
-    return Method(recipe, settings, words, text, tableau.calls, together, sample)
+    return _method(checkpoint, recipe, settings, words, text, nfe, tableau.calls, together)
 
 
 def _adaptive_steps(options: SamplerOptions, checkpoint: Checkpoint, adaptive: Adaptive) -> Method:

@@ -207,7 +207,7 @@ class SamplerOptions(
 
     sampler: str | None = option(
         type=SAMPLER,
-        help="Sampler, see `samplers list`.",
+        help="Sampler, see `samplers list`; or the file of a tuned one, NAME.json.",
         show_default="dpmpp-2m; of a distilled network its own",
     )
     steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}")

@@ -1,0 +1,19 @@
+r"""Layer 6. Samplers learned for a network: which noise levels, weights and times err least.
+
+- ``table``: the numbers of a sampler with one evaluation per row, and their tableau;
+- ``parameters``: the same numbers, unconstrained;
+- ``objective``: distances of samples to their targets, and scores;
+- ``problem``: samples to train on, and gradients through a table;
+- ``teacher``: the converged samples;
+- ``starts``: the best untuned sampler;
+- ``learner``: the iteration, and its state on disk;
+- ``loop``: :func:`samplers.tune`;
+- ``sampler``: the result, and its file.
+
+Nothing here knows the command line, diffusers or a folder of a checkpoint. The public names are
+listed in ``__init__.pyi``, and imported on first use.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

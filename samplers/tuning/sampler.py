@@ -1,0 +1,268 @@
+"""A tuned sampler, and the file that it is kept in."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
+from samplers.files import checked, parse_json, refuse_special, replacing
+from samplers.grid import Grid
+from samplers.schedule import Schedule
+from samplers.tableau import Tableau
+from samplers.tuning.objective import Score
+from samplers.tuning.table import Table
+
+_FORMAT = "samplers.tuned/1"
+_SAME_LEVEL = 0.05
+"""By how much the half log-SNR at the ends of two schedules of one network may differ."""
+
+
+class TunedError(OSError):
+    """A file of a tuned sampler can't be read, for the reason in the message."""
+
+
+class Scores(TypedDict):
+    """See :class:`samplers.tuning.objective.Score`."""
+
+    geometric_mean: float
+    quantile_95: float
+    rms: float
+
+
+class About(TypedDict):
+    """What a sampler was tuned for, and how well it did.
+
+    Attributes:
+        base: the untuned sampler, grid and last noise level that it is compared with.
+        learned: the parts that were learned.
+        memory: how many predictions a row may use; None for all.
+        objective: the distance to the teacher's samples that was minimised.
+        prediction: the prediction type of the network.
+        schedule: of the network, in words.
+        trained_range: its half log-SNR, noisiest and cleanest; None where it is infinite.
+        weights: identifies the network's weights; None if it is not known.
+        guidance: the scale of classifier-free guidance.
+        conditions: in words.
+        held_out: the number of samples that the scores are of.
+        teacher: the sampler and its steps.
+        teacher_error: the relative error of the teacher's samples.
+        before, after: scores of the base and of the tuned sampler.
+        licence: of this file.
+    """
+
+    base: str
+    learned: list[Literal["grid", "times", "weights"]]
+    memory: int | None
+    objective: str
+    prediction: str
+    schedule: str
+    trained_range: tuple[float | None, float | None]
+    weights: str | None
+    guidance: float
+    conditions: str
+    held_out: int
+    teacher: str
+    teacher_error: float
+    before: Scores
+    after: Scores
+    licence: str
+
+
+class _File(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    format: str
+    nfe: int
+    levels: list[float | None]
+    times: list[float | None]
+    weights: list[list[float]]
+    about: About
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TunedSampler:
+    r"""A sampler that was learned for a network, on its own grid.
+
+    With y = x / alpha and rho = sigma / alpha, row k evaluates the network at y_k as if its half
+    log-SNR were ``table.times[k]``, and appends
+
+    .. math:: y_{k+1} = r \, y_k + (1 - r) \sum_j w_{kj} D_{k-j}, \qquad
+        r = \frac{\rho_{k+1}}{\rho_k}, \qquad \sum_j w_{kj} = 1
+
+    (see :mod:`samplers.tuning.table`), so that it is exact on data concentrated at one point, and
+    the same for every schedule and prediction type in which the network may be written. Whatever
+    takes the name of a sampler takes this object, without a number of steps and a grid.
+
+    Attributes:
+        table: levels, times and weights.
+        about: what it was tuned for, and its scores.
+
+    Raises ValueError for numbers that are no sampler.
+    """
+
+    table: Table
+    about: About
+
+    def __post_init__(self) -> None:
+        _check(self.table)
+
+    def __repr__(self) -> str:
+        before, after = (self.about[name]["geometric_mean"] for name in ("before", "after"))
+        return (
+            f"TunedSampler(NFE {self.nfe}, relative error {after:.3g} on {self.about['held_out']} "
+            f"held-out samples; {self.about['base']}: {before:.3g})"
+        )
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations of a run."""
+        return self.table.nfe
+
+    def grid(self, schedule: Schedule) -> Grid:
+        """The grid that it was tuned on.
+
+        Raises ValueError for a schedule with another range of noise levels.
+        """
+        wanted = self.about["trained_range"]
+        for own, level in zip(wanted, trained_range(schedule), strict=True):
+            if own != level and not _near(own, level):
+                raise ValueError(
+                    f"This sampler was tuned for a network trained from {_in_rho(wanted)}, and "
+                    f"this schedule is from {_in_rho(trained_range(schedule))}; tune one for it."
+                )
+        return self.table.grid(schedule)
+
+    def tableau(self, schedule: Schedule) -> Tableau:
+        """The tableau on a schedule."""
+        self.grid(schedule)
+        return self.table.tableau(schedule)
+
+    def __call__(self, grid: Grid) -> Tableau:
+        """The tableau on its own grid; ValueError for another one."""
+        own = self.grid(grid.schedule)
+        if grid.steps != own.steps or not torch.allclose(grid.points.sigma, own.points.sigma):
+            raise ValueError(
+                f"This sampler was tuned on its own grid of {own.steps} steps, so it can't be run "
+                f"on another one, of {grid.steps}; omit the steps and the grid."
+            )
+        return self.table.tableau(grid.schedule)
+
+    def to_json(self) -> str:
+        """The sampler as JSON, which :meth:`from_json` reads back exactly."""
+        levels, times, weights = self.table
+        data = {
+            "format": _FORMAT,
+            "nfe": self.nfe,
+            "levels": [_plain(level) for level in levels.tolist()],
+            "times": [_plain(level) for level in times.tolist()],
+            "weights": weights.tolist(),
+            "about": self.about,
+        }
+        return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> TunedSampler:
+        """Read what :meth:`to_json` wrote. Raises ValueError for anything else."""
+        data = parse_json(text)
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise ValueError(f"its format is not {_FORMAT!r}")
+        data["about"] = _with_tuple(data.get("about"))
+        found = checked(_File, data)
+        rows = found["weights"]
+        if len({len(row) for row in rows}) != 1:
+            raise ValueError("its rows have no weights, or not equally many")
+        levels = _levels(found["levels"])
+        table = Table(levels, _levels([*found["times"], None])[:-1], _tensor(rows))
+        return cls(table, found["about"])
+
+    def save(self, path: Path | str) -> None:
+        """Write the sampler to a JSON file, atomically."""
+        with replacing(Path(path)) as part:
+            part.write_text(self.to_json(), encoding="utf-8")
+
+
+def load_sampler(path: Path | str) -> TunedSampler:
+    """Read a tuned sampler from its file.
+
+    Raises TunedError for a file that can't be read, or is not one of a tuned sampler.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TunedError(f"There is no tuned sampler at {path}: no such file.")
+    refuse_special(path)
+    try:
+        return TunedSampler.from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise TunedError(
+            f"{path} is not the file of a tuned sampler ({error}); give one that samplers.tune "
+            "wrote."
+        ) from error
+
+
+def scores(score: Score) -> Scores:
+    """A score as it is in a file."""
+    return Scores(geometric_mean=score.geometric_mean, quantile_95=score.quantile_95, rms=score.rms)
+
+
+def trained_range(schedule: Schedule) -> tuple[float | None, float | None]:
+    """The half log-SNR of a schedule's noisiest and cleanest point; None where it is infinite."""
+    return _plain(float(schedule.noisiest.lam)), _plain(float(schedule.cleanest.lam))
+
+
+def _near(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and abs(a - b) <= _SAME_LEVEL
+
+
+def _in_rho(ends: tuple[float | None, float | None]) -> str:
+    high, low = ends
+    noisiest = "pure noise" if high is None else f"sigma/alpha = {math.exp(-high):.4g}"
+    return f"{noisiest} to {0.0 if low is None else math.exp(-low):.4g}"
+
+
+def _plain(level: float) -> float | None:
+    return level if math.isfinite(level) else None
+
+
+def _levels(values: list[float | None]) -> torch.Tensor:
+    """Levels of which the first may be pure noise and the last clean data."""
+    last = len(values) - 1
+    infinite = {0: -math.inf, last: math.inf}
+    return _tensor(
+        [infinite.get(i, math.nan) if value is None else value for i, value in enumerate(values)]
+    )
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _with_tuple(about: object) -> object:
+    """JSON has no tuples."""
+    if isinstance(about, dict) and isinstance(about.get("trained_range"), list):
+        return {**about, "trained_range": tuple(about["trained_range"])}
+    return about
+
+
+def _check(table: Table) -> None:
+    levels, times, weights = table
+    rows = weights.shape[0] if weights.ndim == 2 else 0
+    if rows < 1 or levels.shape != (rows + 1,) or times.shape != (rows,):
+        raise ValueError("its levels, times and weights are not of one number of rows")
+    if not bool((levels.diff() > 0).all()):
+        raise ValueError("its noise does not fall from row to row")
+    later = times[1:] if bool(levels[0].isinf()) else times
+    if times[0] != levels[0]:
+        raise ValueError("its first time is not that of its first level")
+    if not bool(later.isfinite().all()) or not bool(weights.isfinite().all()):
+        raise ValueError("its numbers are not finite")
+    if bool((weights.sum(dim=1) - 1).abs().max() > 1e-9 * weights.abs().max()):
+        raise ValueError("the weights of a row do not sum to one")
+    if bool(weights.triu(diagonal=1).any()):
+        raise ValueError("a row uses a prediction from before the first")

@@ -1,0 +1,108 @@
+"""Where tuning starts: the best of the untuned samplers on the training noise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from samplers.grid import Spacing, make_grid
+from samplers.registry import get_sampler
+from samplers.schedule import Schedule
+from samplers.tuning.objective import Loss
+from samplers.tuning.parameters import bounds_of
+from samplers.tuning.problem import Problem
+from samplers.tuning.table import Table, table_of
+
+_SAMPLERS = ("dpmpp-2m", "unipc-2", "unipc-3", "deis-3", "deis-4")
+_SPACINGS: tuple[Spacing, ...] = ("log-snr", "quadratic", "karras", "uniform")
+_LAST_LEVELS = (None, 0.03, 0.1, 0.3)
+_FIRST_ROUND = 32
+_SECOND_ROUND = 4
+
+
+class Start(NamedTuple):
+    """An untuned sampler.
+
+    Attributes:
+        sampler: its name.
+        grid: the spacing of its grid, which ends at sigma = 0.
+        sigma_min: the last positive noise level, in units of sigma / alpha; the cleanest trained
+            level if None.
+    """
+
+    sampler: str
+    grid: Spacing
+    sigma_min: float | None
+
+    def __str__(self) -> str:
+        end = "the trained level" if self.sigma_min is None else f"{self.sigma_min:.4g}"
+        return f"{self.sampler}, {self.grid} to {end}"
+
+    def table(self, schedule: Schedule, nfe: int) -> Table:
+        sampler = get_sampler(self.sampler)
+        steps = sampler.steps_within(nfe)
+        grid = make_grid(schedule, steps, self.grid, sigma_min=self.sigma_min)
+        table = table_of(sampler.tableau(grid)).detached
+        if table.nfe != nfe:
+            raise ValueError(f"{self.sampler} can't take {nfe} network evaluations.")
+        return table
+
+    def weights(self, schedule: Schedule, levels: Tensor) -> Tensor:
+        """The weights of the sampler on other levels; gradients pass through.
+
+        Raises ValueError for a sampler with stages between the levels.
+        """
+        grid = Table(levels, levels[:-1], levels).grid(schedule)
+        weights = table_of(get_sampler(self.sampler).tableau(grid)).weights
+        if len(weights) != grid.steps:
+            raise ValueError(
+                f"{self.sampler} evaluates between its levels; learn the weights, too, or take a "
+                "sampler of one evaluation per step."
+            )
+        return weights
+
+
+def starts(problem: Problem) -> list[Start]:
+    """Five samplers on four grids with four last noise levels, in units of the samples' size."""
+    low, high = bounds_of(problem.model.schedule)
+    size = float(problem.targets.double().square().mean().sqrt())
+    levels = [None if level is None else level * size for level in _LAST_LEVELS]
+    within = [v for v in levels if v is None or math.exp(-high) < v < math.exp(-low)]
+    combined = itertools.product(_SAMPLERS, _SPACINGS, within)
+    return [Start(*combination) for combination in combined]
+
+
+def best_starts(
+    problem: Problem, nfe: int, candidates: Sequence[Start], loss: Loss, batch_size: int
+) -> list[tuple[Start, Table]]:
+    """The candidates with the least loss, best first: all on a few samples, the best of them on
+    all.
+
+    Raises ValueError if none can be used.
+    """
+    found = list(_tables(candidates, problem.model.schedule, nfe))
+    few = problem.rows(torch.arange(min(_FIRST_ROUND, len(problem))))
+    found.sort(key=lambda pair: few.mean_loss(pair[1], batch_size, loss))
+    finalists = found[:_SECOND_ROUND]
+    return sorted(finalists, key=lambda pair: problem.mean_loss(pair[1], batch_size, loss))
+
+
+def _tables(
+    candidates: Sequence[Start], schedule: Schedule, nfe: int
+) -> Iterator[tuple[Start, Table]]:
+    """The candidates that there are at this number of evaluations."""
+    reasons = []
+    for start in candidates:
+        try:
+            table = start.table(schedule, nfe)
+        except ValueError as error:
+            reasons.append(str(error))
+        else:
+            yield start, table
+    if len(reasons) == len(candidates):
+        raise ValueError(f"No sampler can be tuned at {nfe} evaluations: {reasons[0]}")

@@ -1,0 +1,93 @@
+"""``samplers tune``, and tuned samplers in ``samplers sample``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.images.files import read_parameters
+from samplers.tuning import TunedSampler, load_sampler
+from tests.commands import Say
+
+TUNE = (
+    "tune {digits} --nfe 3 --samples 6 --held-out 4 --iterations 4 --batch-size 6 "
+    "--teacher-steps 40 --learning-rate 1e-4 --output {tmp}/tuned"
+)
+SAMPLE = "sample {digits} --sampler {tmp}/tuned/digits-3.json --num-images 2 --label 1"
+
+
+def test_a_tuned_sampler_is_written_and_sampled_with(say: Say, tmp_path: Path) -> None:
+    said = say(TUNE + " --label 1,2")
+    assert said.code == 0, said.err
+    tuned = load_sampler(tmp_path / "tuned" / "digits-3.json")
+    assert tuned.nfe == 3
+    assert tuned.about["conditions"] == "classes 1, 2"
+    assert f"relative error {tuned.about['after']['geometric_mean']:.3g}" in said.out
+    say("sample {digits} --seeds 0 --steps 3 --output {tmp}/other.png")
+    found = say(SAMPLE + " --output {out}")
+    assert found.code == 0, found.err
+    assert "3 network evaluations" in found.out
+    assert found.err == ""
+    about = read_parameters(tmp_path / "out.png")
+    assert about is not None
+    assert about["sampler"].endswith("digits-3.json")
+    # Again: what was written is refused; the state of the run gives the same file.
+    content = (tmp_path / "tuned" / "digits-3.json").read_bytes()
+    assert say(TUNE + " --label 1,2").code == 0
+    assert (tmp_path / "tuned" / "digits-3.json").read_bytes() == content
+    (tmp_path / "tuned" / "run" / "state-3.pt").unlink()
+    say(TUNE + " --label 1,2").check_sentence(2, "exists already")
+
+
+def test_other_weights_and_another_guidance_are_noted(
+    say: Say, tmp_path: Path, places: dict[str, Path]
+) -> None:
+    assert say(TUNE).code == 0
+    path = tmp_path / "tuned" / "digits-3.json"
+    assert "tuned for a guidance of 1, and this one is 2" in (
+        say(SAMPLE + " --guidance 2 --output {out}").err
+    )
+    data = json.loads(path.read_text())
+    data["about"]["weights"] = "others"
+    path.write_text(json.dumps(data))
+    assert "tuned for other weights" in say(SAMPLE + " --overwrite --output {out}").err
+    checkpoint = load_checkpoint(places["digits"], LoadOptions())
+    assert isinstance(checkpoint, NetworkCheckpoint)
+    with pytest.warns(UserWarning, match="other weights"):
+        recipe = checkpoint.settle(Recipe(load_sampler(path)))
+    assert isinstance(recipe.sampler, TunedSampler)
+
+
+@pytest.mark.parametrize(
+    "option", ["--steps 3", "--grid karras", "--sigma-min 0.1", "--final zero"]
+)
+def test_a_tuned_sampler_has_its_own_grid(say: Say, tmp_path: Path, option: str) -> None:
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "digits-3.json").write_text("{}")
+    say(f"{SAMPLE} {option} --output {{out}}").check_sentence(2, "own steps and noise levels")
+
+
+def test_what_is_no_tuned_sampler_is_refused(say: Say, tmp_path: Path) -> None:
+    say(SAMPLE + " --output {out}").check_sentence(1, "no such file")
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "digits-3.json").write_text("{}")
+    say(SAMPLE + " --output {out}").check_sentence(1, "not the file of a tuned sampler")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("--nfe 1", "take 2 or more"),
+        ("--learn nodes", "give one or more of grid, times, weights"),
+        ("--label 77", "There is no class 77"),
+        ("--output {digits}/model_index.json/tuned", "is a file"),
+    ],
+)
+def test_impossible_settings_are_refused(say: Say, options: str, why: str) -> None:
+    said = say(f"{TUNE} {options}")
+    assert said.code in (1, 2)
+    assert why in said.err
+    assert said.err.count("\n") == 1
