@@ -38,7 +38,7 @@ ORDER = (
     "samplers.restoration",
     "samplers.images",
     *("samplers.diffusers.deferred", "samplers.diffusers.distilled"),
-    *("samplers.diffusers.settings", "samplers.diffusers.classes", "samplers.diffusers.config"),
+    *("samplers.diffusers.classes", "samplers.diffusers.settings", "samplers.diffusers.config"),
     *("samplers.diffusers.conversion", "samplers.diffusers.timesteps", "samplers.diffusers.run"),
     *("samplers.diffusers.loop", "samplers.diffusers.scheduler", "samplers.diffusers.restoration"),
     "samplers.diffusers.denoiser",
