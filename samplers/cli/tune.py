@@ -76,7 +76,7 @@ class TuneOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="Tun
         default="log",
     )
     learning_rate: float = option(
-        type=POSITIVE_NUMBER, help="Peak of the learning rate.", default=0.1
+        type=POSITIVE_NUMBER, help="Peak of the learning rate.", default=0.4
     )
     teacher_steps: int = option(type=POSITIVE, help="Steps of the converged samples.", default=60)
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=32)

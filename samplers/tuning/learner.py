@@ -94,7 +94,7 @@ class TableLearner:
         return [(name, leaf.detach()) for name, leaf in self.leaves.items()]
 
     def _scales(self) -> dict[str, Tensor]:
-        r"""The change of each number that moves the samples by their typical error.
+        r"""The changes of the numbers that together move the samples by their typical error.
 
         Weights of a late step, or of a good start, must be moved by far less than others. With
         independent normal v_i, the square of the gradient of ``sum_i v_i . x_i`` has the mean
@@ -103,7 +103,8 @@ class TableLearner:
         part = self.training.rows(torch.arange(min(self.config.batch_size, len(self.training))))
         x = part.solved(self.parameters.table)
         error = (x - part.targets).detach().double().flatten(1).norm(dim=1).clamp(min=1e-30)
-        typical = error.log().mean().exp().cpu()
+        count = sum(leaf.numel() for leaf in self.leaves.values())
+        typical = error.log().mean().exp().cpu() / math.sqrt(count)  # as they all move together
         generator = _generator(self.config.seed, _PROBE_EPOCH)
         squares = {name: torch.zeros_like(leaf) for name, leaf in self._named()}
         for _ in range(_PROBES):
