@@ -14,7 +14,7 @@ from tests.commands import Say
 
 TUNE = (
     "tune {digits} --nfe 3 --samples 6 --held-out 4 --iterations 4 --batch-size 6 "
-    "--teacher-steps 40 --learning-rate 1e-4 --output {tmp}/tuned"
+    "--teacher-steps 40 --learning-rate 0.02 --output {tmp}/tuned"
 )
 SAMPLE = "sample {digits} --sampler {tmp}/tuned/digits-3.json --num-images 2 --label 1"
 

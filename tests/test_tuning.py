@@ -58,7 +58,7 @@ SCHEDULES: tuple[tuple[Schedule, PredictionType], ...] = (
 ON_EACH = pytest.mark.parametrize(("schedule", "prediction"), SCHEDULES, ids=lambda v: str(v)[:12])
 START = Start("unipc-2", "quadratic", 0.1)
 QUICK = TuningConfig(
-    iterations=15, batch_size=32, held_out=32, learning_rate=0.02, check_every=5, teacher_steps=60
+    iterations=15, batch_size=32, held_out=32, learning_rate=0.4, check_every=5, teacher_steps=60
 )
 
 

@@ -67,8 +67,8 @@ class TuneOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="Tun
         "weights of its predictions (weights).",
         default="grid,times,weights",
     )
-    memory: int = option(
-        type=POSITIVE, help="Predictions that a step combines, at most.", default=4
+    memory: int | None = option(
+        type=POSITIVE, help="Predictions that a step combines, at most.", show_default="all"
     )
     distance: Literal["log", "rms"] = option(
         type=Choice(("log", "rms")),
@@ -76,7 +76,7 @@ class TuneOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="Tun
         default="log",
     )
     learning_rate: float = option(
-        type=POSITIVE_NUMBER, help="Peak of the learning rate.", default=0.03
+        type=POSITIVE_NUMBER, help="Peak of the learning rate.", default=0.4
     )
     teacher_steps: int = option(type=POSITIVE, help="Steps of the converged samples.", default=60)
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=32)

@@ -43,7 +43,8 @@ class TuningConfig:
         iterations: updates of the numbers.
         batch_size: samples of an update, and of every evaluation of the network.
         learning_rate: the peak of Adam's, after a warmup of a tenth of the iterations; a cosine
-            falls from there to zero.
+            falls from there to zero. A step of size 1 moves the samples by their typical error at
+            the start.
         seed: of the order of the samples.
         check_every: iterations between two evaluations of the held-out samples, each of which
             also saves the state of the run.
@@ -56,13 +57,13 @@ class TuningConfig:
     """
 
     learn: tuple[Part, ...] = PARTS
-    memory: int | None = 4
+    memory: int | None = None
     distance: DistanceName = "log"
     radius: float = 0.0
     held_out: int = 64
     iterations: int = 200
     batch_size: int = 32
-    learning_rate: float = 0.03
+    learning_rate: float = 0.4
     seed: int = 0
     check_every: int = 10
     teacher: str = "dpmpp-3m"

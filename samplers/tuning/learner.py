@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pydantic import ConfigDict
@@ -23,7 +23,9 @@ from samplers.tuning.problem import Problem
 from samplers.tuning.table import Table
 
 _BETAS = (0.9, 0.99)
+_EPS = 1e-12
 _WARMUP = 0.1
+_PROBES, _PROBE_EPOCH = 8, 2**31
 _NOISE_STEP = 0.25
 """A step of a training noise in the relaxed objective, as a share of the radius."""
 
@@ -56,7 +58,8 @@ class TableLearner:
         self.acceptable, self.start = acceptable, start
         self.parameters = Parameters.of(start, training.model.schedule, config.learn, method)
         self.leaves = self.parameters.moving
-        self.optimizer = torch.optim.Adam(self.leaves.values(), config.learning_rate, _BETAS)
+        self.moments = {name: torch.zeros(2, *leaf.shape).double() for name, leaf in self._named()}
+        self.scales = {name: torch.ones_like(leaf) for name, leaf in self._named()}
         self.moved = torch.zeros_like(training.noise) if config.radius else None
         self.best: Found | None = None
         self.done = 0
@@ -68,6 +71,7 @@ class TableLearner:
         if path is not None and path.exists():
             self._load(path, key)
         if not self.done:
+            self.scales = self._scales()
             self._keep_best()
         bar = tqdm(
             range(self.done, config.iterations),
@@ -86,6 +90,32 @@ class TableLearner:
                     self._save(path, key)
         return self.best
 
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return [(name, leaf.detach()) for name, leaf in self.leaves.items()]
+
+    def _scales(self) -> dict[str, Tensor]:
+        r"""The changes of the numbers that together move the samples by their typical error.
+
+        Weights of a late step, or of a good start, must be moved by far less than others. With
+        independent normal v_i, the square of the gradient of ``sum_i v_i . x_i`` has the mean
+        ``sum_i |dx_i / d theta|^2``.
+        """
+        part = self.training.rows(torch.arange(min(self.config.batch_size, len(self.training))))
+        x = part.solved(self.parameters.table)
+        error = (x - part.targets).detach().double().flatten(1).norm(dim=1).clamp(min=1e-30)
+        count = sum(leaf.numel() for leaf in self.leaves.values())
+        typical = error.log().mean().exp().cpu() / math.sqrt(count)  # as they all move together
+        generator = _generator(self.config.seed, _PROBE_EPOCH)
+        squares = {name: torch.zeros_like(leaf) for name, leaf in self._named()}
+        for _ in range(_PROBES):
+            v = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+            leaves = list(self.leaves.values())
+            found = torch.autograd.grad((v * x).sum(), leaves, retain_graph=True, allow_unused=True)
+            for name, gradient in zip(squares, found, strict=True):
+                squares[name] += 0.0 if gradient is None else gradient.square()
+        moved = {name: (square / (_PROBES * len(x))).sqrt() for name, square in squares.items()}
+        return {name: (typical / by.clamp(min=1e-30)).clamp(max=1.0) for name, by in moved.items()}
+
     def _update(self, step: int) -> None:
         """One update, on a minibatch."""
         config = self.config
@@ -97,14 +127,22 @@ class TableLearner:
         value = self.loss(part.solved(self.parameters.table, x), part.targets).mean()
         wanted = [*self.leaves.values(), *([] if self.moved is None else [x])]
         gradients = torch.autograd.grad(value, wanted, allow_unused=True)
-        for leaf, gradient in zip(self.leaves.values(), gradients, strict=False):
-            leaf.grad = None if gradient is None else gradient.nan_to_num(0.0, 0.0, 0.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, config.iterations)
-        self.optimizer.step()
+        rate = config.learning_rate * _schedule(step, config.iterations)
+        for name, gradient in zip(self.leaves, gradients, strict=False):
+            if gradient is not None:
+                self._move(name, gradient.nan_to_num(0.0, 0.0, 0.0), rate, step)
         self.parameters.hold()
         if self.moved is not None and gradients[-1] is not None:
             self._move_noise(rows.to(x.device), gradients[-1])
+
+    @torch.no_grad()
+    def _move(self, name: str, gradient: Tensor, rate: float, step: int) -> None:
+        """A step of Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) in the scales."""
+        powers = torch.stack([gradient, gradient.square()])
+        betas = torch.tensor(_BETAS, dtype=torch.float64).reshape(2, *[1] * gradient.ndim)
+        self.moments[name].mul_(betas).add_((1 - betas) * powers)
+        mean, square = self.moments[name] / (1 - betas ** (step + 1))
+        self.leaves[name].sub_(rate * self.scales[name] * mean / (square.sqrt() + _EPS))
 
     def _move_noise(self, rows: Tensor, gradient: Tensor) -> None:
         """A step of each noise against its gradient, projected onto the ball around it."""
@@ -137,7 +175,8 @@ class TableLearner:
             "key": key,
             "done": self.done,
             "leaves": {name: leaf.detach() for name, leaf in self.leaves.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "moments": self.moments,
+            "scales": self.scales,
             "moved": self.moved,
             "best": None if self.best is None else tuple(self.best.table),
             "value": math.inf if self.best is None else self.best.value,
@@ -155,7 +194,7 @@ class TableLearner:
         with torch.no_grad():
             for name, leaf in self.leaves.items():
                 leaf.copy_(state["leaves"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.moments, self.scales = state["moments"], state["scales"]
         self.moved, self.done = state["moved"], state["done"]
         best = state["best"]
         self.best = None if best is None else Found(Table(*best), state["value"])
@@ -169,7 +208,8 @@ class _State(TypedDict):
     key: str
     done: int
     leaves: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    moments: dict[str, Tensor]
+    scales: dict[str, Tensor]
     moved: Tensor | None
     best: tuple[Tensor, Tensor, Tensor] | None
     value: float
