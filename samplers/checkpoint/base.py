@@ -96,7 +96,8 @@ class Checkpoint(abc.ABC):
     @property
     def weights_hash(self) -> str:
         """One SHA-256 that stands for all files of weights."""
-        return hashlib.sha256(repr(sorted(self.identity.weights_sha256.items())).encode()).hexdigest()
+        files = sorted(self.identity.weights_sha256.items())
+        return hashlib.sha256(repr(files).encode()).hexdigest()
 
     @abc.abstractmethod
     def settle(self, recipe: Recipe) -> Recipe:
