@@ -31,6 +31,7 @@ from samplers.checkpoint import (
 )
 from samplers.cli import main
 from samplers.cli.common.jobs import plan
+from samplers.cli.common.text import evaluations_each
 from samplers.cli.sample import SampleOptions
 from samplers.diffusers.settings import call_unet
 from samplers.errors import NotFiniteError
@@ -303,7 +304,7 @@ def test_adaptive_steps(say: Say, digits: Path, tmp_path: Path) -> None:
     assert found is not None
     calls = found["network_calls"]
     assert len(calls) == 5
-    told = f"{sum(calls) / 5:.1f} network evaluations each ({min(calls)} to {max(calls)})"
+    told = evaluations_each(calls)
     assert f"5 images: dormand-prince at tolerance 0.01, {told}" in out
     assert found["within_tolerance"] == [True] * 5
     assert "steps" not in found

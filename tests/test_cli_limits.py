@@ -162,6 +162,8 @@ def test_a_pipe_is_no_finished_image(say: Say, tmp_path: Path) -> None:
     say(f"{command} --overwrite").check_sentence(1, "is a pipe or a device")
 
 
-def test_devices(say: Say) -> None:
-    say("likelihood {digits} {grey} --label 1 --csv /dev/zero").check_sentence(1, "a device")
+def test_devices(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    command = f"likelihood {{digits}} {{grey}} --label 1 --csv {tmp_path}/zero.csv"
+    say(command).check_sentence(1, "a device")
     say("decode {digits} /dev/zero --output {out}").check_sentence(1, "no such file")

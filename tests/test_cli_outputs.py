@@ -21,7 +21,9 @@ from text2pde.cli.common import check_clip_output
 PROGRAMS: tuple[Program, ...] = (
     samplers.cli.program.PROGRAM, adjoint.cli.program.PROGRAM, text2pde.cli.program.PROGRAM
 )  # fmt: skip
-CONTINUED = {("text2pde", "train-autoencoder"), ("text2pde", "train-diffusion")}
+CONTINUED = {
+    ("samplers", "tune"), ("text2pde", "train-autoencoder"), ("text2pde", "train-diffusion")
+}  # fmt: skip
 """Commands whose output is the folder of a run, which they resume."""
 FEW = "--label 1 --steps 2 --num-images 2"
 

@@ -30,7 +30,7 @@ from torch.func import jvp
 
 from adjoint.autograd.context import ExecutionContext
 from adjoint.fokker_planck.coordinates import LevelDenoiser
-from adjoint.fokker_planck.kinks import UNNAMED, Line, find_kinks, has_hidden_kink
+from adjoint.fokker_planck.kinks import UNNAMED, LineFunction, find_kinks, has_hidden_kink
 from samplers.prediction import per_sample
 
 Estimator = Literal["exact", "forward", "stencil", "pullback"]
@@ -200,7 +200,7 @@ def _default_steps(estimator: Estimator, dtype: torch.dtype, kinked: bool) -> Di
     return steps._replace(second=SMOOTHING) if kinked else steps
 
 
-def _line(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> Line:
+def _line(denoiser: LevelDenoiser, z: Tensor, log_rho: Tensor) -> LineFunction:
     """Along a random probe, in units of rho, with the random numbers of one evaluation."""
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(2, z.shape, generator=generator).to(z) * 2 - 1

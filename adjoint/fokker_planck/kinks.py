@@ -37,11 +37,11 @@ _KINKED = {
 UNNAMED = "unnamed"
 """A kink of no operation in this list, found by :func:`has_hidden_kink`."""
 
-Line = Callable[[float], tuple[Tensor, Tensor]]
+LineFunction = Callable[[float], tuple[Tensor, Tensor]]
 """Values at a distance from each point along a line through it, and their derivatives there."""
 
 
-def has_hidden_kink(line: Line, step: float) -> bool:
+def has_hidden_kink(line: LineFunction, step: float) -> bool:
     """Whether values have kinks within the step that their derivatives do not show.
 
     The trapezoidal rule of the derivatives misses the difference of values by O(h^3) if they are
@@ -53,7 +53,7 @@ def has_hidden_kink(line: Line, step: float) -> bool:
 
 
 @torch.no_grad()
-def _missed(line: Line, h: float) -> float:
+def _missed(line: LineFunction, h: float) -> float:
     """The largest error of the trapezoidal rule over [-h, h], and at least the unit of its sum."""
     (ahead, slope_ahead), (behind, slope_behind) = line(h), line(-h)
     missed = ahead - behind - h * (slope_ahead + slope_behind)

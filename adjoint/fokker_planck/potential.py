@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from adjoint.fokker_planck.kinks import UNNAMED, Line, find_kinks, has_hidden_kink
+from adjoint.fokker_planck.kinks import UNNAMED, LineFunction, find_kinks, has_hidden_kink
 from samplers.schedule import Schedule
 
 Potential = Callable[[Tensor, Tensor], Tensor]
@@ -55,7 +55,7 @@ _STEP = 2e-2
 """Within which kinks are looked for, in units of the points' root mean square."""
 
 
-def _line(phi: Potential, x: Tensor, t: Tensor) -> Line:
+def _line(phi: Potential, x: Tensor, t: Tensor) -> LineFunction:
     """Along a random probe."""
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1

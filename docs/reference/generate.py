@@ -74,6 +74,7 @@ SUBPACKAGES = {
 
 FAMILIES = {
     "pf_ode": "Runge-Kutta and Adams-Bashforth",
+    "adams": "Adams-Bashforth-Moulton on the rectified flow",
     "dpm_solver": "DPM-Solver, DPM-Solver++ and MR Sampler",
     "unipc": "UniPC",
     "deis": "DEIS",

@@ -22,7 +22,7 @@ from samplers.cli.common.text import counted
 from samplers.cli.common.values import (
     COUNTS,
     IMAGE_COUNT,
-    OUTPUT,
+    PATH,
     POSITIVE,
     POSITIVE_NUMBER,
     UPDATES,
@@ -82,7 +82,7 @@ class TuneOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="Tun
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=32)
     licence: str = option(help="Licence of the files.", metavar="NAME", default="CC0-1.0")
     output: Path = option(
-        type=OUTPUT, help="Folder for the tuned samplers.", metavar="FOLDER", required=True
+        type=PATH, help="Folder for the tuned samplers.", metavar="FOLDER", required=True
     )
 
     def path(self, nfe: int) -> Path:

@@ -319,12 +319,14 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         points = [*(row.at for row in tableau.rows), tableau.end]
         stacked = (torch.stack(column) for column in zip(*points, strict=True))
         self._replaced.append(self.timesteps)
-        self._show(settings, Point(*stacked), device)
+        self._show(settings, Point(*stacked))
+        told = self.timesteps
         if timesteps is not None and sigmas is not None:
-            self.timesteps = given(timesteps, tableau, grid).to(device)
+            told = given(timesteps, tableau, grid)
+        self.timesteps = told.to(device)
         solver = Solver(tableau, settings.prediction, correct=settings.correction)
         solver.prepare(torch.float32, self.timesteps.device)
-        self._plan = _Plan(settings, grid, solver, self.timesteps.cpu())
+        self._plan = _Plan(settings, grid, solver, told)
 
     def _grid(
         self,
@@ -358,14 +360,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             ends_of=None,
         )
         steps = _trained_steps(whole, self)
-        self._show(whole, whole.grid(steps, self.config.grid).points, None)
+        self._show(whole, whole.grid(steps, self.config.grid).points)
 
-    def _show(
-        self, settings: SchedulerSettings, points: Point, device: str | torch.device | None
-    ) -> None:
+    def _show(self, settings: SchedulerSettings, points: Point) -> None:
         """Set ``timesteps``, as the network is given them (float32), and the noise levels
         ``sigmas``."""
-        self.timesteps = (points.t[:-1] * settings.time_scale).to(torch.float32).to(device)
+        self.timesteps = (points.t[:-1] * settings.time_scale).to(torch.float32)
         on_flow = isinstance(settings.schedule, FlowMatching)
         self.sigmas = (points.sigma if on_flow else points.rho).to(torch.float32)
 
