@@ -135,7 +135,14 @@ def check_proportional(errors: list[float]) -> None:
     assert slope == pytest.approx(1, abs=0.2), errors
 
 
-@EACH
+@pytest.mark.parametrize(
+    "pair",
+    [
+        pytest.param(pair, marks=pytest.mark.slow if pair.name.endswith("-23") else ())
+        for pair in adaptive_registry().values()
+    ],
+    ids=list_samplers("adaptive"),
+)
 def test_the_error_follows_the_tolerance(pair: AdaptiveSampler) -> None:
     # Thousands of steps of the lowest order are for the slow test.
     tolerances = TOLERANCES[:-2] if pair.order == 2 else TOLERANCES

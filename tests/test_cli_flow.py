@@ -158,6 +158,7 @@ def flow_of(
     return Flow(checkpoint, checkpoint.settle(recipe), settings, lambda: None)
 
 
+@pytest.mark.slow
 def test_the_batch_size_does_not_change_the_table(say: Say) -> None:
     for size in (1, 2):
         said = say(

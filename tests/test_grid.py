@@ -52,6 +52,7 @@ def test_some_lengths_on_every_schedule(schedule: Schedule, spacing: Spacing) ->
         check(schedule, ended, steps, clean=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", ALL)
 @pytest.mark.parametrize(
     "schedule", [VPDiscrete.linear(), EDM(), FlowMatching()], ids=["vp", "ve", "flow"]

@@ -36,6 +36,11 @@ STOCHASTIC = [s for s in registry().values() if s.stochastic]
 # Where norms of the batch scale a step, no recursion gives the law, and a bias remains.
 LINEAR = [s for s in STOCHASTIC if s.weak_order]
 ON_A_PATH = [s for s in STOCHASTIC if s.strong_order is not None]
+# The longest are those of third order, and the second family with the same noise.
+WITH_THE_LONG_ONES = [
+    pytest.param(s, marks=pytest.mark.slow if s.name.startswith("mr-") or "3m" in s.name else ())
+    for s in ON_A_PATH
+]
 CORRECTED = [s for s in STOCHASTIC if "snr" in s.options]
 DETERMINISTIC = [s for s in registry().values() if not s.stochastic]
 MARGIN = 0.2
@@ -183,7 +188,7 @@ def strong_slope(sampler: Sampler, guess: float) -> float:
     return guess * math.log(errors[0] / errors[-1]) / math.log(scale[0] / scale[-1])
 
 
-@pytest.mark.parametrize("sampler", ON_A_PATH, ids=name)
+@pytest.mark.parametrize("sampler", WITH_THE_LONG_ONES, ids=name)
 def test_strong_order(sampler: Sampler) -> None:
     assert sampler.strong_order is not None
     slope = strong_slope(sampler, sampler.strong_order)
