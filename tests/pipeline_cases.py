@@ -86,18 +86,20 @@ def vae(channels: int = 4, **kwargs: Any) -> Any:
     ).eval()
 
 
+CONTROLNET: dict[str, Any] = {
+    "block_out_channels": (4, 8),
+    "layers_per_block": 1,
+    "in_channels": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": 2,
+    "norm_num_groups": 2,
+    "conditioning_embedding_out_channels": (2, 4),
+}
+
+
 def controlnet(**kwargs: Any) -> Any:
-    return diffusers.ControlNetModel(
-        block_out_channels=(4, 8),
-        layers_per_block=1,
-        in_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        cross_attention_dim=WIDTH,
-        attention_head_dim=2,
-        norm_num_groups=2,
-        conditioning_embedding_out_channels=(2, 4),
-        **kwargs,
-    ).eval()
+    return diffusers.ControlNetModel(**CONTROLNET, **kwargs).eval()
 
 
 def stable_diffusion(**kwargs: Any) -> dict[str, Any]:

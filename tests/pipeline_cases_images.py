@@ -107,16 +107,19 @@ def sd3_controlnet(**kwargs: Any) -> Any:
 # Qwen, Z-Image, HiDream, Lumina, Bria
 
 
+CAUSAL_VAE: dict[str, Any] = {
+    "z_dim": 4,
+    "dim_mult": [1, 1, 1, 1],
+    "num_res_blocks": 1,
+    "temperal_downsample": [False, True, True],
+    "latents_mean": [0.0] * 4,
+    "latents_std": [1.0] * 4,
+}
+"""Of the autoencoders of Wan and Qwen-Image, which are causal in time."""
+
+
 def qwen_vae() -> Any:
-    return diffusers.AutoencoderKLQwenImage(
-        base_dim=4,
-        z_dim=4,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        temperal_downsample=[False, True, True],
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
-    ).eval()
+    return diffusers.AutoencoderKLQwenImage(base_dim=4, **CAUSAL_VAE).eval()
 
 
 def qwen_image(**kwargs: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 
 from tests.pipeline_cases import (
     ATTENTION_FIRST,
+    CONTROLNET,
     PIXELS,
     POOLED,
     SD,
@@ -86,14 +87,7 @@ def adapter() -> Any:
 
 def union() -> Any:
     return diffusers.ControlNetUnionModel(
-        block_out_channels=(4, 8),
-        layers_per_block=1,
-        in_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        cross_attention_dim=WIDTH,
-        attention_head_dim=2,
-        norm_num_groups=2,
-        conditioning_embedding_out_channels=(2, 4),
+        **CONTROLNET,
         addition_embed_type="text_time",
         addition_time_embed_dim=2,
         projection_class_embeddings_input_dim=12 + POOLED,

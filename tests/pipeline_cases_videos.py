@@ -14,6 +14,7 @@ from tests.pipeline_cases_flow import (
     LATENT,
     TWO,
     VIDEO,
+    WAN,
     cogvideo,
     embeddings,
     flow,
@@ -25,7 +26,7 @@ from tests.pipeline_cases_flow import (
     side,
     wan,
 )
-from tests.pipeline_cases_images import kandinsky_5, prompts_kandinsky_5
+from tests.pipeline_cases_images import CAUSAL_VAE, kandinsky_5, prompts_kandinsky_5
 
 
 def frames() -> list[Any]:
@@ -44,15 +45,7 @@ def still() -> dict[str, Any]:
 
 
 def wan_vae() -> Any:
-    return diffusers.AutoencoderKLWan(
-        base_dim=3,
-        z_dim=4,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        temperal_downsample=[False, True, True],
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
-    ).eval()
+    return diffusers.AutoencoderKLWan(base_dim=3, **CAUSAL_VAE).eval()
 
 
 def wan_video(**kwargs: Any) -> dict[str, Any]:
@@ -70,39 +63,13 @@ def wan_image() -> dict[str, Any]:
 
 def wan_vace() -> dict[str, Any]:
     transformer = diffusers.WanVACETransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=WIDTH,
-        freq_dim=16,
-        ffn_dim=16,
-        num_layers=1,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=32,
-        vace_layers=[0],
-        vace_in_channels=8 + 64,
+        in_channels=4, vace_layers=[0], vace_in_channels=8 + 64, **WAN
     ).eval()
     return {**wan_video(), "transformer": transformer}
 
 
 def skyreels() -> dict[str, Any]:
-    transformer = diffusers.SkyReelsV2Transformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=WIDTH,
-        freq_dim=16,
-        ffn_dim=16,
-        num_layers=1,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=32,
-    ).eval()
+    transformer = diffusers.SkyReelsV2Transformer3DModel(in_channels=4, **WAN).eval()
     return {**wan_video(), "transformer": transformer}
 
 
