@@ -689,6 +689,8 @@ BAD_INPUT = [
     (2, "sample {digits} --sigma-min nan --output {out}", "finite number"),
     (2, "sample {digits} --guidance inf --output {out}", "finite number"),
     (2, "sample {digits} --guidance-rescale 2 --output {out}", "from 0 to 1"),
+    (2, "sample {digits} --guidance-interval 1,2 --output {out}", "has no effect at guidance 1"),
+    (2, "sample {digits} --guidance-rescale 0.5 --output {out}", "has no effect at guidance 1"),
     (2, "sample {digits} --guidance-interval 2,1 --output {out}", "two rising numbers"),
     (2, "sample {digits} --guidance-interval 0.5 --output {out}", "LOW,HIGH, two rising"),
     (2, "sample {digits} --guidance-interval 0,inf --output {out}", "a finite number from 0 up"),

@@ -80,7 +80,7 @@ def test_what_is_no_tuned_sampler_is_refused(say: Say, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ("--nfe 1", "take 2 or more"),
+        ("--nfe 1", "can be tuned from 2 on"),
         ("--learn nodes", "give one or more of grid, times, weights"),
         ("--label 77", "There is no class 77"),
         ("--output {digits}/model_index.json/tuned", "is a file"),

@@ -496,7 +496,7 @@ def test_inverse_problems_take_a_tuned_sampler(tuned: TunedSampler) -> None:
 
 def test_impossible_settings_are_refused_in_one_sentence() -> None:
     x = noise(DDPM, 64)
-    with pytest.raises(ValueError, match="take 2 or more"):
+    with pytest.raises(ValueError, match="can be tuned from 2 on"):
         tune(DDPM, x, 1, config=QUICK, start=START)
     with pytest.raises(ValueError, match="be tuned"):
         tune(DDPM, x, 4, config=QUICK, start=Start("heun", "karras", None))

@@ -66,7 +66,7 @@ def test_the_state_of_a_training(name: str, value: object, tmp_path: Path) -> No
 
 ABOUT: dict[str, Any] = {
     "weights_sha256": {}, "configs_sha256": {}, "scheduler": {}, "checkpoint": "x",
-    "labels": [1], "null_label": None, "guidance": 1.0, "guidance_rescale": 0.0,
+    "labels": [1], "null_label": None, "guidance": 2.0, "guidance_rescale": 0.0,
     "guidance_interval": [0.3, 2.0], "sigma_min": 0.1, "sigma_max": 9.0,
 }  # fmt: skip
 

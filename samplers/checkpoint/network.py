@@ -116,12 +116,7 @@ class NetworkCheckpoint(Checkpoint):
             raise ValueError("This checkpoint takes no prompt; omit --prompt.")
         guidance = 1.0 if recipe.guidance is None else recipe.guidance
         self._check_guidance(guidance)
-        if not 0 <= recipe.guidance_rescale <= 1:
-            raise ValueError(
-                f"The guidance rescale is {recipe.guidance_rescale}; it must be from 0 to 1."
-            )
-        if recipe.guidance_interval is not None:
-            GuidanceInterval(guidance, *recipe.guidance_interval)  # checks the interval
+        _check_of_guidance(recipe, guidance)
         sampler = self.checked_sampler(recipe, guidance)
         final = recipe.final or self.settings.final
         grid = recipe.grid
@@ -301,6 +296,25 @@ class NetworkCheckpoint(Checkpoint):
         unscaled = latents.to(self._autoencoder.dtype) / self._autoencoder.config.scaling_factor
         images: Tensor = self._autoencoder.decode(unscaled, return_dict=False)[0]
         return images.to(latents.dtype)
+
+
+def _check_of_guidance(recipe: Recipe, guidance: float) -> None:
+    """Check the settings of guidance; ValueError if there is none that they could change."""
+    if not 0 <= recipe.guidance_rescale <= 1:
+        raise ValueError(
+            f"The guidance rescale is {recipe.guidance_rescale}; it must be from 0 to 1."
+        )
+    if recipe.guidance_interval is not None:
+        GuidanceInterval(guidance, *recipe.guidance_interval)  # checks the interval
+    options = {
+        "--guidance-rescale": recipe.guidance_rescale,
+        "--guidance-interval": recipe.guidance_interval,
+    }
+    given = [option for option, value in options.items() if value]
+    if given and guidance == 1:
+        raise ValueError(
+            f"{given[0]} has no effect at guidance 1; pass --guidance above 1, or omit it."
+        )
 
 
 # ------------------------------------------------------------------------------------- loading

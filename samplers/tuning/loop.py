@@ -266,7 +266,8 @@ def _check_nfe(nfes: Sequence[int]) -> None:
         check_whole("The number of network evaluations", nfe)
         if nfe < _LEAST_NFE:
             raise ValueError(
-                f"A sampler of {nfe} network evaluations can't be tuned; take {_LEAST_NFE} or more."
+                f"The number of network evaluations is {nfe}; a sampler can be tuned from "
+                f"{_LEAST_NFE} on."
             )
 
 
