@@ -119,6 +119,13 @@ def test_the_parts_of_a_flow_pipeline(tmp_path: Path) -> None:
     change(tmp_path / "words" / "tokenizer_config.json", tokenizer_class=-1)
     with pytest.raises(ValueError, match="There is no text encoder at"):
         TextEncoder.from_pretrained(words)
+    config = tmp_path / "pipe" / "transformer" / "config.json"
+    ranges = json.loads(config.read_text())["ranges"]
+    for wrong in ("x", [0.1, "x"], [0.1], [2.0, 1.0]):
+        change(config, ranges={**ranges, "radius": wrong})
+        with pytest.raises(CheckpointError, match="radius"):
+            load_text2pde(tmp_path / "pipe", CPU)
+    change(config, ranges=ranges)
     change(tmp_path / "pipe" / "autoencoder" / "config.json", channels=[])
     with pytest.raises(ValueError, match="holds no mesh autoencoder"):
         load_autoencoder(tmp_path / "pipe" / "autoencoder")

@@ -21,6 +21,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from samplers.files import checked
 from text2pde.diffusion.conditions import Conditions
 from text2pde.subject import Scene
 
@@ -71,6 +72,7 @@ class FlowTransformer(ModelMixin, ConfigMixin):
         text_width: int = 384,
     ) -> None:
         super().__init__()
+        _check_ranges(ranges)
         if width < 12:
             raise ValueError(
                 f"A width of {width} is too small for the positional encoding; take at least 12."
@@ -236,6 +238,13 @@ class TransformerBlock(nn.Module):
         x = x + self.read(self.norm(x), context, mask)
         output: Tensor = x + gate_2 * self.think(_modulated(x, shift_2, scale_2))
         return output
+
+
+def _check_ranges(ranges: Mapping[str, Sequence[float]]) -> None:
+    """Raise ValueError for a range that is not two rising numbers, such as in a broken config."""
+    for name, ends in checked(dict[str, list[float] | tuple[float, ...]], dict(ranges)).items():
+        if len(ends) != 2 or not -math.inf < ends[0] < ends[1] < math.inf:
+            raise ValueError(f"The range of {name} is {ends}; it must be two rising numbers.")
 
 
 def _scaled(name: str, value: float, low: float, high: float) -> float:
