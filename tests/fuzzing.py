@@ -26,13 +26,14 @@ from samplers.cli.common.program import Program
 SECONDS = 30
 """Of processor time; three times as many on the clock, for a machine that is busy."""
 BYTES = 4 * 2**30
+_OF_MEMORY = re.compile("(more|enough|of) memory")
 
 HOSTILE_WORDS = (
     "", " ", "-1", "0", "1", "3", "nan", "inf", "-inf", "1e308", "-1e308", "1e-308", "0.5", "2**9",
     "99999999999", "9" * 30, "9" * 5000, "0-99999999999", "0,0", "3-1", ",", "=", "eta=", "eta=nan",
     "eta=1e308", "order=99999999999", "true", "None", "[]", "{}", "null", "all", "a" * 5000, "ä",
-    "--", "-", "/", "/dev/zero", "/dev/null", "/nowhere/x.png", "../..", "x.png", "x.jpg", "dopri5",
-    "lms-4", "sde-dpmpp-2m", "rk4", "cuda:9", "float16",
+    "--", "-", "/", "/dev/zero", "/dev/null", "/dev/null/x.png", "../..", "x.png", "x.jpg",
+    "dopri5", "lms-4", "sde-dpmpp-2m", "rk4", "cuda:9", "float16",
 )  # fmt: skip
 HOSTILE_VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 1, 3, 0.5, -0.5, 1e308, 10**12, 2**63, 10**40, "", "x", "9", [], [0], [1, 2],
@@ -86,7 +87,7 @@ class End(NamedTuple):
             return "it has a traceback"
         if len(said) != (self.code > 0):
             return f"it says {len(said)} errors"
-        if self.peak > BYTES or any("memory" in line for line in said):
+        if self.peak > BYTES or any(_OF_MEMORY.search(line) for line in said):
             return "it takes too much memory"
         return ""
 

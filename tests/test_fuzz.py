@@ -49,6 +49,9 @@ num_images = 2
 """
 
 
+TUNED_QUICKLY = (
+    "--samples 6 --held-out 4 --iterations 4 --batch-size 6 --teacher-steps 40 --learning-rate 0.02"
+)
 COMMANDS = r"""
 samplers sample {digits} --steps 2 --label 1 --num-images 2 --output {out}.png
 samplers sample {plain} --steps 2 --num-images 2 --output {out}
@@ -64,6 +67,8 @@ samplers likelihood {digits} {grey} --label 1 --tolerance 0.5 --csv {table}
 samplers encode {digits} {grey} --label 1 --tolerance 0.5 --output {out}.safetensors
 samplers decode {digits} {codes} --tolerance 0.5 --output {out}.png
 samplers interpolate {digits} --seeds 0,1 --label 1 --frames 2 --tolerance 0.5 --output {out}.png
+samplers tune {digits} --nfe 3 TUNED_QUICKLY --output {out}
+samplers sample {digits} --sampler {tuned} --label 1 --num-images 2 --output {out}.png
 samplers list
 samplers show dpmpp-2m --steps 3 --checkpoint {digits}
 adjoint finetune --config {config}
@@ -81,7 +86,8 @@ text2pde train-diffusion {data} --autoencoder {autoencoder} --text-encoder {word
     --batch-size 1 --output {out}
 """
 SIMULATION = Base.read("text2pde simulate {out} --family smoke --cases 1 --frames 2 --workers 1")
-BASES = [Base.read(line) for line in COMMANDS.replace("\\\n", "").strip().splitlines()]
+_LINES = COMMANDS.replace("\\\n", "").replace("TUNED_QUICKLY", TUNED_QUICKLY).strip().splitlines()
+BASES = [Base.read(line) for line in _LINES]
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +108,11 @@ def world(places: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     write_mesh(mesh(), root / "mesh.msh")
     (root / "config.toml").write_text(CONFIG.format(**places))
     made = {**places, "table": root / "table.csv", "codes": root / "codes.safetensors"}
+    made["tuned"] = root / "tuned" / f"{places['digits'].name}-3.json"
     for command in (
         "likelihood {digits} {grey} --label 1 --tolerance 0.5 --csv {table}",
         "encode {digits} {grey} --label 1 --tolerance 0.5 --output {codes}",
+        f"tune {{digits}} --nfe 3 {TUNED_QUICKLY} --output {root / 'tuned'}",
     ):
         assert main(command.format(**made).split()) == 0
     return {
@@ -145,7 +153,7 @@ def test_the_commands_work_as_long_as_nothing_is_wrong(
 
 
 def test_what_is_wrong_ends_in_one_sentence(world: dict[str, Any], tmp_path: Path) -> None:
-    check(range(30), BASES[:20], world, tmp_path)
+    check(range(30), BASES[:22], world, tmp_path)
 
 
 @pytest.mark.slow
