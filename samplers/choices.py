@@ -5,11 +5,23 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Spacing = Literal[
-    "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras", "exponential"
+    "log-flow",
+    "log-snr",
+    "karras",
+    "exponential",
+    "uniform",
+    "quadratic",
+    "leading",
+    "trailing",
+    "linspace",
 ]
 """Spacings of a time grid, see :func:`samplers.grid.make_grid`."""
 
 SPACINGS: tuple[str, ...] = get_args(Spacing)
+
+DEFAULT_SAMPLER = "abm-3"
+DEFAULT_SPACING: Spacing = "log-flow"
+"""The defaults everywhere, chosen by measurement: docs/benchmarks/defaults.md."""
 
 Final = Literal["zero", "sigma_min"]
 """Where a time grid ends."""

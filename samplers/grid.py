@@ -10,6 +10,7 @@ every schedule. Nothing here knows samplers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 Spacing = choices.Spacing
 Final = choices.Final
 SPACINGS = choices.SPACINGS
+
+_SHIFT = 3.0
+_LAST_LEVEL = 0.15
+"""Of ``log-flow`` grids."""
 
 # Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
 _ALMOST_PURE_NOISE = 0.999
@@ -96,27 +101,35 @@ class Grid:
 def make_grid(
     schedule: Schedule,
     steps: int,
-    spacing: Spacing = "log-snr",
+    spacing: Spacing = choices.DEFAULT_SPACING,
     *,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     final: Final = "zero",
     offset: int = 0,
 ) -> Grid:
-    """Make a time grid of ``steps`` steps.
+    r"""Make a time grid of ``steps`` steps.
 
     ===============  ==============================================================================
     spacing          points
     ===============  ==============================================================================
+    ``log-flow``     evenly spaced in log(u), u = sigma / (sigma + 3 alpha) (see below)
+    ``log-snr``      evenly spaced in log(alpha / sigma)
+    ``exponential``  the same by its name in k-diffusion: sigma / alpha is geometric
+    ``karras``       (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
     ``uniform``      evenly spaced in the trained range of t, both ends included
     ``quadratic``    evenly spaced in the square root of the fraction of that range
     ``leading``      every k-th trained step from the cleanest, plus ``offset``
     ``trailing``     every k-th trained step back from the noisiest
     ``linspace``     as ``uniform``, rounded to trained steps if the schedule is discrete
-    ``log-snr``      evenly spaced in log(alpha / sigma)
-    ``exponential``  the same by its name in k-diffusion: sigma / alpha is geometric
-    ``karras``       (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
     ===============  ==============================================================================
+
+    The time of flow matching on data of unit scale is u = sigma / (sigma + alpha); with 3 alpha it
+    is shifted as for high resolutions (Esser et al. 2024, https://arxiv.org/abs/2403.03206, eq.
+    23). Noise levels of ``log-flow`` are so dense below sigma / alpha = 3 as on ``log-snr``, and
+    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.15 u /
+    sqrt(steps), u that of the first point, but not below the trained range: chosen by measurement,
+    see docs/benchmarks/defaults.md.
 
     ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
     unknown spacing, or a range outside of what the schedule was trained for.
@@ -127,6 +140,8 @@ def make_grid(
     if offset < 0:
         raise ValueError(f"The offset of a grid is {offset}; it must be zero or positive.")
     low, high = _trained_range(schedule, sigma_min, sigma_max)
+    if sigma_min is None and spacing == "log-flow" and final == "zero":
+        low = _last_point(low, high, schedule, steps)
     if low.clean and (final == "sigma_min" or spacing in SPACED):
         raise ValueError(
             f"The schedule was trained down to sigma = 0, where no {spacing!r} grid that ends at "
@@ -135,21 +150,13 @@ def make_grid(
     closed = final == "sigma_min" or (low.clean and spacing != "trailing")
     count = steps + 1 if closed else steps  # else the clean end is added to them
     match spacing:
-        case "log-snr" | "exponential" | "karras":
-            points = _spaced_in_noise(schedule, low, high, count, SPACED[spacing])
+        case "log-flow" | "log-snr" | "exponential" | "karras":
+            points = _spaced_in_noise(schedule, low, high, count, _IN_NOISE[spacing])
         case "leading" | "trailing" | "linspace" if isinstance(schedule, VPDiscrete):
             points = schedule.point(_trained_steps(low, high, count, spacing, offset))
         case _:
             points = _spaced_in_time(schedule, low, high, _FRACTIONS[spacing](count))
     return _close(schedule, points, final)
-
-
-def default_spacing(schedule: Schedule) -> Spacing:
-    """The default spacing of the command line.
-
-    It is ``trailing`` on discrete schedules and on flow matching, and ``log-snr`` on all others.
-    """
-    return "trailing" if isinstance(schedule, VPDiscrete | FlowMatching) else "log-snr"
 
 
 def grid_from_times(schedule: Schedule, times: Sequence[float] | Tensor, final: Final) -> Grid:
@@ -201,6 +208,12 @@ def _trained_range(
     return low, high
 
 
+def _last_point(low: Point, high: Point, schedule: Schedule, steps: int) -> Point:
+    """The last positive noise level of a ``log-flow`` grid."""
+    level = _LAST_LEVEL / math.sqrt(steps) * _flow_time(high.rho)
+    return low if level <= low.rho else schedule.at_lam(-level.log())
+
+
 def _at_noise(schedule: Schedule, rho: float, name: str) -> Point:
     low, high = float(schedule.cleanest.rho), float(schedule.noisiest.rho)
     if not low * (1 - 1e-6) <= rho <= high * (1 + 1e-6):
@@ -227,6 +240,15 @@ def _geometric(top: Tensor, bottom: Tensor, count: int) -> Tensor:
     return torch.exp(top.log() + _ramp(count) * (bottom.log() - top.log()))
 
 
+def _flow_time(rho: Tensor) -> Tensor:
+    return 1 / (1 + _SHIFT / rho)
+
+
+def _log_flow(top: Tensor, bottom: Tensor, count: int) -> Tensor:
+    u = _geometric(_flow_time(top), _flow_time(bottom), count)
+    return _SHIFT * u / (1 - u)
+
+
 def _karras(top: Tensor, bottom: Tensor, count: int) -> Tensor:
     return (top ** (1 / 7) + _ramp(count) * (bottom ** (1 / 7) - top ** (1 / 7))) ** 7
 
@@ -237,6 +259,8 @@ SPACED: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "karras": _karras,
 }
 """Numbers between two positive ones, the larger first, spaced like the noise levels of a grid."""
+
+_IN_NOISE = {"log-flow": _log_flow, **SPACED}
 
 
 def _spaced_in_time(schedule: Schedule, low: Point, high: Point, fractions: Tensor) -> Point:

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from samplers.checks import check_numbers, check_one_each
+from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING
 from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.errors import NotFiniteError
 from samplers.grid import Final, Grid, Spacing, make_grid
@@ -27,7 +28,6 @@ from samplers.solve import NoiseKind, Solver, State, make_noise
 from samplers.tableau import Tableau
 
 STEPS = 20
-SPACING: Spacing = "log-snr"
 
 
 class Adjoint(Protocol):
@@ -106,7 +106,7 @@ def grid_for(
 ) -> Grid:
     """The grid of a run: that of the sampler if it has one, or the grid, or one of this spacing.
 
-    The defaults, for None, are 20 steps and ``log-snr`` to ``zero``. Raises ValueError for settings
+    The defaults, for None, are 20 steps and ``log-flow`` to ``zero``. Raises ValueError for settings
     that come with a sampler that has its own grid.
     """
     if not isinstance(sampler, OwnGrid):
@@ -115,7 +115,7 @@ def grid_for(
         return make_grid(
             schedule,
             STEPS if steps is None else steps,
-            SPACING if grid is None else grid,
+            DEFAULT_SPACING if grid is None else grid,
             sigma_min=sigma_min,
             sigma_max=sigma_max,
             final=final or "zero",
@@ -171,7 +171,7 @@ def sample(
     model: Denoiser,
     x_T: Tensor,
     *,
-    sampler: str | Method = "dpmpp-2m",
+    sampler: str | Method = DEFAULT_SAMPLER,
     steps: int | None = None,
     grid: Spacing | Grid | None = None,
     sigma_min: float | None = None,
@@ -197,7 +197,7 @@ def sample(
             or a :class:`samplers.TunedSampler`, which has its own grid: omit the next five.
         steps: of the grid; also the number of evaluations, if the sampler takes one per step. 20 if
             None.
-        grid: a spacing (see :func:`samplers.make_grid`), ``log-snr`` if None; or a grid, then
+        grid: a spacing (see :func:`samplers.make_grid`), ``log-flow`` if None; or a grid, then
             ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are ignored.
         sigma_min, sigma_max: the last positive and the first noise level, as sigma / alpha; those
             of the trained range if None.

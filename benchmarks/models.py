@@ -1,0 +1,138 @@
+"""Models to measure samplers on: mixtures with exact score, and the networks of ``assets``.
+
+Each is a denoiser with initial noise and a converged solution of its probability-flow ODE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from samplers.denoiser import Denoiser
+from samplers.sampling import sample
+from samplers.schedule import EDM, FlowMatching, Schedule, VPDiscrete
+from tests.mixture import Mixture
+
+ASSETS = Path(__file__).parent.parent / "assets"
+SCHEDULES: dict[str, Schedule] = {
+    "VP": VPDiscrete.linear(),
+    "EDM": EDM(),
+    "flow": FlowMatching(),
+}
+_CONVERGED = ("unipc-3", 1000)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A model with initial noise, on which samplers are compared.
+
+    Attributes:
+        model: its conditions are bound: it is called with x and t alone.
+        family: ``pixel``, ``latent``, ``mixture`` or ``flow``.
+        shape: of one sample.
+        seeds: of the initial noise.
+    """
+
+    name: str
+    family: str
+    model: Denoiser
+    shape: tuple[int, ...]
+    seeds: Sequence[int]
+    dtype: torch.dtype = torch.float32
+    converged: tuple[str, int] = _CONVERGED
+
+    @cached_property
+    def x_T(self) -> Tensor:
+        return self.model.initial(self.shape, self.seeds, dtype=self.dtype)
+
+    @cached_property
+    def solution(self) -> Tensor:
+        """x_0 of the probability-flow ODE, converged."""
+        sampler, steps = self.converged
+        return sample(self.model, self.x_T, sampler=sampler, steps=steps, grid="log-snr")
+
+    def errors(self, x_0: Tensor) -> Tensor:
+        """The distance of each sample from the converged one, relative to its norm [B]."""
+        difference = (x_0.double() - self.solution.double()).flatten(1).norm(dim=1)
+        return difference / self.solution.double().flatten(1).norm(dim=1)
+
+
+def mixture(dimension: int, components: int, seed: int) -> Mixture:
+    """Components at distance ~1, standard deviations from 0.1 to 0.3, uneven weights."""
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.randn(components, dimension, generator=generator, dtype=torch.float64)
+    deviations = 0.1 + 0.2 * torch.rand(components, generator=generator, dtype=torch.float64)
+    weights = torch.softmax(torch.randn(components, generator=generator).double() / 2, dim=0)
+    eye = torch.eye(dimension, dtype=torch.float64)
+    return Mixture(weights, means, deviations.square()[:, None, None] * eye)
+
+
+MIXTURES = {
+    "plane": lambda: mixture(2, 6, seed=0),
+    "sixteen": lambda: mixture(16, 10, seed=1),
+}
+"""Six components in the plane, and ten in 16 dimensions."""
+
+
+def mixture_case(name: str, schedule: str, scale: float = 1.0, count: int = 64) -> Case:
+    of_data = MIXTURES[name]()
+    dimension = of_data.means.shape[1]
+    scaled = of_data.affine(scale, torch.zeros(dimension, dtype=torch.float64))
+    prediction = "flow" if schedule == "flow" else "epsilon"
+    model = scaled.model(SCHEDULES[schedule], prediction)
+    family = "flow" if schedule == "flow" else "mixture"
+    title = f"{name}, {schedule}" + ("" if scale == 1 else f", × {scale:g}")
+    return Case(title, family, model, (dimension,), range(count), torch.float64)
+
+
+def pixel_case(name: str, count: int = 6) -> Case:
+    """A network of pixels in ``assets``, of classes in turn if it has any, without guidance."""
+    from samplers.checkpoint import LoadOptions, NetworkCheckpoint, load_checkpoint
+
+    checkpoint = load_checkpoint(ASSETS / name, LoadOptions())
+    assert isinstance(checkpoint, NetworkCheckpoint)
+    classes = checkpoint.classes
+    labels = [classes[i % len(classes)] for i in range(count)] if classes else None
+    model = bound(checkpoint.denoiser(), **checkpoint.conditions(labels))
+    return Case(name, "pixel", model, checkpoint.shape, range(count), converged=("unipc-3", 200))
+
+
+def cylinder_case(count: int = 2) -> Case:
+    """The transformer of ``assets/cylinder``, given sentences, without guidance."""
+    from text2pde.pipeline import Request, load_text2pde
+    from text2pde.subject.cylinder.captions import read_cylinder_flow
+
+    pipe = load_text2pde(ASSETS / "cylinder")
+    sentences = [
+        f"Water flows past a cylinder of radius 0.05 m at Reynolds number {60 + 20 * i}"
+        for i in range(count)
+    ]
+    requests = [Request(read_cylinder_flow(words), words) for words in sentences]
+    shape = pipe.autoencoder.latent_shape(pipe.config.frames)
+    with torch.no_grad():
+        model = bound(pipe.denoiser, **pipe.conditions(requests))
+    return Case("cylinder", "latent", model, shape, range(count), converged=("unipc-3", 200))
+
+
+def bound(model: Denoiser, **conditions: Tensor) -> Denoiser:
+    """The model with its conditions given."""
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return model(x, t, **conditions)
+
+    return model.wrapped(network)
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    **{f"{name} {schedule}": partial(mixture_case, name, schedule)
+       for name in MIXTURES for schedule in SCHEDULES},
+    **{f"{name} VP x40": partial(mixture_case, name, "VP", 40.0) for name in MIXTURES},
+    "digits": partial(pixel_case, "digits"),
+    "colour": partial(pixel_case, "colour", 4),
+    "cylinder": cylinder_case,
+}
