@@ -30,8 +30,8 @@ Spacing = choices.Spacing
 Final = choices.Final
 SPACINGS = choices.SPACINGS
 
-_SHIFT = 3.0
-_LAST_LEVEL = 0.15
+_SHIFT = 10.0
+_LAST_LEVEL = 0.25
 """Of ``log-flow`` grids."""
 
 # Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
@@ -113,7 +113,7 @@ def make_grid(
     ===============  ==============================================================================
     spacing          points
     ===============  ==============================================================================
-    ``log-flow``     evenly spaced in log(u), u = sigma / (sigma + 3 alpha) (see below)
+    ``log-flow``     evenly spaced in log(u), u = sigma / (sigma + 10 alpha) (see below)
     ``log-snr``      evenly spaced in log(alpha / sigma)
     ``exponential``  the same by its name in k-diffusion: sigma / alpha is geometric
     ``karras``       (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
@@ -124,10 +124,10 @@ def make_grid(
     ``linspace``     as ``uniform``, rounded to trained steps if the schedule is discrete
     ===============  ==============================================================================
 
-    The time of flow matching on data of unit scale is u = sigma / (sigma + alpha); with 3 alpha it
+    The time of flow matching on data of unit scale is u = sigma / (sigma + alpha); with 10 alpha it
     is shifted as for high resolutions (Esser et al. 2024, https://arxiv.org/abs/2403.03206, eq.
-    23). Noise levels of ``log-flow`` are so dense below sigma / alpha = 3 as on ``log-snr``, and
-    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.15 u /
+    23). Noise levels of ``log-flow`` are so dense below sigma / alpha = 10 as on ``log-snr``, and
+    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.25 u /
     sqrt(steps), u that of the first point, but not below the trained range: chosen by measurement,
     see docs/benchmarks/defaults.md.
 
