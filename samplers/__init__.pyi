@@ -15,7 +15,6 @@ from .diffusers_scheduler import SamplerScheduler as SamplerScheduler
 from .draft import Draft as Draft
 from .errors import NotFiniteError as NotFiniteError
 from .grid import Grid as Grid
-from .grid import default_spacing as default_spacing
 from .grid import grid_from_sigmas as grid_from_sigmas
 from .grid import grid_from_times as grid_from_times
 from .grid import make_grid as make_grid

@@ -14,9 +14,9 @@ from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import Folder, Identity
 from samplers.checkpoint.index import INDEX, NULL_LABEL, CheckpointError
 from samplers.checkpoint.loading import load_component
+from samplers.choices import DEFAULT_SPACING
 from samplers.denoiser import Denoiser
 from samplers.diffusers.settings import SchedulerSettings, call_unet
-from samplers.grid import default_spacing
 from samplers.guidance import GuidanceInterval, classifier_free_guidance
 from samplers.inverse_problems import (
     Guidance,
@@ -121,7 +121,7 @@ class NetworkCheckpoint(Checkpoint):
         final = recipe.final or self.settings.final
         grid = recipe.grid
         if grid is None and self.settings.distilled_times is None:
-            grid = default_spacing(self.settings.schedule)
+            grid = DEFAULT_SPACING
         return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)
 
     def _check_guidance(self, guidance: float) -> None:

@@ -85,13 +85,14 @@ def _adaptive_note(name: str) -> str:
 
 def _tableau(options: ShowOptions, sampler: Sampler) -> Tableau:
     from samplers.cli.common.checkpoints import sampler_options
-    from samplers.grid import default_spacing, make_grid
+    from samplers.choices import DEFAULT_SPACING
+    from samplers.grid import make_grid
 
     schedule, final = _schedule(options)
     grid = make_grid(
         schedule,
         options.steps,
-        options.grid or default_spacing(schedule),
+        options.grid or DEFAULT_SPACING,
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
         final=options.final or final,
