@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adjoint.base import AbstractAdjoint
 from adjoint.checkpoint import CheckpointAdjoint
 from adjoint.rewards import Reward
+from samplers.choices import DEFAULT_SAMPLER
 from samplers.denoiser import Denoiser
 from samplers.grid import Final, Grid, Spacing
 from samplers.noise import initial_noise
@@ -44,7 +45,7 @@ class ImageSampler:
     model: Denoiser
     shape: tuple[int, ...]
     conditions: tuple[str, ...] = ()
-    sampler: str | Method = "dpmpp-2m"
+    sampler: str | Method = DEFAULT_SAMPLER
     steps: int | None = 15
     grid: Spacing | None = None
     sigma_min: float | None = None

@@ -19,6 +19,11 @@ Spacing = Literal[
 
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 
+ConfigSpacing = Spacing | Literal["config"]
+"""Spacings of a time grid on the schedule of a scheduler config, whose own is ``config``."""
+
+CONFIG_SPACINGS = (*SPACINGS, "config")
+
 DEFAULT_SAMPLER = "abm-3"
 DEFAULT_SPACING: Spacing = "log-flow"
 """The defaults everywhere, chosen by measurement: docs/benchmarks/defaults.md."""

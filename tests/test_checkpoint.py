@@ -27,7 +27,6 @@ from samplers.checkpoint import (
 )
 from samplers.denoiser import Denoiser
 from samplers.errors import NotFiniteError
-from samplers.grid import default_spacing
 from samplers.noise import initial_noise
 from samplers.probability_flow.integration import Adaptive
 from samplers.sampling import sample
@@ -85,8 +84,7 @@ def test_unconditional_is_the_front_door(folders: dict[str, Path]) -> None:
             ),
             initial_noise((0, 1), (3, SIZE, SIZE)).float(),
             sampler="ancestral",
-            steps=3,
-            grid=default_spacing(settings.schedule),
+            grid=settings.grid(3),
             seeds=(0, 1),
         )
     drawn = draw(load_checkpoint(folder, LoadOptions()), replace(RECIPE, sampler="ancestral"))
@@ -194,8 +192,7 @@ def test_flow_matching(tmp_path: Path) -> None:
         expected = sample(
             Denoiser(lambda x, t: unet(x, 1000 * t).sample, checkpoint.settings.schedule, "flow"),
             initial_noise((0, 1), (3, SIZE, SIZE)).float(),
-            steps=3,
-            grid=default_spacing(checkpoint.settings.schedule),
+            grid=checkpoint.settings.grid(3),
         )
     assert torch.equal(draw(checkpoint), expected)
 
@@ -260,8 +257,7 @@ def test_its_parts_make_what_the_checkpoint_draws(classes: NetworkCheckpoint) ->
         expected = sample(
             classes.denoiser(2.0, 0.7),
             initial_noise((0, 1), classes.shape).to(classes.device, classes.dtype),
-            steps=3,
-            grid=default_spacing(settings.schedule),
+            grid=settings.grid(3),
             conditions=classes.conditions((0, 1)),
         )
     assert torch.equal(classes.decode(expected), draw(classes, guided, labels=(0, 1)))

@@ -116,7 +116,7 @@ def test_the_page_shows_commands_that_exist() -> None:
 def test_defaults_are_those_of_the_library() -> None:
     """Which the command line can't read from it, since that takes seconds."""
     from samplers.checkpoint import Recipe
-    from samplers.diffusers.classes import DEFAULT_SAMPLER
+    from samplers.choices import DEFAULT_SAMPLER
     from samplers.probability_flow import codes, integration, likelihood
 
     recipe, adaptive = Recipe(), integration.DEFAULT

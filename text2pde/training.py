@@ -32,7 +32,6 @@ CAPTIONS = 8
 def training_scheduler() -> SamplerScheduler:
     """The schedule of training: cosine, with zero terminal signal-to-noise ratio."""
     found: SamplerScheduler = SamplerScheduler(
-        sampler="dpmpp-2m",
         prediction_type="v_prediction",
         beta_schedule="squaredcos_cap_v2",
         rescale_betas_zero_snr=True,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from samplers.choices import DEFAULT_SAMPLER
 from samplers.cli.common.errors import evaluating, smaller_batches
 from samplers.cli.common.options import (
     ConditionOptions,
@@ -62,7 +63,7 @@ class GapOptions(
     steps: tuple[int, ...] = option(
         type=COUNTS, default=(10, 20, 40), help="Numbers of steps of the samplers."
     )
-    ode: str = option(type=SAMPLER, default="dpmpp-2m", help="Deterministic sampler.")
+    ode: str = option(type=SAMPLER, default=DEFAULT_SAMPLER, help="Deterministic sampler.")
     sde: str = option(type=SAMPLER, default="sde-dpmpp-2m", help="Stochastic sampler.")
     distance: str = option(
         type=click.Choice(("sliced", "energy")),

@@ -29,8 +29,8 @@ from adjoint.rewards import get_reward
 from adjoint.truncated import TruncatedAdjoint
 from samplers.checkpoint import Recipe
 from samplers.checks import check_at_most
-from samplers.choices import MOST_AT_ONCE, MOST_STEPS
-from samplers.grid import Final, Spacing
+from samplers.choices import MOST_AT_ONCE, MOST_STEPS, ConfigSpacing
+from samplers.grid import Final
 from samplers.solve import NoiseKind
 from samplers.training import TrainingConfig
 
@@ -41,7 +41,7 @@ class SamplingSettings:
 
     Attributes:
         sampler: if None, that of a checkpoint that restores images, or the one that a network was
-            distilled for; ``dpmpp-2m`` for others.
+            distilled for; the default of :func:`samplers.sample` for others.
         steps: of the sampler.
         labels: classes to condition on; all if None.
         prompts: texts to condition on, for a checkpoint with a text encoder.
@@ -63,7 +63,7 @@ class SamplingSettings:
     guidance: float | None = None
     guidance_rescale: float = 0.0
     guidance_interval: tuple[float, float] | None = None
-    grid: Spacing | None = None
+    grid: ConfigSpacing | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None
     final: Final | None = None

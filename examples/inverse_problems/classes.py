@@ -21,7 +21,6 @@ from samplers import (
     LoadOptions,
     NetworkCheckpoint,
     classifier_guidance,
-    default_spacing,
     initial_noise,
     load_checkpoint,
     sample,
@@ -88,7 +87,7 @@ def draw(
         initial_noise(seeds, checkpoint.shape).float(),
         sampler=SAMPLER,
         steps=steps,
-        grid=default_spacing(model.schedule),
+        grid="trailing",
         seeds=seeds,
         conditions=checkpoint.conditions([checkpoint.null_label or 0] * len(labels)),
     )

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from samplers.checkpoint.folder import Identity
+from samplers.choices import DEFAULT_SAMPLER, ConfigSpacing
 from samplers.diffusers.settings import SchedulerSettings
-from samplers.grid import Final, Grid, Spacing
+from samplers.grid import Final, Grid
 from samplers.registry import get_sampler
 from samplers.solve import NoiseKind, make_noise
 from samplers.tableau import Tableau
@@ -46,8 +47,8 @@ class Recipe:
     Attributes:
         sampler: a name; or a tuned sampler, which has its own steps and noise levels: the next five
             are ignored.
-        grid: a spacing; None for the default of the schedule, or of the pipeline if it has a
-            prompt.
+        grid: a spacing, or ``config`` for that of the checkpoint's scheduler; None for
+            :attr:`samplers.diffusers.settings.SchedulerSettings.default_spacing`.
         final: where the last step ends; None for the end given by the checkpoint's scheduler.
         noise: of stochastic samplers; see :func:`samplers.solve.make_noise`.
         guidance: the scale of classifier-free guidance; None for the checkpoint's default.
@@ -57,9 +58,9 @@ class Recipe:
         prompt, negative_prompt: for checkpoints with a text encoder.
     """
 
-    sampler: str | TunedSampler = "dpmpp-2m"
+    sampler: str | TunedSampler = DEFAULT_SAMPLER
     steps: int = 20
-    grid: Spacing | None = None
+    grid: ConfigSpacing | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None
     final: Final | None = None

@@ -14,7 +14,6 @@ from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import Folder, Identity
 from samplers.checkpoint.index import INDEX, NULL_LABEL, CheckpointError
 from samplers.checkpoint.loading import load_component
-from samplers.choices import DEFAULT_SPACING
 from samplers.denoiser import Denoiser
 from samplers.diffusers.settings import SchedulerSettings, call_unet
 from samplers.guidance import GuidanceInterval, classifier_free_guidance
@@ -119,9 +118,7 @@ class NetworkCheckpoint(Checkpoint):
         _check_of_guidance(recipe, guidance)
         sampler = self.checked_sampler(recipe, guidance)
         final = recipe.final or self.settings.final
-        grid = recipe.grid
-        if grid is None and self.settings.distilled_times is None:
-            grid = DEFAULT_SPACING
+        grid = recipe.grid or self.settings.default_spacing
         return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)
 
     def _check_guidance(self, guidance: float) -> None:

@@ -59,7 +59,8 @@ class PipelineCheckpoint(Checkpoint):
                 "A tuned sampler runs on networks without a prompt only; take a sampler by name."
             )
         final = recipe.final or self.settings.final
-        return replace(recipe, sampler=sampler, final=final, guidance=guidance)
+        grid = recipe.grid or self.settings.default_spacing
+        return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)
 
     def _check_guided(self, guidance: float | None) -> None:
         """Raise ValueError if the pipeline would ignore a negative prompt."""

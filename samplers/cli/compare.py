@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samplers.choices import DEFAULT_SAMPLER
 from samplers.cli.common.errors import evaluating
 from samplers.cli.common.options import (
     ConditionOptions,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from samplers.checkpoint import Checkpoint, Recipe
     from samplers.images.figures import Cell
 
-_SAMPLERS = ("ddim", "heun", "dpmpp-2m", "unipc-2")
+_SAMPLERS = ("ddim", "heun", "dpmpp-2m", "unipc-2", DEFAULT_SAMPLER)
 _REFERENCE = "dpmpp-3m-corrected"
 _ENOUGH = 10
 """Steps enough for every sampler."""

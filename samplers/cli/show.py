@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from click import Choice
 
+from samplers.choices import DEFAULT_SPACING
 from samplers.cli.common.options import GridOptions, SchedulerOptions
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.values import PATH, POSITIVE, SAMPLER
 
 if TYPE_CHECKING:
-    from samplers.grid import Final
+    from samplers.grid import Grid
     from samplers.registry import Sampler
-    from samplers.schedule import Schedule
     from samplers.tableau import Tableau
 
 # The name on the command line, and what makes it in samplers.schedule.
@@ -85,31 +86,40 @@ def _adaptive_note(name: str) -> str:
 
 def _tableau(options: ShowOptions, sampler: Sampler) -> Tableau:
     from samplers.cli.common.checkpoints import sampler_options
-    from samplers.choices import DEFAULT_SPACING
+
+    on = _grid(options) if options.checkpoint is None else _grid_of(options, options.checkpoint)
+    return sampler.tableau(on, sampler_options(sampler.name, options.options))
+
+
+def _grid(options: ShowOptions) -> Grid:
+    """The grid on a noise schedule by its name."""
+    from samplers import schedule
     from samplers.grid import make_grid
 
-    schedule, final = _schedule(options)
-    grid = make_grid(
-        schedule,
+    if options.grid == "config":
+        raise ValueError(
+            "--grid config is the grid of a checkpoint's scheduler, and there is none; pass "
+            "--checkpoint, or a spacing."
+        )
+    made: Any = schedule
+    for part in _SCHEDULES[options.schedule].split("."):
+        made = getattr(made, part)
+    return make_grid(
+        made(),
         options.steps,
         options.grid or DEFAULT_SPACING,
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
-        final=options.final or final,
+        final=options.final or "zero",
     )
-    return sampler.tableau(grid, sampler_options(sampler.name, options.options))
 
 
-def _schedule(options: ShowOptions) -> tuple[Schedule, Final]:
-    """The noise schedule, and the default end of its grids."""
-    if options.checkpoint is None:
-        from samplers import schedule
-
-        made: Any = schedule
-        for part in _SCHEDULES[options.schedule].split("."):
-            made = getattr(made, part)
-        return made(), "zero"
+def _grid_of(options: ShowOptions, checkpoint: Path) -> Grid:
+    """The grid on the noise schedule of a checkpoint."""
     from samplers.checkpoint import read_settings
 
-    settings = read_settings(options.checkpoint)
-    return settings.schedule, settings.final
+    settings = read_settings(checkpoint)
+    settings = replace(settings, final=options.final or settings.final)
+    return settings.grid(
+        options.steps, options.grid, sigma_min=options.sigma_min, sigma_max=options.sigma_max
+    )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, Protocol, cast
 
+from samplers.choices import DEFAULT_SAMPLER
 from samplers.diffusers.deferred import import_diffusers
 from samplers.diffusers.distilled import DISTILLED_FOR
 from samplers.registry import get_sampler
@@ -19,7 +20,6 @@ from samplers.registry import get_sampler
 ScheduleKind = Literal["vp", "flow", "edm", "ve", "consistency", "mean-reverting"]
 
 OWN_CLASS = "SamplerScheduler"
-DEFAULT_SAMPLER = "dpmpp-2m"
 
 
 class HasConfig(Protocol):
@@ -213,7 +213,7 @@ def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
         return cast(ScheduleKind, config.get("schedule", "vp"))
     keys = complete(config)
     _refuse_unsupported(name, keys)
-    if not config.get("grid"):
+    if takes_own_grid(config):
         _refuse_levels(name, keys)
     if keys["use_flow_sigmas"]:
         return "flow"
@@ -221,6 +221,11 @@ def schedule_kind(config: Mapping[str, Any]) -> ScheduleKind:
     if keys.get("timestep_type") == "continuous" and keys["prediction_type"] == "v_prediction":
         return "edm"
     return KNOWN_CLASSES[name]
+
+
+def takes_own_grid(config: Mapping[str, Any]) -> bool:
+    """Whether no other grid is named than the config's own."""
+    return config.get("grid") in (None, "config")
 
 
 def _refuse_unsupported(name: str, keys: Mapping[str, Any]) -> None:

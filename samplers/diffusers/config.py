@@ -18,6 +18,7 @@ from torch import Tensor
 
 from samplers.checks import check_at_most, check_whole
 from samplers.diffusers.classes import (
+    DEFAULTS,
     HasConfig,
     ScheduleKind,
     complete,
@@ -78,6 +79,7 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
         distilled_times=_distilled_times(kind, schedule, keys),
         timestep_scaling=keys["timestep_scaling"],
         ends_of=_ends_of(schedule, keys),
+        own_grid=_own_grid(kind, keys),
         in_time=on_flow and _levels(keys) is not None and keys["level_ends"] == "t",
     )
 
@@ -263,6 +265,14 @@ def _ends_of(schedule: Schedule, keys: Mapping[str, Any]) -> Spacing | None:
     if not by_timesteps or _levels(keys) is None:
         return None
     return cast(Spacing, keys["timestep_spacing"])
+
+
+def _own_grid(kind: ScheduleKind, keys: Mapping[str, Any]) -> bool:
+    """Whether the grid belongs to the network, or the config names its noise levels."""
+    named = _levels(keys) is not None
+    if kind == "edm":
+        named |= keys["sigma_schedule"] != DEFAULTS["sigma_schedule"]
+    return named or kind in ("flow", "consistency", "mean-reverting")
 
 
 def _spacing(kind: ScheduleKind, keys: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from samplers.diffusers.classes import (
     own_keys,
     renamed_keys,
     schedule_kind,
+    takes_own_grid,
 )
 from samplers.registry import get_sampler
 
@@ -36,7 +37,7 @@ def own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str
     # Flux's pipelines then pass a number of steps instead of their own sigmas, which would
     # replace the grid, and be counted as network evaluations.
     sigma_max = own_keys({**asked, "_class_name": OWN_CLASS}).get("sigma_max")
-    special = asked.get("grid") or sigma_max or _calls(asked) > 1
+    special = not takes_own_grid(asked) or sigma_max or _calls(asked) > 1
     if asked.get("schedule") == "flow" and special:
         kept["use_flow_sigmas"] = True
     return kept

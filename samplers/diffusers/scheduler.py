@@ -25,8 +25,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
+from samplers.choices import DEFAULT_SAMPLER, ConfigSpacing
 from samplers.diffusers.classes import (
-    DEFAULT_SAMPLER,
     KNOWN_CLASSES,
     OWN_CLASS,
     HasConfig,
@@ -49,7 +49,7 @@ from samplers.diffusers.timesteps import (
     of_length,
     starts_a_step,
 )
-from samplers.grid import Grid, Spacing, make_grid
+from samplers.grid import Grid, make_grid
 from samplers.registry import Sampler, get_sampler
 from samplers.schedule import FlowMatching, Point, VPDiscrete
 from samplers.solve import NoiseKind, Solver, make_noise
@@ -92,7 +92,7 @@ class _Plan(NamedTuple):
 class SamplerScheduler(SchedulerMixin, ConfigMixin):
     """A diffusers scheduler for every fixed-grid sampler of :func:`samplers.list_samplers`.
 
-    ``pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler, sampler="dpmpp-2m")``
+    ``pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler)``
 
     The noise schedule and the prediction type are read from the config of the scheduler that the
     model was published with, including the defaults of its class. Further arguments:
@@ -103,7 +103,18 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sampler_options: its options, such as ``{"eta": 0.5}``.
         noise: of stochastic samplers, ``independent`` in each evaluation, or along a ``brownian``
             path for each seed, on which more steps converge to one image.
-        grid: a spacing of :func:`samplers.grid.make_grid`; None follows the config.
+        grid: a spacing of :func:`samplers.make_grid`; ``config`` for the config's own
+            (``timestep_spacing`` and the keys of noise levels); None for the default:
+
+            =============================================================  ================
+            config                                                         None is
+            =============================================================  ================
+            betas, EDM, variance exploding                                 as of ``sample``
+            of these, with ``use_karras_sigmas``, ``use_lu_lambdas``,      ``config``
+            ``use_exponential_sigmas`` or ``sigma_schedule="exponential"``
+            flow matching, whose shift belongs to the network              ``config``
+            distilled networks; mean-reverting diffusion                   ``config``
+            =============================================================  ================
         sigma_min, sigma_max: the smallest and largest noise level of the grid in units of
             sigma / alpha; None follows the config. (EDM configs use the same names for the ends of
             the trained range, which they are there as well.)
@@ -123,7 +134,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sampler: str = DEFAULT_SAMPLER,
         sampler_options: dict[str, Any] | None = None,
         noise: NoiseKind = "independent",
-        grid: Spacing | None = None,
+        grid: ConfigSpacing | None = None,
         sigma_min: float | None = None,
         sigma_max: float | None = None,
         schedule: ScheduleKind = "vp",
@@ -360,7 +371,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             ends_of=None,
         )
         steps = _trained_steps(whole, self)
-        self._show(whole, whole.grid(steps, self.config.grid).points)
+        self._show(whole, whole.grid(steps, self.config.grid or "config").points)
 
     def _show(self, settings: SchedulerSettings, points: Point) -> None:
         """Set ``timesteps``, as the network is given them (float32), and the noise levels

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samplers.checks import check_whole
+from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING, ConfigSpacing
 from samplers.denoiser import Denoiser, call_network
-from samplers.diffusers.classes import DEFAULT_SAMPLER
 from samplers.diffusers.distilled import DistilledTimes, every_kth
 from samplers.grid import (
     SPACED,
@@ -62,6 +62,8 @@ class SchedulerSettings:
         timestep_scaling: of the boundary condition of ``lcm``.
         ends_of: the spacing of the trained steps that the grid has its ends from; None for the
             trained range.
+        own_grid: whether the config's grid belongs to the network or was chosen, so that it is the
+            default.
         in_time: whether a flow's times are themselves spaced like Karras or exponential levels,
             rather than sigma / alpha.
     """
@@ -82,12 +84,25 @@ class SchedulerSettings:
     distilled_times: DistilledTimes | None = None
     timestep_scaling: float | None = None
     ends_of: Spacing | None = None
+    own_grid: bool = False
     in_time: bool = False
 
     @property
     def default_sampler(self) -> str:
         """The sampler that the network was distilled for, else the default of denoisers."""
         return self.distilled_for or DEFAULT_SAMPLER
+
+    @property
+    def default_spacing(self) -> ConfigSpacing:
+        """The spacing of a grid for which none is named.
+
+        ``config``, the config's own, for flow matching (whose shift belongs to the network), for
+        distilled networks, for mean-reverting diffusion, and where a key names the noise levels:
+        ``use_karras_sigmas``, ``use_exponential_sigmas``, ``use_lu_lambdas``, or a
+        ``sigma_schedule`` other than ``karras``. For all others that of :func:`samplers.sample`.
+        """
+        distilled = self.distilled_for is not None or self.distilled_times is not None
+        return "config" if self.own_grid or distilled else DEFAULT_SPACING
 
     def training(self) -> dict[str, str]:
         """What the network was trained for, in words: equal if its outputs mean the same."""
@@ -115,43 +130,50 @@ class SchedulerSettings:
     def grid(
         self,
         steps: int,
-        spacing: Spacing | None = None,
+        spacing: ConfigSpacing | None = None,
         *,
         sigma_min: float | None = None,
         sigma_max: float | None = None,
     ) -> Grid:
-        """The config's grid with ``steps`` steps; arguments that are not None override the config.
+        """A grid with ``steps`` steps, spaced by :attr:`default_spacing` if ``spacing`` is None.
 
-        A flow model's own spacing is even times 1, (n-1)/n, …, 1/n before the shift; a distilled
-        network's is of the times at which it was distilled.
+        The ends that are not None override the config's. A flow model's own spacing is even times
+        1, (n-1)/n, …, 1/n before the shift; a distilled network's is of the times at which it was
+        distilled.
         """
+        spacing = spacing or self.default_spacing
         low = self.sigma_min if sigma_min is None else sigma_min
         high = self.sigma_max if sigma_max is None else sigma_max
-        if spacing is None and self.distilled_times is not None:
+        if spacing != "config":
+            return self._made(steps, spacing, low, high)
+        if self.distilled_times is not None:
             latest = self.schedule.t_max if high is None else float(self._at_noise(high).t)
             ending = dataclasses.replace(self, sigma_min=low)
             return ending._grid_through(self.distilled_times.select(steps, latest))
-        if spacing is None and self.in_time:
+        if self.in_time:
             first = self.schedule.noisiest.t if high is None else self._at_noise(high).t
             return self._grid_through(self._spaced(first, self._last_time(low), steps))
-        if spacing is None and self.ends_of is not None:
+        if self.ends_of is not None:
             steps_of = make_grid(self.schedule, steps, self.ends_of, offset=self.offset)
             low = float(steps_of[steps - 1].rho) if low is None else low
             high = float(steps_of.start.rho) if high is None else high
-        if self._plain_flow(spacing, low, high) and steps >= 1:
+        if self._plain_flow(low, high) and steps >= 1:
             return self.grid_from_sigmas(torch.linspace(1, 1 / steps, steps, dtype=torch.float64))
+        return self._made(steps, cast(Spacing, self.spacing), low, high)
+
+    def _made(self, steps: int, spacing: Spacing, low: float | None, high: float | None) -> Grid:
         return make_grid(
             self.schedule,
             steps,
-            cast(Spacing, spacing or self.spacing),
+            spacing,
             sigma_min=low,
             sigma_max=high,
             final=self.final,
             offset=self.offset,
         )
 
-    def _plain_flow(self, spacing: str | None, low: float | None, high: float | None) -> bool:
-        default = spacing is None and self.spacing == "trailing" and self.final == "zero"
+    def _plain_flow(self, low: float | None, high: float | None) -> bool:
+        default = self.spacing == "trailing" and self.final == "zero"
         return isinstance(self.schedule, FlowMatching) and default and low is None and high is None
 
     def _last_time(self, low: float | None) -> Tensor:

@@ -9,7 +9,14 @@ from typing import ClassVar, Literal, get_args
 from click import Choice
 
 from samplers.checkpoint.index import check_samples
-from samplers.choices import SPACINGS, Final, NoiseKind, Spacing
+from samplers.choices import (
+    CONFIG_SPACINGS,
+    DEFAULT_SAMPLER,
+    DEFAULT_SPACING,
+    ConfigSpacing,
+    Final,
+    NoiseKind,
+)
 from samplers.cli.common.output import check_places, check_png
 from samplers.cli.common.program import Options, argument, changed, option
 from samplers.cli.common.values import (
@@ -39,7 +46,10 @@ Two numbers are printed, root mean squares over pixels from -1 to 1: the error o
 and the deviation of the samples from each other in what was not measured."""
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-_SPACING = f"Spacing of the time grid: {', '.join(SPACINGS)}."
+_SPACING = (
+    f"Spacing of the time grid: {', '.join(CONFIG_SPACINGS)}; config is what the checkpoint's "
+    "scheduler says."
+)
 
 Labels = tuple[int, ...] | str | None
 
@@ -168,12 +178,12 @@ class NoiseLevelOptions(Options, section="Noise levels"):
 class GridOptions(NoiseLevelOptions, section="Noise levels"):
     """The time grid of a sampler of fixed steps."""
 
-    grid: Spacing | None = option(
-        type=Choice(SPACINGS),
+    grid: ConfigSpacing | None = option(
+        type=Choice(CONFIG_SPACINGS),
         help=_SPACING,
         metavar="SPACING",
-        show_default="a pipeline's own; else trailing for discrete times and flow matching, "
-        "log-snr for others",
+        show_default=f"{DEFAULT_SPACING}; config for flow matching, distilled networks, and "
+        "schedulers with Karras, exponential or Lu levels",
     )
     final: Final | None = option(
         type=Choice(get_args(Final)),
@@ -195,8 +205,11 @@ class SchedulerOptions(Options, section="Sampler"):
         metavar="NAME=VALUE",
         multiple=True,
     )
-    grid: Spacing | None = option(
-        type=Choice(SPACINGS), help=_SPACING, metavar="SPACING", show_default="the checkpoint's own"
+    grid: ConfigSpacing | None = option(
+        type=Choice(CONFIG_SPACINGS),
+        help=_SPACING,
+        metavar="SPACING",
+        show_default="the checkpoint's own",
     )
 
 
@@ -208,7 +221,7 @@ class SamplerOptions(
     sampler: str | None = option(
         type=SAMPLER,
         help="Sampler, see `samplers list`; or the file of a tuned one, NAME.json.",
-        show_default="dpmpp-2m; of a distilled network its own",
+        show_default=f"{DEFAULT_SAMPLER}; of a distilled network its own",
     )
     steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}")
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
@@ -301,7 +314,7 @@ class InverseProblemOptions(
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
     # The first steps must be short: near pure noise the gradient of a prediction is large.
-    grid: Spacing = changed(GridOptions, "grid", default="log-snr")
+    grid: ConfigSpacing = changed(GridOptions, "grid", default="log-snr")
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )
