@@ -29,6 +29,7 @@ from samplers.checkpoint import (
     load_checkpoint,
     network,
 )
+from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING
 from samplers.cli import main
 from samplers.cli.common.jobs import plan
 from samplers.cli.common.text import evaluations_each
@@ -150,6 +151,19 @@ def test_show_prints_the_tableau(say: Say, digits: Path) -> None:
     assert "t = 999 " in say("show", "heun", "--checkpoint", digits)[1]
 
 
+def test_show_has_the_grid_of_the_checkpoint(say: Say, digits: Path) -> None:
+    """By default that of ``sample``; the config's, as everywhere, if it is named."""
+    spacing = json.loads((digits / "scheduler/scheduler_config.json").read_text())[
+        "timestep_spacing"
+    ]
+
+    def shown(*options: str) -> str:
+        return say("show", "ddim", "--checkpoint", digits, "--json", *options)[1]
+
+    assert shown() == shown("--grid", DEFAULT_SPACING) != shown("--grid", "config")
+    assert shown("--grid", "config") == shown("--grid", spacing)
+
+
 def test_show_ends_where_the_checkpoint_says(say: Say, digits: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(digits, copy)
@@ -189,10 +203,11 @@ def test_a_picture(say: Say, digits: Path, tmp_path: Path) -> None:
         "sample", digits, "--label", 2, "--steps", 3, "--num-images", 4, "--output", path
     )
     assert (code, err) == (0, "")
-    assert "4 images: dpmpp-2m, 3 steps, 3 network evaluations each" in out
+    assert f"4 images: {DEFAULT_SAMPLER}, 3 steps, 3 network evaluations each" in out
     assert pixels(path).shape == (2 * 96 + 9, 2 * 96 + 9)
     found = read_parameters(path)
     assert found is not None
+    assert (found["sampler"], found["grid"]) == (DEFAULT_SAMPLER, DEFAULT_SPACING)
     assert found["labels"] == [2, 2, 2, 2]
     assert found["seeds"] == [0, 1, 2, 3]
     assert list(path.parent.iterdir()) == [path]
@@ -702,7 +717,11 @@ BAD_INPUT = [
     (2, "sample {digits} --option eta=1 --sampler heun --output {out}", "no option 'eta'"),
     (2, "sample {digits} --option eta=x --sampler ancestral --output {out}", "must be a number"),
     (2, "sample {digits} --option eta=-1 --sampler ancestral --output {out}", "eta"),
-    (2, "sample {digits} --option lower_order_final=1 --output {out}", "must be true or false"),
+    (
+        2,
+        "sample {digits} --sampler dpmpp-2m --option lower_order_final=1 --output {out}",
+        "must be true or false",
+    ),
     (2, "sample {digits} --option eta --output {out}", "NAME=VALUE"),
     (2, "sample {digits} --prompt cat --output {out}", "takes no prompt"),
     (2, "sample {digits} --null-label 7 --output {out}", "null label is 7"),
@@ -756,6 +775,7 @@ BAD_INPUT = [
     (2, "show dpmp", "did you mean"),
     (2, "show dopri5 --json", "it has no tableau"),
     (2, "show dpmpp-2m --steps 0", "from 1 to"),
+    (2, "show dpmpp-2m --grid config", "pass --checkpoint, or a spacing"),
     (2, "show ddim --steps 100000000000000", "a whole number from 1 to 5,000"),
     (1, "show dpmpp-2m --checkpoint {tmp}", "no model_index.json"),
     (2, "compare {digits} --samplers ddim,huen --output {out}", "did you mean 'heun'?"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from samplers import SamplerScheduler
+from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING
 from samplers.diffusers.classes import KNOWN_CLASSES, class_name
 from samplers.diffusers.config import read_config
 from tests.scheduler_loops import made
@@ -89,7 +90,7 @@ def test_private_attributes_of_other_classes_are_refused_in_a_sentence() -> None
         assert not hasattr(scheduler, name)
         with pytest.raises(AttributeError, match=f"no attribute '{name}'; a pipeline that uses it"):
             getattr(scheduler, name)
-    assert scheduler.config.sampler == "dpmpp-2m"
+    assert scheduler.config.sampler == DEFAULT_SAMPLER
 
 
 def test_arguments_of_other_classes_are_refused_in_a_sentence() -> None:
@@ -259,6 +260,62 @@ def test_every_key_of_a_known_class_is_in_the_documentation() -> None:
         assert [key for key in keys if f"`{key}`" not in page] == []
 
 
+DISTILLED = {"_class_name": "LCMScheduler"}
+CHOSEN: dict[str, dict[str, Any]] = {
+    "flow": {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+    "flow-sigmas": {
+        "_class_name": "UniPCMultistepScheduler",
+        "use_flow_sigmas": True,
+        "prediction_type": "flow_prediction",
+    },
+    "karras": {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True},
+    "exponential": {"_class_name": "HeunDiscreteScheduler", "use_exponential_sigmas": True},
+    "lu": {"_class_name": "DPMSolverMultistepScheduler", "use_lu_lambdas": True},
+    "edm-exponential": {"_class_name": "EDMEulerScheduler", "sigma_schedule": "exponential"},
+    "lcm": DISTILLED,
+    "consistency": {"_class_name": "CMStochasticIterativeScheduler"},
+    "mean-reverting": {"_class_name": "SamplerScheduler", "schedule": "mean-reverting"},
+}
+PLAIN: dict[str, dict[str, Any]] = {
+    "betas": {"_class_name": "DDIMScheduler"},
+    "trailing": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"},
+    "edm": {"_class_name": "EDMEulerScheduler"},
+    "ve": {"_class_name": "ScoreSdeVeScheduler"},
+}
+
+
+def _levels(config: dict[str, Any], **arguments: Any) -> Tensor:
+    scheduler = made(config, **arguments)
+    scheduler.set_timesteps(6)
+    return scheduler.sigmas
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_grid_that_belongs_to_the_network_or_was_chosen_is_the_default(name: str) -> None:
+    assert read_config(CHOSEN[name]).default_spacing == "config"
+    assert torch.equal(_levels(CHOSEN[name]), _levels(CHOSEN[name], grid="config"))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_all_others_have_the_default_of_sample(name: str) -> None:
+    assert read_config(PLAIN[name]).default_spacing == DEFAULT_SPACING
+    default = _levels(PLAIN[name])
+    assert torch.equal(default, _levels(PLAIN[name], grid=DEFAULT_SPACING))
+    assert not torch.equal(default, _levels(PLAIN[name], grid="config"))
+
+
+def test_a_network_with_the_sampler_of_distilled_ones_has_the_grid_of_its_config() -> None:
+    config = {"_class_name": "DDIMScheduler"}
+    assert torch.equal(
+        _levels(config, sampler="lcm"), _levels(config, sampler="lcm", grid="config")
+    )
+
+
+def test_before_timesteps_are_set_they_are_those_of_training() -> None:
+    expected = torch.arange(999, -1, -1).float()
+    assert torch.equal(made(PLAIN["trailing"]).timesteps, expected)
+
+
 CLIPPED = {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}
 
 
@@ -266,7 +323,7 @@ CLIPPED = {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}
 def test_a_clipped_log_snr_is_where_the_grid_starts(name: str) -> None:
     theirs = getattr(diffusers, f"{name}Scheduler")(**CLIPPED)
     theirs.set_timesteps(10)
-    ours = made(theirs)
+    ours = made(theirs, grid="config")
     ours.set_timesteps(10)
     assert ours.timesteps[0] == theirs.timesteps[0] < 999
     ours = made(theirs, grid="karras")

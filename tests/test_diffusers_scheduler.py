@@ -211,7 +211,7 @@ def pair(theirs: Any, sampler: str = "ddim", **ours: Any) -> tuple[Tensor, Tenso
 def test_edm_configs_equal_their_euler(prediction: str, sigma_data: float) -> None:
     theirs = diffusers.EDMEulerScheduler(prediction_type=prediction, sigma_data=sigma_data)
     theirs.set_timesteps(6)
-    scheduler = made(theirs.config, sampler="ddim")
+    scheduler = made(theirs.config, sampler="ddim", grid="config")
     scheduler.set_timesteps(6)
     torch.testing.assert_close(scheduler.timesteps, theirs.timesteps.float())
     torch.testing.assert_close(scheduler.sigmas, theirs.sigmas, rtol=1e-5, atol=0)
@@ -430,7 +430,7 @@ def test_grids_and_noise_levels_are_in_sigma_over_alpha() -> None:
 
 def test_without_sigma_min_the_source_is_followed() -> None:
     config = {"_class_name": "EDMEulerScheduler", "sigma_min": 0.01}
-    scheduler = made(config, sigma_min=None)
+    scheduler = made(config, sigma_min=None, grid="config")
     assert scheduler.config.sigma_min == 0.01
     scheduler.set_timesteps(3)
     assert scheduler.sigmas[-2] == pytest.approx(0.01)

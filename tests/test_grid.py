@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from samplers.grid import SPACINGS, Grid, Spacing, grid_from_sigmas, grid_from_times, make_grid
+from samplers import grid as grids
+from samplers.grid import (
+    SPACINGS,
+    Final,
+    Grid,
+    Spacing,
+    grid_from_sigmas,
+    grid_from_times,
+    make_grid,
+)
 from samplers.schedule import EDM, VE, FlowMatching, Schedule, SubVP, VPDiscrete, VPLinear
 from tests.test_schedule import SCHEDULES
 
@@ -20,6 +29,7 @@ ALL: tuple[Spacing, ...] = (
     "leading",
     "trailing",
     "linspace",
+    "log-flow",
     "log-snr",
     "karras",
     "exponential",
@@ -109,6 +119,32 @@ def test_exponential_is_log_snr() -> None:
     assert torch.equal(one.points.t, other.points.t)
 
 
+@pytest.mark.parametrize("schedule", [VPDiscrete.linear(), EDM(), SubVP()], ids=["vp", "ve", "sub"])
+def test_log_flow_is_even_in_the_log_of_a_time_of_flow_matching(schedule: Schedule) -> None:
+    rho = make_grid(schedule, 8, "log-flow", final="sigma_min").points.rho
+    steps = (rho / (rho + grids._SHIFT)).log().diff()
+    torch.testing.assert_close(steps, steps[:1].expand(8))
+
+
+def test_log_flow_begins_at_pure_noise() -> None:
+    start = make_grid(FlowMatching(), 8, "log-flow").start
+    assert (float(start.alpha), float(start.sigma)) == (0, 1)
+
+
+def test_the_last_level_of_log_flow_falls_with_the_steps() -> None:
+    """As one over their root, down to the trained range; a given sigma_min is not raised."""
+    schedule = EDM()
+
+    def last(steps: int, sigma_min: float | None = None, final: Final = "zero") -> float:
+        rho = make_grid(schedule, steps, "log-flow", sigma_min=sigma_min, final=final).points.rho
+        return float(rho[-2] if final == "zero" else rho[-1])
+
+    assert last(4) == pytest.approx(2 * last(16)) == pytest.approx(3 * last(36))
+    assert last(100_000) == pytest.approx(schedule.sigma_min)
+    assert last(4, sigma_min=0.01) == pytest.approx(0.01)
+    assert last(4, final="sigma_min") == pytest.approx(schedule.sigma_min)
+
+
 @pytest.mark.parametrize("spacing", ALL)
 def test_the_last_noise_level_can_be_set(spacing: Spacing) -> None:
     schedule = FlowMatching()
@@ -116,7 +152,7 @@ def test_the_last_noise_level_can_be_set(spacing: Spacing) -> None:
     rho = grid.points.rho
     assert float(rho.min()) >= 0.05 * (1 - 1e-9)
     assert float(rho.max()) <= 4.0 * (1 + 1e-9)
-    if spacing in ("log-snr", "karras", "uniform"):
+    if spacing in ("log-flow", "log-snr", "karras", "uniform"):
         assert float(rho[-1]) == pytest.approx(0.05)
         assert float(rho[0]) == pytest.approx(4.0)
 
