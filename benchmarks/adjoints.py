@@ -91,6 +91,7 @@ class Bench:
             self.x,
             sampler=case.sampler,
             steps=steps,
+            grid="log-snr",
             sigma_min=0.02,
             conditions=self.conditions,
             adjoint=case.adjoint,
@@ -165,7 +166,8 @@ def rows(bench: Bench, steps: int) -> list[list[str]]:
     lines = []
     exact: dict[str, list[list[Tensor]]] = {}
     for case in cases(steps):
-        tableau = get_sampler(case.sampler).tableau(make_grid(SCHEDULE, steps, sigma_min=0.02))
+        grid = make_grid(SCHEDULE, steps, "log-snr", sigma_min=0.02)
+        tableau = get_sampler(case.sampler).tableau(grid)
         found = [bench.gradients(case, steps, wanted) for wanted in ([bench.x], bench.weights)]
         known = exact.setdefault(case.sampler, found)
         direct = str(Case(DirectAdjoint(), "DirectAdjoint()", case.sampler))

@@ -135,7 +135,7 @@ def sampled(folder: Path, first: int) -> Tensor:
     """Digits of a checkpoint, the classes in turn."""
     checkpoint = load_checkpoint(folder, LoadOptions())
     assert isinstance(checkpoint, NetworkCheckpoint)
-    recipe = checkpoint.settle(Recipe(steps=10))
+    recipe = checkpoint.settle(Recipe(sampler="dpmpp-2m", steps=10, grid="trailing"))
     batches = [range(start, start + 100) for start in range(first, first + SHOWN, 100)]
     labels = [i % 10 for i in range(100)]
     return torch.cat([checkpoint.draw(recipe, seeds, labels, lambda: None) for seeds in batches])

@@ -124,6 +124,9 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, required=True)
     arguments = parser.parse_args()
     pipe = load_text2pde(ROOT / "assets" / "cylinder", torch.device("cpu"))
+    pipe.scheduler = type(pipe.scheduler).from_config(
+        pipe.scheduler.config, sampler="dpmpp-2m", grid="config"
+    )
     frames, scaled = int(pipe.config.frames), pipe.transformer.scaled
     training, held_out = (
         [load_clip(path) for path in clip_paths(folder)]

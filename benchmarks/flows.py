@@ -39,7 +39,9 @@ COUNT, PHASES = 8, 48
 
 def generate(pipe: Text2PDEPipeline, sampler: str, steps: int, seeds: Sequence[int]) -> list[Clip]:
     """Flows of the sentence, all on one mesh."""
-    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, sampler=sampler)
+    pipe.scheduler = type(pipe.scheduler).from_config(
+        pipe.scheduler.config, sampler=sampler, grid="config"
+    )
     flow = read_cylinder_flow(SENTENCE)
     request = Request(flow, SENTENCE, mesh_of(flow))
     with torch.no_grad():

@@ -132,7 +132,8 @@ def points(
         parts = zip(x.split(PART), t.split(PART), strict=True)
         return torch.cat([score(network, *part) for part in parts])
 
-    return draw(model, build_tableau(sampler, make_grid(SCHEDULE, steps)), COUNT, seed, seen)
+    tableau = build_tableau(sampler, make_grid(SCHEDULE, steps, "log-snr"))
+    return draw(model, tableau, COUNT, seed, seen)
 
 
 def measure(run: Run, runs: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ INTRO = """# Pipelines
 
 Pipelines of diffusers with `SamplerScheduler`, each built of random components of a few thousand weights and run for four steps. Written by `python -m benchmarks.pipelines`; a test runs every cell again.
 
-**works** means that the run agrees with the library's own loop within 1e-5: on the grid that the config of the pipeline's scheduler says, the network is given the loop's own points and times at every evaluation, and every step ends at the loop's own point. **edits** is the same for a pipeline that changes the latents between steps (inpainting), where the own loop makes the same changes. **no** means that the call is refused or breaks, for the reason below the table. The samplers stand for all others of their kind: multistep, multistep with a corrector, several evaluations a step, stochastic.
+**works** means that the run agrees with the library's own loop within 1e-5: on the default grid of the scheduler, the network is given the loop's own points and times at every evaluation, and every step ends at the loop's own point. **edits** is the same for a pipeline that changes the latents between steps (inpainting), where the own loop makes the same changes. **no** means that the call is refused or breaks, for the reason below the table. The samplers stand for all others of their kind: multistep, multistep with a corrector, several evaluations a step, stochastic.
 
 Pipelines that are not in the table were not tried. Most are given embeddings in the place of text encoders; those that need a tokenizer of their own, or a package that is not installed here (Kolors: sentencepiece), are left out."""  # noqa: E501
 

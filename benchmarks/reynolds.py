@@ -105,6 +105,9 @@ def decided(found: dict[str, Any], rho: list[float]) -> str:
 def main() -> None:
     torch.set_num_threads(1)
     pipe = load_text2pde(CHECKPOINT, torch.device("cpu"))
+    pipe.scheduler = type(pipe.scheduler).from_config(
+        pipe.scheduler.config, sampler="dpmpp-2m", grid="config"
+    )
     kept = Kept(FOLDER / "reynolds.json", weights_digest())
     found = kept.get("generated", partial(generated, pipe))
     truth = {

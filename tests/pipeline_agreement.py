@@ -2,7 +2,7 @@
 
 The pipeline runs with a random network of a few thousand weights, and every step is recorded: what
 the network was given, what it returned, and what the scheduler made of it. The library's own loop
-then runs on the grid that the config of the pipeline's own scheduler says, with the recorded
+then runs on the default grid of the config of the pipeline's own scheduler, with the recorded
 outputs in the place of the network. A pipeline agrees if the network was given the loop's own
 points and times, and every step ends at the loop's own point.
 """

@@ -22,6 +22,7 @@ from samplers import (
     pipeline_denoiser,
     sample,
 )
+from samplers.choices import DEFAULT_SPACING
 from samplers.diffusers.config import read_config
 from samplers.diffusers.loop import settings_of
 from samplers.diffusers.run import sample_seeds
@@ -37,7 +38,7 @@ from tests.tiny_pipelines import Tiny
 STEPS = 4
 # Grids that begin at the noisiest point, where a sampler's own noise adds nothing to the start.
 FAMILIES: dict[str, tuple[Callable[[], Tiny], Spacing | None]] = {
-    "ddpm": (tiny_pipelines.ddpm, "log-snr"),
+    "ddpm": (tiny_pipelines.ddpm, DEFAULT_SPACING),
     "ddim": (tiny_pipelines.ddim, "uniform"),
     "stable-diffusion": (tiny_pipelines.stable_diffusion, "karras"),
     "stable-diffusion-xl": (tiny_pipelines.stable_diffusion_xl, "trailing"),
