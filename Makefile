@@ -15,7 +15,7 @@ help: ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
 digits: $(VENV)/.installed ## install, and draw digits with the bundled network into digits.png
-	$(BIN)/samplers sample assets/digits --sampler dpmpp-2m --steps 15 --num-images 40 --guidance 2 --seed 0 --output digits.png --overwrite
+	$(BIN)/samplers sample assets/digits --steps 15 --num-images 40 --guidance 2 --seed 0 --output digits.png --overwrite
 	@echo "The picture is $(CURDIR)/digits.png"
 
 flow: $(VENV)/.installed-flow ## install, and draw a flow from a sentence into street.gif
