@@ -28,6 +28,10 @@ DEFAULT_SAMPLER = "abm-3"
 DEFAULT_SPACING: Spacing = "log-flow"
 """The defaults everywhere, chosen by measurement: docs/benchmarks/defaults.md."""
 
+INVERSE_PROBLEM_SPACING: Spacing = "log-snr"
+"""The default of inverse problems: near pure noise the gradient of a prediction is large, so the
+first steps must be short; and the last level decides how well a measurement is satisfied."""
+
 Final = Literal["zero", "sigma_min"]
 """Where a time grid ends."""
 

@@ -103,11 +103,12 @@ def grid_for(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     final: Final | None = None,
+    default: Spacing = DEFAULT_SPACING,
 ) -> Grid:
     """The grid of a run: that of the sampler if it has one, or the grid, or one of this spacing.
 
-    The defaults, for None, are 20 steps and ``log-flow`` to ``zero``. Raises ValueError for settings
-    that come with a sampler that has its own grid.
+    For None it has 20 steps and the spacing ``default``, to ``zero``. Raises ValueError for
+    settings that come with a sampler that has its own grid.
     """
     if not isinstance(sampler, OwnGrid):
         if isinstance(grid, Grid):
@@ -115,7 +116,7 @@ def grid_for(
         return make_grid(
             schedule,
             STEPS if steps is None else steps,
-            DEFAULT_SPACING if grid is None else grid,
+            default if grid is None else grid,
             sigma_min=sigma_min,
             sigma_max=sigma_max,
             final=final or "zero",

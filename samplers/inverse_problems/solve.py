@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from samplers.checks import check_one_each
+from samplers.choices import INVERSE_PROBLEM_SPACING
 from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.grid import Final, Grid, Spacing
 from samplers.inverse_problems.guidance import Guidance, guiding
@@ -44,6 +45,8 @@ def solve_inverse_problem(
             the score and satisfies ``A x_0 = y`` approximately; ``Replacement()`` replaces the
             measured part of every x_t and satisfies a noiseless measurement up to rounding, but its
             samples are less consistent.
+        grid: ``log-snr`` if None: its first steps are short, for near pure noise the gradient of a
+            prediction is large, and its last noise level is the lowest of the trained range.
         seeds: one integer for each sample; replacement and stochastic samplers need them.
         callback: called with the state after every network evaluation.
 
@@ -62,6 +65,7 @@ def solve_inverse_problem(
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         final=final,
+        default=INVERSE_PROBLEM_SPACING,
     )
     if seeds is not None:
         check_one_each("seeds", seeds, "samples", len(x_T))

@@ -13,6 +13,7 @@ from samplers.choices import (
     CONFIG_SPACINGS,
     DEFAULT_SAMPLER,
     DEFAULT_SPACING,
+    INVERSE_PROBLEM_SPACING,
     ConfigSpacing,
     Final,
     NoiseKind,
@@ -313,8 +314,7 @@ class InverseProblemOptions(
     steps: int = option(type=POSITIVE, help="Number of steps.", default=50)
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
-    # The first steps must be short: near pure noise the gradient of a prediction is large.
-    grid: ConfigSpacing = changed(GridOptions, "grid", default="log-snr")
+    grid: ConfigSpacing = changed(GridOptions, "grid", default=INVERSE_PROBLEM_SPACING)
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )
