@@ -90,7 +90,7 @@ def mixture_case(name: str, schedule: str, scale: float = 1.0, count: int = 64) 
     return Case(title, family, model, (dimension,), range(count), torch.float64)
 
 
-def pixel_case(name: str, count: int = 6) -> Case:
+def pixel_case(name: str, count: int = 4) -> Case:
     """A network of pixels in ``assets``, of classes in turn if it has any, without guidance."""
     from samplers.checkpoint import LoadOptions, NetworkCheckpoint, load_checkpoint
 
@@ -128,11 +128,17 @@ def bound(model: Denoiser, **conditions: Tensor) -> Denoiser:
     return model.wrapped(network)
 
 
-CASES: dict[str, Callable[[], Case]] = {
-    **{f"{name} {schedule}": partial(mixture_case, name, schedule)
-       for name in MIXTURES for schedule in SCHEDULES},
+OF_MIXTURES: dict[str, Callable[[], Case]] = {
+    **{
+        f"{name} {schedule}": partial(mixture_case, name, schedule)
+        for name in MIXTURES
+        for schedule in SCHEDULES
+    },
     **{f"{name} VP x40": partial(mixture_case, name, "VP", 40.0) for name in MIXTURES},
-    "digits": partial(pixel_case, "digits"),
-    "colour": partial(pixel_case, "colour", 4),
-    "cylinder": cylinder_case,
 }
+OF_NETWORKS: dict[str, Callable[[], Case]] = {
+    "digits": partial(pixel_case, "digits"),
+    "cylinder": cylinder_case,
+    "colour": partial(pixel_case, "colour"),
+}
+CASES = OF_MIXTURES | OF_NETWORKS
