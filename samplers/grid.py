@@ -20,7 +20,7 @@ from torch import Tensor
 from samplers import choices
 from samplers.checks import check_whole
 from samplers.notebook import html_table
-from samplers.schedule import FlowMatching, Point, Schedule, VPDiscrete
+from samplers.schedule import Point, Schedule, VPDiscrete
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,10 +125,10 @@ def make_grid(
 
     The time of flow matching on data of unit scale is u = sigma / (sigma + alpha); with 10 alpha it
     is shifted as for high resolutions (Esser et al. 2024, https://arxiv.org/abs/2403.03206, eq.
-    23). Noise levels of ``log-flow`` are so dense below sigma / alpha = 10 as on ``log-snr``, and
-    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.5 u /
-    steps, u that of the first point, but not below the trained range: chosen by measurement,
-    see docs/benchmarks/defaults.md.
+    23). Noise levels of ``log-flow`` are as dense below sigma / alpha = 10 as on ``log-snr``, and
+    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.5 u
+    / steps, with u of the first point, but not below the trained range. The two numbers were chosen
+    by measurement, see docs/benchmarks/defaults.md.
 
     ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
     unknown spacing, or a range outside of what the schedule was trained for.

@@ -106,8 +106,8 @@ def grid_for(
 ) -> Grid:
     """The grid of a run: that of the sampler if it has one, or the grid, or one of this spacing.
 
-    The defaults, for None, are 20 steps and ``log-flow`` to ``zero``. Raises ValueError for settings
-    that come with a sampler that has its own grid.
+    The defaults, for None, are 20 steps and ``log-flow`` to ``zero``. Raises ValueError for
+    settings that come with a sampler that has its own grid.
     """
     if not isinstance(sampler, OwnGrid):
         if isinstance(grid, Grid):

@@ -84,8 +84,8 @@ def _adaptive_note(name: str) -> str:
 
 
 def _tableau(options: ShowOptions, sampler: Sampler) -> Tableau:
-    from samplers.cli.common.checkpoints import sampler_options
     from samplers.choices import DEFAULT_SPACING
+    from samplers.cli.common.checkpoints import sampler_options
     from samplers.grid import make_grid
 
     schedule, final = _schedule(options)
