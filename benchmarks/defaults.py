@@ -108,7 +108,7 @@ def measured(case: Case, nfe: int) -> Cell:
     theirs = {}
     for peer in peers(case.model.schedule):
         try:
-            theirs[peer.name] = Errors.of(case.errors(peer.draw(case.model, case.x_T, nfe)))
+            theirs[peer.name] = Errors.of(case.errors(peer.draw(case.model, case.noise, nfe)))
         except TooFew:
             continue
     best = {}
@@ -122,7 +122,7 @@ def measured(case: Case, nfe: int) -> Cell:
 
 def _drawn(case: Case, candidate: Candidate, nfe: int) -> Tensor:
     grid = candidate.grid(case.model.schedule, nfe)
-    return sample(case.model, case.x_T, sampler=candidate.sampler, grid=grid)
+    return sample(case.model, case.noise, sampler=candidate.sampler, grid=grid)
 
 
 def numbers_of(name: str) -> tuple[int, ...]:

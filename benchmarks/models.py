@@ -47,14 +47,15 @@ class Case:
     converged: tuple[str, int] = _CONVERGED
 
     @cached_property
-    def x_T(self) -> Tensor:
+    def noise(self) -> Tensor:
+        """x_T [B, ...]."""
         return self.model.initial(self.shape, self.seeds, dtype=self.dtype)
 
     @cached_property
     def solution(self) -> Tensor:
         """x_0 of the probability-flow ODE, converged."""
         sampler, steps = self.converged
-        return sample(self.model, self.x_T, sampler=sampler, steps=steps, grid="log-snr")
+        return sample(self.model, self.noise, sampler=sampler, steps=steps, grid="log-snr")
 
     def errors(self, x_0: Tensor) -> Tensor:
         """The distance of each sample from the converged one, relative to its norm [B]."""
