@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.models import CASES, Case
+from benchmarks.models import CASES, OF_MIXTURES, Case
 from benchmarks.peers import TooFew, peers
 from benchmarks.report import FOLDER, table, write
 from samplers import get_sampler, make_grid, sample
@@ -34,6 +34,8 @@ from samplers.schedule import Schedule
 
 RESULTS = FOLDER / "defaults.json"
 NFE = (5, 8, 10, 15, 20, 30)
+NFE_OF_NETWORKS = (5, 10, 20)
+"""Two hundred settings of others take half an hour on a network at these alone."""
 MEASURES = ("geometric mean", "95 % quantile", "root mean square")
 
 
@@ -106,7 +108,7 @@ def measured(case: Case, nfe: int) -> Cell:
     theirs = {}
     for peer in peers(case.model.schedule):
         try:
-            theirs[peer.name] = Errors.of(case.errors(peer.draw(case.model, case.x_T, nfe)))
+            theirs[peer.name] = Errors.of(case.errors(peer.draw(case.model, case.noise, nfe)))
         except TooFew:
             continue
     best = {}
@@ -120,7 +122,12 @@ def measured(case: Case, nfe: int) -> Cell:
 
 def _drawn(case: Case, candidate: Candidate, nfe: int) -> Tensor:
     grid = candidate.grid(case.model.schedule, nfe)
-    return sample(case.model, case.x_T, sampler=candidate.sampler, grid=grid)
+    return sample(case.model, case.noise, sampler=candidate.sampler, grid=grid)
+
+
+def numbers_of(name: str) -> tuple[int, ...]:
+    """The numbers of evaluations at which a model is measured."""
+    return NFE if name in OF_MIXTURES else NFE_OF_NETWORKS
 
 
 Cells = dict[str, dict[str, Cell]]
@@ -150,7 +157,7 @@ def save(path: Path, cells: Cells) -> None:
 
 def measure_all(names: list[str], path: Path) -> Cells:
     cells = read(path)
-    bar = tqdm([(name, nfe) for name in names for nfe in NFE], unit="cell")
+    bar = tqdm([(name, nfe) for name in names for nfe in numbers_of(name)], unit="cell")
     case: tuple[str, Case] | None = None
     for name, nfe in bar:
         bar.set_postfix_str(f"{name}, NFE {nfe}")
@@ -190,16 +197,20 @@ def of_candidates(cells: Cells) -> str:
 
 def of_models(cells: Cells, measure: str) -> str:
     rows = [
-        [name, *(f"{of_model[str(nfe)].ratio(DEFAULT, measure):.2f}" for nfe in NFE)]
+        [name, *(_ratio(of_model.get(str(nfe)), measure) for nfe in NFE)]
         for name, of_model in cells.items()
     ]
     return table(["model", *(f"NFE {nfe}" for nfe in NFE)], rows)
 
 
+def _ratio(cell: Cell | None, measure: str) -> str:
+    return "" if cell is None else f"{cell.ratio(DEFAULT, measure):.2f}"
+
+
 def winners(cells: Cells) -> str:
     rows = []
     for name, of_model in cells.items():
-        for nfe in NFE:
+        for nfe in numbers_of(name):
             who, error = of_model[str(nfe)].best[MEASURES[0]]
             ours = of_model[str(nfe)].ours[str(DEFAULT)].geometric_mean
             rows.append([name, str(nfe), who, f"{error:.2g}", f"{ours:.2g}"])

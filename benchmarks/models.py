@@ -47,14 +47,15 @@ class Case:
     converged: tuple[str, int] = _CONVERGED
 
     @cached_property
-    def x_T(self) -> Tensor:
+    def noise(self) -> Tensor:
+        """x_T [B, ...]."""
         return self.model.initial(self.shape, self.seeds, dtype=self.dtype)
 
     @cached_property
     def solution(self) -> Tensor:
         """x_0 of the probability-flow ODE, converged."""
         sampler, steps = self.converged
-        return sample(self.model, self.x_T, sampler=sampler, steps=steps, grid="log-snr")
+        return sample(self.model, self.noise, sampler=sampler, steps=steps, grid="log-snr")
 
     def errors(self, x_0: Tensor) -> Tensor:
         """The distance of each sample from the converged one, relative to its norm [B]."""
@@ -90,7 +91,7 @@ def mixture_case(name: str, schedule: str, scale: float = 1.0, count: int = 64) 
     return Case(title, family, model, (dimension,), range(count), torch.float64)
 
 
-def pixel_case(name: str, count: int = 6) -> Case:
+def pixel_case(name: str, count: int = 4) -> Case:
     """A network of pixels in ``assets``, of classes in turn if it has any, without guidance."""
     from samplers.checkpoint import LoadOptions, NetworkCheckpoint, load_checkpoint
 
@@ -128,11 +129,17 @@ def bound(model: Denoiser, **conditions: Tensor) -> Denoiser:
     return model.wrapped(network)
 
 
-CASES: dict[str, Callable[[], Case]] = {
-    **{f"{name} {schedule}": partial(mixture_case, name, schedule)
-       for name in MIXTURES for schedule in SCHEDULES},
+OF_MIXTURES: dict[str, Callable[[], Case]] = {
+    **{
+        f"{name} {schedule}": partial(mixture_case, name, schedule)
+        for name in MIXTURES
+        for schedule in SCHEDULES
+    },
     **{f"{name} VP x40": partial(mixture_case, name, "VP", 40.0) for name in MIXTURES},
-    "digits": partial(pixel_case, "digits"),
-    "colour": partial(pixel_case, "colour", 4),
-    "cylinder": cylinder_case,
 }
+OF_NETWORKS: dict[str, Callable[[], Case]] = {
+    "digits": partial(pixel_case, "digits"),
+    "cylinder": cylinder_case,
+    "colour": partial(pixel_case, "colour"),
+}
+CASES = OF_MIXTURES | OF_NETWORKS

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from samplers.denoiser import Denoiser
-from samplers.grid import make_grid
 from samplers.schedule import EDM, FlowMatching, Schedule, VPDiscrete
 
 
@@ -293,7 +292,7 @@ def _azula(
         denoiser, start=start, steps=steps, silent=True, dtype=torch.float64, **options
     )
     first = denoiser.schedule(torch.tensor(start).double())[0]
-    x_end = draw((_at_start(model, x).double() * first)).to(x)
+    x_end = draw(_at_start(model, x).double() * first).to(x)
     if last == "noisy":
         return x_end
     return model.data(x_end, float(model.schedule.cleanest.t))
@@ -303,7 +302,10 @@ def _all_of_azula() -> list[Peer]:
     if importlib.util.find_spec("azula") is None:
         return []
     return [
-        Peer(f"azula {name}({_words(options)}), {times}, {last}", partial(_azula, name, options, times, last))
+        Peer(
+            f"azula {name}({_words(options)}), {times}, {last}",
+            partial(_azula, name, options, times, last),
+        )
         for name, (_, settings) in _AZULA.items()
         for options in settings
         for times in _AZULA_TIMES

@@ -38,6 +38,9 @@ Final = Literal["zero", "sigma_min"]
 NoiseKind = Literal["independent", "brownian"]
 """Kinds of noise of stochastic samplers, see :func:`samplers.solve.make_noise`."""
 
+DistanceName = Literal["balanced", "log", "rms"]
+"""Distances of samples from converged ones, see :class:`samplers.TuningConfig`."""
+
 ProbeLaw = Literal["rademacher", "gaussian"]
 """Distributions of the probes of Hutchinson's trace estimator."""
 

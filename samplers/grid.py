@@ -10,7 +10,6 @@ every schedule. Nothing here knows samplers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
@@ -21,7 +20,7 @@ from torch import Tensor
 from samplers import choices
 from samplers.checks import check_whole
 from samplers.notebook import html_table
-from samplers.schedule import FlowMatching, Point, Schedule, VPDiscrete
+from samplers.schedule import Point, Schedule, VPDiscrete
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +30,7 @@ Final = choices.Final
 SPACINGS = choices.SPACINGS
 
 _SHIFT = 10.0
-_LAST_LEVEL = 0.25
+_LAST_LEVEL = 0.5
 """Of ``log-flow`` grids."""
 
 # Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
@@ -126,10 +125,10 @@ def make_grid(
 
     The time of flow matching on data of unit scale is u = sigma / (sigma + alpha); with 10 alpha it
     is shifted as for high resolutions (Esser et al. 2024, https://arxiv.org/abs/2403.03206, eq.
-    23). Noise levels of ``log-flow`` are so dense below sigma / alpha = 10 as on ``log-snr``, and
-    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.25 u /
-    sqrt(steps), u that of the first point, but not below the trained range: chosen by measurement,
-    see docs/benchmarks/defaults.md.
+    23). Noise levels of ``log-flow`` are as dense below sigma / alpha = 10 as on ``log-snr``, and
+    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.5 u
+    / steps, with u of the first point, but not below the trained range. The two numbers were chosen
+    by measurement, see docs/benchmarks/defaults.md.
 
     ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
     unknown spacing, or a range outside of what the schedule was trained for.
@@ -210,7 +209,7 @@ def _trained_range(
 
 def _last_point(low: Point, high: Point, schedule: Schedule, steps: int) -> Point:
     """The last positive noise level of a ``log-flow`` grid."""
-    level = _LAST_LEVEL / math.sqrt(steps) * _flow_time(high.rho)
+    level = _LAST_LEVEL / steps * _flow_time(high.rho)
     return low if level <= low.rho else schedule.at_lam(-level.log())
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 from click import Choice
 
+from samplers.choices import DistanceName
 from samplers.cli.common.errors import (
     Failure,
     named_failures,
@@ -70,10 +71,11 @@ class TuneOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="Tun
     memory: int | None = option(
         type=POSITIVE, help="Predictions that a step combines, at most.", show_default="all"
     )
-    distance: Literal["log", "rms"] = option(
-        type=Choice(("log", "rms")),
-        help="Between a sample and the converged one: log of the relative error, or squared error.",
-        default="log",
+    distance: DistanceName = option(
+        type=Choice(get_args(DistanceName)),
+        help="Between samples and converged ones: log of the relative errors, squared error (rms), "
+        "or the mean of the first and the logarithm of the second.",
+        default="balanced",
     )
     learning_rate: float = option(
         type=POSITIVE_NUMBER, help="Peak of the learning rate.", default=0.4

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from samplers.choices import DistanceName
+
 Part = Literal["grid", "times", "weights"]
 """What is learned of a sampler: the noise levels, the times that the network is given, and the
 weights of the predictions."""
 
 PARTS: tuple[Part, ...] = get_args(Part)
-
-DistanceName = Literal["log", "rms"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class TuningConfig:
         learn: the parts that are learned, of ``grid``, ``times`` and ``weights``.
         memory: how many predictions a row uses at most, if weights are learned; None for all.
             Weights that are not learned are those of the untuned sampler on the moving levels.
-        distance: between a sample and its target x: the logarithm of the relative error
-            ``|x' - x| / |x|`` (``log``), or the squared error (``rms``).
+        distance: between samples and their targets x: the logarithm of the relative error
+            ``|x' - x| / |x|`` (``log``), the squared error (``rms``), or the mean of the first and
+            of the logarithm of the batch's root mean square (``balanced``).
         radius: of the relaxed objective (S4S, LD3): each training noise may move by this share of
             its root mean square towards where the sampler reaches the target; 0 for none.
         held_out: the last samples, which are not trained on: they choose the iterate and give the
@@ -58,7 +59,7 @@ class TuningConfig:
 
     learn: tuple[Part, ...] = PARTS
     memory: int | None = None
-    distance: DistanceName = "log"
+    distance: DistanceName = "balanced"
     radius: float = 0.0
     held_out: int = 64
     iterations: int = 200
@@ -80,7 +81,10 @@ class TuningConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.memory is None or self.memory >= 1, "memory", self.memory, "None or from 1")
         _require(
-            self.distance in get_args(DistanceName), "distance", self.distance, "'log' or 'rms'"
+            self.distance in get_args(DistanceName),
+            "distance",
+            self.distance,
+            f"one of {', '.join(get_args(DistanceName))}",
         )
         _require(0 <= self.radius < math.inf, "radius", self.radius, "zero or positive")
         _require(self.seed >= 0, "seed", self.seed, "zero or positive")

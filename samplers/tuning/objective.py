@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.tuning.config import DistanceName
+from samplers.choices import DistanceName
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(x, target) -> [B]``: of each sample and its target, both [B, ...]; smaller is better."""
@@ -37,7 +37,20 @@ def squared_errors(x: Tensor, target: Tensor) -> Tensor:
     return (x - target).double().flatten(1).square().mean(dim=1)
 
 
-DISTANCES: dict[DistanceName, Loss] = {"log": log_errors, "rms": squared_errors}
+def balanced_errors(x: Tensor, target: Tensor) -> Tensor:
+    """The mean of log e of each sample and the logarithm of the batch's root mean square [B].
+
+    The first makes every sample count alike, the second holds back the rare large errors.
+    """
+    rms = squared_errors(x, target).mean().clamp(min=_TINY).log() / 2
+    return (log_errors(x, target) + rms) / 2
+
+
+DISTANCES: dict[DistanceName, Loss] = {
+    "balanced": balanced_errors,
+    "log": log_errors,
+    "rms": squared_errors,
+}
 
 
 class Score(NamedTuple):

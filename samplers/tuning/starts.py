@@ -18,11 +18,12 @@ from samplers.tuning.parameters import bounds_of
 from samplers.tuning.problem import Problem
 from samplers.tuning.table import Table, table_of
 
-_SAMPLERS = ("dpmpp-2m", "unipc-2", "unipc-3", "deis-3", "deis-4")
-_SPACINGS: tuple[Spacing, ...] = ("log-snr", "quadratic", "karras", "uniform")
-_LAST_LEVELS = (None, 0.03, 0.1, 0.3)
-_FIRST_ROUND = 32
-_SECOND_ROUND = 4
+_SAMPLERS = ("abm-3", "abm-4", "unipc-3", "deis-3", "dpmpp-2m")
+_SPACINGS: tuple[Spacing, ...] = ("log-flow", "log-snr", "quadratic", "uniform")
+_LAST_LEVELS = (None, 0.03, 0.1, 0.2)
+_FEW, _MORE = 8, 64
+"""Samples of the first and of the second round."""
+_FINALISTS = 5
 
 
 class Start(NamedTuple):
@@ -31,8 +32,8 @@ class Start(NamedTuple):
     Attributes:
         sampler: its name.
         grid: the spacing of its grid, which ends at sigma = 0.
-        sigma_min: the last positive noise level, in units of sigma / alpha; the cleanest trained
-            level if None.
+        sigma_min: the last positive noise level, in units of sigma / alpha; that of the spacing
+            if None.
     """
 
     sampler: str
@@ -40,8 +41,8 @@ class Start(NamedTuple):
     sigma_min: float | None
 
     def __str__(self) -> str:
-        end = "the trained level" if self.sigma_min is None else f"{self.sigma_min:.4g}"
-        return f"{self.sampler}, {self.grid} to {end}"
+        end = "" if self.sigma_min is None else f" to {self.sigma_min:.4g}"
+        return f"{self.sampler}, {self.grid}{end}"
 
     def table(self, schedule: Schedule, nfe: int) -> Table:
         sampler = get_sampler(self.sampler)
@@ -81,15 +82,15 @@ def best_starts(
     problem: Problem, nfe: int, candidates: Sequence[Start], loss: Loss, batch_size: int
 ) -> list[tuple[Start, Table]]:
     """The candidates with the least loss, best first: all on a few samples, the best of them on
-    all.
+    more.
 
     Raises ValueError if none can be used.
     """
     found = list(_tables(candidates, problem.model.schedule, nfe))
-    few = problem.rows(torch.arange(min(_FIRST_ROUND, len(problem))))
-    found.sort(key=lambda pair: few.mean_loss(pair[1], batch_size, loss))
-    finalists = found[:_SECOND_ROUND]
-    return sorted(finalists, key=lambda pair: problem.mean_loss(pair[1], batch_size, loss))
+    for count, kept in ((_FEW, _FINALISTS), (_MORE, _FINALISTS)):
+        part = problem.rows(torch.arange(min(count, len(problem))))
+        found = sorted(found, key=lambda pair: part.mean_loss(pair[1], batch_size, loss))[:kept]
+    return found
 
 
 def _tables(
