@@ -118,6 +118,8 @@ class NetworkCheckpoint(Checkpoint):
         self._check_guidance(guidance)
         _check_of_guidance(recipe, guidance)
         sampler = self.checked_sampler(recipe, guidance)
+        if not isinstance(sampler, str):  # which has its own grid
+            return replace(recipe, sampler=sampler, steps=sampler.nfe, guidance=guidance)
         final = recipe.final or self.settings.final
         grid = recipe.grid
         if grid is None and self.settings.distilled_times is None:

@@ -31,6 +31,9 @@ from samplers.cli.common.values import (
 
 STEPS, TOLERANCE, MAX_NFE = 20, 0.01, 500
 NUM_IMAGES = 16
+INVERSE_STEPS = 50
+INVERSE_GRID: Spacing = "log-snr"
+"""The first steps must be short: near pure noise the gradient of a prediction is large."""
 NUM_SAMPLES = 6
 """Images that are sampled for one measurement."""
 
@@ -297,12 +300,15 @@ class InverseProblemOptions(
         help="Standard deviation of the noise in the measurement, for pixels from -1 to 1.",
         default=0.0,
     )
-    sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="ancestral")
-    steps: int = option(type=POSITIVE, help="Number of steps.", default=50)
+    sampler: str = option(type=SAMPLER, help=_SAMPLER, default="ancestral")
+    steps: int | None = option(
+        type=POSITIVE,
+        help="Number of steps.",
+        show_default=f"{INVERSE_STEPS}; those of a tuned sampler",
+    )
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
-    # The first steps must be short: near pure noise the gradient of a prediction is large.
-    grid: Spacing = changed(GridOptions, "grid", default="log-snr")
+    grid: Spacing | None = changed(GridOptions, "grid", show_default=INVERSE_GRID)
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )
