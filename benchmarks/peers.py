@@ -14,6 +14,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,10 +41,16 @@ class TooFew(ValueError):
 
 Options = dict[str, Any]
 _ALMOST = 0.999
-_SPACED = [{"timestep_spacing": spacing} for spacing in ("leading", "trailing", "linspace")]
-_SIGMAS = [{"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
-_GRIDS = [*_SPACED, *_SIGMAS]
-_FINAL = [{"final_sigmas_type": final} for final in ("zero", "sigma_min")]
+_SPACED: list[Options] = [
+    {"timestep_spacing": spacing} for spacing in ("leading", "trailing", "linspace")
+]
+_SIGMAS: list[Options] = [
+    {"use_karras_sigmas": True},
+    {"use_exponential_sigmas": True},
+    {"use_beta_sigmas": True},
+]
+_GRIDS: list[Options] = [*_SPACED, *_SIGMAS]
+_FINAL: list[Options] = [{"final_sigmas_type": final} for final in ("zero", "sigma_min")]
 
 
 def _crossed(*options: list[Options]) -> Iterator[Options]:
@@ -55,7 +62,7 @@ def _orders(*orders: int) -> list[Options]:
     return [{"solver_order": order} for order in orders]
 
 
-_BH = [{"solver_type": "bh1"}, {"solver_type": "bh2"}]
+_BH: list[Options] = [{"solver_type": "bh1"}, {"solver_type": "bh2"}]
 OF_BETAS: dict[str, list[Options]] = {
     "PNDMScheduler": list(
         _crossed(_SPACED, [{"skip_prk_steps": True}], [{"set_alpha_to_one": True}])
@@ -70,14 +77,14 @@ OF_BETAS: dict[str, list[Options]] = {
     ),
     "DPMSolverSinglestepScheduler": list(_crossed([{}, *_SIGMAS], _orders(2, 3), _FINAL)),
 }
-_FLOW = [{"use_flow_sigmas": True, "prediction_type": "flow_prediction"}]
+_FLOW: list[Options] = [{"use_flow_sigmas": True, "prediction_type": "flow_prediction"}]
 OF_FLOWS: dict[str, list[Options]] = {
     "FlowMatchHeunDiscreteScheduler": [{}],
     "DPMSolverMultistepScheduler": list(_crossed(_FLOW, _orders(2, 3), _FINAL)),
     "UniPCMultistepScheduler": list(_crossed(_FLOW, _orders(1, 2, 3), _FINAL, _BH)),
     "DEISMultistepScheduler": list(_crossed(_FLOW, _orders(2, 3))),
 }
-_EDM_SCHEDULES = [{"sigma_schedule": name} for name in ("karras", "exponential")]
+_EDM_SCHEDULES: list[Options] = [{"sigma_schedule": name} for name in ("karras", "exponential")]
 OF_EDM: dict[str, list[Options]] = {
     "EDMDPMSolverMultistepScheduler": list(_crossed(_EDM_SCHEDULES, _orders(2, 3), _FINAL)),
 }
@@ -180,7 +187,7 @@ def k_diffusion() -> Any:
     utils = types.ModuleType("k_diffusion.utils")
     utils.append_dims = _append_dims  # type: ignore[attr-defined]
     sys.modules |= {"k_diffusion": package, "k_diffusion.utils": utils}
-    return importlib.import_module("k_diffusion.sampling")
+    return import_module("k_diffusion.sampling")
 
 
 def _append_dims(x: Tensor, dims: int) -> Tensor:
@@ -249,10 +256,7 @@ _AZULA_TIMES = ("t", "log-snr")
 
 def _azula_denoiser(model: Denoiser, times: str) -> Any:
     """The model as azula's denoiser; its time runs along t or along the log-SNR of the model."""
-    from azula.denoise import Denoiser as Base
-    from azula.denoise import DiracPosterior
-    from azula.noise import Schedule as BaseSchedule
-
+    denoise, noise = (import_module(f"azula.{name}") for name in ("denoise", "noise"))
     own = model.schedule
     low, high = (torch.tensor(level).double().log() for level in _levels(own))
 
@@ -261,16 +265,16 @@ def _azula_denoiser(model: Denoiser, times: str) -> Any:
             return own.point(own.at_fraction(u.double()))
         return own.at_lam(-(low + u.double() * (high - low)))
 
-    class Levels(BaseSchedule):  # type: ignore[misc]
+    class Levels(noise.Schedule):  # type: ignore[misc]
         def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
             point = at(u)
             return point.alpha, point.sigma
 
-    class Wrapped(Base):  # type: ignore[misc]
+    class Wrapped(denoise.Denoiser):  # type: ignore[misc]
         schedule = Levels()
 
         def forward(self, x: Tensor, u: Tensor, **_: Any) -> Any:
-            return DiracPosterior(model.data(x, float(at(u).t)))
+            return denoise.DiracPosterior(model.data(x, float(at(u).t)))
 
     return Wrapped()
 
@@ -278,8 +282,6 @@ def _azula_denoiser(model: Denoiser, times: str) -> Any:
 def _azula(
     name: str, options: Options, times: str, last: str, model: Denoiser, x: Tensor, nfe: int
 ) -> Tensor:
-    import azula.sample
-
     calls = _AZULA[name][0]
     steps = nfe // calls if last == "noisy" else (nfe - 1) // calls
     if steps < 2:
@@ -288,7 +290,7 @@ def _azula(
     if model.schedule.noisiest.pure_noise and times == "t":
         start = _ALMOST
     denoiser = _azula_denoiser(model, times)
-    draw = getattr(azula.sample, name)(
+    draw = getattr(import_module("azula.sample"), name)(
         denoiser, start=start, steps=steps, silent=True, dtype=torch.float64, **options
     )
     first = denoiser.schedule(torch.tensor(start).double())[0]

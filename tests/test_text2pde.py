@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adjoint import CheckpointAdjoint
-from samplers import CheckpointError, SamplerScheduler, classifier_free_guidance
+from samplers import CheckpointError, SamplerScheduler, classifier_free_guidance, sample
+from samplers.checkpoint.folder import read_folder
 from samplers.cli.common.checkpoints import changed_scheduler
 from samplers.cli.common.options import SchedulerOptions
 from samplers.training import TrainingConfig
@@ -39,6 +40,7 @@ from tests.tiny_flows import (
     waves,
     write_text_encoder,
 )
+from tests.tiny_tuned import as_if_tuned
 from text2pde.autoencoder.clips import prepare_clip
 from text2pde.autoencoder.latents import Latents, LatentScales, encode_clips, save_latents
 from text2pde.autoencoder.model import load_autoencoder
@@ -331,6 +333,56 @@ def test_gradients_pass_through_to_the_noise(folder: Path) -> None:
         found.append(start.grad)
     assert float(found[0].abs().max()) > 0
     torch.testing.assert_close(*found)
+
+
+@torch.no_grad()
+def test_samplers_are_tuned_for_what_captions_generate(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned: list[Any] = []
+    monkeypatch.setattr("text2pde.cli.tune.write_tuned", lambda *given: tuned.extend(given))
+    words = ["tune", "--checkpoint", folder, "--output", tmp_path / "tuned", "--nfe", 3]
+    assert run([*words, "--samples", 2, "--held-out", 1, "--seed", 4, "--guidance", 2]) == 0
+    _, config, checkpoint, subject = tuned
+    assert (config.held_out, checkpoint) == (1, folder)
+    assert subject.purpose.conditions == "captions of 3 scenes (cylinder)"
+    assert subject.purpose.weights == read_folder(folder, False).identity().weights_hash
+    pipe, seeds = loaded(folder), range(4, 7)
+    scenes = pipe.subject.sample(3, 4)
+    requests = [Request(one, caption(one, seed)) for one, seed in zip(scenes, seeds, strict=True)]
+    expected = pipe.latents(requests, seeds, 3, guidance=2)
+    config = pipe.scheduler.config
+    keywords = {"sampler": config.sampler, "grid": pipe.grid(3), "conditions": subject.conditions}
+    assert torch.equal(sample(subject.model, subject.noise, **keywords), expected)
+
+
+@torch.no_grad()
+def test_a_tuned_sampler_generates(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = load_text2pde(folder, torch.device("cpu"))
+    tuned = as_if_tuned(pipe.denoiser.schedule)
+    tuned.save(tmp_path / "own.json")
+    pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler, sampler=tuned)
+    scene = read_prompt(SENTENCE)
+    given = pipe.conditions([Request(scene, SENTENCE)])
+    expected = sample(pipe.guided(2), pipe.noise([3]), sampler=tuned, conditions=given)
+    assert torch.equal(pipe.latents([Request(scene, SENTENCE)], [3], guidance=2), expected)
+    pipe.save_pretrained(tmp_path / "saved")
+    clips = []
+    for checkpoint, sampler in ((folder, ["--sampler", tmp_path / "own.json"]), ("saved", [])):
+        path = tmp_path / f"{Path(checkpoint).name}.safetensors"
+        words = ["generate", SENTENCE, "--checkpoint", tmp_path / checkpoint, "--guidance", 2]
+        assert run([*words, *sampler, "--seed", 3, "--output", path]) == 0
+        said = capsys.readouterr().err
+        assert said == (
+            "The sampler was tuned for a guidance of 1, and this one is 2; its scores do not hold "
+            "here.\n"
+        )
+        clips.append(load_clip(path))
+    assert np.array_equal(clips[0].fields, clips[1].fields)
+    assert run([*words, "--steps", 5, "--output", tmp_path / "5.gif"]) == 2
+    assert "own steps and noise levels" in capsys.readouterr().err
 
 
 def test_another_text_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -644,7 +696,7 @@ def test_no_help_imports_torch() -> None:
         "print(codes, heavy)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines()[-1] == f"{[0] * 9} []"
+    assert found.stdout.splitlines()[-1] == f"{[0] * 10} []"
 
 
 def test_wrong_requests_end_in_one_sentence(

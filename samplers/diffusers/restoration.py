@@ -19,7 +19,7 @@ from torch import Tensor
 
 from samplers.checks import check_one_each
 from samplers.denoiser import Denoiser
-from samplers.diffusers.loop import grid_of, settings_of, tableau_of
+from samplers.diffusers.loop import grid_of, method_of, settings_of, steps_of, tableau_of
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.images.pixels import levels_of, to_8_bit, to_images, values_of
@@ -29,6 +29,8 @@ from samplers.sampling import Adjoint
 from samplers.schedule.mean_reverting import MeanReverting
 from samplers.solve import State
 from samplers.tableau import Tableau
+
+_STEPS = 10
 
 
 @dataclass
@@ -110,7 +112,7 @@ class RestorationPipeline(DiffusionPipeline):
         self,
         image: Image.Image | Sequence[Image.Image] | Tensor,
         task: str | Sequence[str] | None = None,
-        num_inference_steps: int = 10,
+        num_inference_steps: int | None = None,
         seeds: Sequence[int] | None = None,
         output_type: str = "pil",
     ) -> RestorationOutput:
@@ -120,6 +122,7 @@ class RestorationPipeline(DiffusionPipeline):
             image: PIL images, or a tensor [B, C, H, W] of values from -1 to 1. Grey images are
                 converted to colour for a network of colour images, and the result to grey.
             task: the degradation, of all images or of each.
+            num_inference_steps: 10 if None; or as many as a tuned sampler of the scheduler has.
             seeds: one for each image, for its initial noise and for stochastic samplers; 0, 1, 2, …
                 if None.
             output_type: ``pil``, or ``pt`` for a tensor from 0 to 1 (of images of one size).
@@ -152,7 +155,7 @@ class RestorationPipeline(DiffusionPipeline):
         images: Tensor,
         tasks: Sequence[str | None],
         seeds: Sequence[int],
-        steps: int = 10,
+        steps: int | None = None,
         *,
         noise: Tensor | None = None,
         adjoint: Adjoint | None = None,
@@ -162,8 +165,35 @@ class RestorationPipeline(DiffusionPipeline):
 
         Args:
             images: of values from -1 to 1.
+            steps: 10 if None; or as many as a tuned sampler of the scheduler has.
             noise: initial noise, see :meth:`noise`; that of the seeds if None.
             adjoint, callback: see :func:`samplers.sample`.
+
+        Raises ValueError for images or tasks that the network does not support.
+        """
+        conditions = self.conditions(images, tasks)
+        channels = int(self.unet.config.out_channels)
+        config: Any = self.scheduler.config
+        x0 = restore(
+            self._network,
+            conditions.pop("mu"),
+            self.process,
+            seeds=seeds,
+            noise=noise,
+            noise_kind=config.noise,
+            sampler=method_of(config),
+            grid=grid_of(config, self.steps(steps)),
+            options=config.sampler_options,
+            conditions=conditions,
+            adjoint=adjoint,
+            callback=callback,
+        )
+        x0 = x0[..., : images.shape[2], : images.shape[3]].to(images)
+        return x0.mean(1, keepdim=True) if images.shape[1] < channels else x0
+
+    def conditions(self, images: Tensor, tasks: Sequence[str | None]) -> dict[str, Tensor]:
+        """What :meth:`denoiser` is conditioned on to restore images [B, C, H, W]: ``mu``, which are
+        the images, of padded size, and ``task`` [B], if the network has tasks.
 
         Raises ValueError for images or tasks that the network does not support.
         """
@@ -172,23 +202,11 @@ class RestorationPipeline(DiffusionPipeline):
         labels = self.labels(tasks)
         channels = int(self.unet.config.out_channels)
         mu = _filled(images, self.stride).expand(-1, channels, -1, -1).to(self.device)
-        config: Any = self.scheduler.config
-        x0 = restore(
-            self._network,
-            mu,
-            self.process,
-            seeds=seeds,
-            noise=noise,
-            noise_kind=config.noise,
-            sampler=config.sampler,
-            grid=grid_of(config, steps),
-            options=config.sampler_options,
-            conditions={} if labels is None else {"task": labels},
-            adjoint=adjoint,
-            callback=callback,
-        )
-        x0 = x0[..., : images.shape[2], : images.shape[3]].to(images)
-        return x0.mean(1, keepdim=True) if images.shape[1] < channels else x0
+        return {"mu": mu} if labels is None else {"mu": mu, "task": labels}
+
+    def initial(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """What :meth:`denoiser` starts from at the noisiest level, y_T, for images [B, C, H, W]."""
+        return float(self._settings.schedule.noisiest.sigma) * self.noise(shape, seeds)
 
     def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """Initial noise for images [B, C, H, W], one for each seed, of the padded size."""
@@ -196,9 +214,13 @@ class RestorationPipeline(DiffusionPipeline):
         channels = int(self.unet.config.out_channels)
         return initial_noise(seeds, (channels, height, width)).float().to(self.device)
 
-    def tableau(self, steps: int) -> Tableau:
+    def steps(self, steps: int | None) -> int:
+        """The number of steps, if it is None that of a tuned sampler, or 10."""
+        return steps_of(self.scheduler.config, steps, _STEPS)
+
+    def tableau(self, steps: int | None = None) -> Tableau:
         """The tableau of the sampler with this number of steps."""
-        return tableau_of(self.scheduler.config, steps)
+        return tableau_of(self.scheduler.config, self.steps(steps))
 
     @property
     def _settings(self) -> SchedulerSettings:

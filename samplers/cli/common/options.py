@@ -39,6 +39,8 @@ from samplers.cli.common.values import (
 
 STEPS, TOLERANCE, MAX_NFE = 20, 0.01, 500
 NUM_IMAGES = 16
+INVERSE_STEPS = 50
+"""The first steps must be short: near pure noise the gradient of a prediction is large."""
 NUM_SAMPLES = 6
 """Images that are sampled for one measurement."""
 
@@ -47,6 +49,7 @@ Two numbers are printed, root mean squares over pixels from -1 to 1: the error o
 and the deviation of the samples from each other in what was not measured."""
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
+_SAMPLER = "Sampler, see `samplers list`; or the file of a tuned one, NAME.json."
 _SPACING = (
     f"Spacing of the time grid: {', '.join(CONFIG_SPACINGS)}; config is what the checkpoint's "
     "scheduler says."
@@ -196,10 +199,10 @@ class GridOptions(NoiseLevelOptions, section="Noise levels"):
 class SchedulerOptions(Options, section="Sampler"):
     """What takes the place of the sampler in a checkpoint's scheduler."""
 
-    sampler: str | None = option(
-        type=SAMPLER, help="Sampler, see `samplers list`.", show_default="the checkpoint's own"
+    sampler: str | None = option(type=SAMPLER, help=_SAMPLER, show_default="the checkpoint's own")
+    steps: int | None = option(
+        type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}; those of a tuned sampler"
     )
-    steps: int = option(type=POSITIVE, help="Number of steps.", default=20)
     options: tuple[str, ...] = option(
         "--option",
         help="Option of the sampler, such as eta=0.5; repeatable (see `samplers show NAME`).",
@@ -221,7 +224,7 @@ class SamplerOptions(
 
     sampler: str | None = option(
         type=SAMPLER,
-        help="Sampler, see `samplers list`; or the file of a tuned one, NAME.json.",
+        help=_SAMPLER,
         show_default=f"{DEFAULT_SAMPLER}; of a distilled network its own",
     )
     steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}")
@@ -310,11 +313,15 @@ class InverseProblemOptions(
         help="Standard deviation of the noise in the measurement, for pixels from -1 to 1.",
         default=0.0,
     )
-    sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="ancestral")
-    steps: int = option(type=POSITIVE, help="Number of steps.", default=50)
+    sampler: str = option(type=SAMPLER, help=_SAMPLER, default="ancestral")
+    steps: int | None = option(
+        type=POSITIVE,
+        help="Number of steps.",
+        show_default=f"{INVERSE_STEPS}; those of a tuned sampler",
+    )
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
-    grid: ConfigSpacing = changed(GridOptions, "grid", default=INVERSE_PROBLEM_SPACING)
+    grid: ConfigSpacing | None = changed(GridOptions, "grid", show_default=INVERSE_PROBLEM_SPACING)
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )
