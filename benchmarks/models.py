@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from samplers.denoiser import Denoiser
+from samplers.prediction import PredictionType
 from samplers.sampling import sample
 from samplers.schedule import EDM, FlowMatching, Schedule, VPDiscrete
 from tests.mixture import Mixture
@@ -84,7 +85,7 @@ def mixture_case(name: str, schedule: str, scale: float = 1.0, count: int = 64) 
     of_data = MIXTURES[name]()
     dimension = of_data.means.shape[1]
     scaled = of_data.affine(scale, torch.zeros(dimension, dtype=torch.float64))
-    prediction = "flow" if schedule == "flow" else "epsilon"
+    prediction: PredictionType = "flow" if schedule == "flow" else "epsilon"
     model = scaled.model(SCHEDULES[schedule], prediction)
     family = "flow" if schedule == "flow" else "mixture"
     title = f"{name}, {schedule}" + ("" if scale == 1 else f", × {scale:g}")

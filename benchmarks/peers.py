@@ -257,6 +257,8 @@ _AZULA_TIMES = ("t", "log-snr")
 def _azula_denoiser(model: Denoiser, times: str) -> Any:
     """The model as azula's denoiser; its time runs along t or along the log-SNR of the model."""
     denoise, noise = (import_module(f"azula.{name}") for name in ("denoise", "noise"))
+    base_schedule: Any = noise.Schedule
+    base_denoiser: Any = denoise.Denoiser
     own = model.schedule
     low, high = (torch.tensor(level).double().log() for level in _levels(own))
 
@@ -265,12 +267,12 @@ def _azula_denoiser(model: Denoiser, times: str) -> Any:
             return own.point(own.at_fraction(u.double()))
         return own.at_lam(-(low + u.double() * (high - low)))
 
-    class Levels(noise.Schedule):  # type: ignore[misc]
+    class Levels(base_schedule):  # type: ignore[misc]
         def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
             point = at(u)
             return point.alpha, point.sigma
 
-    class Wrapped(denoise.Denoiser):  # type: ignore[misc]
+    class Wrapped(base_denoiser):  # type: ignore[misc]
         schedule = Levels()
 
         def forward(self, x: Tensor, u: Tensor, **_: Any) -> Any:
