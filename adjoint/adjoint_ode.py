@@ -43,14 +43,18 @@ def check_method(order: int, steps: int | None) -> None:
         raise ValueError(f"The adjoint has {steps} steps; it must have at least 1.")
 
 
+_ROUNDING = 1e-12
+
+
 def refusal_of_ode(tableau: Tableau, steps: int | None) -> str | None:
     """Why the adjoint ODE does not belong to this sampler, as a sentence; None if it does."""
     last, available = tableau.rows[-1], len(_finite_nodes(tableau)) - 1
     older = last.predictions[-1].cpu()[1:]
-    if tableau.end.clean and bool((last.points[-1] != 0).any() or (older != 0).any()):
+    rest = torch.cat([last.points[-1].cpu(), older]).abs()
+    if tableau.end.clean and bool((rest > _ROUNDING).any()):
         return (
             "The last step of this sampler is not its prediction of x_0, where the adjoint ODE "
-            "begins; take CheckpointAdjoint()."
+            "begins; take CheckpointAdjoint(), or a sampler that ends so, such as dpmpp-2m."
         )
     free = [row for row in tableau.rows if row.noisy and row.path is None]
     if free or bool(tableau.start_noise != 0):

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING
 from samplers.cli.common.options import MAX_NFE, STEPS, TOLERANCE
 from samplers.cli.decode import DecodeOptions
 from samplers.cli.encode import EncodeOptions
@@ -113,10 +114,16 @@ def test_the_page_shows_commands_that_exist() -> None:
         parsed(command)
 
 
+@pytest.mark.parametrize("page", ["which_sampler", "cli", "diffusers"])
+def test_pages_name_the_defaults(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert f"`{DEFAULT_SAMPLER}`" in text
+    assert f"`{DEFAULT_SPACING}`" in text
+
+
 def test_defaults_are_those_of_the_library() -> None:
     """Which the command line can't read from it, since that takes seconds."""
     from samplers.checkpoint import Recipe
-    from samplers.choices import DEFAULT_SAMPLER
     from samplers.probability_flow import codes, integration, likelihood
 
     recipe, adaptive = Recipe(), integration.DEFAULT

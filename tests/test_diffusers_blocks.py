@@ -20,6 +20,7 @@ from diffusers import (
 from torch import Tensor
 
 from samplers import SamplerScheduler
+from samplers.choices import DEFAULT_SAMPLER
 from samplers.denoiser import Denoiser
 from samplers.diffusers.blocks import Drawn, Loop, Task, adaptive_loop, steps_of, with_loop
 from samplers.diffusers.settings import SchedulerSettings
@@ -267,7 +268,7 @@ def fixed_loop(sampler: str) -> Loop:
 
 
 def test_another_loop_draws_what_the_scheduler_draws() -> None:
-    own, latents = xl_pipe(with_loop(xl_blocks(), fixed_loop("dpmpp-2m")))
+    own, latents = xl_pipe(with_loop(xl_blocks(), fixed_loop(DEFAULT_SAMPLER)))
     stepped, _ = xl_pipe(xl_blocks())
     found, expected = xl_draw(own, latents), xl_draw(stepped, latents)
     torch.testing.assert_close(found.get("latents"), expected.get("latents"), rtol=0, atol=1e-5)

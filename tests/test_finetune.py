@@ -354,7 +354,7 @@ def test_mixed_precision_keeps_the_gradient(
     adjoint: dict[str, Any], sampler: str, places: dict[str, Path], tmp_path: Path
 ) -> None:
     """The casts of weights by autocast are not those of evaluations without a graph."""
-    sampling = {"sampler": sampler, "steps": 3, "sigma_max": 50.0}
+    sampling = {"sampler": sampler, "steps": 3, "sigma_max": 50.0, "grid": "trailing"}
     training = {"steps": 2, "precision": "bf16"}
     settings = tables(places["digits"], tmp_path, sampling=sampling, training=training)
     run_finetuning(config_of({**settings, "adjoint": adjoint}))
@@ -365,7 +365,7 @@ def test_mixed_precision_keeps_the_gradient(
 def test_approximate_ways_may_be_taken(places: dict[str, Path], tmp_path: Path) -> None:
     for adjoint in ({"name": "continuous", "order": 2}, {"name": "backsolve"}):
         folder = tmp_path / str(adjoint["name"])
-        sampling = {"steps": 3, "sigma_max": 50.0, "sigma_min": 0.1}
+        sampling = {"sampler": "dpmpp-2m", "steps": 3, "sigma_max": 50.0, "sigma_min": 0.1}
         run_finetuning(config(places["digits"], folder, sampling=sampling, adjoint=adjoint))
 
 
@@ -713,7 +713,7 @@ def sentence(capsys: pytest.CaptureFixture[str], code: int, *command: str) -> st
         ({"optimise": {"what": "noise", "num_images": 6, "max_angle": -1}}, "max_angle is -1"),
         ({"adjoint": {"name": "guess"}}, "name = 'guess'; it must be one of checkpoint, direct"),
         ({"adjoint": {"name": "truncated", "last": 9}}, "last is 9, but this run has 2 steps"),
-        ({"adjoint": {"name": "reversible"}}, "it can't be inverted; take o-belm"),
+        ({"adjoint": {"name": "reversible"}}, "take o-belm or bdia"),
         ({"adjoint": {"name": "checkpoint", "kep": 1}}, "no option 'kep'; did you mean 'keep'"),
         ({"sampling": {"sampler": "dpmpp-9m"}}, "no sampler named 'dpmpp-9m'"),
         ({"sampling": {"labels": [7]}}, "no class 7; the checkpoint has 0 to 2"),
