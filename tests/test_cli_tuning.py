@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.checkpoint.folder import read_folder
 from samplers.images.files import read_parameters
 from samplers.tuning import TunedSampler, load_sampler
 from tests.commands import Say
@@ -91,3 +92,51 @@ def test_impossible_settings_are_refused(say: Say, options: str, why: str) -> No
     assert said.code in (1, 2)
     assert why in said.err
     assert said.err.count("\n") == 1
+
+
+# ------------------------------------------------------------------------- a network that restores
+
+RESTORE = TUNE.replace("{digits}", "{restoration} {colours} {grey}").replace("0.02", "0.01")
+
+
+def test_a_sampler_is_tuned_to_restore_images(
+    say: Say, tmp_path: Path, places: dict[str, Path]
+) -> None:
+    said = say(RESTORE)
+    assert said.code == 0, said.err
+    tuned = load_sampler(tmp_path / "tuned" / "restoration-3.json")
+    assert tuned.about["conditions"] == "images: noisy, rainy"
+    assert (
+        tuned.about["weights"] == read_folder(places["restoration"], False).identity().weights_hash
+    )
+
+
+def test_the_images_may_be_degraded_already(say: Say, tmp_path: Path) -> None:
+    assert say(RESTORE + " --task noisy --size 8 --learning-rate 0.1").code == 0
+    tuned = load_sampler(tmp_path / "tuned" / "restoration-3.json")
+    assert tuned.about["conditions"] == "images: noisy"
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (TUNE + " --size 8", "samples images from noise, so it has no --size"),
+        (TUNE.replace("{digits}", "{digits} {grey}"), "so it has no IMAGES"),
+        (TUNE.replace("{digits}", "{restoration}"), "name some, or a folder of them"),
+        (RESTORE + " --guidance 2", "restores images, so it has no --guidance"),
+        (RESTORE + " --degrade foggy", "no degradation named 'foggy'"),
+        (RESTORE + " --degrade snowy", "There is no task 'snowy'; this network has noisy, rainy"),
+        (RESTORE + " --task noisy --degrade rainy", "exclude each other"),
+        (RESTORE + " --size 9", "8 x 8 pixels (width x height), and parts of 9 x 9 are needed"),
+        (RESTORE.replace("{grey}", "{table}"), "can't be read as an image"),
+        (RESTORE.replace("--nfe 3", "--nfe 1"), "can be tuned from 2 on"),
+    ],
+)
+def test_what_another_kind_of_network_needs_is_refused(
+    say: Say, tmp_path: Path, command: str, why: str
+) -> None:
+    said = say(command)
+    assert said.code in (1, 2)
+    assert why in said.err
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "tuned").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -94,12 +93,6 @@ class Checkpoint(abc.ABC):
     null_label: int | None = None
     """The label that stands for "no class", if there is one."""
 
-    @property
-    def weights_hash(self) -> str:
-        """One SHA-256 that stands for all files of weights."""
-        files = sorted(self.identity.weights_sha256.items())
-        return hashlib.sha256(repr(files).encode()).hexdigest()
-
     @abc.abstractmethod
     def settle(self, recipe: Recipe) -> Recipe:
         """The recipe with all defaults filled in; ValueError if this model does not support it."""
@@ -126,7 +119,7 @@ class Checkpoint(abc.ABC):
     def _differences(self, sampler: TunedSampler, guidance: float | None) -> Iterator[str]:
         """What is not as it was when the sampler was tuned."""
         about = sampler.about
-        if about["weights"] not in (None, self.weights_hash):
+        if about["weights"] not in (None, self.identity.weights_hash):
             yield "other weights than those of this checkpoint"
         if guidance is not None and about["guidance"] != guidance:
             yield f"a guidance of {about['guidance']:g}, and this one is {guidance:g}"

@@ -34,6 +34,12 @@ class Identity(NamedTuple):
     configs_sha256: dict[str, str]
     scheduler: dict[str, Any]
 
+    @property
+    def weights_hash(self) -> str:
+        """One SHA-256 that stands for all files of weights."""
+        files = sorted(self.weights_sha256.items())
+        return hashlib.sha256(repr(files).encode()).hexdigest()
+
 
 @dataclass(frozen=True, eq=False)
 class Folder:

@@ -2,174 +2,180 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, TypeVar
 
-from click import Choice
-
-from samplers.choices import DistanceName
-from samplers.cli.common.errors import (
-    Failure,
-    named_failures,
-    printed_warnings,
-    smaller_batches,
-    writing,
-)
-from samplers.cli.common.options import ConditionOptions, ModelOptions, OverwriteOptions
-from samplers.cli.common.output import check_folder, prepare_folder, refuse_existing
-from samplers.cli.common.program import command, option
-from samplers.cli.common.text import counted
-from samplers.cli.common.values import (
-    COUNTS,
-    IMAGE_COUNT,
-    PATH,
-    POSITIVE,
-    POSITIVE_NUMBER,
-    UPDATES,
-    WHOLE,
-    Value,
-    listed,
-)
+from samplers.checkpoint.index import restores
+from samplers.cli.common.options import ConditionOptions, ModelOptions
+from samplers.cli.common.program import argument, command, option
+from samplers.cli.common.tuning import Subject, TuningOptions, write_tuned
+from samplers.cli.common.values import PATH, POSITIVE, Value, listed
 
 if TYPE_CHECKING:
-    from samplers.checkpoint import NetworkCheckpoint
-    from samplers.tuning import Purpose, TunedSampler, TuningConfig
+    from torch import Tensor
 
-RUN = "run"
-"""The folder of converged samples and states, in that of the output."""
+    from samplers.diffusers.restoration import RestorationPipeline
 
 _EXAMPLES = """
-Example:
+Examples:
   samplers tune assets/digits --nfe 5,8 --output tuned/
   samplers sample assets/digits --sampler tuned/digits-5.json --output digits.png
+  samplers tune assets/restore photographs/ --nfe 3,5 --output tuned/
+                                                  of a network that restores: the photographs are
+                                                  degraded in each way that it undoes
 
 A command that was interrupted continues when it is repeated, to the same file.
 """
 
+Item = TypeVar("Item")
+_SIZE = 64
+"""Height and width of parts of images, if the network does not say what it was trained on."""
 
-class TuneOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="Tuning"):
-    nfe: tuple[int, ...] = option(
-        type=COUNTS,
-        help="Numbers of network evaluations, from 2; a sampler for each.",
-        required=True,
-    )
-    samples: int = option(type=IMAGE_COUNT, help="Samples to train on.", default=192)
-    held_out: int = option(
-        type=IMAGE_COUNT,
-        help="Samples that are not trained on; they choose the result and measure it.",
-        default=64,
-    )
-    seed: int = option(type=WHOLE, help="Seed of the first sample.", default=0)
-    iterations: int = option(type=UPDATES, help="Updates of the sampler.", default=100)
-    learn: tuple[str, ...] = option(
-        type=Value("PART,PART,…", listed(str)),
-        help="What is learned: noise levels (grid), the levels that the network is given (times), "
-        "weights of its predictions (weights).",
-        default="grid,times,weights",
-    )
-    memory: int | None = option(
-        type=POSITIVE, help="Predictions that a step combines, at most.", show_default="all"
-    )
-    distance: DistanceName = option(
-        type=Choice(get_args(DistanceName)),
-        help="Between samples and converged ones: log of the relative errors, squared error (rms), "
-        "or the mean of the first and the logarithm of the second.",
-        default="balanced",
-    )
-    learning_rate: float = option(
-        type=POSITIVE_NUMBER, help="Peak of the learning rate.", default=0.4
-    )
-    teacher_steps: int = option(type=POSITIVE, help="Steps of the converged samples.", default=60)
-    batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=32)
-    licence: str = option(help="Licence of the files.", metavar="NAME", default="CC0-1.0")
-    output: Path = option(
-        type=PATH, help="Folder for the tuned samplers.", metavar="FOLDER", required=True
-    )
+_OF_RESTORATION = {
+    "images": "IMAGES",
+    "task": "--task",
+    "degrade": "--degrade",
+    "size": "--size",
+}
+_OF_SAMPLING = {
+    "label": "--label",
+    "guidance": "--guidance",
+    "guidance_rescale": "--guidance-rescale",
+    "guidance_interval": "--guidance-interval",
+    "null_label": "--null-label",
+}
 
-    def path(self, nfe: int) -> Path:
-        return self.output / f"{self.checkpoint.resolve().name}-{nfe}.json"
 
-    def check(self) -> None:
-        """Raise what can be seen to be wrong without loading anything."""
-        check_folder(self.output)
-        if not self.overwrite:
-            finished = (nfe for nfe in self.nfe if not self._state(nfe).exists())
-            refuse_existing(map(self.path, finished))
-        self.check_checkpoint()
-
-    def _state(self, nfe: int) -> Path:
-        return self.output / RUN / f"state-{nfe}.pt"
+class TuneOptions(ConditionOptions, ModelOptions, TuningOptions, section="Restoration"):
+    images: tuple[Path, ...] = argument(
+        "[IMAGES...]",
+        type=PATH,
+        help="For a network that restores: PNG or JPEG files, and folders.",
+        nargs=-1,
+    )
+    degrade: tuple[str, ...] | None = option(
+        type=Value("NAME,NAME,…", listed(str)),
+        help="Degradations of intact images, taken in turn.",
+        show_default="all that the checkpoint names; if it names none, they are degraded already",
+    )
+    task: str | None = option(
+        help="Degradation that the images have already, as the checkpoint names it.",
+        metavar="NAME",
+        excludes=["--degrade"],
+    )
+    size: int | None = option(
+        type=POSITIVE,
+        help="Height and width of the parts of images that are restored, in pixels.",
+        show_default=f"as the network was trained on, else {_SIZE}",
+    )
 
 
 @command(_EXAMPLES, single_process=True)
 def run(options: TuneOptions) -> None:
     """Learn samplers of few network evaluations for a checkpoint."""
-    options.check()
+    restoring = restores(options.checkpoint)
+    _refuse_others(options, restoring)
+    options.check_output(options.checkpoint)
+    config = options.config()
+    subject = _restored(options) if restoring else _sampled(options)
+    write_tuned(options, config, options.checkpoint, subject)
+
+
+def _refuse_others(options: TuneOptions, restoring: bool) -> None:
+    """Raise ValueError for what another kind of checkpoint needs, or for a lack of images."""
+    names = _OF_SAMPLING if restoring else _OF_RESTORATION
+    given = [written for name, written in names.items() if getattr(options, name)]
+    if given:
+        kind = "restores images" if restoring else "samples images from noise"
+        raise ValueError(f"{options.checkpoint} {kind}, so it has no {given[0]}; omit it.")
+    if restoring and not options.images:
+        raise ValueError(f"{options.checkpoint} restores images; name some, or a folder of them.")
+
+
+# --------------------------------------------------------------------------- images from noise
+
+
+def _sampled(options: TuneOptions) -> Subject:
+    """Images from noise, of the classes in turn."""
     from samplers.cli.common.checkpoints import labels_in_turn, open_network, recipe_from
-    from samplers.tuning import tune_family
-
-    config = _config(options)
-    checkpoint = open_network(options)
-    recipe = checkpoint.settle(recipe_from(options))
-    count = options.samples + options.held_out
-    turn = labels_in_turn(options, checkpoint, count)
-    labels = None if turn is None else [turn[i % len(turn)] for i in range(count)]
-    seeds = range(options.seed, options.seed + count)
-    guidance = 1.0 if recipe.guidance is None else recipe.guidance
-    prepare_folder(options.output)
-    with named_failures(smaller_batches(options.batch_size)), printed_warnings():
-        found = tune_family(
-            checkpoint.guided(recipe),
-            checkpoint.start(checkpoint.settings.schedule.noisiest, seeds),
-            options.nfe,
-            conditions=checkpoint.conditions(labels),
-            config=config,
-            purpose=_purpose(options, checkpoint, guidance, turn),
-            folder=options.output / RUN,
-            progress=sys.stderr.isatty(),
-        )
-    if not found:
-        raise Failure("No sampler was better than the untuned ones; nothing was written.")
-    for nfe, tuned in found.items():
-        with writing(options.path(nfe)):
-            tuned.save(options.path(nfe))
-        print(_report(tuned, options.path(nfe)))
-
-
-def _config(options: TuneOptions) -> TuningConfig:
-    from samplers.tuning import TuningConfig
-
-    return TuningConfig(
-        learn=options.learn,  # type: ignore[arg-type]  # checked there
-        memory=options.memory,
-        distance=options.distance,
-        held_out=options.held_out,
-        iterations=options.iterations,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-        teacher_steps=options.teacher_steps,
-    )
-
-
-def _purpose(
-    options: TuneOptions,
-    checkpoint: NetworkCheckpoint,
-    guidance: float,
-    turn: tuple[int, ...] | None,
-) -> Purpose:
     from samplers.tuning import Purpose
 
+    checkpoint = open_network(options)
+    recipe = checkpoint.settle(recipe_from(options))
+    turn = labels_in_turn(options, checkpoint, options.count)
+    labels = None if turn is None else _in_turn(turn, options.count)
     classes = "none" if turn is None else f"classes {', '.join(map(str, turn))}"
-    return Purpose(checkpoint.weights_hash, guidance, classes, options.licence)
-
-
-def _report(tuned: TunedSampler, path: Path) -> str:
-    about = tuned.about
-    before, after = about["before"], about["after"]
-    return (
-        f"{counted(tuned.nfe, 'network evaluation')}: relative error {after['geometric_mean']:.3g} "
-        f"(root mean square {after['rms']:.3g}) on {about['held_out']} held-out samples; "
-        f"{about['base']}: {before['geometric_mean']:.3g} ({before['rms']:.3g}) -> {path}"
+    guidance = 1.0 if recipe.guidance is None else recipe.guidance
+    return Subject(
+        checkpoint.guided(recipe),
+        checkpoint.start(checkpoint.settings.schedule.noisiest, options.seeds),
+        checkpoint.conditions(labels),
+        Purpose(checkpoint.identity.weights_hash, guidance, classes, options.licence),
     )
+
+
+# ---------------------------------------------------------------------------- restored images
+
+
+def _restored(options: TuneOptions) -> Subject:
+    """Parts of images, degraded in turn unless they are degraded already."""
+    import torch
+
+    from samplers.checkpoint import LoadOptions, load_restoration
+    from samplers.checkpoint.folder import read_folder
+    from samplers.cli.common.processes import find_device
+    from samplers.tuning import Purpose
+
+    device, pickles = find_device(options.device), options.allow_pickle
+    load = LoadOptions(getattr(torch, options.dtype), device, pickles)
+    pipe = load_restoration(options.checkpoint, load)
+    kinds = _kinds(options, pipe)
+    mu = _degraded(options, pipe, kinds)
+    tasks = [kind if pipe.config.tasks else None for kind in _in_turn(kinds, options.count)]
+    weights = read_folder(options.checkpoint, pickles).identity().weights_hash
+    words = "degraded images" if kinds == [None] else f"images: {', '.join(map(str, kinds))}"
+    return Subject(
+        pipe.denoiser(),
+        pipe.initial(mu.shape, options.seeds),
+        pipe.conditions(mu, tasks),
+        Purpose(weights, conditions=words, licence=options.licence),
+    )
+
+
+def _kinds(options: TuneOptions, pipe: RestorationPipeline) -> list[str | None]:
+    """The degradations of the images, taken in turn; [None] if they are not known."""
+    if options.task is not None:
+        return [options.task]
+    return [*(options.degrade or pipe.config.tasks)] or [None]
+
+
+def _degraded(
+    options: TuneOptions, pipe: RestorationPipeline, kinds: Sequence[str | None]
+) -> Tensor:
+    """A part of an image for each seed [N, C, H, W], degraded."""
+    import torch
+
+    from samplers.images.files import image_paths
+    from samplers.images.inputs import random_part, read_any
+    from samplers.restoration import degrade
+
+    paths, own = image_paths(options.images), pipe.unet.config
+    size, channels = options.size or own.sample_size or _SIZE, int(own.out_channels)
+    found = []
+    for seed, path, kind in zip(
+        options.seeds,
+        _in_turn(paths, options.count),
+        _in_turn(kinds, options.count),
+        strict=True,
+    ):
+        part = random_part(read_any(path), size, seed, str(path))
+        if options.task is None and kind is not None:
+            part = degrade(part, [kind], [seed])
+        found.append(part.expand(-1, channels, -1, -1) if part.shape[1] == 1 else part)
+    return torch.cat(found)
+
+
+def _in_turn(values: Sequence[Item], count: int) -> list[Item]:
+    return list(islice(cycle(values), count))

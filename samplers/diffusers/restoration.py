@@ -167,15 +167,12 @@ class RestorationPipeline(DiffusionPipeline):
 
         Raises ValueError for images or tasks that the network does not support.
         """
-        self.check_images(images)
-        check_one_each("tasks", tasks, "images", len(images))
-        labels = self.labels(tasks)
+        conditions = self.conditions(images, tasks)
         channels = int(self.unet.config.out_channels)
-        mu = _filled(images, self.stride).expand(-1, channels, -1, -1).to(self.device)
         config: Any = self.scheduler.config
         x0 = restore(
             self._network,
-            mu,
+            conditions.pop("mu"),
             self.process,
             seeds=seeds,
             noise=noise,
@@ -183,12 +180,29 @@ class RestorationPipeline(DiffusionPipeline):
             sampler=config.sampler,
             grid=grid_of(config, steps),
             options=config.sampler_options,
-            conditions={} if labels is None else {"task": labels},
+            conditions=conditions,
             adjoint=adjoint,
             callback=callback,
         )
         x0 = x0[..., : images.shape[2], : images.shape[3]].to(images)
         return x0.mean(1, keepdim=True) if images.shape[1] < channels else x0
+
+    def conditions(self, images: Tensor, tasks: Sequence[str | None]) -> dict[str, Tensor]:
+        """What :meth:`denoiser` is conditioned on to restore images [B, C, H, W]: ``mu``, which are
+        the images, of padded size, and ``task`` [B], if the network has tasks.
+
+        Raises ValueError for images or tasks that the network does not support.
+        """
+        self.check_images(images)
+        check_one_each("tasks", tasks, "images", len(images))
+        labels = self.labels(tasks)
+        channels = int(self.unet.config.out_channels)
+        mu = _filled(images, self.stride).expand(-1, channels, -1, -1).to(self.device)
+        return {"mu": mu} if labels is None else {"mu": mu, "task": labels}
+
+    def initial(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """What :meth:`denoiser` starts from at the noisiest level, y_T, for images [B, C, H, W]."""
+        return float(self._settings.schedule.noisiest.sigma) * self.noise(shape, seeds)
 
     def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """Initial noise for images [B, C, H, W], one for each seed, of the padded size."""

@@ -87,6 +87,24 @@ def read_any(path: Path) -> Tensor:
     return values_of(levels_of(image)).float()
 
 
+def random_part(image: Tensor, size: int, seed: int, name: str) -> Tensor:
+    """A random square of an image [1, C, H, W]: [1, C, size, size], a function of the seed.
+
+    Raises ValueError, with the name of the image, if it is smaller.
+    """
+    height, width = image.shape[2:]
+    if min(height, width) < size:
+        raise ValueError(
+            f"{name} is {width} x {height} pixels (width x height), and parts of {size} x {size} "
+            "are needed; take larger images or smaller parts."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    top, left = (
+        int(torch.randint(side - size + 1, (), generator=generator)) for side in (height, width)
+    )
+    return image[:, :, top : top + size, left : left + size]
+
+
 def read_mask(path: Path, height: int, width: int) -> Tensor:
     """Read a mask: where the image is nearer to white than to black, [H, W]."""
     opened = open_image(path)

@@ -2,6 +2,7 @@
 from .config import Part as Part
 from .config import TuningConfig as TuningConfig
 from .loop import Purpose as Purpose
+from .loop import check_nfe as check_nfe
 from .loop import tune as tune
 from .loop import tune_family as tune_family
 from .objective import Loss as Loss

@@ -94,7 +94,7 @@ def tune(
             geometric mean, and no worse in root mean square.
         NotFiniteError: if the network returns NaN or infinity.
     """
-    _check_nfe([nfe])
+    check_nfe([nfe])
     run = Tuning.begin(model, x_T, conditions, config, loss, purpose, folder, progress)
     return run.tuned(nfe, start)
 
@@ -118,7 +118,7 @@ def tune_family(
     fractions of the run. The arguments and errors are those of :func:`tune`; but a number of
     evaluations at which tuning gains nothing is left out, with a warning.
     """
-    _check_nfe(nfes)
+    check_nfe(nfes)
     run = Tuning.begin(model, x_T, conditions, config, loss, purpose, folder, progress)
     found: dict[int, TunedSampler] = {}
     for nfe in sorted(set(nfes)):
@@ -261,7 +261,8 @@ class Tuning:
         )
 
 
-def _check_nfe(nfes: Sequence[int]) -> None:
+def check_nfe(nfes: Sequence[int]) -> None:
+    """Raise ValueError unless a sampler can be tuned at each number of network evaluations."""
     for nfe in nfes:
         check_whole("The number of network evaluations", nfe)
         if nfe < _LEAST_NFE:
