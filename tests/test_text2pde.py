@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adjoint import CheckpointAdjoint
-from samplers import CheckpointError, SamplerScheduler, classifier_free_guidance
+from samplers import CheckpointError, SamplerScheduler, classifier_free_guidance, sample
+from samplers.checkpoint.folder import read_folder
 from samplers.cli.common.checkpoints import changed_scheduler
 from samplers.cli.common.options import SchedulerOptions
 from samplers.training import TrainingConfig
@@ -331,6 +332,27 @@ def test_gradients_pass_through_to_the_noise(folder: Path) -> None:
         found.append(start.grad)
     assert float(found[0].abs().max()) > 0
     torch.testing.assert_close(*found)
+
+
+@torch.no_grad()
+def test_samplers_are_tuned_for_what_captions_generate(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned: list[Any] = []
+    monkeypatch.setattr("text2pde.cli.tune.write_tuned", lambda *given: tuned.extend(given))
+    words = ["tune", "--checkpoint", folder, "--output", tmp_path / "tuned", "--nfe", 3]
+    assert run([*words, "--samples", 2, "--held-out", 1, "--seed", 4, "--guidance", 2]) == 0
+    _, config, checkpoint, subject = tuned
+    assert (config.held_out, checkpoint) == (1, folder)
+    assert subject.purpose.conditions == "captions of 3 scenes (cylinder)"
+    assert subject.purpose.weights == read_folder(folder, False).identity().weights_hash
+    pipe, seeds = loaded(folder), range(4, 7)
+    scenes = pipe.subject.sample(3, 4)
+    requests = [Request(one, caption(one, seed)) for one, seed in zip(scenes, seeds, strict=True)]
+    expected = pipe.latents(requests, seeds, 3, guidance=2)
+    config = pipe.scheduler.config
+    keywords = {"sampler": config.sampler, "grid": pipe.grid(3), "conditions": subject.conditions}
+    assert torch.equal(sample(subject.model, subject.noise, **keywords), expected)
 
 
 def test_another_text_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -644,7 +666,7 @@ def test_no_help_imports_torch() -> None:
         "print(codes, heavy)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines()[-1] == f"{[0] * 9} []"
+    assert found.stdout.splitlines()[-1] == f"{[0] * 10} []"
 
 
 def test_wrong_requests_end_in_one_sentence(

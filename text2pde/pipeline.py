@@ -227,7 +227,7 @@ class Text2PDEPipeline(DiffusionPipeline):
             )
         config: Any = self.scheduler.config
         return sample(
-            classifier_free_guidance(self.denoiser, UNCONDITIONAL, guidance),
+            self.guided(guidance),
             self.noise(seeds) if noise is None else noise,
             sampler=config.sampler,
             options=config.sampler_options,
@@ -242,6 +242,10 @@ class Text2PDEPipeline(DiffusionPipeline):
     def denoiser(self) -> Denoiser:
         """The transformer with its noise schedule, a model of standardised latents."""
         return settings_of(self.scheduler.config).denoiser(self.transformer)
+
+    def guided(self, guidance: float) -> Denoiser:
+        """The same with classifier-free guidance of this scale; 1 for none."""
+        return classifier_free_guidance(self.denoiser, UNCONDITIONAL, guidance)
 
     def conditions(self, requests: Sequence[Request]) -> dict[str, Tensor]:
         """What the denoiser is conditioned on, by name, see

@@ -50,22 +50,28 @@ class DeviceOptions(Options, section="Computation"):
 # ----------------------------------------------------------------------------------- generation
 
 
-class GenerationOptions(SchedulerOptions, DeviceOptions, section="Sampler"):
-    """Which model, with which sampler."""
+class PipelineOptions(DeviceOptions, section="Model"):
+    """Which model, with which guidance."""
 
     guidance: float = option(
-        type=FINITE, help="Scale of classifier-free guidance; 1 is none.", metavar="W", default=1.0
+        type=FINITE,
+        help="Scale of classifier-free guidance; 1 is none.",
+        metavar="W",
+        default=1.0,
+        section="Sampler",
     )
-    seed: int = option(type=WHOLE, help="Seed of the initial noise.", default=0)
-    checkpoint: Path = option(
-        type=PATH, help="Folder of a pipeline of text2pde.", default=BUNDLED, section="Model"
-    )
+    checkpoint: Path = option(type=PATH, help="Folder of a pipeline of text2pde.", default=BUNDLED)
     text_encoder: str | None = option(
         help="Folder or hub name of the text encoder that the model was trained with.",
         metavar="NAME",
         show_default="as the checkpoint says",
-        section="Model",
     )
+
+
+class GenerationOptions(SchedulerOptions, PipelineOptions, section="Sampler"):
+    """Which model, with which sampler."""
+
+    seed: int = option(type=WHOLE, help="Seed of the initial noise.", default=0)
 
 
 class OutputOptions(OverwriteOptions, section="Output"):
@@ -108,17 +114,23 @@ def load_pipeline(folder: Path, device: torch.device) -> Text2PDEPipeline:
         raise Failure(f"{error}{hint if folder == BUNDLED else ''}") from error
 
 
-def open_pipeline(options: GenerationOptions) -> Text2PDEPipeline:
-    """The pipeline of the options, with their sampler, on their device.
+def open_own(options: PipelineOptions) -> Text2PDEPipeline:
+    """The pipeline of the options, with its own sampler, on their device.
 
     Raises:
         Failure: if it can't be loaded.
     """
-    from samplers.cli.common.checkpoints import changed_scheduler
-
     pipe = load_pipeline(options.checkpoint, find_device(options.device))
     if options.text_encoder is not None:
         pipe.use_text_encoder(options.text_encoder)
+    return pipe
+
+
+def open_pipeline(options: GenerationOptions) -> Text2PDEPipeline:
+    """The same with the sampler of the options."""
+    from samplers.cli.common.checkpoints import changed_scheduler
+
+    pipe = open_own(options)
     pipe.scheduler = changed_scheduler(pipe.scheduler, options)
     return pipe
 

@@ -17,16 +17,17 @@ A tour:
   text2pde generate "radius 5 cm, Re = 80" --checkpoint runs/diffusion/pipeline --output flow.vtu
   text2pde simulate data/held-out --cases 16 --held-out
   text2pde evaluate data/held-out --training data/cylinder
+  text2pde tune --checkpoint runs/diffusion/pipeline --nfe 5 --output tuned/
 
-Commands that simulate or train resume after an interruption. `generate`, `infer` and `evaluate` use
-the model in assets/cylinder of this repository unless --checkpoint names another.
+Commands that simulate, train or tune resume after an interruption. `generate`, `infer`, `evaluate`
+and `tune` use the model in assets/cylinder of this repository unless --checkpoint names another.
 """
 
 PROGRAM = Program(
     "text2pde",
     "text2pde.cli",
     {
-        "Generation": ("generate", "infer", "evaluate"),
+        "Generation": ("generate", "infer", "evaluate", "tune"),
         "Data": ("simulate", "show"),
         "Training": ("train-autoencoder", "encode", "train-diffusion"),
     },

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from text2pde.subject.cylinder.captions import cylinder_caption, read_cylinder_flow
 from text2pde.subject.cylinder.channel import CylinderFlow, cylinder_flow_from
-from text2pde.subject.cylinder.family import CylinderFamily
+from text2pde.subject.cylinder.family import CylinderFamily, sample_flows
 from text2pde.subject.ranges import Range
 from text2pde.subject.smoke.captions import plume_caption, read_plume
-from text2pde.subject.smoke.family import SmokeFamily
+from text2pde.subject.smoke.family import SmokeFamily, sample_plumes
 from text2pde.subject.smoke.plume import Plume
 
 Scene = CylinderFlow | Plume
@@ -24,16 +25,25 @@ class Subject(NamedTuple):
         caption: of a scene, with a seed that varies the wording.
         read: a prompt into a scene; ValueError if it can't be followed.
         ranges: of the scene's parameters in training, by name.
+        sample: a number of scenes that fill these ranges evenly, with a seed.
     """
 
     caption: Callable[[Any, int], str]
     read: Callable[[str], Scene]
     ranges: Mapping[str, Range]
+    sample: Callable[[int, int], Sequence[Scene]]
 
 
 SUBJECTS = {
-    "cylinder": Subject(cylinder_caption, read_cylinder_flow, CylinderFamily().ranges),
-    "smoke": Subject(plume_caption, read_plume, SmokeFamily().ranges),
+    "cylinder": Subject(
+        cylinder_caption,
+        read_cylinder_flow,
+        CylinderFamily().ranges,
+        partial(sample_flows, CylinderFamily()),
+    ),
+    "smoke": Subject(
+        plume_caption, read_plume, SmokeFamily().ranges, partial(sample_plumes, SmokeFamily())
+    ),
 }
 
 
