@@ -447,11 +447,13 @@ def get_sampler(name: str) -> Sampler:
     squeezed = {known.replace("-", ""): sampler for known, sampler in names.items()}
     found = names.get(name) or names.get(plain) or squeezed.get(plain.replace("-", ""))
     if found is None:
-        raise ValueError(f"There is no sampler named {name!r}; {_hint(plain, names)}")
+        raise ValueError(f"There is no sampler named {name!r}; {_hint(name, plain, names)}")
     return found
 
 
-def _hint(plain: str, names: Mapping[str, Sampler]) -> str:
+def _hint(name: str, plain: str, names: Mapping[str, Sampler]) -> str:
+    if name.endswith(".json"):
+        return "to read a tuned one from its file, pass load_sampler of it."
     bare, _, spacing = plain.replace("++", "pp").rpartition("-")
     if spacing in SPACINGS and bare in names:  # as in "DPM++ 2M Karras"
         return f"did you mean {names[bare].name!r} on the grid {spacing!r}?"

@@ -31,7 +31,7 @@ from samplers import (
 from samplers.checkpoint.folder import read_components
 from samplers.checkpoint.index import read_index
 from samplers.checkpoint.loading import load_errors
-from samplers.diffusers.loop import grid_of, settings_of, tableau_of
+from samplers.diffusers.loop import grid_of, method_of, settings_of, steps_of, tableau_of
 from samplers.files import checked
 from samplers.grid import Grid
 from samplers.sampling import Adjoint
@@ -48,6 +48,8 @@ from text2pde.diffusion.transformer import FlowTransformer
 from text2pde.mesh import Mesh
 from text2pde.solver.meshing import mesh_of
 from text2pde.subject import SUBJECTS, Scene, Subject
+
+_STEPS = 20
 
 
 class Request(NamedTuple):
@@ -160,7 +162,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         *,
         mesh: Mesh | None = None,
         seeds: Sequence[int] | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 1.0,
     ) -> FlowOutput:
         """Generate a clip for each prompt.
@@ -169,6 +171,7 @@ class Text2PDEPipeline(DiffusionPipeline):
             prompt: one or several, which state what the subject needs.
             mesh: for all clips; a default mesh for each if None.
             seeds: one for each prompt, or for each clip of a single prompt; 0, 1, 2, … if None.
+            num_inference_steps: 20 if None; or as many as a tuned sampler of the scheduler has.
             guidance_scale: of classifier-free guidance; 1 for none.
 
         Raises:
@@ -184,7 +187,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         self,
         requests: Sequence[Request],
         seeds: Sequence[int],
-        steps: int = 20,
+        steps: int | None = None,
         guidance: float = 1.0,
         *,
         noise: Tensor | None = None,
@@ -206,7 +209,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         self,
         requests: Sequence[Request],
         seeds: Sequence[int],
-        steps: int = 20,
+        steps: int | None = None,
         guidance: float = 1.0,
         *,
         noise: Tensor | None = None,
@@ -215,6 +218,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         """Sample standardised latents [B, Z, F, rows, columns]; gradients flow through.
 
         Args:
+            steps: 20 if None; or as many as a tuned sampler of the scheduler has.
             guidance: scale of classifier-free guidance; 1 for none.
             noise: initial noise x_T, see :meth:`noise`; that of the seeds if None.
             keywords: of :func:`samplers.sample`.
@@ -229,7 +233,7 @@ class Text2PDEPipeline(DiffusionPipeline):
         return sample(
             self.guided(guidance),
             self.noise(seeds) if noise is None else noise,
-            sampler=config.sampler,
+            sampler=method_of(config),
             options=config.sampler_options,
             grid=self.grid(steps),
             seeds=seeds,
@@ -293,13 +297,17 @@ class Text2PDEPipeline(DiffusionPipeline):
         dtype = torch.promote_types(self.transformer.dtype, torch.float32)
         return self.denoiser.initial(shape, seeds, dtype=dtype)
 
-    def grid(self, steps: int) -> Grid:
-        """The time grid of the scheduler."""
-        return grid_of(self.scheduler.config, steps)
+    def steps(self, steps: int | None) -> int:
+        """The number of steps, if it is None that of a tuned sampler, or 20."""
+        return steps_of(self.scheduler.config, steps, _STEPS)
 
-    def tableau(self, steps: int) -> Tableau:
+    def grid(self, steps: int | None = None) -> Grid:
+        """The time grid of the scheduler."""
+        return grid_of(self.scheduler.config, self.steps(steps))
+
+    def tableau(self, steps: int | None = None) -> Tableau:
         """The tableau of the scheduler's sampler."""
-        return tableau_of(self.scheduler.config, steps)
+        return tableau_of(self.scheduler.config, self.steps(steps))
 
     @property
     def subject(self) -> Subject:

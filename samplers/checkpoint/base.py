@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import abc
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -109,20 +108,8 @@ class Checkpoint(abc.ABC):
             self._check_distilled(sampler, get_sampler(sampler).distilled)
             return sampler
         self._check_distilled("tuned", False)
-        for difference in self._differences(sampler, guidance):
-            warnings.warn(
-                f"The sampler was tuned for {difference}; its scores do not hold here.",
-                stacklevel=3,
-            )
+        sampler.check_purpose(self.identity.weights_hash, guidance, stacklevel=3)
         return sampler
-
-    def _differences(self, sampler: TunedSampler, guidance: float | None) -> Iterator[str]:
-        """What is not as it was when the sampler was tuned."""
-        about = sampler.about
-        if about["weights"] not in (None, self.identity.weights_hash):
-            yield "other weights than those of this checkpoint"
-        if guidance is not None and about["guidance"] != guidance:
-            yield f"a guidance of {about['guidance']:g}, and this one is {guidance:g}"
 
     def _check_distilled(self, sampler: str, distilled: bool) -> None:
         needed = self.settings.distilled_for

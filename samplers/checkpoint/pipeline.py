@@ -54,10 +54,6 @@ class PipelineCheckpoint(Checkpoint):
         if recipe.negative_prompt is not None:
             self._check_guided(guidance)
         sampler = self.checked_sampler(recipe, guidance)
-        if not isinstance(sampler, str):
-            raise ValueError(
-                "A tuned sampler runs on networks without a prompt only; take a sampler by name."
-            )
         final = recipe.final or self.settings.final
         grid = recipe.grid or self.settings.default_spacing
         return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)

@@ -63,7 +63,9 @@ class RestoreOptions(SchedulerOptions, ComputeOptions, OverwriteOptions, section
         metavar="NAME",
         excludes=["--task"],
     )
-    steps: int = changed(SchedulerOptions, "steps", default=10)
+    steps: int | None = changed(
+        SchedulerOptions, "steps", show_default="10; those of a tuned sampler"
+    )
     seed: int = option(type=WHOLE, help="Seed of the first image.", default=0)
     output: Path = option(
         type=OUTPUT,
@@ -117,6 +119,7 @@ class Job:
     pipe: RestorationPipeline
     items: list[Item]
     task: str | None
+    steps: int
     nfe: int
 
 
@@ -147,7 +150,8 @@ def _plan(options: RestoreOptions) -> Job:
     task = _task(options, pipe)
     _check(options, pipe, paths, task)
     items = [_item(*one) for one in zip(paths, places, count(options.seed), strict=False)]
-    return Job(options, pipe, items, task, pipe.tableau(options.steps).calls)
+    steps = pipe.steps(options.steps)
+    return Job(options, pipe, items, task, steps, pipe.tableau(steps).calls)
 
 
 def _task(options: RestoreOptions, pipe: RestorationPipeline) -> str | None:
@@ -163,10 +167,12 @@ def _opened(options: RestoreOptions) -> RestorationPipeline:
     from samplers.checkpoint import LoadOptions, load_restoration
     from samplers.cli.common.checkpoints import changed_scheduler
     from samplers.cli.common.processes import find_device
+    from samplers.cli.common.tuned import check_purpose
 
     load = LoadOptions(getattr(torch, options.dtype), find_device(options.device))
     pipe = load_restoration(options.checkpoint, load)
     pipe.scheduler = changed_scheduler(pipe.scheduler, options)
+    check_purpose(pipe.scheduler.config, options.checkpoint)
     return pipe
 
 
@@ -214,7 +220,7 @@ def _restore_figure(job: Job, settings: dict[str, Any]) -> tuple[list[Restored],
     """Restore every image, and write the figure of all; there are no others."""
     found: list[tuple[Restored, Stages]] = []
     _restore(job, job.items, lambda *one: found.append(one))
-    figure = _figure(job.options, found)
+    figure = _figure(job.options, job.steps, found)
     write(figure, job.options.output, settings | _parameters(job.items))
     return [one for one, _ in found], []
 
@@ -261,7 +267,7 @@ def _restored(job: Job, item: Item, tick: Tick) -> tuple[Restored, Stages]:
     from samplers.images.inputs import read_any
     from samplers.restoration import degrade, psnr
 
-    degradation, steps, image = job.options.degrade, job.options.steps, read_any(item.path)
+    degradation, steps, image = job.options.degrade, job.steps, read_any(item.path)
     mu = image if degradation is None else degrade(image, [degradation], [item.seed])
     found = job.pipe.restore(mu, [job.task], [item.seed], steps, callback=lambda state: tick())
     stages = Stages(mu, found, image)
@@ -276,6 +282,7 @@ def _settings(job: Job) -> dict[str, Any]:
     """How every image is restored; reads all weights, for what they hash to."""
     from samplers.checkpoint.folder import read_folder
     from samplers.cli.common.checkpoints import made_by
+    from samplers.cli.common.tuned import noted
     from samplers.diffusers.loop import settings_of
 
     options, chosen = job.options, job.pipe.scheduler.config
@@ -283,9 +290,8 @@ def _settings(job: Job) -> dict[str, Any]:
     return made_by(options.checkpoint, options.dtype, identity) | {
         "task": options.task,
         "degrade": options.degrade,
-        "sampler": chosen.sampler,
-        "options": dict(chosen.sampler_options or {}),
-        "steps": options.steps,
+        **noted(chosen, options.sampler),
+        "steps": job.steps,
         "network_calls": job.nfe,
         "grid": chosen.grid or settings_of(chosen).spacing,
     }
@@ -300,7 +306,9 @@ def _parameters(items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-def _figure(options: RestoreOptions, shown: Sequence[tuple[Restored, Stages]]) -> Figure:
+def _figure(
+    options: RestoreOptions, steps: int, shown: Sequence[tuple[Restored, Stages]]
+) -> Figure:
     """A row for each image: as it came, restored, and as it had been, where that is known."""
     from samplers.images.figures import Cell, table
     from samplers.images.pixels import to_images
@@ -315,7 +323,7 @@ def _figure(options: RestoreOptions, shown: Sequence[tuple[Restored, Stages]]) -
         rows.append((one.item.path.stem, cells))
     headings = ["degraded", "restored", "original"][: len(rows[0][1])]
     what = options.degrade or options.task or "restored"
-    return table(f"{what}, {counted(options.steps, 'step')}", headings, rows)
+    return table(f"{what}, {counted(steps, 'step')}", headings, rows)
 
 
 def _report(

@@ -202,7 +202,10 @@ def distilled_for(config: Mapping[str, Any]) -> str | None:
     name = class_name(config)
     if name != OWN_CLASS:
         return DISTILLED_FOR.get(name)
-    own = get_sampler(config.get("sampler", DEFAULT_SAMPLER))
+    chosen = config.get("sampler", DEFAULT_SAMPLER)
+    if not isinstance(chosen, str):
+        return None  # a tuned one
+    own = get_sampler(chosen)
     return own.name if own.distilled else None
 
 

@@ -37,7 +37,7 @@ def own_config(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str
     # Flux's pipelines then pass a number of steps instead of their own sigmas, which would
     # replace the grid, and be counted as network evaluations.
     sigma_max = own_keys({**asked, "_class_name": OWN_CLASS}).get("sigma_max")
-    special = not takes_own_grid(asked) or sigma_max or _calls(asked) > 1
+    special = not takes_own_grid(asked) or sigma_max or _calls(asked) != 1
     if asked.get("schedule") == "flow" and special:
         kept["use_flow_sigmas"] = True
     return kept
@@ -52,7 +52,11 @@ def _with_class_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**read, "schedule": schedule_kind(config), "carried": carried}
 
 
-def _calls(config: Mapping[str, Any]) -> int:
-    if "sampler" not in config:
+def _calls(config: Mapping[str, Any]) -> int | None:
+    """The network evaluations of a step; None for a tuned sampler, which has its own grid."""
+    sampler = config.get("sampler")
+    if sampler is None:
         return 1
-    return get_sampler(config["sampler"]).calls_with(config.get("sampler_options"))
+    if not isinstance(sampler, str):
+        return None
+    return get_sampler(sampler).calls_with(config.get("sampler_options"))

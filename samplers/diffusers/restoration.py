@@ -19,7 +19,7 @@ from torch import Tensor
 
 from samplers.checks import check_one_each
 from samplers.denoiser import Denoiser
-from samplers.diffusers.loop import grid_of, settings_of, tableau_of
+from samplers.diffusers.loop import grid_of, method_of, settings_of, steps_of, tableau_of
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.images.pixels import levels_of, to_8_bit, to_images, values_of
@@ -29,6 +29,8 @@ from samplers.sampling import Adjoint
 from samplers.schedule.mean_reverting import MeanReverting
 from samplers.solve import State
 from samplers.tableau import Tableau
+
+_STEPS = 10
 
 
 @dataclass
@@ -110,7 +112,7 @@ class RestorationPipeline(DiffusionPipeline):
         self,
         image: Image.Image | Sequence[Image.Image] | Tensor,
         task: str | Sequence[str] | None = None,
-        num_inference_steps: int = 10,
+        num_inference_steps: int | None = None,
         seeds: Sequence[int] | None = None,
         output_type: str = "pil",
     ) -> RestorationOutput:
@@ -120,6 +122,7 @@ class RestorationPipeline(DiffusionPipeline):
             image: PIL images, or a tensor [B, C, H, W] of values from -1 to 1. Grey images are
                 converted to colour for a network of colour images, and the result to grey.
             task: the degradation, of all images or of each.
+            num_inference_steps: 10 if None; or as many as a tuned sampler of the scheduler has.
             seeds: one for each image, for its initial noise and for stochastic samplers; 0, 1, 2, …
                 if None.
             output_type: ``pil``, or ``pt`` for a tensor from 0 to 1 (of images of one size).
@@ -152,7 +155,7 @@ class RestorationPipeline(DiffusionPipeline):
         images: Tensor,
         tasks: Sequence[str | None],
         seeds: Sequence[int],
-        steps: int = 10,
+        steps: int | None = None,
         *,
         noise: Tensor | None = None,
         adjoint: Adjoint | None = None,
@@ -162,6 +165,7 @@ class RestorationPipeline(DiffusionPipeline):
 
         Args:
             images: of values from -1 to 1.
+            steps: 10 if None; or as many as a tuned sampler of the scheduler has.
             noise: initial noise, see :meth:`noise`; that of the seeds if None.
             adjoint, callback: see :func:`samplers.sample`.
 
@@ -177,8 +181,8 @@ class RestorationPipeline(DiffusionPipeline):
             seeds=seeds,
             noise=noise,
             noise_kind=config.noise,
-            sampler=config.sampler,
-            grid=grid_of(config, steps),
+            sampler=method_of(config),
+            grid=grid_of(config, self.steps(steps)),
             options=config.sampler_options,
             conditions=conditions,
             adjoint=adjoint,
@@ -210,9 +214,13 @@ class RestorationPipeline(DiffusionPipeline):
         channels = int(self.unet.config.out_channels)
         return initial_noise(seeds, (channels, height, width)).float().to(self.device)
 
-    def tableau(self, steps: int) -> Tableau:
+    def steps(self, steps: int | None) -> int:
+        """The number of steps, if it is None that of a tuned sampler, or 10."""
+        return steps_of(self.scheduler.config, steps, _STEPS)
+
+    def tableau(self, steps: int | None = None) -> Tableau:
         """The tableau of the sampler with this number of steps."""
-        return tableau_of(self.scheduler.config, steps)
+        return tableau_of(self.scheduler.config, self.steps(steps))
 
     @property
     def _settings(self) -> SchedulerSettings:

@@ -15,7 +15,7 @@ import dataclasses
 import difflib
 import inspect
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, overload
 
@@ -35,7 +35,13 @@ from samplers.diffusers.classes import (
     named_config,
 )
 from samplers.diffusers.conversion import own_config
-from samplers.diffusers.loop import options_of, settings_of
+from samplers.diffusers.loop import (
+    calls_of,
+    sampler_of,
+    settings_of,
+    steps_of,
+    tableau_on,
+)
 from samplers.diffusers.run import Generators, Run, sample_seeds
 from samplers.diffusers.settings import Numbers, SchedulerSettings
 from samplers.diffusers.timesteps import (
@@ -50,10 +56,10 @@ from samplers.diffusers.timesteps import (
     starts_a_step,
 )
 from samplers.grid import Grid, make_grid
-from samplers.registry import Sampler, get_sampler
 from samplers.schedule import FlowMatching, Point, VPDiscrete
 from samplers.solve import NoiseKind, Solver, make_noise
 from samplers.tableau import Row, Tableau
+from samplers.tuning.sampler import TunedSampler
 
 
 @dataclass
@@ -98,7 +104,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     model was published with, including the defaults of its class. Further arguments:
 
     Args:
-        sampler: a name or alias from the registry. Networks that were distilled for a sampler (by
+        sampler: a name or alias from the registry; or a tuned sampler, see
+            :func:`samplers.load_sampler`, which the config then holds as plain values. It has its
+            own number of steps and its own grid. Networks that were distilled for a sampler (by
             the class of their config: LCM, TCD, consistency models) have that one by default.
         sampler_options: its options, such as ``{"eta": 0.5}``.
         noise: of stochastic samplers, ``independent`` in each evaluation, or along a ``brownian``
@@ -131,7 +139,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        sampler: str = DEFAULT_SAMPLER,
+        sampler: str | dict[str, Any] | TunedSampler = DEFAULT_SAMPLER,
         sampler_options: dict[str, Any] | None = None,
         noise: NoiseKind = "independent",
         grid: ConfigSpacing | None = None,
@@ -175,8 +183,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         level_ends: LevelEnds = "trained",
         carried: list[str] | None = None,
     ) -> None:
-        self.register_to_config(_class_name=OWN_CLASS)  # which converted schedulers carry along
-        self.order = self._calls()
+        # Converted schedulers carry both along.
+        self.register_to_config(_class_name=OWN_CLASS, sampler=_plain(sampler))
+        self.order = calls_of(self.config)
         self.num_inference_steps: int | None = None
         self._plan: _Plan | None = None
         self._run: Run | None = None
@@ -206,16 +215,13 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         unknown = [key for key in kwargs if key not in inspect.signature(cls.__init__).parameters]
         if unknown and not return_unused_kwargs:
             _refuse_argument(unknown[0], list(inspect.signature(cls.__init__).parameters)[1:])
+        if "sampler" in kwargs:
+            kwargs["sampler"] = _plain(kwargs["sampler"])
+            _refuse_settings_of_grid(kwargs)
         made: Self | tuple[Self, dict[str, Any]] = super().from_config(
             own_config(named_config(config), kwargs), return_unused_kwargs, **kwargs
         )
         return made
-
-    def _sampler(self) -> Sampler:
-        return get_sampler(self.config.sampler)
-
-    def _calls(self) -> int:
-        return self._sampler().calls_with(options_of(self.config))
 
     def _settings(self) -> SchedulerSettings:
         """Read for each run, since pipelines change the config."""
@@ -274,7 +280,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         Raises ValueError unless a step begins there.
         """
         if self._plan is not None:
-            check_begin(self._plan.rows, begin_index)
+            self._check_begin(self._plan.rows, begin_index)
         self._begin_index = begin_index
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
@@ -304,7 +310,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
 
         Args:
             num_inference_steps: steps of the grid; ``timesteps`` gets one entry for each network
-                evaluation: ``order`` per step, one for a step from pure noise or to sigma = 0.
+                evaluation: ``order`` per step, one for a step from pure noise or to sigma = 0. Of a
+                tuned sampler it is its number of evaluations, or None.
             device: of ``timesteps``.
             timesteps: alternatively, the timesteps of the grid's points, as the network is given
                 them, noisiest first.
@@ -323,10 +330,10 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         self._plan, self._run, self._begin_index = None, None, None
         settings = self._settings().shifted_by(mu).distilled_at(original_inference_steps, strength)
         grid = self._grid(settings, num_inference_steps, timesteps, sigmas)
-        tableau = entered(self._sampler().tableau(grid, options_of(self.config)))
+        tableau = entered(tableau_on(self.config, grid))
         self.num_inference_steps = grid.steps
         # Pipelines count custom steps by the length of timesteps, so in network evaluations.
-        self.order = self._calls() if timesteps is None and sigmas is None else 1
+        self.order = calls_of(self.config) if timesteps is None and sigmas is None else 1
         points = [*(row.at for row in tableau.rows), tableau.end]
         stacked = (torch.stack(column) for column in zip(*points, strict=True))
         self._replaced.append(self.timesteps)
@@ -346,6 +353,11 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Numbers | None,
         sigmas: Numbers | None,
     ) -> Grid:
+        own = sampler_of(self.config)
+        if isinstance(own, TunedSampler):
+            _refuse_custom(own, timesteps, sigmas)
+            steps_of(self.config, steps, own.nfe)
+            return own.grid(settings.schedule)
         if timesteps is not None and sigmas is not None:
             check_both(settings, timesteps, sigmas)
         elif timesteps is not None:
@@ -526,7 +538,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     def _solver_from(self, index: int) -> Solver:
         """The solver of a run that begins at timestep ``index``."""
         plan = self._planned()
-        check_begin(plan.rows, index)
+        self._check_begin(plan.rows, index)
         if index == 0:
             return plan.solver
         start, rest = plan.rows[index].at, plan.rows[index:]
@@ -536,11 +548,20 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             tableau = self._rebuilt(plan, index)
         return dataclasses.replace(plan.solver, tableau=tableau)
 
+    def _check_begin(self, rows: Sequence[Row], index: int) -> None:
+        """Raise ValueError unless a run may begin at the index."""
+        check_begin(rows, index)
+        if index and isinstance(sampler_of(self.config), TunedSampler):
+            raise ValueError(
+                f"The run would begin at timestep {index} of {len(rows)}, and a tuned sampler runs "
+                "from pure noise only; take a sampler by name."
+            )
+
     def _rebuilt(self, plan: _Plan, index: int) -> Tableau:
         """The sampler on the rest of the grid, with the history that exists there."""
         first = plan.rows[index].step
         rest = Grid(plan.grid.schedule, Point(*(values[first:] for values in plan.grid.points)))
-        tableau = entered(self._sampler().method(rest, **options_of(self.config)))
+        tableau = entered(tableau_on(self.config, rest))
         told = [float(row.at.t) for row in tableau.rows]
         if told != [float(row.at.t) for row in plan.rows[index:]]:
             raise ValueError(
@@ -587,6 +608,29 @@ def _refuse_argument(name: str, known: list[str]) -> None:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "help(SamplerScheduler) has its arguments."
     raise ValueError(f"SamplerScheduler has no argument {name!r}; {hint}")
+
+
+def _plain(sampler: str | Mapping[str, Any] | TunedSampler) -> str | dict[str, Any]:
+    """A sampler as a config holds it: its name, or plain values."""
+    if isinstance(sampler, TunedSampler):
+        return sampler.to_dict()
+    return sampler if isinstance(sampler, str) else dict(sampler)
+
+
+def _refuse_settings_of_grid(chosen: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings of a grid that come with a tuned sampler."""
+    given = [name for name in ("grid", "sigma_min", "sigma_max") if chosen.get(name) is not None]
+    if given and not isinstance(chosen["sampler"], str):
+        raise ValueError(f"{given[0]} came with a tuned sampler, which has its own grid; omit it.")
+
+
+def _refuse_custom(own: TunedSampler, timesteps: Numbers | None, sigmas: Numbers | None) -> None:
+    if timesteps is not None or sigmas is not None:
+        name = "sigmas" if timesteps is None else "timesteps"
+        raise ValueError(
+            f"{name} came to a tuned sampler, which has its own grid; pass num_inference_steps="
+            f"{own.nfe} instead."
+        )
 
 
 def _refuse_others(method: str, others: Mapping[str, Any]) -> None:

@@ -28,10 +28,11 @@ from torch import Tensor
 
 from samplers.checks import check_one_each
 from samplers.denoiser import Denoiser
-from samplers.grid import Final, Grid, Spacing, make_grid
+from samplers.grid import Final, Grid, Spacing
 from samplers.noise import initial_noise
 from samplers.prediction import PredictionType, per_sample
-from samplers.sampling import Adjoint, sample
+from samplers.registry import Method
+from samplers.sampling import Adjoint, OwnGrid, grid_for, sample
 from samplers.schedule.mean_reverting import MeanReverting
 from samplers.solve import NoiseKind, State
 
@@ -128,10 +129,10 @@ def restore(
     seeds: Sequence[int],
     noise: Tensor | None = None,
     noise_kind: NoiseKind = "independent",
-    sampler: str = "mr-ode-d-2",
-    steps: int = 10,
-    grid: Spacing | Grid = "log-snr",
-    final: Final = "zero",
+    sampler: str | Method = "mr-ode-d-2",
+    steps: int | None = None,
+    grid: Spacing | Grid | None = None,
+    final: Final | None = None,
     options: Mapping[str, Any] | None = None,
     conditions: Mapping[str, Any] | None = None,
     callback: Callable[[State], object] | None = None,
@@ -144,22 +145,24 @@ def restore(
         seeds: one integer for each image, for its initial noise and that of stochastic samplers.
         noise: the initial noise, with standard deviation 1; that of the seeds if None.
         noise_kind: ``noise`` of :func:`samplers.sample`, where also sampler, steps, grid, final,
-            options, callback and adjoint are explained. One step of a deterministic sampler with
-            one evaluation per step returns the network's prediction of x_0.
+            options, callback and adjoint are explained. There are 10 steps if it is None. One step
+            of a deterministic sampler with one evaluation per step returns the network's prediction
+            of x_0.
 
     Sampling starts at ``mu + lambda_inf sigma_T z``, which neglects alpha_T (x_0 - mu), where
     alpha_T is the schedule's eps. Gradients flow to mu, conditions and weights. Raises ValueError
     for impossible settings, NotFiniteError if the network returns NaN or infinity.
     """
-    if isinstance(grid, str):
-        grid = make_grid(process.schedule, steps, grid, final=final)
+    if steps is None and not isinstance(sampler, OwnGrid):
+        steps = 10
+    on = grid_for(sampler, process.schedule, steps, grid, final=final)
     check_one_each("seeds", seeds, "images", len(mu))
     z = initial_noise(seeds, mu.shape[1:]).to(mu) if noise is None else noise
     y = sample(
         process.denoiser(network),
-        float(grid.start.sigma) * z,
+        float(on.start.sigma) * z,
         sampler=sampler,
-        grid=grid,
+        grid=on,
         seeds=seeds,
         noise=noise_kind,
         options=options,

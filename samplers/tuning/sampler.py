@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +17,7 @@ from typing_extensions import TypedDict
 
 from samplers.files import checked, parse_json, refuse_special, replacing
 from samplers.grid import Grid
-from samplers.schedule import Schedule
+from samplers.schedule import FlowMatching, Schedule
 from samplers.tableau import Tableau
 from samplers.tuning.objective import Score
 from samplers.tuning.table import Table
@@ -154,27 +157,64 @@ class TunedSampler:
             )
         return self.table.tableau(grid.schedule)
 
-    def to_json(self) -> str:
-        """The sampler as JSON, which :meth:`from_json` reads back exactly."""
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its file."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def check_purpose(
+        self, weights: str | None = None, guidance: float | None = None, *, stacklevel: int = 2
+    ) -> None:
+        """Warn if it was tuned for other weights, or for another scale of guidance.
+
+        Args:
+            weights: what identifies those of the network, see :class:`samplers.Purpose`; None if
+                that is not known.
+            guidance: the scale; None if it is not known.
+            stacklevel: of :func:`warnings.warn`.
+        """
+        for difference in self._differences(weights, guidance):
+            warnings.warn(
+                f"The sampler was tuned for {difference}; its scores do not hold here.",
+                stacklevel=stacklevel + 1,
+            )
+
+    def _differences(self, weights: str | None, guidance: float | None) -> Iterator[str]:
+        """What is not as it was when the sampler was tuned."""
+        own = self.about["weights"]
+        if weights is not None and own is not None and own != weights:
+            yield "other weights than those of this checkpoint"
+        if guidance is not None and self.about["guidance"] != guidance:
+            yield f"a guidance of {self.about['guidance']:g}, and this one is {guidance:g}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sampler as plain values, such as a config holds, which :meth:`from_dict` reads back
+        exactly."""
         levels, times, weights = self.table
-        data = {
+        return {
             "format": _FORMAT,
             "nfe": self.nfe,
             "levels": [_plain(level) for level in levels.tolist()],
             "times": [_plain(level) for level in times.tolist()],
             "weights": weights.tolist(),
-            "about": self.about,
+            "about": {**self.about, "trained_range": list(self.about["trained_range"])},
         }
-        return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+    def to_json(self) -> str:
+        """The sampler as JSON, which :meth:`from_json` reads back exactly."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> TunedSampler:
         """Read what :meth:`to_json` wrote. Raises ValueError for anything else."""
-        data = parse_json(text)
-        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        return cls.from_dict(parse_json(text))
+
+    @classmethod
+    def from_dict(cls, data: object) -> TunedSampler:
+        """Read what :meth:`to_dict` returned. Raises ValueError for anything else."""
+        if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT!r}")
-        data["about"] = _with_tuple(data.get("about"))
-        found = checked(_File, data)
+        found = checked(_File, {**data, "about": _with_tuple(data.get("about"))})
         rows = found["weights"]
         if len({len(row) for row in rows}) != 1:
             raise ValueError("its rows have no weights, or not equally many")
@@ -212,7 +252,12 @@ def scores(score: Score) -> Scores:
 
 
 def trained_range(schedule: Schedule) -> tuple[float | None, float | None]:
-    """The half log-SNR of a schedule's noisiest and cleanest point; None where it is infinite."""
+    """The half log-SNR of a schedule's noisiest and cleanest point; None where it is infinite.
+
+    The shift of a flow spaces its grids, and is no part of the training: it counts as 1.
+    """
+    if isinstance(schedule, FlowMatching):
+        schedule = replace(schedule, shift=1.0)
     return _plain(float(schedule.noisiest.lam)), _plain(float(schedule.cleanest.lam))
 
 
@@ -245,7 +290,7 @@ def _tensor(values: Any) -> torch.Tensor:
 
 def _with_tuple(about: object) -> object:
     """JSON has no tuples."""
-    if isinstance(about, dict) and isinstance(about.get("trained_range"), list):
+    if isinstance(about, Mapping) and isinstance(about.get("trained_range"), list):
         return {**about, "trained_range": tuple(about["trained_range"])}
     return about
 

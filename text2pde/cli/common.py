@@ -129,9 +129,12 @@ def open_own(options: PipelineOptions) -> Text2PDEPipeline:
 def open_pipeline(options: GenerationOptions) -> Text2PDEPipeline:
     """The same with the sampler of the options."""
     from samplers.cli.common.checkpoints import changed_scheduler
+    from samplers.cli.common.tuned import check_purpose
 
     pipe = open_own(options)
     pipe.scheduler = changed_scheduler(pipe.scheduler, options)
+    pipe.grid(options.steps)  # raises what is impossible
+    check_purpose(pipe.scheduler.config, options.checkpoint, options.guidance)
     return pipe
 
 
@@ -181,14 +184,23 @@ def generate_one(
 
 
 def _settings(pipe: Text2PDEPipeline, options: GenerationOptions) -> dict[str, str]:
-    config = pipe.scheduler.config
     return {
         "checkpoint": str(options.checkpoint),
-        "sampler": f"{config.sampler}, {config.sampler_options}, grid {config.grid}",
-        "steps": str(options.steps),
+        "sampler": _sampler_words(pipe, options),
+        "steps": str(pipe.steps(options.steps)),
         "guidance": str(options.guidance),
         "seed": str(options.seed),
     }
+
+
+def _sampler_words(pipe: Text2PDEPipeline, options: GenerationOptions) -> str:
+    from samplers.cli.common.tuned import noted
+
+    config = pipe.scheduler.config
+    found = noted(config, options.sampler)
+    if "tuned_sha256" in found:
+        return f"{found['sampler']}, SHA-256 {found['tuned_sha256']}"
+    return f"{config.sampler}, {config.sampler_options}, grid {config.grid}"
 
 
 def _wake(clip: Clip) -> str:

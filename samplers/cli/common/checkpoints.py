@@ -17,7 +17,6 @@ from samplers.cli.common.options import ConditionOptions, ModelOptions, Schedule
 from samplers.cli.common.processes import find_device
 from samplers.cli.common.program import package_version
 from samplers.cli.common.text import counted
-from samplers.cli.common.values import fixed_sampler
 from samplers.diffusers.deferred import import_without_compiler
 from samplers.registry import get_sampler
 
@@ -94,12 +93,17 @@ def changed_scheduler(scheduler: Any, options: SchedulerOptions) -> Any:
 
     Options of the same sampler are kept unless they are given.
     """
+    from samplers.cli.common.tuned import chosen_sampler, refuse_of_grids
+    from samplers.diffusers.loop import method_of
     from samplers.diffusers.settings import named_settings
 
     config = scheduler.config
-    name = None if options.sampler is None else fixed_sampler(options.sampler)
-    chosen = sampler_options(name or config.sampler, options.options)
-    named = named_settings(config, name, chosen, options.grid)
+    sampler = method_of(config) if options.sampler is None else chosen_sampler(options.sampler)
+    if not isinstance(sampler, str):
+        refuse_of_grids(options)
+        return type(scheduler).from_config(config, sampler=sampler)
+    chosen = sampler_options(sampler, options.options)
+    named = named_settings(config, sampler, chosen, options.grid)
     return type(scheduler).from_config(config, **named)
 
 

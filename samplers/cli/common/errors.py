@@ -119,12 +119,12 @@ def named_failures(remedy: str) -> Iterator[None]:
 
 @contextmanager
 def printed_warnings() -> Iterator[None]:
-    """A context whose warnings are printed as sentences, at its end."""
+    """A context whose warnings are printed as sentences, each once, at its end."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         yield
-    for warning in said:
-        print(warning.message, file=sys.stderr)
+    for message in dict.fromkeys(str(warning.message) for warning in said):
+        print(message, file=sys.stderr)
 
 
 @contextmanager

@@ -6,10 +6,9 @@ Importing this imports torch.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,18 +27,18 @@ from samplers.cli.common.errors import printed_warnings
 from samplers.cli.common.options import MAX_NFE, NUM_IMAGES, STEPS, TOLERANCE, SamplerOptions
 from samplers.cli.common.processes import Processes, join
 from samplers.cli.common.text import counted, evaluations_each
+from samplers.cli.common.tuned import noted_tuned, refuse, refuse_of_grids, tuned_sampler
 from samplers.cli.common.values import seeds_text
 from samplers.images.pixels import to_images
 from samplers.probability_flow.integration import Adaptive
 from samplers.registry import AdaptiveSampler, Sampler, get_sampler
-from samplers.tuning import TunedSampler, load_sampler
+from samplers.tuning import TunedSampler
 
 if TYPE_CHECKING:
     from samplers.checkpoint import Checkpoint
 
 # Options that only one kind of samplers has, by the name of the field.
 _OF_FIXED = {"steps": "--steps", "grid": "--grid", "options": "--option", "noise": "--noise"}
-_OF_GRIDS = {"sigma_min": "--sigma-min", "sigma_max": "--sigma-max", "final": "--final"}
 _OF_ADAPTIVE = {"tolerance": "--tolerance", "max_nfe": "--max-nfe"}
 
 
@@ -212,7 +211,9 @@ def plan(options: SamplerOptions) -> Job:
 
     Raises ValueError for settings that sampler and checkpoint can't have.
     """
-    tuned = _tuned(options)
+    tuned = tuned_sampler(options.sampler)
+    if tuned is not None:
+        refuse_of_grids(options, _OF_ADAPTIVE)
     sampler = None if tuned else get_sampler(_named(options))
     adaptive = None if sampler is None else _checked(options, sampler)
     processes = join(options.device)
@@ -240,34 +241,19 @@ def _checked(options: SamplerOptions, sampler: Sampler) -> Adaptive | None:
     it does not have."""
     name = sampler.name
     if isinstance(sampler, AdaptiveSampler):
-        _refuse(options, _OF_FIXED, f"{name!r} has adaptive step sizes; set --tolerance instead")
+        refuse(options, _OF_FIXED, f"{name!r} has adaptive step sizes; set --tolerance instead")
         tolerance = options.tolerance or TOLERANCE
         return Adaptive(name, tolerance, tolerance, options.max_nfe or MAX_NFE)
-    _refuse(options, _OF_ADAPTIVE, f"{name!r} takes fixed steps; set --steps instead")
+    refuse(options, _OF_ADAPTIVE, f"{name!r} takes fixed steps; set --steps instead")
     sampler_options(name, options.options)
     if options.noise is not None and not sampler.stochastic:
         raise ValueError(f"--noise is for stochastic samplers: {name!r} has no noise.")
     return None
 
 
-def _tuned(options: SamplerOptions) -> TunedSampler | None:
-    """The tuned sampler of a file, None for a name; ValueError for options that it has not."""
-    if options.sampler is None or not options.sampler.endswith(".json"):
-        return None
-    why = "a tuned sampler has its own steps and noise levels"
-    _refuse(options, _OF_FIXED | _OF_ADAPTIVE | _OF_GRIDS, why)
-    return load_sampler(options.sampler)
-
-
 def _named(options: SamplerOptions) -> str:
     """The sampler by name; that of the checkpoint if none is given."""
     return options.sampler or read_settings(options.checkpoint).default_sampler
-
-
-def _refuse(options: SamplerOptions, names: Mapping[str, str], why: str) -> None:
-    for name, written in names.items():
-        if getattr(options, name):
-            raise ValueError(f"{written} is not for this sampler: {why}.")
 
 
 def _tuned_steps(options: SamplerOptions, checkpoint: Checkpoint, tuned: TunedSampler) -> Method:
@@ -276,8 +262,7 @@ def _tuned_steps(options: SamplerOptions, checkpoint: Checkpoint, tuned: TunedSa
     recipe = replace(recipe, final=None)
     nfe = checkpoint.nfe(recipe)
     settings = {
-        "sampler": file,
-        "tuned_sha256": hashlib.sha256(tuned.to_json().encode()).hexdigest(),
+        **noted_tuned(tuned, file),
         "network_calls": nfe,
     }
     words = ["--sampler", file]

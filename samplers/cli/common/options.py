@@ -47,6 +47,7 @@ Two numbers are printed, root mean squares over pixels from -1 to 1: the error o
 and the deviation of the samples from each other in what was not measured."""
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
+_SAMPLER = "Sampler, see `samplers list`; or the file of a tuned one, NAME.json."
 _SPACING = (
     f"Spacing of the time grid: {', '.join(CONFIG_SPACINGS)}; config is what the checkpoint's "
     "scheduler says."
@@ -196,10 +197,10 @@ class GridOptions(NoiseLevelOptions, section="Noise levels"):
 class SchedulerOptions(Options, section="Sampler"):
     """What takes the place of the sampler in a checkpoint's scheduler."""
 
-    sampler: str | None = option(
-        type=SAMPLER, help="Sampler, see `samplers list`.", show_default="the checkpoint's own"
+    sampler: str | None = option(type=SAMPLER, help=_SAMPLER, show_default="the checkpoint's own")
+    steps: int | None = option(
+        type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}; those of a tuned sampler"
     )
-    steps: int = option(type=POSITIVE, help="Number of steps.", default=20)
     options: tuple[str, ...] = option(
         "--option",
         help="Option of the sampler, such as eta=0.5; repeatable (see `samplers show NAME`).",
@@ -221,7 +222,7 @@ class SamplerOptions(
 
     sampler: str | None = option(
         type=SAMPLER,
-        help="Sampler, see `samplers list`; or the file of a tuned one, NAME.json.",
+        help=_SAMPLER,
         show_default=f"{DEFAULT_SAMPLER}; of a distilled network its own",
     )
     steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}")
