@@ -117,6 +117,8 @@ class NetworkCheckpoint(Checkpoint):
         self._check_guidance(guidance)
         _check_of_guidance(recipe, guidance)
         sampler = self.checked_sampler(recipe, guidance)
+        if not isinstance(sampler, str):  # which has its own grid
+            return replace(recipe, sampler=sampler, steps=sampler.nfe, guidance=guidance)
         final = recipe.final or self.settings.final
         grid = recipe.grid or self.settings.default_spacing
         return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)

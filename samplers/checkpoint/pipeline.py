@@ -54,6 +54,8 @@ class PipelineCheckpoint(Checkpoint):
         if recipe.negative_prompt is not None:
             self._check_guided(guidance)
         sampler = self.checked_sampler(recipe, guidance)
+        if not isinstance(sampler, str):  # which has its own grid
+            return replace(recipe, sampler=sampler, steps=sampler.nfe, guidance=guidance)
         final = recipe.final or self.settings.final
         grid = recipe.grid or self.settings.default_spacing
         return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)

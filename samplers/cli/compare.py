@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samplers.choices import DEFAULT_SAMPLER
-from samplers.cli.common.errors import evaluating
+from samplers.cli.common.errors import evaluating, printed_warnings
 from samplers.cli.common.options import (
     ConditionOptions,
     GridOptions,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from samplers.checkpoint import Checkpoint, Recipe
     from samplers.images.figures import Cell
+    from samplers.tuning import TunedSampler
 
 _SAMPLERS = ("ddim", "heun", "dpmpp-2m", "unipc-2", DEFAULT_SAMPLER)
 _REFERENCE = "dpmpp-3m-corrected"
@@ -60,7 +61,8 @@ class CompareOptions(
 ):
     samplers: tuple[str, ...] | None = option(
         type=SAMPLERS,
-        help="Samplers, one per row; see `samplers list`.",
+        help="Samplers, one per row, see `samplers list`; files of tuned ones, or a folder of "
+        "them for one row.",
         show_default=f"{','.join(_SAMPLERS)}; of a distilled network its own",
     )
     nfe: tuple[int, ...] = option(
@@ -113,6 +115,9 @@ class Result:
     images: Tensor
     error: float | None
 
+
+Chosen = str | tuple["TunedSampler", ...]
+"""A sampler by name, or tuned ones, of which a column takes the one with the most evaluations."""
 
 Rows = dict[str, list[Trial | None]]
 ResultRows = dict[str, list[Result | None]]
@@ -174,21 +179,34 @@ def _plan(options: CompareOptions) -> Comparison:
     checkpoint = open_checkpoint(options, find_device(options.device))
     distilled = checkpoint.settings.distilled_for
     default = _SAMPLERS if distilled is None else (distilled,)
-    names = [fixed_sampler(name) for name in options.samplers or default]
+    samplers = dict(map(_chosen, options.samplers or default))
     seeds = options.chosen_seeds(1)
     labels = labels_of(options, checkpoint, len(seeds))
-    rows = {
-        name: [_within(options, checkpoint, name, budget) for budget in options.nfe]
-        for name in names
+    with printed_warnings():
+        rows = {
+            name: [_within(options, checkpoint, own, budget) for budget in options.nfe]
+            for name, own in samplers.items()
+        }
+    stochastic = {
+        name: isinstance(own, str) and get_sampler(own).stochastic for name, own in samplers.items()
     }
-    stochastic = {name: get_sampler(name).stochastic for name in names}
     needed = options.reference is not None or not all(stochastic.values())
     reference = _reference(options, checkpoint) if needed else None
     references = {
         name: _own_reference(options, checkpoint, name) if stochastic[name] else reference
-        for name in names
+        for name in samplers
     }
     return Comparison(options, checkpoint, seeds, labels, reference, references, rows)
+
+
+def _chosen(name: str) -> tuple[str, Chosen]:
+    """A row: its name, and the sampler, or the tuned samplers that it has."""
+    from samplers.cli.common.tuned import chosen_sampler, tuned_in
+
+    if Path(name).is_dir():
+        return name, tuple(tuned_in(Path(name)).values())
+    own = chosen_sampler(name)
+    return (own, own) if isinstance(own, str) else (name, (own,))
 
 
 def _reference(options: CompareOptions, checkpoint: Checkpoint) -> Trial:
@@ -211,7 +229,9 @@ def _own_reference(options: CompareOptions, checkpoint: Checkpoint, sampler: str
     return _trial(options, checkpoint, sampler, options.reference_steps)
 
 
-def _trial(options: CompareOptions, checkpoint: Checkpoint, sampler: str, steps: int) -> Trial:
+def _trial(
+    options: CompareOptions, checkpoint: Checkpoint, sampler: str | TunedSampler, steps: int
+) -> Trial:
     """A run whose noise, if any, is along a Brownian path where the sampler allows it."""
     from samplers.cli.common.checkpoints import recipe_from
 
@@ -226,11 +246,15 @@ def _trial(options: CompareOptions, checkpoint: Checkpoint, sampler: str, steps:
 
 
 def _within(
-    options: CompareOptions, checkpoint: Checkpoint, sampler: str, budget: int
+    options: CompareOptions, checkpoint: Checkpoint, sampler: Chosen, budget: int
 ) -> Trial | None:
     """The run with the most steps whose evaluations stay within the budget, if there is one."""
     from samplers.registry import get_sampler
 
+    if not isinstance(sampler, str):
+        trials = [_trial(options, checkpoint, own, own.nfe) for own in sampler]
+        within = [trial for trial in trials if trial.nfe <= budget]
+        return max(within, key=lambda trial: trial.nfe, default=None)
     _trial(options, checkpoint, sampler, _ENOUGH)  # what is wrong but for a lack of steps
     most = min(budget, budget // get_sampler(sampler).calls + 1)
     for steps in range(most, 0, -1):
@@ -256,7 +280,7 @@ def _write(comparison: Comparison, results: ResultRows) -> None:
     from samplers.images.figures import table
 
     options, reference = comparison.options, comparison.reference
-    one = replace(recipe_from(options), sampler=next(iter(comparison.rows)))
+    one = replace(recipe_from(options), sampler=comparison.checkpoint.settings.default_sampler)
     recipe = comparison.checkpoint.settle(one)
     headings = [f"NFE up to {budget}" for budget in options.nfe]
     cells = [(name, [_cell(result) for result in row]) for name, row in results.items()]

@@ -16,8 +16,11 @@ from samplers.cli.common.values import PATH, POSITIVE, SAMPLER
 if TYPE_CHECKING:
     from samplers.grid import Grid
     from samplers.registry import Sampler
+    from samplers.schedule import Schedule
     from samplers.tableau import Tableau
+    from samplers.tuning import TunedSampler
 
+_STEPS, _SCHEDULE = 5, "vp-linear"
 # The name on the command line, and what makes it in samplers.schedule.
 _SCHEDULES = {
     "vp-linear": "VPLinear",
@@ -36,18 +39,21 @@ Examples:
   samplers show dpmpp-2m --steps 5
   samplers show heun --steps 3 --schedule edm --grid karras
   samplers show ancestral --steps 10 --option eta=0.5 --json
+  samplers show tuned/digits-5.json --checkpoint assets/digits
 """
 
 
 class ShowOptions(GridOptions, section="Tableau"):
-    name: str = argument("NAME", type=SAMPLER, help="Name of a sampler, or an alias.")
-    steps: int = option(type=POSITIVE, help="Number of steps.", default=5)
+    name: str = argument(
+        "NAME", type=SAMPLER, help="Name of a sampler, or an alias; or the file of a tuned one."
+    )
+    steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{_STEPS}")
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
-    schedule: str = option(
+    schedule: str | None = option(
         type=Choice(_SCHEDULES),
         help=f"Noise schedule: {', '.join(_SCHEDULES)}.",
         metavar="NAME",
-        default="vp-linear",
+        show_default=_SCHEDULE,
     )
     checkpoint: Path | None = option(
         type=PATH,
@@ -61,8 +67,13 @@ class ShowOptions(GridOptions, section="Tableau"):
 @command(_EXAMPLES)
 def run(options: ShowOptions) -> None:
     """Show a sampler: its equation, reference, options and tableau."""
+    from samplers.cli.common.tuned import tuned_sampler
     from samplers.registry import AdaptiveSampler, get_sampler
 
+    tuned = tuned_sampler(options.name)
+    if tuned is not None:
+        _show_tuned(options, tuned)
+        return
     sampler = get_sampler(options.name)
     adaptive = isinstance(sampler, AdaptiveSampler)
     if adaptive and options.json:
@@ -72,6 +83,23 @@ def run(options: ShowOptions) -> None:
         return
     steps = _adaptive_note(sampler.name) if adaptive else f"{_NOTE}\n{_tableau(options, sampler)}"
     print(sampler.description, steps, sep="\n\n")
+
+
+def _show_tuned(options: ShowOptions, tuned: TunedSampler) -> None:
+    """Print what a tuned sampler is, and its tableau on a schedule, if one is named."""
+    from samplers.cli.common.tuned import refuse_of_grids
+
+    refuse_of_grids(options)
+    named = options.schedule is not None or options.checkpoint is not None
+    if options.json and not named:
+        raise ValueError(
+            "The tableau of a tuned sampler is that of a schedule; pass --checkpoint or --schedule."
+        )
+    if options.json:
+        print(tuned.tableau(_schedule(options)).to_json())
+        return
+    rows = f"\n\n{_NOTE}\n{tuned.tableau(_schedule(options))}" if named else ""
+    print(tuned.description + rows)
 
 
 _NOTE = "x[k], D[k]: the k-th newest point and prediction of x_0; z: fresh noise."
@@ -93,7 +121,6 @@ def _tableau(options: ShowOptions, sampler: Sampler) -> Tableau:
 
 def _grid(options: ShowOptions) -> Grid:
     """The grid on a noise schedule by its name."""
-    from samplers import schedule
     from samplers.grid import make_grid
 
     if options.grid == "config":
@@ -101,12 +128,9 @@ def _grid(options: ShowOptions) -> Grid:
             "--grid config is the grid of a checkpoint's scheduler, and there is none; pass "
             "--checkpoint, or a spacing."
         )
-    made: Any = schedule
-    for part in _SCHEDULES[options.schedule].split("."):
-        made = getattr(made, part)
     return make_grid(
-        made(),
-        options.steps,
+        _schedule(options),
+        options.steps or _STEPS,
         options.grid or DEFAULT_SPACING,
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
@@ -121,5 +145,22 @@ def _grid_of(options: ShowOptions, checkpoint: Path) -> Grid:
     settings = read_settings(checkpoint)
     settings = replace(settings, final=options.final or settings.final)
     return settings.grid(
-        options.steps, options.grid, sigma_min=options.sigma_min, sigma_max=options.sigma_max
+        options.steps or _STEPS,
+        options.grid,
+        sigma_min=options.sigma_min,
+        sigma_max=options.sigma_max,
     )
+
+
+def _schedule(options: ShowOptions) -> Schedule:
+    """The noise schedule of a checkpoint, or by its name."""
+    from samplers import schedule
+    from samplers.checkpoint import read_settings
+
+    if options.checkpoint is not None:
+        return read_settings(options.checkpoint).schedule
+    made: Any = schedule
+    for part in _SCHEDULES[options.schedule or _SCHEDULE].split("."):
+        made = getattr(made, part)
+    found: Schedule = made()
+    return found

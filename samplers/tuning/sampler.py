@@ -17,8 +17,10 @@ from typing_extensions import TypedDict
 
 from samplers.files import checked, parse_json, refuse_special, replacing
 from samplers.grid import Grid
+from samplers.notebook import html_table
 from samplers.schedule import FlowMatching, Schedule
 from samplers.tableau import Tableau
+from samplers.tuning.description import described, texts_of
 from samplers.tuning.objective import Score
 from samplers.tuning.table import Table
 
@@ -127,6 +129,18 @@ class TunedSampler:
     def nfe(self) -> int:
         """Network evaluations of a run."""
         return self.table.nfe
+
+    @property
+    def description(self) -> str:
+        """A description: what it was tuned for, its scores, and its numbers."""
+        return described(self.table, self.about)
+
+    def _repr_html_(self) -> str:
+        """A table of the rows, for notebooks."""
+        width = self.table.weights.shape[1]
+        head = ["sigma / alpha", "given", *(f"D[{lag}]" for lag in range(width))]
+        rows = [[*row, *[""] * (len(head) - len(row))] for row in texts_of(self.table)]
+        return html_table(repr(self), head, rows)
 
     def grid(self, schedule: Schedule) -> Grid:
         """The grid that it was tuned on.

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from samplers.checkpoint import Recipe
 from samplers.checkpoint.network import NetworkCheckpoint
+from samplers.choices import INVERSE_PROBLEM_SPACING
 from samplers.cli.common.checkpoints import (
     labels_of,
     open_network,
@@ -24,10 +25,15 @@ from samplers.cli.common.checkpoints import (
     recipe_from,
     sampler_options,
 )
-from samplers.cli.common.errors import evaluating, smaller_batches
-from samplers.cli.common.options import NUM_SAMPLES, InverseProblemOptions
+from samplers.cli.common.errors import evaluating, printed_warnings, smaller_batches
+from samplers.cli.common.options import (
+    INVERSE_STEPS,
+    NUM_SAMPLES,
+    InverseProblemOptions,
+)
 from samplers.cli.common.output import prepare_folder, write
 from samplers.cli.common.text import counted
+from samplers.cli.common.tuned import noted_tuned, refuse_of_grids, tuned_sampler
 from samplers.cli.common.values import fixed_sampler
 from samplers.images.figures import Cell, Figure, table
 from samplers.images.pixels import to_images
@@ -94,8 +100,7 @@ class Job:
             "noise_std": self.problem.noise_std,
             "method": self.options.method,
             "visits": self.options.visits,
-            "sampler": self.recipe.sampler,
-            "options": dict(self.recipe.options),
+            **_noted(self.options, self.recipe),
             "steps": self.recipe.steps,
             "grid": self.recipe.grid,
             "network_calls": self.nfe,
@@ -112,8 +117,7 @@ def solve(
     Args:
         measure: reads the measurement, for a network of images [C, H, W].
     """
-    sampler = fixed_sampler(options.sampler)
-    chosen = sampler_options(sampler, options.options)
+    asked = _recipe(options)
     checkpoint = open_network(options)
     if not checkpoint.of_pixels:
         raise ValueError(
@@ -122,12 +126,12 @@ def solve(
         )
     measured = measure(checkpoint.shape)
     problem = InverseProblem(measured.operator, measured.measurement, options.noise_std)
-    asked = replace(recipe_from(options), sampler=sampler, steps=options.steps, options=chosen)
-    recipe = checkpoint.settle(asked)
+    with printed_warnings():
+        recipe = checkpoint.settle(asked)
     tableau = checkpoint.tableau(recipe)
     if not tableau.batch_invariant:
         raise ValueError(
-            f"The steps of {recipe.sampler!r} depend on the whole batch; take another sampler."
+            f"The steps of {recipe.name!r} depend on the whole batch; take another sampler."
         )
     visits = options.visits or 1
     ticks, nfe = visits * tableau.calls, visits * checkpoint.nfe(recipe)
@@ -137,6 +141,29 @@ def solve(
     _finish(Job(options, checkpoint, recipe, ticks, nfe, measured, problem, seeds, labels))
 
 
+def _recipe(options: InverseProblemOptions) -> Recipe:
+    """What the options ask for, not settled."""
+    asked, tuned = recipe_from(options), tuned_sampler(options.sampler)
+    if tuned is not None:
+        refuse_of_grids(options)
+        return replace(asked, sampler=tuned)
+    sampler = fixed_sampler(options.sampler)
+    return replace(
+        asked,
+        sampler=sampler,
+        steps=options.steps or INVERSE_STEPS,
+        grid=options.grid or INVERSE_PROBLEM_SPACING,
+        options=sampler_options(sampler, options.options),
+    )
+
+
+def _noted(options: InverseProblemOptions, recipe: Recipe) -> dict[str, Any]:
+    """What results store of the sampler."""
+    if not isinstance(recipe.sampler, str):
+        return noted_tuned(recipe.sampler, options.sampler)
+    return {"sampler": recipe.sampler, "options": dict(recipe.options)}
+
+
 def _finish(job: Job) -> None:
     started = time.perf_counter()
     images = job.sample()
@@ -144,7 +171,7 @@ def _finish(job: Job) -> None:
     options = job.options
     write(_figure(job, images), options.output, job.parameters(numbers))
     seconds = time.perf_counter() - started
-    how = f"{job.recipe.sampler}, {counted(job.nfe, 'network evaluation')} each"
+    how = f"{job.recipe.name}, {counted(job.nfe, 'network evaluation')} each"
     print(
         f"{counted(len(images), 'image')}: {options.method}, {how}, {seconds:.1f} s -> "
         f"{options.output}"
@@ -174,5 +201,5 @@ def _figure(job: Job, images: Tensor) -> Figure:
         for start in range(0, len(sampled), ACROSS)
     ]
     headings = [*job.measured.pictures, "samples", *[""] * (min(len(sampled), ACROSS) - 1)]
-    title = f"{job.options.method}, {job.recipe.sampler}, {job.recipe.steps} steps"
+    title = f"{job.options.method}, {job.recipe.name}, {job.recipe.steps} steps"
     return table(title, headings, rows)

@@ -258,8 +258,7 @@ def _named(options: SamplerOptions) -> str:
 
 def _tuned_steps(options: SamplerOptions, checkpoint: Checkpoint, tuned: TunedSampler) -> Method:
     file = str(options.sampler)
-    recipe = checkpoint.settle(replace(recipe_from(options), sampler=tuned, steps=tuned.nfe))
-    recipe = replace(recipe, final=None)
+    recipe = checkpoint.settle(replace(recipe_from(options), sampler=tuned))
     nfe = checkpoint.nfe(recipe)
     settings = {
         **noted_tuned(tuned, file),

@@ -39,6 +39,7 @@ from samplers.cli.common.values import (
 
 STEPS, TOLERANCE, MAX_NFE = 20, 0.01, 500
 NUM_IMAGES = 16
+INVERSE_STEPS = 50
 NUM_SAMPLES = 6
 """Images that are sampled for one measurement."""
 
@@ -311,11 +312,15 @@ class InverseProblemOptions(
         help="Standard deviation of the noise in the measurement, for pixels from -1 to 1.",
         default=0.0,
     )
-    sampler: str = option(type=SAMPLER, help="Sampler, see `samplers list`.", default="ancestral")
-    steps: int = option(type=POSITIVE, help="Number of steps.", default=50)
+    sampler: str = option(type=SAMPLER, help=_SAMPLER, default="ancestral")
+    steps: int | None = option(
+        type=POSITIVE,
+        help="Number of steps.",
+        show_default=f"{INVERSE_STEPS}; those of a tuned sampler",
+    )
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
-    grid: ConfigSpacing = changed(GridOptions, "grid", default=INVERSE_PROBLEM_SPACING)
+    grid: ConfigSpacing | None = changed(GridOptions, "grid", show_default=INVERSE_PROBLEM_SPACING)
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )

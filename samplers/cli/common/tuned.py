@@ -6,6 +6,7 @@ Importing this imports torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from samplers.checkpoint.folder import read_folder
 from samplers.cli.common.errors import printed_warnings
 from samplers.cli.common.values import fixed_sampler
 from samplers.diffusers.loop import sampler_of
-from samplers.tuning import TunedSampler, load_sampler
+from samplers.tuning import TunedError, TunedSampler, load_sampler
 
 _SUFFIX = ".json"
 
@@ -26,6 +27,20 @@ def chosen_sampler(name: str) -> str | TunedSampler:
 def tuned_sampler(name: str | None) -> TunedSampler | None:
     """The tuned sampler of a file NAME.json; None for other names."""
     return load_sampler(name) if name is not None and name.endswith(_SUFFIX) else None
+
+
+def tuned_in(folder: Path) -> dict[Path, TunedSampler]:
+    """The tuned samplers of a folder, by file; other files are passed over.
+
+    Raises OSError if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"There is no folder {folder}.")
+    found = {}
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        with suppress(TunedError):
+            found[path] = load_sampler(path)
+    return dict(sorted(found.items(), key=lambda pair: pair[1].nfe))
 
 
 def refuse(options: object, names: Mapping[str, str], why: str) -> None:

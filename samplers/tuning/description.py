@@ -1,0 +1,53 @@
+"""A tuned sampler in words and numbers, as it is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.tuning.table import Table
+
+
+def described(table: Table, about: Mapping[str, Any]) -> str:
+    """What it was tuned for, its scores, and its numbers."""
+    return "\n".join(_lines(table, about))
+
+
+def _lines(table: Table, about: Mapping[str, Any]) -> Iterator[str]:
+    yield f"A tuned sampler of {table.nfe} network evaluations."
+    yield ""
+    yield f"Tuned for: {about['schedule']}, predicting {about['prediction']}."
+    yield f"Weights: {about['weights'] or 'not known'}."
+    yield f"Guidance: {about['guidance']:g}."
+    yield f"Conditions: {about['conditions']}."
+    yield f"Learned: {', '.join(about['learned'])}; objective {about['objective']}."
+    yield f"Teacher: {about['teacher']}, error {about['teacher_error']:.2g}."
+    yield f"Licence: {about['licence']}."
+    yield ""
+    yield f"Errors of {about['held_out']} held-out samples (geometric mean, 95 % quantile, RMS):"
+    for name, own in (("tuned", about["after"]), (about["base"], about["before"])):
+        errors = (own["geometric_mean"], own["quantile_95"], own["rms"])
+        yield f"  {name}: {', '.join(f'{error:.3g}' for error in errors)}"
+    yield ""
+    yield "Noise level sigma / alpha; the one that the network is given; weights of D[0], D[1], …:"
+    for row in texts_of(table):
+        yield "".join(f"{number:>11}" for number in row)
+
+
+def texts_of(table: Table) -> list[list[str]]:
+    """The level, the level that is given, and the weights of each row; the level of the end."""
+    noisy, given = _rho_texts(table.levels), _rho_texts(table.times)
+    weights = [[f"{weight:.4g}" for weight in row] for row in table.weights.tolist()]
+    rows = [
+        [noisy[k], given[k], *row[: k + 1]]  # which uses no prediction from before the first
+        for k, row in enumerate(weights)
+    ]
+    return [*rows, noisy[-1:]]
+
+
+def _rho_texts(levels: Tensor) -> list[str]:
+    """sigma / alpha at levels of half log-SNR."""
+    return [f"{rho:.4g}" for rho in torch.exp(-levels).tolist()]
