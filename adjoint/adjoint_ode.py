@@ -46,7 +46,8 @@ def check_method(order: int, steps: int | None) -> None:
 def refusal_of_ode(tableau: Tableau, steps: int | None) -> str | None:
     """Why the adjoint ODE does not belong to this sampler, as a sentence; None if it does."""
     last, available = tableau.rows[-1], len(_finite_nodes(tableau)) - 1
-    if tableau.end.clean and bool((last.points[-1] != 0).any()):
+    older = last.predictions[-1].cpu()[1:]
+    if tableau.end.clean and bool((last.points[-1] != 0).any() or (older != 0).any()):
         return (
             "The last step of this sampler is not its prediction of x_0, where the adjoint ODE "
             "begins; take CheckpointAdjoint()."

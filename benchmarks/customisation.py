@@ -172,7 +172,8 @@ def random_search(config: FinetuneConfig, budget: int, folder: Path) -> Path:
     learned = [weight for weight in trained.parameters() if weight.requires_grad]
     terms = [(t.weight, build_reward(t.name, t.options)) for t in config.rewards]
     generator = torch.Generator().manual_seed(config.training.seed)
-    size, per_image = config.training.batch_size, config.sampling.steps
+    assert isinstance(model, NetworkModel)
+    size, per_image = config.training.batch_size, model.tableau.calls
     turn = model.conditions
     condition = torch.tensor([turn[i % len(turn)] for i in range(size)])
 

@@ -40,10 +40,12 @@ from samplers.checkpoint import (
     Recipe,
     load_checkpoint,
     load_restoration,
+    read_settings,
 )
 from samplers.images.inputs import read_any
 from samplers.training import CHECKPOINT, LOG
 from tests.tiny_checkpoints import CLASSES
+from tests.tiny_tuned import as_if_tuned
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -312,6 +314,21 @@ def test_other_ways_back(
     settings = tables(places["digits"], tmp_path, sampling=sampling, adjoint=adjoint)
     outcome = run_finetuning(config_of(settings))
     assert outcome.changes[0].after > outcome.changes[0].before
+
+
+def test_a_tuned_sampler(places: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("digits", "restoration"):
+        path = tmp_path / f"{name}.json"
+        as_if_tuned(read_settings(places[name]).schedule).save(path)
+        settings = tables(places[name], tmp_path / name)
+        settings["sampling"] = {"sampler": str(path)}
+        if name == "restoration":
+            settings["sampling"] |= {"images": [str(places["colours"])], "task": "rainy"}
+        outcome = run_finetuning(config_of(settings))
+        assert outcome.changes[0].after > outcome.changes[0].before
+    settings["sampling"] |= {"steps": 4}
+    with pytest.raises(ValueError, match="but a tuned sampler has its own steps"):
+        run_finetuning(config_of(settings | {"output": str(tmp_path / "other")}))
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from tests.tiny_flows import (
     waves,
     write_text_encoder,
 )
+from tests.tiny_tuned import as_if_tuned
 from text2pde.autoencoder.clips import prepare_clip
 from text2pde.autoencoder.latents import Latents, LatentScales, encode_clips, save_latents
 from text2pde.autoencoder.model import load_autoencoder
@@ -353,6 +354,35 @@ def test_samplers_are_tuned_for_what_captions_generate(
     config = pipe.scheduler.config
     keywords = {"sampler": config.sampler, "grid": pipe.grid(3), "conditions": subject.conditions}
     assert torch.equal(sample(subject.model, subject.noise, **keywords), expected)
+
+
+@torch.no_grad()
+def test_a_tuned_sampler_generates(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = load_text2pde(folder, torch.device("cpu"))
+    tuned = as_if_tuned(pipe.denoiser.schedule)
+    tuned.save(tmp_path / "own.json")
+    pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler, sampler=tuned)
+    scene = read_prompt(SENTENCE)
+    given = pipe.conditions([Request(scene, SENTENCE)])
+    expected = sample(pipe.guided(2), pipe.noise([3]), sampler=tuned, conditions=given)
+    assert torch.equal(pipe.latents([Request(scene, SENTENCE)], [3], guidance=2), expected)
+    pipe.save_pretrained(tmp_path / "saved")
+    clips = []
+    for checkpoint, sampler in ((folder, ["--sampler", tmp_path / "own.json"]), ("saved", [])):
+        path = tmp_path / f"{Path(checkpoint).name}.safetensors"
+        words = ["generate", SENTENCE, "--checkpoint", tmp_path / checkpoint, "--guidance", 2]
+        assert run([*words, *sampler, "--seed", 3, "--output", path]) == 0
+        said = capsys.readouterr().err
+        assert said == (
+            "The sampler was tuned for a guidance of 1, and this one is 2; its scores do not hold "
+            "here.\n"
+        )
+        clips.append(load_clip(path))
+    assert np.array_equal(clips[0].fields, clips[1].fields)
+    assert run([*words, "--steps", 5, "--output", tmp_path / "5.gif"]) == 2
+    assert "own steps and noise levels" in capsys.readouterr().err
 
 
 def test_another_text_encoder_is_refused(folder: Path, tmp_path: Path) -> None:

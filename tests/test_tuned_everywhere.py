@@ -13,9 +13,26 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline
 from torch import Tensor
 
-from samplers import SamplerScheduler, TunedSampler, sample
+from adjoint import (
+    BacksolveAdjoint,
+    CheckpointAdjoint,
+    ContinuousAdjoint,
+    DirectAdjoint,
+    ReversibleAdjoint,
+)
+from samplers import (
+    Guidance,
+    InverseProblem,
+    Replacement,
+    SamplerScheduler,
+    TunedSampler,
+    inpainting,
+    sample,
+    solve_inverse_problem,
+)
 from samplers.diffusers.config import read_config
 from samplers.diffusers.denoiser import pipeline_denoiser
+from samplers.sampling import Adjoint
 from tests.scheduler_loops import FLOW, VP, made
 from tests.tiny_checkpoints import unconditional
 from tests.tiny_tuned import as_if_tuned
@@ -150,3 +167,80 @@ def test_a_saved_pipeline_samples_the_same(tmp_path: Path) -> None:
         expected = sample(pipeline_denoiser(pipe), x_T, sampler=tuned)
     images = (expected / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     torch.testing.assert_close(torch.from_numpy(found[0]), images, rtol=1e-5, atol=1e-5)
+
+
+# Adjoints and inverse problems
+
+
+def learned(x: Tensor, t: Tensor, weight: Tensor) -> Tensor:
+    return torch.tanh(weight * x) + 0.1 * torch.cos(t / 100).reshape(-1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "adjoint",
+    [CheckpointAdjoint(), CheckpointAdjoint(keep=2), CheckpointAdjoint(split=2), DirectAdjoint()],
+    ids=repr,
+)
+@pytest.mark.parametrize("config", [VP, FLOW, EDM_CONFIG], ids=lambda c: c["_class_name"])
+def test_gradients_are_those_of_autograd(config: dict[str, Any], adjoint: Adjoint) -> None:
+    model = read_config(config).denoiser(learned)
+    x = noise().double().requires_grad_()
+    weight = torch.tensor([[[0.7]], [[0.8]]], dtype=torch.float64, requires_grad=True)
+    by_autograd, by_adjoint = (
+        torch.autograd.grad(
+            sample(model, x, sampler=tuned_for(config), conditions={"weight": weight}, adjoint=how)
+            .sin()
+            .sum(),
+            [x, weight],
+        )
+        for how in (None, adjoint)
+    )
+    torch.testing.assert_close(by_adjoint, by_autograd, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("adjoint", "why"),
+    [
+        (ReversibleAdjoint(), "can't be solved for the previous point; take o-belm"),
+        (ContinuousAdjoint(), "is not its prediction of x_0"),
+        (BacksolveAdjoint(), "is not its prediction of x_0"),
+    ],
+)
+def test_adjoints_of_other_samplers_say_so(adjoint: Adjoint, why: str) -> None:
+    model = read_config(VP).denoiser(network)
+    with pytest.raises(ValueError, match=why):
+        sample(model, noise().requires_grad_(), sampler=tuned_for(VP), adjoint=adjoint)
+
+
+@pytest.mark.parametrize("method", [Guidance(), Replacement()], ids=repr)
+def test_inverse_problems_are_solved_with_it(method: Guidance | Replacement) -> None:
+    """What is measured without noise is found exactly."""
+    model = read_config(VP).denoiser(network)
+    mask = torch.zeros(3, 4, dtype=torch.bool)
+    mask[1] = True
+    x_0 = 0.3 * noise().double()
+    problem = InverseProblem(inpainting(mask, (3, 4)), x_0 * mask)
+    with torch.no_grad():
+        found = solve_inverse_problem(
+            model, noise().double(), problem, sampler=tuned_for(VP), method=method, seeds=(0, 1)
+        )
+    assert bool(found.isfinite().all())
+    if isinstance(method, Replacement):
+        torch.testing.assert_close(found[:, mask], x_0[:, mask])
+
+
+# Other weights, another guidance
+
+
+def test_it_warns_of_another_purpose() -> None:
+    tuned = as_if_tuned(read_config(VP).schedule, weights="own", guidance=2.0)
+    with pytest.warns(UserWarning, match="tuned for") as said:
+        tuned.check_purpose("other", 3.0)
+    assert [str(warning.message).partition(";")[0] for warning in said] == [
+        "The sampler was tuned for other weights than those of this checkpoint",
+        "The sampler was tuned for a guidance of 2, and this one is 3",
+    ]
+    assert all(warning.filename == __file__ for warning in said)
+    tuned.check_purpose("own", 2.0)
+    tuned.check_purpose()
+    as_if_tuned(read_config(VP).schedule).check_purpose("any")

@@ -33,6 +33,7 @@ from samplers.choices import MOST_AT_ONCE, MOST_STEPS, ConfigSpacing
 from samplers.grid import Final
 from samplers.solve import NoiseKind
 from samplers.training import TrainingConfig
+from samplers.tuning import TunedSampler, load_sampler
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class SamplingSettings:
 
     Attributes:
         sampler: if None, that of a checkpoint that restores images, or the one that a network was
-            distilled for; the default of :func:`samplers.sample` for others.
-        steps: of the sampler.
+            distilled for; the default of :func:`samplers.sample` for others. ``NAME.json`` is the
+            file of a tuned one, which has its own steps and noise levels.
+        steps: of the sampler; 10 if None.
         labels: classes to condition on; all if None.
         prompts: texts to condition on, for a checkpoint with a text encoder.
         images: degraded images, or folders of such, for a checkpoint that restores images.
@@ -54,7 +56,7 @@ class SamplingSettings:
     """
 
     sampler: str | None = None
-    steps: int = 10
+    steps: int | None = None
     labels: tuple[int, ...] | None = None
     prompts: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
@@ -74,17 +76,36 @@ class SamplingSettings:
         if self.labels == ():
             raise ValueError("The list of labels is empty; name classes, or omit it for all.")
 
+    @property
+    def tuned(self) -> TunedSampler | None:
+        """The tuned sampler, if it is the file of one; ValueError for settings that it has not."""
+        if self.sampler is None or not self.sampler.endswith(".json"):
+            return None
+        given = [name for name in _OF_GRIDS if getattr(self, name)]
+        if given:
+            raise ValueError(
+                f"{given[0]} is set in [sampling], but a tuned sampler has its own steps and noise "
+                "levels; omit it."
+            )
+        return load_sampler(self.sampler)
+
     def recipe(self, default: str) -> Recipe:
         """The settings of one image, with the first prompt if there are any.
 
         Args:
             default: the sampler if none is named.
         """
-        own = {"prompt": next(iter(self.prompts), None), "sampler": self.sampler or default}
+        own = {
+            "prompt": next(iter(self.prompts), None),
+            "sampler": self.tuned or self.sampler or default,
+            "steps": self.steps or _STEPS,
+        }
         values = asdict(self) | own
         return Recipe(**{name: v for name, v in values.items() if name not in _CONDITIONS})
 
 
+_STEPS = 10
+_OF_GRIDS = ("steps", "grid", "sigma_min", "sigma_max", "final", "options")
 _CONDITIONS = ("labels", "prompts", "images", "task")
 
 

@@ -108,7 +108,7 @@ class Checkpoint(abc.ABC):
             self._check_distilled(sampler, get_sampler(sampler).distilled)
             return sampler
         self._check_distilled("tuned", False)
-        sampler.check_purpose(self.identity.weights_hash, guidance, stacklevel=3)
+        sampler.check_purpose(self.identity.weights_hash, guidance, stacklevel=4)
         return sampler
 
     def _check_distilled(self, sampler: str, distilled: bool) -> None:

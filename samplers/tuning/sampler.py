@@ -190,7 +190,7 @@ class TunedSampler:
         for difference in self._differences(weights, guidance):
             warnings.warn(
                 f"The sampler was tuned for {difference}; its scores do not hold here.",
-                stacklevel=stacklevel + 1,
+                stacklevel=stacklevel,
             )
 
     def _differences(self, weights: str | None, guidance: float | None) -> Iterator[str]:

@@ -84,6 +84,10 @@ def _check_settings(settings: SamplingSettings) -> None:
 def _changed(scheduler: SamplerScheduler, settings: SamplingSettings) -> SamplerScheduler:
     """The checkpoint's scheduler, with what the settings name."""
     config: Any = scheduler.config
+    tuned = settings.tuned
+    if tuned is not None:
+        own: SamplerScheduler = SamplerScheduler.from_config(config, sampler=tuned)
+        return own
     named = named_settings(config, settings.sampler, settings.options, settings.grid)
     ends = {"sigma_min": settings.sigma_min, "sigma_max": settings.sigma_max}
     named |= {name: sigma for name, sigma in ends.items() if sigma is not None}
