@@ -24,6 +24,7 @@ from samplers import (
     FlowMatching,
     Guidance,
     InverseProblem,
+    NotFiniteError,
     Schedule,
     Start,
     TunedSampler,
@@ -43,6 +44,7 @@ from samplers.registry import Sampler, registry
 from samplers.solve import Solver
 from samplers.tableau import Tableau
 from samplers.tuning.config import PARTS, Part
+from samplers.tuning.learner import TableLearner
 from samplers.tuning.objective import Score
 from samplers.tuning.parameters import Parameters, bounds_of
 from samplers.tuning.problem import Problem
@@ -295,6 +297,43 @@ def test_a_family_starts_from_its_neighbours() -> None:
     assert {nfe: tuned.nfe for nfe, tuned in family.items()} == {4: 4, 5: 5}
 
 
+def test_a_family_begins_with_the_better_of_a_start_and_its_neighbour(
+    tuned: TunedSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a poor start, that is the neighbour, interpolated."""
+    poor = Start("dpmpp-2m", "uniform", None)
+    begun: dict[int, Table] = {}
+
+    class Watched(TableLearner):
+        def learn(self, *given: Any) -> Any:
+            begun[self.start.nfe] = self.start
+            return super().learn(*given)
+
+    monkeypatch.setattr("samplers.tuning.loop.TableLearner", Watched)
+    found = tune_family(DDPM, noise(DDPM, 96), [6, 4], config=QUICK, start=poor)
+    assert list(found) == [4, 6]
+    for own, expected in zip(begun[6], found[4].resampled(6).table.remembering(None), strict=True):
+        torch.testing.assert_close(own, expected)
+
+
+@pytest.mark.parametrize("nfe", [4, 6, 7])
+def test_interpolated_it_errs_less_than_its_start(
+    nfe: int, tuned: TunedSampler, exact: tuple[Tensor, Tensor]
+) -> None:
+    between = tuned.resampled(nfe)
+    assert (between.nfe, between.about["interpolated_from"]) == (nfe, 5)
+    assert "Interpolated from 5 evaluations" in between.description
+    assert TunedSampler.from_json(between.to_json()).about == between.about
+    grid = make_grid(DDPM.schedule, nfe, START.grid, sigma_min=START.sigma_min)
+    with torch.no_grad():
+        found = sample(DDPM, exact[0], sampler=between)
+        before = sample(DDPM, exact[0], sampler=START.sampler, grid=grid)
+    errors = [Score.of(x, exact[1]).geometric_mean for x in (found, before)]
+    assert errors[0] < 0.7 * errors[1]
+    with pytest.raises(ValueError, match="between two rows or more"):
+        tuned.resampled(1)
+
+
 def test_training_noise_may_move_within_a_radius() -> None:
     found = tune(DDPM, noise(DDPM, 64), 4, config=replace(QUICK, radius=0.1), start=START)
     assert found.about["after"]["geometric_mean"] < found.about["before"]["geometric_mean"]
@@ -511,10 +550,32 @@ def test_impossible_settings_are_refused_in_one_sentence() -> None:
         tune(DDPM, x, 12, config=slow, start=START)
 
 
-def test_a_network_without_gradients_is_refused() -> None:
-    blind = replace(DDPM, network=lambda x, t: DDPM(x.detach(), t))
-    with pytest.raises(ValueError, match="no gradient"):
-        tune(blind, noise(DDPM, 64), 4, config=QUICK, start=START)
+@pytest.mark.parametrize(
+    "blind",
+    [
+        lambda x, t: DDPM(x.detach(), t),
+        torch.no_grad()(DDPM.network),
+        torch.inference_mode()(DDPM.network),
+        lambda x, t: torch.zeros_like(x),
+    ],
+    ids=["detach", "no_grad", "inference_mode", "constant"],
+)
+def test_a_network_without_gradients_is_refused(blind: Callable[..., Tensor]) -> None:
+    with pytest.raises(ValueError, match="no gradient in x, and tuning needs it"):
+        tune(replace(DDPM, network=blind), noise(DDPM, 64), 4, config=QUICK, start=START)
+
+
+@pytest.mark.parametrize("factor", [1e200, math.inf, math.nan])
+def test_a_teacher_that_diverges_is_refused(factor: float) -> None:
+    wild = replace(DDPM, network=lambda x, t: factor * DDPM(x, t))
+    with pytest.raises((ValueError, NotFiniteError), match=r"not converged|NaN or infinity"):
+        tune(wild, noise(DDPM, 64), 4, config=QUICK, start=START)
+
+
+def test_gradients_are_computed_whatever_the_mode_of_the_caller(tuned: TunedSampler) -> None:
+    with torch.no_grad():
+        found = tune(DDPM, noise(DDPM, 96), 5, config=replace(QUICK, iterations=40), start=START)
+    assert found.to_json() == tuned.to_json()
 
 
 def test_nothing_is_returned_that_is_worse_than_its_start() -> None:

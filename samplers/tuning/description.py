@@ -26,6 +26,8 @@ def _lines(table: Table, about: Mapping[str, Any]) -> Iterator[str]:
     yield f"Learned: {', '.join(about['learned'])}; objective {about['objective']}."
     yield f"Teacher: {about['teacher']}, error {about['teacher_error']:.2g}."
     yield f"Licence: {about['licence']}."
+    if "interpolated_from" in about:
+        yield f"Interpolated from {about['interpolated_from']} evaluations, whose errors these are."
     yield ""
     yield f"Errors of {about['held_out']} held-out samples (geometric mean, 95 % quantile, RMS):"
     for name, own in (("tuned", about["after"]), (about["base"], about["before"])):

@@ -190,7 +190,14 @@ class Tuning:
         return self.loss or DISTANCES[self.config.distance]
 
     def tuned(self, nfe: int, start: Start | None, warm: Sequence[Table] = ()) -> TunedSampler:
-        """The sampler of a number of evaluations, from the best of the starts."""
+        """The sampler of a number of evaluations, from the best of the starts.
+
+        Gradients are computed under ``torch.no_grad``, too.
+        """
+        with torch.enable_grad():
+            return self._tuned(nfe, start, warm)
+
+    def _tuned(self, nfe: int, start: Start | None, warm: Sequence[Table]) -> TunedSampler:
         size = self.config.batch_size
         candidates = [start] if start else starts(self.training)
         found = best_starts(self.training, nfe, candidates, self.distance, size)
@@ -281,11 +288,8 @@ def _check_gradient(one: Problem) -> None:
     model, x = one.model, one.noise.detach().requires_grad_()
     with torch.enable_grad():
         t = model.schedule.noisiest.t.to(x).expand(len(x))
-        output = model(x, t, **one.conditions)
-    if (
-        not output.requires_grad
-        or torch.autograd.grad(output.sum(), x, allow_unused=True)[0] is None
-    ):
+        total = model(x, t, **one.conditions).sum()
+    if not total.requires_grad or torch.autograd.grad(total, x, allow_unused=True)[0] is None:
         raise ValueError(
             "The network's output has no gradient in x, and tuning needs it; give a network that "
             "autograd can differentiate (no torch.no_grad or detach inside)."

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 import torch
 from pydantic import ConfigDict
@@ -22,7 +22,7 @@ from samplers.schedule import FlowMatching, Schedule
 from samplers.tableau import Tableau
 from samplers.tuning.description import described, texts_of
 from samplers.tuning.objective import Score
-from samplers.tuning.table import Table
+from samplers.tuning.table import Table, resampled
 
 _FORMAT = "samplers.tuned/1"
 _SAME_LEVEL = 0.05
@@ -60,6 +60,8 @@ class About(TypedDict):
         teacher_error: the relative error of the teacher's samples.
         before, after: scores of the base and of the tuned sampler.
         licence: of this file.
+        interpolated_from: the number of evaluations of the sampler that this one was made of, whose
+            scores these are; only there after :meth:`TunedSampler.resampled`.
     """
 
     base: str
@@ -78,6 +80,7 @@ class About(TypedDict):
     before: Scores
     after: Scores
     licence: str
+    interpolated_from: NotRequired[int]
 
 
 class _File(TypedDict):
@@ -141,6 +144,16 @@ class TunedSampler:
         head = ["sigma / alpha", "given", *(f"D[{lag}]" for lag in range(width))]
         rows = [[*row, *[""] * (len(head) - len(row))] for row in texts_of(self.table)]
         return html_table(repr(self), head, rows)
+
+    def resampled(self, nfe: int) -> TunedSampler:
+        """The sampler with another number of evaluations, interpolated at equal fractions of the
+        run.
+
+        It was not tuned there: the scores stay those of this one. Raises ValueError below two
+        evaluations, of this sampler or the other.
+        """
+        about: About = {**self.about, "interpolated_from": self.nfe}
+        return TunedSampler(resampled(self.table, nfe), about)
 
     def grid(self, schedule: Schedule) -> Grid:
         """The grid that it was tuned on.
