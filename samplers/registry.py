@@ -453,7 +453,7 @@ def get_sampler(name: str) -> Sampler:
 
 def _hint(name: str, plain: str, names: Mapping[str, Sampler]) -> str:
     if name.endswith(".json"):
-        return "to read a tuned one from its file, pass load_sampler of it."
+        return "a file of a tuned one is no name: load_sampler reads it."
     bare, _, spacing = plain.replace("++", "pp").rpartition("-")
     if spacing in SPACINGS and bare in names:  # as in "DPM++ 2M Karras"
         return f"did you mean {names[bare].name!r} on the grid {spacing!r}?"

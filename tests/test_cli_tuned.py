@@ -14,6 +14,7 @@ from samplers import SamplerScheduler, TunedSampler, sample
 from samplers.checkpoint import (
     LoadOptions,
     NetworkCheckpoint,
+    PipelineCheckpoint,
     load_checkpoint,
     load_restoration,
 )
@@ -102,6 +103,22 @@ def test_a_tuned_sampler_inside_of_a_checkpoint(
     assert (own == other).all()
     said = say("restore {tmp}/saved {colours} --task noisy --steps 7 --output {out}")
     said.check_sentence(2, "own steps and noise levels")
+
+
+def test_a_pipeline_with_a_prompt(say: Say, tmp_path: Path, places: dict[str, Path]) -> None:
+    checkpoint = load_checkpoint(places["prompts"], LoadOptions())
+    assert isinstance(checkpoint, PipelineCheckpoint)
+    found = as_if_tuned(checkpoint.settings.schedule, guidance=2.0)
+    found.save(tmp_path / "own.json")
+    command = "sample {prompts} --prompt abc --sampler {tmp}/own.json --seeds 1 --guidance"
+    said = say(command + " 2 --output {tmp}/all")
+    assert (said.code, said.err) == (0, "")
+    pipe = checkpoint.pipeline
+    pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler, sampler=found)
+    noise = torch.Generator().manual_seed(1)
+    (image,) = pipe(["abc"], num_inference_steps=4, guidance_scale=2.0, generator=noise).images
+    assert (pixels(tmp_path / "all" / "seed-00000001.png") == np.asarray(image)).all()
+    assert "tuned for a guidance of 2" in say(command + " 3 --output {tmp}/3.png").err
 
 
 def test_inverse_problems(

@@ -67,10 +67,10 @@ class ShowOptions(GridOptions, section="Tableau"):
 @command(_EXAMPLES)
 def run(options: ShowOptions) -> None:
     """Show a sampler: its equation, reference, options and tableau."""
-    from samplers.cli.common.tuned import tuned_sampler
+    from samplers.cli.common.tuned import tuned_of
     from samplers.registry import AdaptiveSampler, get_sampler
 
-    tuned = tuned_sampler(options.name)
+    tuned = tuned_of(options, options.name)
     if tuned is not None:
         _show_tuned(options, tuned)
         return
@@ -87,9 +87,6 @@ def run(options: ShowOptions) -> None:
 
 def _show_tuned(options: ShowOptions, tuned: TunedSampler) -> None:
     """Print what a tuned sampler is, and its tableau on a schedule, if one is named."""
-    from samplers.cli.common.tuned import refuse_of_grids
-
-    refuse_of_grids(options)
     named = options.schedule is not None or options.checkpoint is not None
     if options.json and not named:
         raise ValueError(
@@ -164,3 +161,17 @@ def _grid_of(options: ShowOptions, checkpoint: Path) -> Grid:
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
     )
+
+
+def _schedule(options: ShowOptions) -> Schedule:
+    """The noise schedule of a checkpoint, or by its name."""
+    from samplers import schedule
+    from samplers.checkpoint import read_settings
+
+    if options.checkpoint is not None:
+        return read_settings(options.checkpoint).schedule
+    made: Any = schedule
+    for part in _SCHEDULES[options.schedule or _SCHEDULE].split("."):
+        made = getattr(made, part)
+    found: Schedule = made()
+    return found

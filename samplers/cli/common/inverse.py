@@ -33,7 +33,7 @@ from samplers.cli.common.options import (
 )
 from samplers.cli.common.output import prepare_folder, write
 from samplers.cli.common.text import counted
-from samplers.cli.common.tuned import noted_tuned, refuse_of_grids, tuned_sampler
+from samplers.cli.common.tuned import noted_tuned, tuned_of
 from samplers.cli.common.values import fixed_sampler
 from samplers.images.figures import Cell, Figure, table
 from samplers.images.pixels import to_images
@@ -143,9 +143,8 @@ def solve(
 
 def _recipe(options: InverseProblemOptions) -> Recipe:
     """What the options ask for, not settled."""
-    asked, tuned = recipe_from(options), tuned_sampler(options.sampler)
+    asked, tuned = recipe_from(options), tuned_of(options, options.sampler)
     if tuned is not None:
-        refuse_of_grids(options)
         return replace(asked, sampler=tuned)
     sampler = fixed_sampler(options.sampler)
     return replace(

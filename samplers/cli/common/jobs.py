@@ -27,7 +27,7 @@ from samplers.cli.common.errors import printed_warnings
 from samplers.cli.common.options import MAX_NFE, NUM_IMAGES, STEPS, TOLERANCE, SamplerOptions
 from samplers.cli.common.processes import Processes, join
 from samplers.cli.common.text import counted, evaluations_each
-from samplers.cli.common.tuned import noted_tuned, refuse, refuse_of_grids, tuned_sampler
+from samplers.cli.common.tuned import noted_tuned, refuse, tuned_of
 from samplers.cli.common.values import seeds_text
 from samplers.images.pixels import to_images
 from samplers.probability_flow.integration import Adaptive
@@ -211,9 +211,7 @@ def plan(options: SamplerOptions) -> Job:
 
     Raises ValueError for settings that sampler and checkpoint can't have.
     """
-    tuned = tuned_sampler(options.sampler)
-    if tuned is not None:
-        refuse_of_grids(options, _OF_ADAPTIVE)
+    tuned = tuned_of(options, options.sampler, _OF_ADAPTIVE)
     sampler = None if tuned else get_sampler(_named(options))
     adaptive = None if sampler is None else _checked(options, sampler)
     processes = join(options.device)

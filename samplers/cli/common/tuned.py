@@ -29,6 +29,16 @@ def tuned_sampler(name: str | None) -> TunedSampler | None:
     return load_sampler(name) if name is not None and name.endswith(_SUFFIX) else None
 
 
+def tuned_of(options: object, name: str | None, *others: Mapping[str, str]) -> TunedSampler | None:
+    """The tuned sampler of a file NAME.json; None for other names.
+
+    Raises ValueError for options that it does not have: those of grids, and others.
+    """
+    if name is not None and name.endswith(_SUFFIX):
+        refuse_of_grids(options, *others)
+    return tuned_sampler(name)
+
+
 def tuned_in(folder: Path) -> dict[Path, TunedSampler]:
     """The tuned samplers of a folder, by file; other files are passed over.
 
