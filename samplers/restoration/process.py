@@ -145,9 +145,9 @@ def restore(
         seeds: one integer for each image, for its initial noise and that of stochastic samplers.
         noise: the initial noise, with standard deviation 1; that of the seeds if None.
         noise_kind: ``noise`` of :func:`samplers.sample`, where also sampler, steps, grid, final,
-            options, callback and adjoint are explained. There are 10 steps if it is None. One step
-            of a deterministic sampler with one evaluation per step returns the network's prediction
-            of x_0.
+            options, callback and adjoint are explained; by default there are 10 steps on a
+            ``log-snr`` grid. One step of a deterministic sampler with one evaluation per step
+            returns the network's prediction of x_0.
 
     Sampling starts at ``mu + lambda_inf sigma_T z``, which neglects alpha_T (x_0 - mu), where
     alpha_T is the schedule's eps. Gradients flow to mu, conditions and weights. Raises ValueError
@@ -155,7 +155,7 @@ def restore(
     """
     if steps is None and not isinstance(sampler, OwnGrid):
         steps = 10
-    on = grid_for(sampler, process.schedule, steps, grid, final=final)
+    on = grid_for(sampler, process.schedule, steps, grid, final=final, default="log-snr")
     check_one_each("seeds", seeds, "images", len(mu))
     z = initial_noise(seeds, mu.shape[1:]).to(mu) if noise is None else noise
     y = sample(
