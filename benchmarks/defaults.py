@@ -103,8 +103,8 @@ class Cell(NamedTuple):
         return error / self.best[measure][1]
 
 
-def measured(case: Case, nfe: int) -> Cell:
-    """All settings of others and all candidates."""
+def best_of_others(case: Case, nfe: int) -> dict[str, tuple[str, float]]:
+    """The setting of others that errs least by each measure, and its error."""
     theirs = {}
     for peer in peers(case.model.schedule):
         try:
@@ -116,8 +116,11 @@ def measured(case: Case, nfe: int) -> Cell:
         finite = {name: errors[place] for name, errors in theirs.items() if errors[place] > 0}
         name = min(finite, key=finite.__getitem__)
         best[measure] = (name, finite[name])
-    ours = {str(each): Errors.of(case.errors(_drawn(case, each, nfe))) for each in CANDIDATES}
-    return Cell(best, ours)
+    return best
+
+
+def all_of_ours(case: Case, nfe: int) -> dict[str, Errors]:
+    return {str(each): Errors.of(case.errors(_drawn(case, each, nfe))) for each in CANDIDATES}
 
 
 def _drawn(case: Case, candidate: Candidate, nfe: int) -> Tensor:
@@ -155,17 +158,20 @@ def save(path: Path, cells: Cells) -> None:
         part.write_text(json.dumps(plain, indent=1) + "\n")
 
 
-def measure_all(names: list[str], path: Path) -> Cells:
+def measure_all(names: list[str], path: Path, anew: bool) -> Cells:
+    """Settings of others are measured once; candidates also if they are to be measured anew."""
     cells = read(path)
     bar = tqdm([(name, nfe) for name in names for nfe in numbers_of(name)], unit="cell")
     case: tuple[str, Case] | None = None
     for name, nfe in bar:
         bar.set_postfix_str(f"{name}, NFE {nfe}")
-        if str(nfe) in cells.get(name, {}):
+        known = cells.get(name, {}).get(str(nfe))
+        if known is not None and not anew:
             continue
         if case is None or case[0] != name:
             case = (name, CASES[name]())
-        cells.setdefault(name, {})[str(nfe)] = measured(case[1], nfe)
+        best = best_of_others(case[1], nfe) if known is None else known.best
+        cells.setdefault(name, {})[str(nfe)] = Cell(best, all_of_ours(case[1], nfe))
         save(path, cells)
     return {name: cells[name] for name in names}
 
@@ -225,11 +231,12 @@ def overall(cells: Mapping[str, Mapping[str, Cell]], of: Callable[[Cell], float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--anew", action="store_true", help="measure our candidates again")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     with torch.no_grad():
-        cells = measure_all(arguments.models, arguments.results)
+        cells = measure_all(arguments.models, arguments.results, arguments.anew)
     lines = [
         f"- {measure}: {overall(cells, lambda cell, m=measure: cell.ratio(DEFAULT, m))}"  # type: ignore[misc]
         for measure in MEASURES

@@ -30,8 +30,8 @@ Final = choices.Final
 SPACINGS = choices.SPACINGS
 
 _SHIFT = 10.0
-_LAST_LEVEL = 0.5
-"""Of ``log-flow`` grids."""
+_LAST_LEVEL, _FIRST_STEPS = 0.6, 1.5
+"""Of ``log-flow`` grids; the first steps hardly lower the level that the last can start from."""
 
 # Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
 _ALMOST_PURE_NOISE = 0.999
@@ -126,9 +126,9 @@ def make_grid(
     The time of flow matching on data of unit scale is u = sigma / (sigma + alpha); with 10 alpha it
     is shifted as for high resolutions (Esser et al. 2024, https://arxiv.org/abs/2403.03206, eq.
     23). Noise levels of ``log-flow`` are as dense below sigma / alpha = 10 as on ``log-snr``, and
-    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.5 u
-    / steps, with u of the first point, but not below the trained range. The two numbers were chosen
-    by measurement, see docs/benchmarks/defaults.md.
+    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.6 u
+    / (steps - 1.5), with u of the first point, but not below the trained range. The numbers were
+    chosen by measurement, see docs/benchmarks/defaults.md.
 
     ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
     unknown spacing, or a range outside of what the schedule was trained for.
@@ -209,7 +209,7 @@ def _trained_range(
 
 def _last_point(low: Point, high: Point, schedule: Schedule, steps: int) -> Point:
     """The last positive noise level of a ``log-flow`` grid."""
-    level = _LAST_LEVEL / steps * _flow_time(high.rho)
+    level = _LAST_LEVEL / (steps - _FIRST_STEPS) * _flow_time(high.rho)
     return low if level <= low.rho else schedule.at_lam(-level.log())
 
 
