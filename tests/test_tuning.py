@@ -48,7 +48,7 @@ from samplers.tuning.learner import TableLearner
 from samplers.tuning.objective import Score
 from samplers.tuning.parameters import Parameters, bounds_of
 from samplers.tuning.problem import Problem
-from samplers.tuning.sampler import TunedError
+from samplers.tuning.levels import TunedError
 from samplers.tuning.table import Table, resampled, table_of
 from tests.mixture import PLANE, Flow
 
