@@ -21,9 +21,9 @@ from samplers.fitting.geometry import COEFFICIENTS, cheapest, step_costs
 from samplers.fitting.levels import Levels
 from samplers.fitting.pilots import Coordinate, Run, evaluated_at, pilot_tableau, run
 from samplers.fitting.search import Search, Trial
-from samplers.grid import Grid, Spacing
+from samplers.grid import Grid
 from samplers.registry import Method
-from samplers.sampling import build_tableau, grid_for
+from samplers.sampling import GridLike, OwnGrid, build_tableau, grid_for
 from samplers.tableau import Tableau
 from samplers.tuning.levels import trained_range
 from samplers.tuning.loop import Purpose
@@ -80,7 +80,7 @@ def fit_grid(
     steps: int,
     *,
     sampler: str | Method = DEFAULT_SAMPLER,
-    grid: Spacing | Grid | None = None,
+    grid: GridLike | None = None,
     conditions: Mapping[str, Any] | None = None,
     criterion: Criterion = "error",
     budget: int = BUDGET,
@@ -268,7 +268,9 @@ def _check(model: Denoiser, x_T: Tensor, steps: int, criterion: str, budget: int
         raise ValueError(f"The criterion is {criterion!r}; it must be 'error' or 'geometry'.")
 
 
-def _base(sampler: str | Method, model: Denoiser, steps: int, grid: Spacing | Grid | None) -> Grid:
+def _base(sampler: str | Method, model: Denoiser, steps: int, grid: GridLike | None) -> Grid:
+    if isinstance(sampler, OwnGrid):
+        raise ValueError("The sampler has its own noise levels; take one by name.")
     base = grid_for(sampler, model.schedule, steps, grid)
     if base.start.rho != model.schedule.noisiest.rho:
         raise ValueError(
@@ -292,6 +294,7 @@ def _deterministic(tableau: Tableau, name: str) -> Tableau:
     return tableau
 
 
-def _words(grid: Spacing | Grid | None, base: Grid) -> str:
-    kind = "own grid" if isinstance(grid, Grid) else grid or DEFAULT_SPACING
+def _words(grid: GridLike | None, base: Grid) -> str:
+    named = grid is None or isinstance(grid, str)
+    kind = grid or DEFAULT_SPACING if named else "given grid"
     return f"{kind} to {float(base[base.steps - 1].rho):.4g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from samplers.schedule import Schedule
 from samplers.tuning.levels import (
     Range,
     check_range,
+    differences,
     levels_of,
     plain,
     points_at_levels,
@@ -113,6 +115,28 @@ class FittedGrid:
         """The grid on a schedule. Raises ValueError for another range of noise levels."""
         check_range(self.about["trained_range"], schedule, "grid was fitted")
         return Grid(schedule, points_at_levels(schedule, self.levels))
+
+    def check_purpose(
+        self,
+        sampler: str,
+        weights: str | None = None,
+        guidance: float | None = None,
+        *,
+        stacklevel: int = 2,
+    ) -> None:
+        """Warn if it was fitted for another sampler, for other weights or another guidance.
+
+        The arguments are those of :meth:`samplers.TunedSampler.check_purpose`.
+        """
+        own = self.about
+        found = [*differences(own["weights"], own["guidance"], weights, guidance)]
+        if own["sampler"] != sampler:
+            found.append(f"the sampler {own['sampler']!r}")
+        for difference in found:
+            warnings.warn(
+                f"The grid was fitted for {difference}; its scores do not hold here.",
+                stacklevel=stacklevel,
+            )
 
     def to_json(self) -> str:
         """The grid as JSON, which :meth:`from_json` reads back exactly."""
