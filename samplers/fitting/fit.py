@@ -37,7 +37,7 @@ PILOTS = 12
 """Samples that a fit of few steps uses, at most."""
 
 _FEWEST_KNOTS, _KNOTS_PER_STEP = 16, 1.3
-_LEAST_TRIALS = 4
+_LEAST_TRIALS, _MOST_TRIALS = 4, 12
 _LEAST_STEPS = 2
 _EVEN_LAST = 0.3
 _WORTH_TRYING = 0.8
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
                 f"A fit of {steps} steps takes {knots + _LEAST_TRIALS * calls} evaluations at "
                 f"least, and {budget} are allowed; take fewer steps, or a larger budget."
             )
-        return cls(pilots, knots, (budget // pilots - knots) // calls)
+        return cls(pilots, knots, min((budget // pilots - knots) // calls, _MOST_TRIALS))
 
 
 def fit_grid(
