@@ -37,7 +37,7 @@ from samplers.fitting.estimate import Estimate
 from samplers.fitting.fit import BUDGET, Plan
 from samplers.fitting.geometry import cheapest, step_costs
 from samplers.fitting.levels import Levels
-from samplers.fitting.pilots import Coordinate, Run, evaluated_at, pilot_tableau, run
+from samplers.fitting.pilots import Coordinate, PilotRun, evaluated_at, pilot_tableau, run
 from samplers.prediction import PredictionType
 from samplers.registry import Sampler, registry
 from samplers.tuning.levels import TunedError
@@ -59,13 +59,13 @@ def noise(model: Denoiser, count: int, first: int = 0) -> Tensor:
     return model.initial((2,), range(first, first + count), dtype=torch.float64)
 
 
-def converged(model: Denoiser, count: int = 4, steps: int = 40) -> tuple[Coordinate, Run]:
+def converged(model: Denoiser, count: int = 4, steps: int = 40) -> tuple[Coordinate, PilotRun]:
     coordinate = Coordinate.of_data(model.schedule, STD)
     tableau = pilot_tableau(coordinate, steps)
     return coordinate, run(model, noise(model, count), {}, tableau, count)
 
 
-def estimate(model: Denoiser, sampler: Sampler, steps: int) -> tuple[Estimate, Run, Run]:
+def estimate(model: Denoiser, sampler: Sampler, steps: int) -> tuple[Estimate, PilotRun, PilotRun]:
     """The estimate around a run of a sampler; that run, and the pilots."""
     coordinate, pilots = converged(model)
     grid = Levels.even(coordinate, steps, 0.2).grid(torch.zeros(steps - 1).double()[:6])

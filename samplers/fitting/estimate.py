@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samplers.fitting.pilots import Coordinate, Run, Trajectories, evaluated_at
+from samplers.fitting.pilots import Coordinate, PilotRun, Trajectories, evaluated_at
 from samplers.schedule import Point
 from samplers.tableau import Row, Tableau
 
@@ -51,7 +51,7 @@ class Estimate:
     offsets: Tensor
 
     @classmethod
-    def of(cls, coordinate: Coordinate, pilots: Run, known: Run) -> Estimate:
+    def of(cls, coordinate: Coordinate, pilots: PilotRun, known: PilotRun) -> Estimate:
         """From converged runs, and a run of the sampler on the same samples."""
         (start, data, end), (z, known_data) = _compressed(coordinate, pilots, known)
         exact = Trajectories.of(
@@ -157,7 +157,7 @@ def _interpolated(values: Tensor, knots: Tensor, tau: Tensor) -> Tensor:
 
 
 def _compressed(
-    coordinate: Coordinate, pilots: Run, known: Run
+    coordinate: Coordinate, pilots: PilotRun, known: PilotRun
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """z at the start, D and x_0 of the pilots, and z and D of the other run, in units of c.
 

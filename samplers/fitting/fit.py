@@ -19,8 +19,8 @@ from samplers.fitting.estimate import Estimate
 from samplers.fitting.fitted import AboutGrid, Criterion, FittedGrid
 from samplers.fitting.geometry import COEFFICIENTS, cheapest, step_costs
 from samplers.fitting.levels import Levels
-from samplers.fitting.pilots import Coordinate, Run, evaluated_at, pilot_tableau, run
-from samplers.fitting.search import Search, Trial
+from samplers.fitting.pilots import Coordinate, PilotRun, evaluated_at, pilot_tableau, run
+from samplers.fitting.search import GridSearch, GridTrial
 from samplers.grid import Grid
 from samplers.registry import Method
 from samplers.sampling import GridLike, OwnGrid, build_tableau, grid_for
@@ -190,7 +190,7 @@ class Spending:
     def __exit__(self, *stopped: object) -> None:
         self.bar.close()
 
-    def run(self, tableau: Tableau) -> Run:
+    def run(self, tableau: Tableau) -> PilotRun:
         found = run(self.model, self.noise, self.conditions, tableau, self.batch_size)
         self.evaluations += found.nfe * len(self.noise)
         self.bar.update(tableau.calls * len(self.noise))
@@ -210,7 +210,7 @@ def _fitted(
     std = float(first.end.double().square().mean().sqrt())
     coordinate = Coordinate.of_data(spending.model.schedule, std)
     pilots = spending.run(pilot_tableau(coordinate, plan.knots))
-    search = Search(method, pilots, spending.run)
+    search = GridSearch(method, pilots, spending.run)
     start = search.of(first, Levels.around(coordinate, base))
     tried = {"error": _by_error, "geometry": _by_geometry}[criterion](search, start)
     found = list(itertools.islice(tried, plan.trials - 1))
@@ -221,7 +221,7 @@ def _fitted(
     return before, Fitted(best.grid, Score.of(best.run.end, pilots.end))
 
 
-def _by_error(search: Search, start: Trial) -> Iterator[Trial]:
+def _by_error(search: GridSearch, start: GridTrial) -> Iterator[GridTrial]:
     """Trials around the grid to start from, or around one that suits the scale of the data."""
     c, steps = start.levels.coordinate, len(start.levels.steps) + 1
     even = Levels.even(c, steps, _EVEN_LAST * c.std / math.sqrt(steps))
@@ -238,7 +238,7 @@ def _by_error(search: Search, start: Trial) -> Iterator[Trial]:
     yield from search.trials(best)
 
 
-def _by_geometry(search: Search, start: Trial) -> Iterator[Trial]:
+def _by_geometry(search: GridSearch, start: GridTrial) -> Iterator[GridTrial]:
     """The grids of dynamic programming with different coefficients."""
     c, steps = start.levels.coordinate, len(start.levels.steps) + 1
     costs = step_costs(search.pilots)
@@ -248,7 +248,7 @@ def _by_geometry(search: Search, start: Trial) -> Iterator[Trial]:
         yield search.trial(Levels(c, -tau[path].diff()))
 
 
-def _certain(best: Trial, start: Trial) -> bool:
+def _certain(best: GridTrial, start: GridTrial) -> bool:
     """Whether a grid is better than the first one by more than chance."""
     gains = start.errors - best.errors
     error = float(gains.std()) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0

@@ -16,7 +16,7 @@ from samplers.files import checked, parse_json, replacing
 from samplers.grid import Grid
 from samplers.schedule import Schedule
 from samplers.tuning.levels import (
-    Range,
+    LevelRange,
     check_range,
     differences,
     levels_of,
@@ -57,7 +57,7 @@ class AboutGrid(TypedDict):
     base: str
     prediction: str
     schedule: str
-    trained_range: Range
+    trained_range: LevelRange
     weights: str | None
     guidance: float
     conditions: str

@@ -15,13 +15,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from samplers.fitting.pilots import Run, evaluated_at
+from samplers.fitting.pilots import PilotRun, evaluated_at
 
 COEFFICIENTS = (1.15, 1.0, 1.3)
 """gamma: that of the authors first."""
 
 
-def step_costs(pilots: Run) -> Tensor:
+def step_costs(pilots: PilotRun) -> Tensor:
     """The cost of a step from each knot to each later one [m, m + 1], the last being clean data;
     infinite for steps that do not lead on."""
     at = evaluated_at(pilots.tableau)

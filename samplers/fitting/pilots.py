@@ -84,7 +84,7 @@ class Coordinate(NamedTuple):
 # ------------------------------------------------------------------------------------------ runs
 
 
-class Run(NamedTuple):
+class PilotRun(NamedTuple):
     """A run of a sampler on all samples.
 
     Attributes:
@@ -108,12 +108,12 @@ def run(
     conditions: Mapping[str, Any],
     tableau: Tableau,
     batch_size: int,
-) -> Run:
+) -> PilotRun:
     """Sample along a tableau in batches, and keep every point and prediction."""
     batches = [rows.to(x_T.device) for rows in torch.arange(len(x_T)).split(batch_size)]
     parts = [_run(model, x_T[rows], select_rows(conditions, rows), tableau) for rows in batches]
     x, data, end = (torch.cat(values) for values in zip(*parts, strict=True))
-    return Run(tableau, x, data, end, count_evaluations(model, tableau))
+    return PilotRun(tableau, x, data, end, count_evaluations(model, tableau))
 
 
 def _run(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from samplers.fitting.estimate import Estimate, decay
 from samplers.fitting.levels import Levels
-from samplers.fitting.pilots import Run
+from samplers.fitting.pilots import PilotRun
 from samplers.grid import Grid
 from samplers.tableau import Tableau
 from samplers.tuning.objective import relative_errors
@@ -27,12 +27,12 @@ _FLOOR = 0.01
 """Of the mean square error, added to that of each sample, so that no lucky one counts."""
 
 
-class Trial(NamedTuple):
+class GridTrial(NamedTuple):
     """A grid that was tried: the levels and numbers it is of, its run, and log errors [N]."""
 
     levels: Levels
     numbers: Tensor
-    run: Run
+    run: PilotRun
     errors: Tensor
 
     @property
@@ -47,7 +47,7 @@ class Trial(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class GridSearch:
     """A sampler, and how its grids are run on the pilots' noise.
 
     Attributes:
@@ -57,20 +57,20 @@ class Search:
     """
 
     method: Callable[[Grid], Tableau]
-    pilots: Run
-    real: Callable[[Tableau], Run]
+    pilots: PilotRun
+    real: Callable[[Tableau], PilotRun]
 
-    def trial(self, levels: Levels, numbers: Tensor | None = None) -> Trial:
+    def trial(self, levels: Levels, numbers: Tensor | None = None) -> GridTrial:
         """Run a grid; that to start from if there are no numbers."""
         numbers = levels.zeros if numbers is None else numbers
         return self.of(self.real(self.method(levels.grid(numbers))), levels, numbers)
 
-    def of(self, run: Run, levels: Levels, numbers: Tensor | None = None) -> Trial:
+    def of(self, run: PilotRun, levels: Levels, numbers: Tensor | None = None) -> GridTrial:
         """A run that was made."""
         errors = relative_errors(run.end, self.pilots.end).log().cpu()
-        return Trial(levels, levels.zeros if numbers is None else numbers, run, errors)
+        return GridTrial(levels, levels.zeros if numbers is None else numbers, run, errors)
 
-    def trials(self, best: Trial) -> Iterator[Trial]:
+    def trials(self, best: GridTrial) -> Iterator[GridTrial]:
         """Ever better grids, and those that turned out worse.
 
         A step of the estimate, which is exact on the best grid, and a step along one number take
@@ -89,7 +89,7 @@ class Search:
             compass.learn(found.score < best.score)
             best = min(best, found, key=lambda trial: trial.score)
 
-    def _descended(self, best: Trial, radius: float) -> Tensor:
+    def _descended(self, best: GridTrial, radius: float) -> Tensor:
         """Gauss-Newton steps on the mean log of the estimated errors, within a radius."""
         levels = best.levels
         estimate = Estimate.of(levels.coordinate, self.pilots, best.run)

@@ -14,7 +14,7 @@ from torch import Tensor
 from samplers.files import refuse_special
 from samplers.schedule import FlowMatching, Point, Schedule
 
-Range = tuple[float | None, float | None]
+LevelRange = tuple[float | None, float | None]
 """Half log-SNR at the noisy and at the clean end; None where it is infinite."""
 
 Kind = TypeVar("Kind")
@@ -43,7 +43,7 @@ def read_file(
         ) from error
 
 
-def trained_range(schedule: Schedule) -> Range:
+def trained_range(schedule: Schedule) -> LevelRange:
     """The half log-SNR of a schedule's noisiest and cleanest point.
 
     The shift of a flow spaces its grids, and is no part of the training: it counts as 1.
@@ -53,7 +53,7 @@ def trained_range(schedule: Schedule) -> Range:
     return plain(float(schedule.noisiest.lam)), plain(float(schedule.cleanest.lam))
 
 
-def check_range(wanted: Range, schedule: Schedule, what: str) -> None:
+def check_range(wanted: LevelRange, schedule: Schedule, what: str) -> None:
     """Raise ValueError for a schedule with another range; ``what`` was made for that one."""
     for own, level in zip(wanted, trained_range(schedule), strict=True):
         if own != level and not _near(own, level):
@@ -67,7 +67,7 @@ def _near(a: float | None, b: float | None) -> bool:
     return a is not None and b is not None and abs(a - b) <= _SAME_LEVEL
 
 
-def _in_rho(ends: Range) -> str:
+def _in_rho(ends: LevelRange) -> str:
     high, low = ends
     noisiest = "pure noise" if high is None else f"sigma/alpha = {math.exp(-high):.4g}"
     return f"{noisiest} to {0.0 if low is None else math.exp(-low):.4g}"

@@ -21,7 +21,7 @@ from samplers.schedule import Schedule
 from samplers.tableau import Tableau
 from samplers.tuning.description import described, texts_of
 from samplers.tuning.levels import (
-    Range,
+    LevelRange,
     check_range,
     differences,
     levels_of,
@@ -72,7 +72,7 @@ class About(TypedDict):
     objective: str
     prediction: str
     schedule: str
-    trained_range: Range
+    trained_range: LevelRange
     weights: str | None
     guidance: float
     conditions: str
