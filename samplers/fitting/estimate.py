@@ -26,7 +26,7 @@ from samplers.fitting.pilots import Coordinate, PilotRun, Trajectories, evaluate
 from samplers.schedule import Point
 from samplers.tableau import Row, Tableau
 
-_TRUST = 0.7
+TRUST = 0.7
 """gamma."""
 
 _STEEPEST = 3.0
@@ -98,13 +98,13 @@ class Estimate:
         clean = self.exact.end[:, None].expand(-1, int((~noisy).sum()), -1)
         return torch.cat([points, clean], dim=1)
 
-    def errors(self, tableau: Tableau, trust: float = _TRUST) -> Tensor:
+    def errors(self, tableau: Tableau, trust: float = TRUST) -> Tensor:
         """The estimate e of each sample [N]."""
         parts = self.parts(tableau)
         return torch.einsum("nkr,kl,nlr->n", parts, decay(parts.shape[1], trust), parts).sqrt()
 
 
-def decay(count: int, trust: float = _TRUST) -> Tensor:
+def decay(count: int, trust: float = TRUST) -> Tensor:
     """gamma^|k - l| [count, count]."""
     k = torch.arange(count, dtype=torch.float64)
     return trust ** (k[:, None] - k).abs()

@@ -41,7 +41,7 @@ _LEAST_TRIALS, _MOST_TRIALS = 4, 12
 _LEAST_STEPS = 2
 _EVEN_LAST = 0.3
 _WORTH_TRYING = 0.8
-_CERTAIN = 0.5
+_CERTAIN = 1.0
 """How many standard errors a gain must have."""
 
 

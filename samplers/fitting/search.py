@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.fitting.estimate import Estimate, decay
+from samplers.fitting.estimate import TRUST, Estimate, decay
 from samplers.fitting.levels import Levels
 from samplers.fitting.pilots import PilotRun
 from samplers.grid import Grid
@@ -18,6 +18,7 @@ from samplers.tableau import Tableau
 from samplers.tuning.objective import relative_errors
 
 _RADIUS = 0.5
+_MORE_TRUST = 0.9
 _REACH = 0.2
 _ITERATIONS = 2
 _SMALL = 0.02
@@ -74,22 +75,24 @@ class GridSearch:
         """Ever better grids, and those that turned out worse.
 
         A step of the estimate, which is exact on the best grid, and a step along one number take
-        turns; each is as long as steps of its kind were good for.
+        turns; each is as long as steps of its kind were good for. Once a step of the estimate was
+        worse, errors of distant steps are trusted more to cancel: the best grid may depend on it.
         """
-        radius, compass = _RADIUS, Compass(best.levels.count)
+        radius, trust, compass = _RADIUS, TRUST, Compass(best.levels.count)
         while True:
-            numbers = self._descended(best, radius)
+            numbers = self._descended(best, radius, trust)
             if float((numbers - best.numbers).norm()) > _SMALL:
                 found = self.trial(best.levels, numbers)
                 yield found
-                radius = radius if found.score < best.score else radius / 2
+                if not found.score < best.score:
+                    radius, trust = radius / 2, _MORE_TRUST
                 best = min(best, found, key=lambda trial: trial.score)
             found = self.trial(best.levels, best.numbers + compass.step)
             yield found
             compass.learn(found.score < best.score)
             best = min(best, found, key=lambda trial: trial.score)
 
-    def _descended(self, best: GridTrial, radius: float) -> Tensor:
+    def _descended(self, best: GridTrial, radius: float, trust: float) -> Tensor:
         """Gauss-Newton steps on the mean log of the estimated errors, within a radius."""
         levels = best.levels
         estimate = Estimate.of(levels.coordinate, self.pilots, best.run)
@@ -103,8 +106,8 @@ class GridSearch:
             if any(one.shape != here.shape for one in near):
                 break
             slopes = torch.stack([(one - here) / _DIFFERENCE for one in near])
-            step = _step(here, slopes, best.numbers - numbers, radius)
-            numbers, here = _backtracked(parts, numbers, here, step)
+            step = _step(here, slopes, best.numbers - numbers, radius, trust)
+            numbers, here = _backtracked(parts, numbers, here, step, trust)
         return numbers
 
 
@@ -130,9 +133,9 @@ class Compass:
             self._length, self._turned = -abs(self._length) / 1.5, False
 
 
-def _step(here: Tensor, slopes: Tensor, back: Tensor, radius: float) -> Tensor:
+def _step(here: Tensor, slopes: Tensor, back: Tensor, radius: float, trust: float) -> Tensor:
     """The damped step that ends within the radius around where the search began."""
-    kernel = decay(here.shape[1])
+    kernel = decay(here.shape[1], trust)
     size = torch.einsum("nkr,kl,nlr->n", here, kernel, here)
     weight = 1 / (size + _FLOOR * size.mean()) / len(here)
     smooth = torch.einsum("kl,pnlr,n->pnkr", kernel, slopes, weight)
@@ -146,17 +149,17 @@ def _step(here: Tensor, slopes: Tensor, back: Tensor, radius: float) -> Tensor:
     return step
 
 
-def _value(parts: Tensor) -> float:
-    size = torch.einsum("nkr,kl,nlr->n", parts, decay(parts.shape[1]), parts)
+def _value(parts: Tensor, trust: float) -> float:
+    size = torch.einsum("nkr,kl,nlr->n", parts, decay(parts.shape[1], trust), parts)
     return float((size + _FLOOR * size.mean()).log().mean())
 
 
 def _backtracked(
-    parts: Callable[[Tensor], Tensor], numbers: Tensor, here: Tensor, step: Tensor
+    parts: Callable[[Tensor], Tensor], numbers: Tensor, here: Tensor, step: Tensor, trust: float
 ) -> tuple[Tensor, Tensor]:
     """The first of shorter and shorter steps that lowers the estimate; none if none does."""
     for length in (1.0, 0.5, 0.25):
         there = parts(numbers + length * step)
-        if _value(there) < _value(here):
+        if _value(there, trust) < _value(here, trust):
             return numbers + length * step, there
     return numbers, here
