@@ -47,7 +47,9 @@ def test_other_commands_take_it(say: Say, fitted: FittedGrid) -> None:
     assert said.code == 0, said.err
     assert "needs more" in said.out
     assert "fitted for the sampler" in said.err
-    said = say(f"colorize {{plain}} {{grey}} {GRID} --sampler ddim --num-images 1 --output {{out}}")
+    colorize = "colorize {plain} {grey} --sampler ddim --num-images 1 --overwrite"
+    said = say(f"{colorize} {GRID} --output {{out}}")
+    assert said.code == 0, said.err
     assert "fitted for other weights" in said.err
     assert say(f"show ddim --checkpoint {{digits}} {GRID}").out.count("evaluate at") == 3
 
