@@ -14,6 +14,9 @@ from .diffusers_restoration import RestorationPipeline as RestorationPipeline
 from .diffusers_scheduler import SamplerScheduler as SamplerScheduler
 from .draft import Draft as Draft
 from .errors import NotFiniteError as NotFiniteError
+from .fitting import FittedGrid as FittedGrid
+from .fitting import fit_grid as fit_grid
+from .fitting import load_grid as load_grid
 from .grid import Grid as Grid
 from .grid import grid_from_sigmas as grid_from_sigmas
 from .grid import grid_from_times as grid_from_times

@@ -80,6 +80,22 @@ class OwnGrid(Protocol):
     def __call__(self, grid: Grid) -> Tableau: ...
 
 
+@runtime_checkable
+class NetworkLevels(Protocol):
+    """The interface of noise levels that belong to a network, such as fitted ones."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def grid(self, schedule: Schedule) -> Grid:
+        """The grid, on the schedule of a model."""
+        ...
+
+
+GridLike = Spacing | Grid | NetworkLevels
+"""What determines a grid: a spacing by name, or noise levels."""
+
+
 def build_tableau(
     sampler: str | Method, grid: Grid, options: Mapping[str, Any] | None = None
 ) -> Tableau:
@@ -98,7 +114,7 @@ def grid_for(
     sampler: str | Method,
     schedule: Schedule,
     steps: int | None = None,
-    grid: Spacing | Grid | None = None,
+    grid: GridLike | None = None,
     *,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
@@ -108,11 +124,15 @@ def grid_for(
     """The grid of a run: that of the sampler if it has one, or the grid, or one of this spacing.
 
     For None it has 20 steps and the spacing ``default``, to ``zero``. Raises ValueError for
-    settings that come with a sampler that has its own grid.
+    settings that come with a sampler or with levels that have their own grid.
     """
     if not isinstance(sampler, OwnGrid):
         if isinstance(grid, Grid):
             return grid
+        if isinstance(grid, NetworkLevels):
+            ends = {"sigma_min": sigma_min, "sigma_max": sigma_max, "final": final}
+            _refuse("a grid of noise levels", grid.steps, steps, ends)
+            return grid.grid(schedule)
         return make_grid(
             schedule,
             STEPS if steps is None else steps,
@@ -125,13 +145,16 @@ def grid_for(
     if isinstance(grid, Grid):
         return grid  # which the sampler compares with its own
     settings = {"grid": grid, "sigma_min": sigma_min, "sigma_max": sigma_max, "final": final}
-    given = [name for name, value in settings.items() if value is not None]
-    given += [] if steps in (None, own.steps) else ["steps"]
-    if given:
-        raise ValueError(
-            f"{given[0]} came with a sampler that has its own grid, of {own.steps} steps; omit it."
-        )
+    _refuse("a sampler that has its own grid", own.steps, steps, settings)
     return own
+
+
+def _refuse(what: str, own: int, steps: int | None, settings: Mapping[str, object]) -> None:
+    """Raise ValueError for settings, or another number of steps, beside what has its own."""
+    given = [name for name, value in settings.items() if value is not None]
+    given += [] if steps in (None, own) else ["steps"]
+    if given:
+        raise ValueError(f"{given[0]} came with {what}, of {own} steps; omit it.")
 
 
 class RunSettings(TypedDict, total=False):
@@ -139,7 +162,7 @@ class RunSettings(TypedDict, total=False):
 
     sampler: str | Method
     steps: int | None
-    grid: Spacing | Grid | None
+    grid: GridLike | None
     sigma_min: float | None
     sigma_max: float | None
     final: Final | None
@@ -174,7 +197,7 @@ def sample(
     *,
     sampler: str | Method = DEFAULT_SAMPLER,
     steps: int | None = None,
-    grid: Spacing | Grid | None = None,
+    grid: GridLike | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     final: Final | None = None,
@@ -199,7 +222,8 @@ def sample(
         steps: of the grid; also the number of evaluations, if the sampler takes one per step. 20 if
             None.
         grid: a spacing (see :func:`samplers.make_grid`), ``log-flow`` if None; or a grid, then
-            ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are ignored.
+            ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are ignored; or a
+            :class:`samplers.FittedGrid`: omit these.
         sigma_min, sigma_max: the last positive and the first noise level, as sigma / alpha; those
             of the trained range if None.
         final: the grid ends at sigma = 0 (``zero``, also for None) or at ``sigma_min``.

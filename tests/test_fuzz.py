@@ -67,6 +67,7 @@ samplers likelihood {digits} {grey} --label 1 --tolerance 0.5 --csv {table}
 samplers encode {digits} {grey} --label 1 --tolerance 0.5 --output {out}.safetensors
 samplers decode {digits} {codes} --tolerance 0.5 --output {out}.png
 samplers interpolate {digits} --seeds 0,1 --label 1 --frames 2 --tolerance 0.5 --output {out}.png
+samplers fit-grid {digits} --steps 2 --samples 2 --output {out}
 samplers tune {digits} --nfe 3 TUNED_QUICKLY --output {out}
 samplers sample {digits} --sampler {tuned} --label 1 --num-images 2 --output {out}.png
 samplers list

@@ -45,10 +45,10 @@ from samplers.solve import Solver
 from samplers.tableau import Tableau
 from samplers.tuning.config import PARTS, Part
 from samplers.tuning.learner import TableLearner
+from samplers.tuning.levels import TunedError
 from samplers.tuning.objective import Score
 from samplers.tuning.parameters import Parameters, bounds_of
 from samplers.tuning.problem import Problem
-from samplers.tuning.sampler import TunedError
 from samplers.tuning.table import Table, resampled, table_of
 from tests.mixture import PLANE, Flow
 

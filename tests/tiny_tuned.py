@@ -6,7 +6,8 @@ import torch
 
 from samplers import Schedule, Start, TunedSampler
 from samplers.tuning import About
-from samplers.tuning.sampler import Scores, trained_range
+from samplers.tuning.levels import trained_range
+from samplers.tuning.sampler import Scores
 
 
 def as_if_tuned(

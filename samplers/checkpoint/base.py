@@ -13,6 +13,7 @@ from torch import Tensor
 from samplers.checkpoint.folder import Identity
 from samplers.choices import DEFAULT_SAMPLER, ConfigSpacing
 from samplers.diffusers.settings import SchedulerSettings
+from samplers.fitting.fitted import FittedGrid
 from samplers.grid import Final, Grid
 from samplers.registry import get_sampler
 from samplers.solve import NoiseKind, make_noise
@@ -46,7 +47,8 @@ class Recipe:
         sampler: a name; or a tuned sampler, which has its own steps and noise levels: the next five
             are ignored.
         grid: a spacing, or ``config`` for that of the checkpoint's scheduler; None for
-            :attr:`samplers.diffusers.settings.SchedulerSettings.default_spacing`.
+            :attr:`samplers.diffusers.settings.SchedulerSettings.default_spacing`; or a fitted grid
+            of as many steps, which has its own ends.
         final: where the last step ends; None for the end given by the checkpoint's scheduler.
         noise: of stochastic samplers; see :func:`samplers.solve.make_noise`.
         guidance: the scale of classifier-free guidance; None for the checkpoint's default.
@@ -58,7 +60,7 @@ class Recipe:
 
     sampler: str | TunedSampler = DEFAULT_SAMPLER
     steps: int = 20
-    grid: ConfigSpacing | None = None
+    grid: ConfigSpacing | FittedGrid | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None
     final: Final | None = None
@@ -111,6 +113,25 @@ class Checkpoint(abc.ABC):
         sampler.check_purpose(self.identity.weights_hash, guidance, stacklevel=4)
         return sampler
 
+    def check_fitted(self, recipe: Recipe, sampler: str, guidance: float | None) -> None:
+        """Warn if the recipe's grid was fitted for another network, sampler or guidance.
+
+        Raises ValueError for another number of steps, or for ends of the recipe.
+        """
+        grid = recipe.grid
+        if not isinstance(grid, FittedGrid):
+            return
+        if recipe.steps != grid.steps:
+            raise ValueError(
+                f"The grid was fitted for {grid.steps} steps, and {recipe.steps} were asked for; "
+                "take as many, or fit another grid."
+            )
+        ends = {name: getattr(recipe, name) for name in ("sigma_min", "sigma_max", "final")}
+        given = [name for name, value in ends.items() if value is not None]
+        if given:
+            raise ValueError(f"{given[0]} came with a fitted grid, which has its own; omit it.")
+        grid.check_purpose(sampler, self.identity.weights_hash, guidance, stacklevel=4)
+
     def _check_distilled(self, sampler: str, distilled: bool) -> None:
         needed = self.settings.distilled_for
         if needed is not None and not distilled:
@@ -150,6 +171,8 @@ class Checkpoint(abc.ABC):
         """The time grid of a recipe on the noise schedule of this model."""
         if not isinstance(recipe.sampler, str):
             return recipe.sampler.grid(self.settings.schedule)
+        if isinstance(recipe.grid, FittedGrid):
+            return recipe.grid.grid(self.settings.schedule)
         settings = replace(self.settings, final=recipe.final or self.settings.final)
         return settings.grid(
             recipe.steps, recipe.grid, sigma_min=recipe.sigma_min, sigma_max=recipe.sigma_max

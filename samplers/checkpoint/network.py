@@ -16,6 +16,7 @@ from samplers.checkpoint.index import INDEX, NULL_LABEL, CheckpointError
 from samplers.checkpoint.loading import load_component
 from samplers.denoiser import Denoiser
 from samplers.diffusers.settings import SchedulerSettings, call_unet
+from samplers.fitting.fitted import FittedGrid
 from samplers.guidance import GuidanceInterval, classifier_free_guidance
 from samplers.inverse_problems import (
     Guidance,
@@ -119,7 +120,9 @@ class NetworkCheckpoint(Checkpoint):
         sampler = self.checked_sampler(recipe, guidance)
         if not isinstance(sampler, str):  # which has its own grid
             return replace(recipe, sampler=sampler, steps=sampler.nfe, guidance=guidance)
-        final = recipe.final or self.settings.final
+        self.check_fitted(recipe, sampler, guidance)
+        own = isinstance(recipe.grid, FittedGrid)
+        final = None if own else recipe.final or self.settings.final
         grid = recipe.grid or self.settings.default_spacing
         return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)
 

@@ -19,6 +19,7 @@ from samplers.checkpoint.loading import load_errors
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.errors import NotFiniteError
+from samplers.fitting.fitted import FittedGrid
 
 # Arguments of the call by which unsupported pipelines are recognised.
 _FOREIGN = {
@@ -56,6 +57,10 @@ class PipelineCheckpoint(Checkpoint):
         sampler = self.checked_sampler(recipe, guidance)
         if not isinstance(sampler, str):  # which has its own grid
             return replace(recipe, sampler=sampler, steps=sampler.nfe, guidance=guidance)
+        if isinstance(recipe.grid, FittedGrid):
+            raise ValueError(
+                "A fitted grid is for networks without a prompt only; take a spacing by name."
+            )
         final = recipe.final or self.settings.final
         grid = recipe.grid or self.settings.default_spacing
         return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)

@@ -88,12 +88,13 @@ def run(options: CompareOptions) -> None:
     for name, values in (("samplers", options.samplers), ("nfe", options.nfe)):
         if values is not None and len(set(values)) < len(values):
             raise ValueError(f"--{name} lists one twice; name each once.")
-    comparison = _plan(options)
-    prepare_folder(options.output.parent)
     started = time.perf_counter()
-    with evaluating("compare fewer images"):
-        results = comparison.run()
-    _write(comparison, results)
+    with printed_warnings():
+        comparison = _plan(options)
+        prepare_folder(options.output.parent)
+        with evaluating("compare fewer images"):
+            results = comparison.run()
+        _write(comparison, results)
     print(f"{_title(comparison)}\n\n{_text(options.nfe, results)}\n")
     print(f"{time.perf_counter() - started:.1f} s -> {options.output}")
 
@@ -232,10 +233,15 @@ def _own_reference(options: CompareOptions, checkpoint: Checkpoint, sampler: str
 def _trial(
     options: CompareOptions, checkpoint: Checkpoint, sampler: str | TunedSampler, steps: int
 ) -> Trial:
-    """A run whose noise, if any, is along a Brownian path where the sampler allows it."""
+    """A run whose noise, if any, is along a Brownian path where the sampler allows it.
+
+    A fitted grid is for its own number of steps only; any other has the default one.
+    """
     from samplers.cli.common.checkpoints import recipe_from
 
-    asked = replace(recipe_from(options), sampler=sampler, steps=steps)
+    said = recipe_from(options)
+    grid = said.grid if _fitted_steps(options) in (None, steps) else None
+    asked = replace(said, sampler=sampler, steps=steps, grid=grid)
     try:
         recipe = checkpoint.settle(replace(asked, noise="brownian"))
         tableau = checkpoint.tableau(recipe)
@@ -257,12 +263,21 @@ def _within(
         return max(within, key=lambda trial: trial.nfe, default=None)
     _trial(options, checkpoint, sampler, _ENOUGH)  # what is wrong but for a lack of steps
     most = min(budget, budget // get_sampler(sampler).calls + 1)
-    for steps in range(most, 0, -1):
+    own = _fitted_steps(options)
+    for steps in range(most, 0, -1) if own is None else [own]:
         with contextlib.suppress(ValueError):
             trial = _trial(options, checkpoint, sampler, steps)
             if trial.nfe <= budget:
                 return trial
     return None
+
+
+def _fitted_steps(options: CompareOptions) -> int | None:
+    """The steps of a fitted grid; None if there is none."""
+    from samplers.cli.common.checkpoints import fitted_grid
+
+    grid = fitted_grid(options)
+    return None if grid is None else grid.steps
 
 
 # ----------------------------------------------------------------------------- what is written
@@ -276,7 +291,7 @@ def _title(comparison: Comparison) -> str:
 
 
 def _write(comparison: Comparison, results: ResultRows) -> None:
-    from samplers.cli.common.checkpoints import parameters, recipe_from
+    from samplers.cli.common.checkpoints import grid_settings, parameters, recipe_from
     from samplers.images.figures import table
 
     options, reference = comparison.options, comparison.reference
@@ -287,7 +302,7 @@ def _write(comparison: Comparison, results: ResultRows) -> None:
     about = parameters(
         options, comparison.checkpoint, recipe, comparison.seeds, comparison.labels
     ) | {
-        "grid": recipe.grid,
+        **grid_settings(options, recipe),
         "reference": reference
         and {"sampler": reference.recipe.name, "steps": reference.recipe.steps},
         "references": {name: _own(trial) for name, trial in comparison.references.items()},

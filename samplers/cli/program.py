@@ -11,7 +11,7 @@ PROGRAM = Program(
         "Sampling": ("sample", "compare"),
         "Inverse problems and restoration": ("inpaint", "colorize", "sharpen", "restore"),
         "Probability flow": ("likelihood", "encode", "decode", "interpolate"),
-        "Samplers": ("list", "show", "tune"),
+        "Samplers": ("list", "show", "fit-grid", "tune"),
     },
     purpose="Sample from diffusion models with any sampler, and inspect the samplers.",
     tour="""\
@@ -31,6 +31,8 @@ A tour:
                                                   fill in the masked region
   samplers restore assets/restore rainy.png --task rainy --output dry.png
                                                   remove the rain from a photograph
+  samplers fit-grid assets/digits --steps 5 --output fitted/
+                                                  noise levels of five steps for this network
   samplers tune assets/digits --nfe 5 --output tuned/
                                                   a sampler of five evaluations for this network
   samplers interpolate assets/digits --seeds 0,1 --label 3 --output strip.png

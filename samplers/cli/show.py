@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from click import Choice
 
-from samplers.choices import DEFAULT_SPACING
+from samplers.choices import DEFAULT_SPACING, ConfigSpacing, Spacing
 from samplers.cli.common.options import GridOptions, SchedulerOptions
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.values import PATH, POSITIVE, SAMPLER
@@ -110,9 +110,16 @@ def _adaptive_note(name: str) -> str:
 
 
 def _tableau(options: ShowOptions, sampler: Sampler) -> Tableau:
-    from samplers.cli.common.checkpoints import sampler_options
+    from samplers.cli.common.checkpoints import fitted_grid, sampler_options
+    from samplers.sampling import grid_for
 
-    on = _grid(options) if options.checkpoint is None else _grid_of(options, options.checkpoint)
+    fitted = fitted_grid(options)
+    if fitted is not None:
+        on = grid_for(sampler.name, _schedule(options), options.steps, fitted)
+    elif options.checkpoint is None:
+        on = _grid(options)
+    else:
+        on = _grid_of(options, options.checkpoint)
     return sampler.tableau(on, sampler_options(sampler.name, options.options))
 
 
@@ -142,7 +149,7 @@ def _grid(options: ShowOptions) -> Grid:
     return make_grid(
         _schedule(options),
         options.steps or _STEPS,
-        options.grid or DEFAULT_SPACING,
+        cast("Spacing", options.grid or DEFAULT_SPACING),
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
         final=options.final or "zero",
@@ -157,21 +164,7 @@ def _grid_of(options: ShowOptions, checkpoint: Path) -> Grid:
     settings = replace(settings, final=options.final or settings.final)
     return settings.grid(
         options.steps or _STEPS,
-        options.grid,
+        cast("ConfigSpacing | None", options.grid),
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
     )
-
-
-def _schedule(options: ShowOptions) -> Schedule:
-    """The noise schedule of a checkpoint, or by its name."""
-    from samplers import schedule
-    from samplers.checkpoint import read_settings
-
-    if options.checkpoint is not None:
-        return read_settings(options.checkpoint).schedule
-    made: Any = schedule
-    for part in _SCHEDULES[options.schedule or _SCHEDULE].split("."):
-        made = getattr(made, part)
-    found: Schedule = made()
-    return found

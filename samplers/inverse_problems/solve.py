@@ -10,13 +10,13 @@ from torch import Tensor
 from samplers.checks import check_one_each
 from samplers.choices import INVERSE_PROBLEM_SPACING
 from samplers.denoiser import Denoiser, check_conditions, check_denoiser
-from samplers.grid import Final, Grid, Spacing
+from samplers.grid import Final
 from samplers.inverse_problems.guidance import Guidance, guiding
 from samplers.inverse_problems.problem import InverseProblem, check_problem
 from samplers.inverse_problems.replacement import Replacement, replaced_run, replacing
 from samplers.noise import RowNoise
 from samplers.registry import Method
-from samplers.sampling import build_tableau, checked, grid_for
+from samplers.sampling import GridLike, build_tableau, checked, grid_for
 from samplers.solve import Solver, State
 
 
@@ -28,7 +28,7 @@ def solve_inverse_problem(
     method: Guidance | Replacement | None = None,
     sampler: str | Method = "ancestral",
     steps: int | None = None,
-    grid: Spacing | Grid | None = None,
+    grid: GridLike | None = None,
     seeds: Sequence[int] | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,

@@ -8,6 +8,7 @@ r"""Layer 6. Samplers learned for a network: which noise levels, weights and tim
 - ``starts``: the best untuned sampler;
 - ``learner``: the iteration, and its state on disk;
 - ``loop``: :func:`samplers.tune`;
+- ``levels``: noise levels in files, and the networks that they are for;
 - ``sampler``: the result, and its file.
 
 Nothing here knows the command line, diffusers or a folder of a checkpoint. The public names are

@@ -16,9 +16,10 @@ from samplers.checks import check_numbers, check_whole
 from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.tuning.config import TuningConfig
 from samplers.tuning.learner import TableLearner
+from samplers.tuning.levels import trained_range
 from samplers.tuning.objective import DISTANCES, Loss, Score
 from samplers.tuning.problem import Problem
-from samplers.tuning.sampler import About, TunedSampler, scores, trained_range
+from samplers.tuning.sampler import About, TunedSampler, scores
 from samplers.tuning.starts import Start, best_starts, starts
 from samplers.tuning.table import Table, resampled
 from samplers.tuning.teacher import Taught, teach

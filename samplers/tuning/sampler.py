@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
@@ -15,22 +14,25 @@ import torch
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-from samplers.files import checked, parse_json, refuse_special, replacing
+from samplers.files import checked, parse_json, replacing
 from samplers.grid import Grid
 from samplers.notebook import html_table
-from samplers.schedule import FlowMatching, Schedule
+from samplers.schedule import Schedule
 from samplers.tableau import Tableau
 from samplers.tuning.description import described, texts_of
+from samplers.tuning.levels import (
+    LevelRange,
+    check_range,
+    differences,
+    levels_of,
+    plain,
+    read_file,
+    with_tuple,
+)
 from samplers.tuning.objective import Score
 from samplers.tuning.table import Table, resampled
 
 _FORMAT = "samplers.tuned/1"
-_SAME_LEVEL = 0.05
-"""By how much the half log-SNR at the ends of two schedules of one network may differ."""
-
-
-class TunedError(OSError):
-    """A file of a tuned sampler can't be read, for the reason in the message."""
 
 
 class Scores(TypedDict):
@@ -70,7 +72,7 @@ class About(TypedDict):
     objective: str
     prediction: str
     schedule: str
-    trained_range: tuple[float | None, float | None]
+    trained_range: LevelRange
     weights: str | None
     guidance: float
     conditions: str
@@ -160,13 +162,7 @@ class TunedSampler:
 
         Raises ValueError for a schedule with another range of noise levels.
         """
-        wanted = self.about["trained_range"]
-        for own, level in zip(wanted, trained_range(schedule), strict=True):
-            if own != level and not _near(own, level):
-                raise ValueError(
-                    f"This sampler was tuned for a network trained from {_in_rho(wanted)}, and "
-                    f"this schedule is from {_in_rho(trained_range(schedule))}; tune one for it."
-                )
+        check_range(self.about["trained_range"], schedule, "sampler was tuned")
         return self.table.grid(schedule)
 
     def tableau(self, schedule: Schedule) -> Tableau:
@@ -200,19 +196,12 @@ class TunedSampler:
             guidance: the scale; None if it is not known.
             stacklevel: of :func:`warnings.warn`.
         """
-        for difference in self._differences(weights, guidance):
+        own = self.about
+        for difference in differences(own["weights"], own["guidance"], weights, guidance):
             warnings.warn(
                 f"The sampler was tuned for {difference}; its scores do not hold here.",
                 stacklevel=stacklevel,
             )
-
-    def _differences(self, weights: str | None, guidance: float | None) -> Iterator[str]:
-        """What is not as it was when the sampler was tuned."""
-        own = self.about["weights"]
-        if weights is not None and own is not None and own != weights:
-            yield "other weights than those of this checkpoint"
-        if guidance is not None and self.about["guidance"] != guidance:
-            yield f"a guidance of {self.about['guidance']:g}, and this one is {guidance:g}"
 
     def to_dict(self) -> dict[str, Any]:
         """The sampler as plain values, such as a config holds, which :meth:`from_dict` reads back
@@ -221,8 +210,8 @@ class TunedSampler:
         return {
             "format": _FORMAT,
             "nfe": self.nfe,
-            "levels": [_plain(level) for level in levels.tolist()],
-            "times": [_plain(level) for level in times.tolist()],
+            "levels": [plain(level) for level in levels.tolist()],
+            "times": [plain(level) for level in times.tolist()],
             "weights": weights.tolist(),
             "about": {**self.about, "trained_range": list(self.about["trained_range"])},
         }
@@ -241,12 +230,12 @@ class TunedSampler:
         """Read what :meth:`to_dict` returned. Raises ValueError for anything else."""
         if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT!r}")
-        found = checked(_File, {**data, "about": _with_tuple(data.get("about"))})
+        found = checked(_File, {**data, "about": with_tuple(data.get("about"))})
         rows = found["weights"]
         if len({len(row) for row in rows}) != 1:
             raise ValueError("its rows have no weights, or not equally many")
-        levels = _levels(found["levels"])
-        table = Table(levels, _levels([*found["times"], None])[:-1], _tensor(rows))
+        levels = levels_of(found["levels"])
+        table = Table(levels, levels_of([*found["times"], None])[:-1], _tensor(rows))
         return cls(table, found["about"])
 
     def save(self, path: Path | str) -> None:
@@ -260,17 +249,7 @@ def load_sampler(path: Path | str) -> TunedSampler:
 
     Raises TunedError for a file that can't be read, or is not one of a tuned sampler.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise TunedError(f"There is no tuned sampler at {path}: no such file.")
-    refuse_special(path)
-    try:
-        return TunedSampler.from_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise TunedError(
-            f"{path} is not the file of a tuned sampler ({error}); give one that samplers.tune "
-            "wrote."
-        ) from error
+    return read_file(path, "tuned sampler", "samplers.tune", TunedSampler.from_json)
 
 
 def scores(score: Score) -> Scores:
@@ -278,48 +257,8 @@ def scores(score: Score) -> Scores:
     return Scores(geometric_mean=score.geometric_mean, quantile_95=score.quantile_95, rms=score.rms)
 
 
-def trained_range(schedule: Schedule) -> tuple[float | None, float | None]:
-    """The half log-SNR of a schedule's noisiest and cleanest point; None where it is infinite.
-
-    The shift of a flow spaces its grids, and is no part of the training: it counts as 1.
-    """
-    if isinstance(schedule, FlowMatching):
-        schedule = replace(schedule, shift=1.0)
-    return _plain(float(schedule.noisiest.lam)), _plain(float(schedule.cleanest.lam))
-
-
-def _near(a: float | None, b: float | None) -> bool:
-    return a is not None and b is not None and abs(a - b) <= _SAME_LEVEL
-
-
-def _in_rho(ends: tuple[float | None, float | None]) -> str:
-    high, low = ends
-    noisiest = "pure noise" if high is None else f"sigma/alpha = {math.exp(-high):.4g}"
-    return f"{noisiest} to {0.0 if low is None else math.exp(-low):.4g}"
-
-
-def _plain(level: float) -> float | None:
-    return level if math.isfinite(level) else None
-
-
-def _levels(values: list[float | None]) -> torch.Tensor:
-    """Levels of which the first may be pure noise and the last clean data."""
-    last = len(values) - 1
-    infinite = {0: -math.inf, last: math.inf}
-    return _tensor(
-        [infinite.get(i, math.nan) if value is None else value for i, value in enumerate(values)]
-    )
-
-
 def _tensor(values: Any) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def _with_tuple(about: object) -> object:
-    """JSON has no tuples."""
-    if isinstance(about, Mapping) and isinstance(about.get("trained_range"), list):
-        return {**about, "trained_range": tuple(about["trained_range"])}
-    return about
 
 
 def _check(table: Table) -> None:

@@ -16,7 +16,6 @@ other level, so that the row is the same on every schedule and for every predict
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor
 from samplers.grid import Grid
 from samplers.schedule import Point, Schedule
 from samplers.tableau import Row, Tableau
+from samplers.tuning.levels import points_at_levels
 
 _NEGLIGIBLE = 1e-12
 _ROUNDING = 1e-8
@@ -51,7 +51,7 @@ class Table(NamedTuple):
 
     def points(self, schedule: Schedule) -> tuple[Point, Point]:
         """The points [n + 1] in units of x, and where the network is evaluated [n]."""
-        at = _points(schedule, torch.cat([self.times, self.levels[-1:]]))
+        at = points_at_levels(schedule, torch.cat([self.times, self.levels[-1:]]))
         # At the first point rho may be infinite, and the network is given its true level.
         sigma = torch.cat([at.sigma[:1], at.alpha[1:] * torch.exp(-self.levels[1:])])
         return Point(at.t, at.alpha, sigma), Point(*(values[:-1] for values in at))
@@ -86,7 +86,7 @@ class Table(NamedTuple):
 
     def grid(self, schedule: Schedule) -> Grid:
         """The grid of the levels."""
-        return Grid(schedule, _points(schedule, self.levels))
+        return Grid(schedule, points_at_levels(schedule, self.levels))
 
     @property
     def detached(self) -> Table:
@@ -108,19 +108,6 @@ class Table(NamedTuple):
         """The same table without columns of zeros."""
         used = int(self.weights.ne(0).any(dim=0).nonzero().max()) + 1
         return self._replace(weights=self.weights[:, :used])
-
-
-def _points(schedule: Schedule, levels: Tensor) -> Point:
-    """The points at levels of half log-SNR, the first and the last of which may be infinite."""
-    finite = schedule.at_lam(levels[levels.isfinite()])
-    first = [schedule.noisiest] if bool(levels[0] == -math.inf) else []
-    last = [schedule.clean()] if bool(levels[-1] == math.inf) else []
-    parts = [
-        *(Point(*(value.reshape(1) for value in point)) for point in first),
-        finite,
-        *(Point(*(value.reshape(1) for value in point)) for point in last),
-    ]
-    return Point(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 def table_of(tableau: Tableau) -> Table:

@@ -5,6 +5,7 @@ Importing this imports torch: commands do so when their cheap checks are done.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,11 @@ from samplers.cli.common.options import ConditionOptions, ModelOptions, Schedule
 from samplers.cli.common.processes import find_device
 from samplers.cli.common.program import package_version
 from samplers.cli.common.text import counted
+from samplers.cli.common.values import FITTED
 from samplers.diffusers.deferred import import_without_compiler
+from samplers.fitting import FittedGrid, load_grid
 from samplers.registry import get_sampler
+from samplers.tuning import Purpose
 
 if TYPE_CHECKING:
     from samplers.checkpoint import Checkpoint
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 _RECIPE = ("grid", "sigma_min", "sigma_max", "final", "guidance", "guidance_rescale",
            "guidance_interval", "prompt", "negative_prompt")  # fmt: skip
+_ENDS = {"sigma_min": "--sigma-min", "sigma_max": "--sigma-max", "final": "--final"}
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -54,9 +59,44 @@ def open_network(model: ModelOptions) -> NetworkCheckpoint:
 
 
 def recipe_from(options: object) -> Recipe:
-    """The recipe of a command's conditions and grid, without a sampler and not settled."""
+    """The recipe of a command's conditions and grid, without a sampler and not settled.
+
+    Of a fitted grid it has the steps, too. Raises TunedError for a file that is no such grid.
+    """
     said = {name: getattr(options, name, None) for name in _RECIPE}
+    grid = fitted_grid(options)
+    if grid is not None:
+        said |= {"grid": grid, "steps": grid.steps}
     return Recipe(**{name: value for name, value in said.items() if value is not None})
+
+
+def fitted_grid(options: object) -> FittedGrid | None:
+    """The fitted grid of a command, None if its grid is a spacing or not given.
+
+    Raises ValueError for noise levels beside it.
+    """
+    name = getattr(options, "grid", None)
+    if name is None or not name.endswith(FITTED):
+        return None
+    for field, written in _ENDS.items():
+        if getattr(options, field) is not None:
+            raise ValueError(f"{written} is not for a fitted grid, which has its own; omit it.")
+    return load_grid(name)
+
+
+def steps_of(asked: int | None, recipe: Recipe, default: int) -> int:
+    """The steps that were asked for, else those of a fitted grid, else the default."""
+    own = recipe.steps if isinstance(recipe.grid, FittedGrid) else default
+    return own if asked is None else asked
+
+
+def grid_settings(options: object, recipe: Recipe) -> dict[str, Any]:
+    """The grid as results store it: a spacing, or the file of a fitted one and its hash."""
+    grid = recipe.grid
+    if not isinstance(grid, FittedGrid):
+        return {"grid": grid}
+    digest = hashlib.sha256(grid.to_json().encode()).hexdigest()
+    return {"grid": getattr(options, "grid"), "grid_sha256": digest}  # noqa: B009
 
 
 def sampler_options(sampler: str, texts: Sequence[str]) -> dict[str, Any]:
@@ -147,6 +187,15 @@ def labels_of(
         return (checkpoint.null_label,) * count
     turn = labels_in_turn(conditions, checkpoint, count)
     return None if turn is None else tuple(turn[i % len(turn)] for i in range(count))
+
+
+def purpose_of(
+    checkpoint: Checkpoint, recipe: Recipe, turn: tuple[int, ...] | None, licence: str
+) -> Purpose:
+    """What a sampler is tuned or a grid fitted for: a settled recipe with classes in turn."""
+    classes = "none" if turn is None else f"classes {', '.join(map(str, turn))}"
+    guidance = 1.0 if recipe.guidance is None else recipe.guidance
+    return Purpose(checkpoint.identity.weights_hash, guidance, classes, licence)
 
 
 # ------------------------------------------------------------------------------ what results say

@@ -19,18 +19,16 @@ from samplers.checkpoint import Recipe
 from samplers.checkpoint.network import NetworkCheckpoint
 from samplers.choices import INVERSE_PROBLEM_SPACING
 from samplers.cli.common.checkpoints import (
+    grid_settings,
     labels_of,
     open_network,
     parameters,
     recipe_from,
     sampler_options,
+    steps_of,
 )
 from samplers.cli.common.errors import evaluating, printed_warnings, smaller_batches
-from samplers.cli.common.options import (
-    INVERSE_STEPS,
-    NUM_SAMPLES,
-    InverseProblemOptions,
-)
+from samplers.cli.common.options import INVERSE_STEPS, NUM_SAMPLES, InverseProblemOptions
 from samplers.cli.common.output import prepare_folder, write
 from samplers.cli.common.text import counted
 from samplers.cli.common.tuned import noted_tuned, tuned_of
@@ -102,7 +100,7 @@ class Job:
             "visits": self.options.visits,
             **_noted(self.options, self.recipe),
             "steps": self.recipe.steps,
-            "grid": self.recipe.grid,
+            **grid_settings(self.options, self.recipe),
             "network_calls": self.nfe,
             **numbers,
         }
@@ -150,8 +148,8 @@ def _recipe(options: InverseProblemOptions) -> Recipe:
     return replace(
         asked,
         sampler=sampler,
-        steps=options.steps or INVERSE_STEPS,
-        grid=options.grid or INVERSE_PROBLEM_SPACING,
+        steps=steps_of(options.steps, asked, INVERSE_STEPS),
+        grid=asked.grid or INVERSE_PROBLEM_SPACING,
         options=sampler_options(sampler, options.options),
     )
 

@@ -17,11 +17,13 @@ from PIL import Image
 from samplers.checkpoint import Flow, Recipe, Tick, read_settings
 from samplers.checkpoint.network import NetworkCheckpoint
 from samplers.cli.common.checkpoints import (
+    grid_settings,
     labels_in_turn,
     open_checkpoint,
     parameters,
     recipe_from,
     sampler_options,
+    steps_of,
 )
 from samplers.cli.common.errors import printed_warnings
 from samplers.cli.common.options import MAX_NFE, NUM_IMAGES, STEPS, TOLERANCE, SamplerOptions
@@ -288,28 +290,30 @@ def _method(
 
 
 def _fixed_steps(options: SamplerOptions, checkpoint: Checkpoint, sampler: str) -> Method:
+    said = recipe_from(options)
     asked = replace(
-        recipe_from(options),
+        said,
         sampler=sampler,
-        steps=options.steps or STEPS,
+        steps=steps_of(options.steps, said, STEPS),
         options=sampler_options(sampler, options.options),
         noise=options.noise or "independent",
     )
-    recipe = checkpoint.settle(asked)
+    with printed_warnings():
+        recipe = checkpoint.settle(asked)
     tableau = checkpoint.tableau(recipe)
     nfe = checkpoint.nfe(recipe)
     settings = {
         "sampler": recipe.name,
         "options": dict(recipe.options),
         "steps": recipe.steps,
-        "grid": recipe.grid,
+        **grid_settings(options, recipe),
         "noise": recipe.noise if tableau.stochastic else None,
         "network_calls": nfe,
     }
     words = ["--sampler", recipe.name, "--steps", str(recipe.steps)]
     for name, value in recipe.options.items():
         words += ["--option", f"{name}={value}"]
-    words += [] if recipe.grid is None else ["--grid", recipe.grid]
+    words += [] if settings["grid"] is None else ["--grid", str(settings["grid"])]
     words += ["--noise", recipe.noise] if tableau.stochastic else []
     unit = "network evaluation" if isinstance(checkpoint, NetworkCheckpoint) else "timestep"
     cost_words = counted(nfe, unit)

@@ -23,6 +23,7 @@ from samplers.cli.common.program import Options, argument, changed, option
 from samplers.cli.common.values import (
     DEVICE,
     FINITE,
+    GRID,
     IMAGE_COUNT,
     INTERVAL,
     LABELS,
@@ -182,10 +183,9 @@ class NoiseLevelOptions(Options, section="Noise levels"):
 class GridOptions(NoiseLevelOptions, section="Noise levels"):
     """The time grid of a sampler of fixed steps."""
 
-    grid: ConfigSpacing | None = option(
-        type=Choice(CONFIG_SPACINGS),
-        help=_SPACING,
-        metavar="SPACING",
+    grid: str | None = option(
+        type=GRID,
+        help=f"{_SPACING[:-1]}; or the file of a fitted one, NAME.json.",
         show_default=f"{DEFAULT_SPACING}; config for flow matching, distilled networks, and "
         "schedulers with Karras, exponential or Lu levels",
     )
@@ -321,7 +321,7 @@ class InverseProblemOptions(
     )
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
-    grid: ConfigSpacing | None = changed(GridOptions, "grid", show_default=INVERSE_PROBLEM_SPACING)
+    grid: str | None = changed(GridOptions, "grid", show_default=INVERSE_PROBLEM_SPACING)
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )

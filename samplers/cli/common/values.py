@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from samplers.choices import MOST_STEPS
+from samplers.choices import CONFIG_SPACINGS, MOST_STEPS
 
 ALL = "all"
 _MOST_SEEDS = 1_000_000
@@ -78,6 +78,28 @@ class SamplerName(click.ParamType[str]):
 
         names = list_samplers()
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class GridName(click.ParamType[str]):
+    """A spacing by name, or the file of a fitted grid, which commands read: that imports torch."""
+
+    name = "SPACING"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in CONFIG_SPACINGS and not value.endswith(FITTED):
+            names = ", ".join(map(repr, CONFIG_SPACINGS))
+            self.fail(f"{value!r} is not one of {names}, nor a file NAME{FITTED}.", param, ctx)
+        return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        found = [CompletionItem(name) for name in CONFIG_SPACINGS if name.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type="file")]
+
+
+FITTED = ".json"
+"""How the name of a file of a fitted grid ends."""
 
 
 # ------------------------------------------------------------------------- what texts are read as
@@ -168,6 +190,7 @@ PATH = Place("PATH", _place)
 OUTPUT = Output("PATH", _place)
 DEVICE = Value("NAME", _device)
 SAMPLER = SamplerName()
+GRID = GridName()
 SAMPLERS = Value("NAME,NAME,…", listed(str))
 
 

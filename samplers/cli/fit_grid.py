@@ -1,0 +1,119 @@
+"""``samplers fit-grid``: noise levels fitted to a checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from click import Choice
+
+from samplers.cli.common.errors import named_failures, printed_warnings, smaller_batches, writing
+from samplers.cli.common.options import ConditionOptions, ModelOptions, OverwriteOptions
+from samplers.cli.common.output import check_folder, prepare_folder, refuse_existing
+from samplers.cli.common.program import command, option
+from samplers.cli.common.text import counted
+from samplers.cli.common.values import (
+    COUNTS,
+    IMAGE_COUNT,
+    PATH,
+    SAMPLER,
+    WHOLE,
+    fixed_sampler,
+)
+
+if TYPE_CHECKING:
+    from samplers.fitting import FittedGrid
+
+_EXAMPLES = """
+Example:
+  samplers fit-grid assets/digits --steps 5,8 --output fitted/
+  samplers sample assets/digits --grid fitted/digits-5.json --output digits.png
+
+A fit takes the network evaluations of 20 images with 50 steps, at most.
+"""
+
+
+class FitGridOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="Fitting"):
+    steps: tuple[int, ...] = option(
+        type=COUNTS, help="Numbers of steps, from 2; a grid for each.", required=True
+    )
+    sampler: str | None = option(
+        type=SAMPLER,
+        help="Deterministic sampler that the levels are for, see `samplers list`.",
+        show_default="that of `samplers sample`",
+    )
+    criterion: Literal["error", "geometry"] = option(
+        type=Choice(("error", "geometry")),
+        help="What is minimised: the estimated error of the sampler; or the cost of Euler steps by "
+        "dynamic programming, for comparison (GITS).",
+        default="error",
+    )
+    samples: int = option(type=IMAGE_COUNT, help="Samples to fit to, 12 at most.", default=12)
+    seed: int = option(type=WHOLE, help="Seed of the first sample.", default=0)
+    batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
+    licence: str = option(help="Licence of the files.", metavar="NAME", default="CC0-1.0")
+    output: Path = option(type=PATH, help="Folder for the grids.", metavar="FOLDER", required=True)
+
+    def path(self, steps: int) -> Path:
+        return self.output / f"{self.checkpoint.resolve().name}-{steps}.json"
+
+    def check(self) -> None:
+        """Raise what can be seen to be wrong without loading anything."""
+        check_folder(self.output)
+        if not self.overwrite:
+            refuse_existing(map(self.path, self.steps))
+        self.check_checkpoint()
+
+
+@command(_EXAMPLES, single_process=True)
+def run(options: FitGridOptions) -> None:
+    """Fit the noise levels of a sampler to a checkpoint."""
+    options.check()
+    from dataclasses import replace
+
+    from samplers.checkpoint import read_settings
+    from samplers.cli.common.checkpoints import (
+        labels_in_turn,
+        open_network,
+        purpose_of,
+        recipe_from,
+    )
+    from samplers.fitting import fit_grid
+
+    name = options.sampler or read_settings(options.checkpoint).default_sampler
+    sampler = fixed_sampler(name)
+    checkpoint = open_network(options)
+    recipe = checkpoint.settle(replace(recipe_from(options), sampler=sampler, final="zero"))
+    turn = labels_in_turn(options, checkpoint, options.samples)
+    labels = None if turn is None else [turn[i % len(turn)] for i in range(options.samples)]
+    seeds = range(options.seed, options.seed + options.samples)
+    prepare_folder(options.output)
+    for steps in options.steps:
+        with named_failures(smaller_batches(options.batch_size)), printed_warnings():
+            fitted = fit_grid(
+                checkpoint.guided(recipe),
+                checkpoint.start(checkpoint.settings.schedule.noisiest, seeds),
+                steps,
+                sampler=sampler,
+                grid=checkpoint.grid(replace(recipe, steps=steps)),
+                conditions=checkpoint.conditions(labels),
+                criterion=options.criterion,
+                batch_size=options.batch_size,
+                purpose=purpose_of(checkpoint, recipe, turn, options.licence),
+                progress=sys.stderr.isatty(),
+            )
+        with writing(options.path(steps)):
+            fitted.save(options.path(steps))
+        print(_report(fitted, options.path(steps)))
+
+
+def _report(fitted: FittedGrid, path: Path) -> str:
+    about = fitted.about
+    before, after = about["before"], about["after"]
+    return (
+        f"{counted(fitted.steps, 'step')} of {about['sampler']}: relative error "
+        f"{after['geometric_mean']:.3g} (root mean square {after['rms']:.3g}) on "
+        f"{counted(about['pilots'], 'sample')}; {about['base']}: {before['geometric_mean']:.3g} "
+        f"({before['rms']:.3g}); {about['evaluations']:,} network evaluations -> {path}"
+    )

@@ -1,0 +1,170 @@
+"""A fitted grid, and the file that it is kept in."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from samplers.files import checked, parse_json, replacing
+from samplers.grid import Grid
+from samplers.schedule import Schedule
+from samplers.tuning.levels import (
+    LevelRange,
+    check_range,
+    differences,
+    levels_of,
+    plain,
+    points_at_levels,
+    read_file,
+    with_tuple,
+)
+from samplers.tuning.sampler import Scores
+
+_FORMAT = "samplers.grid/1"
+
+Criterion = Literal["error", "geometry"]
+"""What is minimised: the estimated error of the sampler, or the cost of Euler steps (GITS)."""
+
+
+class AboutGrid(TypedDict):
+    """What a grid was fitted for, and how well it did.
+
+    Attributes:
+        sampler: that the levels are for.
+        criterion: by which they were chosen.
+        base: the grid that they are compared with.
+        prediction: the prediction type of the network.
+        schedule: of the network, in words.
+        trained_range: its half log-SNR, noisiest and cleanest; None where it is infinite.
+        weights: identifies the network's weights; None if it is not known.
+        guidance: the scale of classifier-free guidance.
+        conditions: in words.
+        pilots: the number of samples that it was fitted on, which the scores are of, too.
+        evaluations: of the network, that the fit took in all.
+        before, after: scores of the base and of the fitted grid.
+        licence: of this file.
+    """
+
+    sampler: str
+    criterion: Criterion
+    base: str
+    prediction: str
+    schedule: str
+    trained_range: LevelRange
+    weights: str | None
+    guidance: float
+    conditions: str
+    pilots: int
+    evaluations: int
+    before: Scores
+    after: Scores
+    licence: str
+
+
+class _File(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    format: str
+    steps: int
+    levels: list[float | None]
+    about: AboutGrid
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedGrid:
+    """Noise levels that were fitted for a network and a sampler, on whatever schedule it is.
+
+    Whatever takes the name of a spacing takes this object, without a number of steps.
+
+    Attributes:
+        levels: the half log-SNR of the points [steps + 1]; -inf for pure noise, +inf for clean
+            data.
+        about: what it was fitted for, and its scores.
+
+    Raises ValueError for numbers that are no grid.
+    """
+
+    levels: Tensor
+    about: AboutGrid
+
+    def __post_init__(self) -> None:
+        if self.levels.ndim != 1 or len(self.levels) < 2:
+            raise ValueError("it has no step")
+        if not bool((self.levels.diff() > 0).all()) or not bool(self.levels[1:-1].isfinite().all()):
+            raise ValueError("its noise does not fall from level to level")
+
+    @property
+    def steps(self) -> int:
+        return len(self.levels) - 1
+
+    def __repr__(self) -> str:
+        before, after = (self.about[name]["geometric_mean"] for name in ("before", "after"))
+        return (
+            f"FittedGrid({self.steps} steps for {self.about['sampler']}, relative error "
+            f"{after:.3g} on {self.about['pilots']} samples; {self.about['base']}: {before:.3g})"
+        )
+
+    def grid(self, schedule: Schedule) -> Grid:
+        """The grid on a schedule. Raises ValueError for another range of noise levels."""
+        check_range(self.about["trained_range"], schedule, "grid was fitted")
+        return Grid(schedule, points_at_levels(schedule, self.levels))
+
+    def check_purpose(
+        self,
+        sampler: str,
+        weights: str | None = None,
+        guidance: float | None = None,
+        *,
+        stacklevel: int = 2,
+    ) -> None:
+        """Warn if it was fitted for another sampler, for other weights or another guidance.
+
+        The arguments are those of :meth:`samplers.TunedSampler.check_purpose`.
+        """
+        own = self.about
+        found = [*differences(own["weights"], own["guidance"], weights, guidance)]
+        if own["sampler"] != sampler:
+            found.append(f"the sampler {own['sampler']!r}")
+        for difference in found:
+            warnings.warn(
+                f"The grid was fitted for {difference}; its scores do not hold here.",
+                stacklevel=stacklevel,
+            )
+
+    def to_json(self) -> str:
+        """The grid as JSON, which :meth:`from_json` reads back exactly."""
+        levels = [plain(level) for level in self.levels.tolist()]
+        data = {"format": _FORMAT, "steps": self.steps, "levels": levels, "about": self.about}
+        return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> FittedGrid:
+        """Read what :meth:`to_json` wrote. Raises ValueError for anything else."""
+        data = parse_json(text)
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise ValueError(f"its format is not {_FORMAT!r}")
+        found = checked(_File, {**data, "about": with_tuple(data.get("about"))})
+        made = cls(levels_of(found["levels"]), found["about"])
+        if made.steps != found["steps"]:
+            raise ValueError(f"it has {made.steps} steps, not {found['steps']}")
+        return made
+
+    def save(self, path: Path | str) -> None:
+        """Write the grid to a JSON file, atomically."""
+        with replacing(Path(path)) as part:
+            part.write_text(self.to_json(), encoding="utf-8")
+
+
+def load_grid(path: Path | str) -> FittedGrid:
+    """Read a fitted grid from its file.
+
+    Raises TunedError for a file that can't be read, or is not one of a fitted grid.
+    """
+    return read_file(path, "fitted grid", "samplers.fit_grid", FittedGrid.from_json)
