@@ -114,15 +114,16 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         grid: a spacing of :func:`samplers.make_grid`; ``config`` for the config's own
             (``timestep_spacing`` and the keys of noise levels); None for the default:
 
-            =============================================================  ================
-            config                                                         None is
-            =============================================================  ================
-            betas, EDM, variance exploding                                 as of ``sample``
-            of these, with ``use_karras_sigmas``, ``use_lu_lambdas``,      ``config``
-            ``use_exponential_sigmas`` or ``sigma_schedule="exponential"``
-            flow matching, whose shift belongs to the network              ``config``
-            distilled networks; mean-reverting diffusion                   ``config``
-            =============================================================  ================
+            ======================================================  ================
+            config                                                  None is
+            ======================================================  ================
+            betas, EDM, variance exploding                          as of ``sample``
+            of these, with ``use_karras_sigmas``,                   ``config``
+            ``use_lu_lambdas``, ``use_exponential_sigmas`` or
+            ``sigma_schedule="exponential"``
+            flow matching, whose shift belongs to the network       ``config``
+            distilled networks; mean-reverting diffusion            ``config``
+            ======================================================  ================
         sigma_min, sigma_max: the smallest and largest noise level of the grid in units of
             sigma / alpha; None follows the config. (EDM configs use the same names for the ends of
             the trained range, which they are there as well.)
