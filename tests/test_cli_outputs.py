@@ -22,9 +22,10 @@ PROGRAMS: tuple[Program, ...] = (
     samplers.cli.program.PROGRAM, adjoint.cli.program.PROGRAM, text2pde.cli.program.PROGRAM
 )  # fmt: skip
 CONTINUED = {
-    ("samplers", "tune"), ("text2pde", "train-autoencoder"), ("text2pde", "train-diffusion")
+    ("samplers", "tune"), ("samplers", "fit-grid"), ("text2pde", "tune"),
+    ("text2pde", "train-autoencoder"), ("text2pde", "train-diffusion"),
 }  # fmt: skip
-"""Commands whose output is the folder of a run, which they resume."""
+"""Commands whose output is the folder of a run, which they resume, or of several files."""
 FEW = "--label 1 --steps 2 --num-images 2"
 
 

@@ -38,6 +38,7 @@ from adjoint.fokker_planck import (
 from adjoint.fokker_planck.coordinates import LevelDenoiser, level_denoiser
 from adjoint.fokker_planck.estimators import choose_method, estimate_residual
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
+from samplers.choices import DEFAULT_SAMPLER
 from samplers.denoiser import Denoiser
 from samplers.prediction import PredictionType, target
 from samplers.sampling import sample
@@ -538,7 +539,7 @@ def test_the_command_compares_the_samples_of_a_checkpoint(
             return checkpoint.draw(recipe, seeds, labels, lambda: None)
 
     measure = {"sliced": sliced_wasserstein, "energy": energy_distance}[distance]
-    expected = measure(drawn("dpmpp-2m", range(6)), drawn("sde-dpmpp-2m", range(6, 12)))
+    expected = measure(drawn(DEFAULT_SAMPLER, range(6)), drawn("sde-dpmpp-2m", range(6, 12)))
     assert float(first[1]) == pytest.approx(expected, rel=2e-3)
     assert picture.exists()
 

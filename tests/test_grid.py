@@ -132,14 +132,15 @@ def test_log_flow_begins_at_pure_noise() -> None:
 
 
 def test_the_last_level_of_log_flow_falls_with_the_steps() -> None:
-    """As one over their root, down to the trained range; a given sigma_min is not raised."""
+    """Down to the trained range; a given sigma_min is not raised."""
     schedule = EDM()
 
     def last(steps: int, sigma_min: float | None = None, final: Final = "zero") -> float:
         rho = make_grid(schedule, steps, "log-flow", sigma_min=sigma_min, final=final).points.rho
         return float(rho[-2] if final == "zero" else rho[-1])
 
-    assert last(4) == pytest.approx(2 * last(16)) == pytest.approx(3 * last(36))
+    levels = [last(steps) for steps in (2, 3, 5, 10, 30, 100)]
+    assert levels == sorted(set(levels), reverse=True)
     assert last(100_000) == pytest.approx(schedule.sigma_min)
     assert last(4, sigma_min=0.01) == pytest.approx(0.01)
     assert last(4, final="sigma_min") == pytest.approx(schedule.sigma_min)

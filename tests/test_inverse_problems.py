@@ -577,7 +577,7 @@ def test_independent_unknown_parts_are_drawn_as_without_a_measurement(sampler: S
     problem.measurement[:, 0] = torch.tensor([2.0, -1.0, 0.3], dtype=torch.float64)
     arguments: dict[str, Any] = {
         "sampler": sampler.name,
-        "steps": 6,
+        "grid": make_grid(schedule, 6),
         "seeds": SEEDS,
     }
     model = independent().model(schedule, "sample")
@@ -594,7 +594,7 @@ def test_without_a_measurement_it_is_the_sampler(sampler: Sampler) -> None:
     nothing = InverseProblem(inpainting(torch.zeros(2), (2,)), torch.zeros(3, 2).double())
     arguments: dict[str, Any] = {
         "sampler": sampler.name,
-        "steps": 4,
+        "grid": make_grid(schedule, 4),
         "seeds": SEEDS,
     }
     free = sample(model, normal(3, 2), **arguments)
