@@ -135,14 +135,18 @@ def check_proportional(errors: list[float]) -> None:
     assert slope == pytest.approx(1, abs=0.2), errors
 
 
-@pytest.mark.parametrize(
+FEW_STEPS = pytest.mark.parametrize(
     "pair",
     [
-        pytest.param(pair, marks=pytest.mark.slow if pair.name.endswith("-23") else ())
+        pytest.param(pair, marks=pytest.mark.slow if pair.name.startswith("dpm") else ())
         for pair in adaptive_registry().values()
     ],
     ids=list_samplers("adaptive"),
 )
+"""The pairs of DPM-Solver take more steps, and are for the slow tests."""
+
+
+@FEW_STEPS
 def test_the_error_follows_the_tolerance(pair: AdaptiveSampler) -> None:
     # Thousands of steps of the lowest order are for the slow test.
     tolerances = TOLERANCES[:-2] if pair.order == 2 else TOLERANCES
@@ -168,7 +172,7 @@ def test_encoding_follows_the_tolerance_too(pair: AdaptiveSampler) -> None:
         assert bool(found.within_tolerance.all())
 
 
-@EACH
+@FEW_STEPS
 def test_there_and_back(pair: AdaptiveSampler) -> None:
     x = encoding().x
     there = encoded(pair, x, 1e-4)
