@@ -12,21 +12,23 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import diffusers
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.models import mixture
+from benchmarks.peers import GRIDS, SPACED, Options, crossed, of_betas, set_steps, words
 from benchmarks.report import table, write
 from samplers.denoiser import Denoiser
 from samplers.grid import Spacing, make_grid
 from samplers.registry import get_sampler, list_samplers
 from samplers.schedule import VPDiscrete
 from samplers.solve import Solver
-from tests.mixture import Flow, Mixture
+from tests.mixture import Flow
 
 NFE = (5, 10, 15, 20, 40, 80)
 STARTS = 256
@@ -58,20 +60,16 @@ class Score(NamedTuple):
 
 
 def problem(name: str, dimension: int, components: int, seed: int) -> Problem:
-    """Components at distance ~1, standard deviations from 0.1 to 0.3, uneven weights."""
+    """The mixture, the noise that the generator draws next, and where it leads."""
     generator = torch.Generator().manual_seed(seed)
-    means = torch.randn(components, dimension, generator=generator, dtype=torch.float64)
-    deviations = 0.1 + 0.2 * torch.rand(components, generator=generator, dtype=torch.float64)
-    weights = torch.softmax(torch.randn(components, generator=generator).double() / 2, dim=0)
-    eye = torch.eye(dimension, dtype=torch.float64)
-    mixture = Mixture(weights, means, deviations.square()[:, None, None] * eye)
+    of_data = mixture(dimension, components, generator)
     x = torch.randn(STARTS, dimension, generator=generator, dtype=torch.float64)
     start = SCHEDULE.noisiest
     end = 12.0
-    flow = Flow(mixture, x / start.alpha, float(start.lam), float(start.lam), end)
+    flow = Flow(of_data, x / start.alpha, float(start.lam), float(start.lam), end)
     one = torch.ones((), dtype=torch.float64)
-    exact = mixture.denoise(flow(end), one, torch.exp(-end * one))
-    return Problem(name, mixture.model(SCHEDULE, "epsilon"), x, exact)
+    exact = of_data.denoise(flow(end), one, torch.exp(-end * one))
+    return Problem(name, of_data.model(SCHEDULE, "epsilon"), x, exact)
 
 
 def run_ours(task: Problem, name: str, spacing: Spacing, last: float | None, nfe: int) -> Score:
@@ -99,57 +97,21 @@ def _error(score: Score) -> float:
     return score.error if score.error == score.error else float("inf")
 
 
-_SPACED = [{"timestep_spacing": spacing} for spacing in ("leading", "trailing", "linspace")]
-_SIGMAS = [{"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
-_FINAL = [{"final_sigmas_type": final} for final in ("zero", "sigma_min")]
-
-
-def _crossed(*options: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for chosen in itertools.product(*options):
-        yield {key: value for option in chosen for key, value in option.items()}
-
-
-def _orders(*orders: int) -> list[dict[str, Any]]:
-    return [{"solver_order": order} for order in orders]
-
-
-THEIRS: dict[str, list[dict[str, Any]]] = {
-    "DDIMScheduler": list(_crossed(_SPACED, [{"clip_sample": False}])),
-    "PNDMScheduler": list(
-        _crossed(_SPACED, [{"skip_prk_steps": True}], [{"set_alpha_to_one": True}])
-    ),
-    "EulerDiscreteScheduler": [*_SPACED, *_SIGMAS],
-    "HeunDiscreteScheduler": [*_SPACED, *_SIGMAS],
-    "KDPM2DiscreteScheduler": [*_SPACED, *_SIGMAS],
-    "LMSDiscreteScheduler": [*_SPACED, *_SIGMAS],
-    "DEISMultistepScheduler": list(_crossed([*_SPACED, *_SIGMAS], _orders(1, 2, 3))),
-    "UniPCMultistepScheduler": list(
-        _crossed(
-            [*_SPACED, *_SIGMAS],
-            _orders(1, 2, 3),
-            _FINAL,
-            [{"solver_type": "bh1"}, {"solver_type": "bh2"}],
-        )
-    ),
-    "DPMSolverMultistepScheduler": list(
-        _crossed([*_SPACED, *_SIGMAS, {"use_lu_lambdas": True}], _orders(1, 2, 3), _FINAL)
-    ),
-    "DPMSolverSinglestepScheduler": list(_crossed([{}, *_SIGMAS], _orders(1, 2, 3), _FINAL)),
+THEIRS: dict[str, list[Options]] = {
+    "DDIMScheduler": list(crossed(SPACED, [{"clip_sample": False}])),
+    "EulerDiscreteScheduler": GRIDS,
+    **of_betas(1, 2, 3),
 }
 
 
-def run_theirs(task: Problem, name: str, options: dict[str, Any], nfe: int) -> Score:
+def run_theirs(task: Problem, name: str, options: Options, nfe: int) -> Score:
     scheduler = getattr(diffusers, name)(**BETAS, **options)
-    for steps in range(nfe, 0, -1):
-        scheduler.set_timesteps(steps)
-        if len(scheduler.timesteps) <= nfe:
-            break
+    set_steps(scheduler, nfe)
     x = task.x * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         output = task.model(scheduler.scale_model_input(x, t), t.double().reshape(1))
         x = scheduler.step(output, t, x)[0]
-    setting = ", ".join(f"{key.removeprefix('use_')}={value}" for key, value in options.items())
-    return Score(task.error(x), setting)
+    return Score(task.error(x), words(options))
 
 
 def their_best(task: Problem, name: str, nfe: int) -> Score:

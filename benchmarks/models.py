@@ -64,9 +64,8 @@ class Case:
         return difference / self.solution.double().flatten(1).norm(dim=1)
 
 
-def mixture(dimension: int, components: int, seed: int) -> Mixture:
+def mixture(dimension: int, components: int, generator: torch.Generator) -> Mixture:
     """Components at distance ~1, standard deviations from 0.1 to 0.3, uneven weights."""
-    generator = torch.Generator().manual_seed(seed)
     means = torch.randn(components, dimension, generator=generator, dtype=torch.float64)
     deviations = 0.1 + 0.2 * torch.rand(components, generator=generator, dtype=torch.float64)
     weights = torch.softmax(torch.randn(components, generator=generator).double() / 2, dim=0)
@@ -75,8 +74,8 @@ def mixture(dimension: int, components: int, seed: int) -> Mixture:
 
 
 MIXTURES = {
-    "plane": lambda: mixture(2, 6, seed=0),
-    "sixteen": lambda: mixture(16, 10, seed=1),
+    "plane": lambda: mixture(2, 6, torch.Generator().manual_seed(0)),
+    "sixteen": lambda: mixture(16, 10, torch.Generator().manual_seed(1)),
 }
 """Six components in the plane, and ten in 16 dimensions."""
 

@@ -41,7 +41,7 @@ class TooFew(ValueError):
 
 Options = dict[str, Any]
 _ALMOST = 0.999
-_SPACED: list[Options] = [
+SPACED: list[Options] = [
     {"timestep_spacing": spacing} for spacing in ("leading", "trailing", "linspace")
 ]
 _SIGMAS: list[Options] = [
@@ -49,11 +49,11 @@ _SIGMAS: list[Options] = [
     {"use_exponential_sigmas": True},
     {"use_beta_sigmas": True},
 ]
-_GRIDS: list[Options] = [*_SPACED, *_SIGMAS]
+GRIDS: list[Options] = [*SPACED, *_SIGMAS]
 _FINAL: list[Options] = [{"final_sigmas_type": final} for final in ("zero", "sigma_min")]
 
 
-def _crossed(*options: list[Options]) -> Iterator[Options]:
+def crossed(*options: list[Options]) -> Iterator[Options]:
     for chosen in itertools.product(*options):
         yield {key: value for option in chosen for key, value in option.items()}
 
@@ -63,36 +63,43 @@ def _orders(*orders: int) -> list[Options]:
 
 
 _BH: list[Options] = [{"solver_type": "bh1"}, {"solver_type": "bh2"}]
-OF_BETAS: dict[str, list[Options]] = {
-    "PNDMScheduler": list(
-        _crossed(_SPACED, [{"skip_prk_steps": True}], [{"set_alpha_to_one": True}])
-    ),
-    "HeunDiscreteScheduler": _GRIDS,
-    "KDPM2DiscreteScheduler": _GRIDS,
-    "LMSDiscreteScheduler": _GRIDS,
-    "DEISMultistepScheduler": list(_crossed(_GRIDS, _orders(2, 3))),
-    "UniPCMultistepScheduler": list(_crossed(_GRIDS, _orders(2, 3), _FINAL, _BH)),
-    "DPMSolverMultistepScheduler": list(
-        _crossed([*_GRIDS, {"use_lu_lambdas": True}], _orders(2, 3), _FINAL)
-    ),
-    "DPMSolverSinglestepScheduler": list(_crossed([{}, *_SIGMAS], _orders(2, 3), _FINAL)),
-}
+
+
+def of_betas(*orders: int) -> dict[str, list[Options]]:
+    """All settings of the schedulers of betas, for these orders where there is a choice."""
+    of_order = _orders(*orders)
+    return {
+        "PNDMScheduler": list(
+            crossed(SPACED, [{"skip_prk_steps": True}], [{"set_alpha_to_one": True}])
+        ),
+        "HeunDiscreteScheduler": GRIDS,
+        "KDPM2DiscreteScheduler": GRIDS,
+        "LMSDiscreteScheduler": GRIDS,
+        "DEISMultistepScheduler": list(crossed(GRIDS, of_order)),
+        "UniPCMultistepScheduler": list(crossed(GRIDS, of_order, _FINAL, _BH)),
+        "DPMSolverMultistepScheduler": list(
+            crossed([*GRIDS, {"use_lu_lambdas": True}], of_order, _FINAL)
+        ),
+        "DPMSolverSinglestepScheduler": list(crossed([{}, *_SIGMAS], of_order, _FINAL)),
+    }
+
+
 _FLOW: list[Options] = [{"use_flow_sigmas": True, "prediction_type": "flow_prediction"}]
 OF_FLOWS: dict[str, list[Options]] = {
     "FlowMatchHeunDiscreteScheduler": [{}],
-    "DPMSolverMultistepScheduler": list(_crossed(_FLOW, _orders(2, 3), _FINAL)),
-    "UniPCMultistepScheduler": list(_crossed(_FLOW, _orders(1, 2, 3), _FINAL, _BH)),
-    "DEISMultistepScheduler": list(_crossed(_FLOW, _orders(2, 3))),
+    "DPMSolverMultistepScheduler": list(crossed(_FLOW, _orders(2, 3), _FINAL)),
+    "UniPCMultistepScheduler": list(crossed(_FLOW, _orders(1, 2, 3), _FINAL, _BH)),
+    "DEISMultistepScheduler": list(crossed(_FLOW, _orders(2, 3))),
 }
 _EDM_SCHEDULES: list[Options] = [{"sigma_schedule": name} for name in ("karras", "exponential")]
 OF_EDM: dict[str, list[Options]] = {
-    "EDMDPMSolverMultistepScheduler": list(_crossed(_EDM_SCHEDULES, _orders(2, 3), _FINAL)),
+    "EDMDPMSolverMultistepScheduler": list(crossed(_EDM_SCHEDULES, _orders(2, 3), _FINAL)),
 }
 
 
 def _diffusers(name: str, options: Options, model: Denoiser, x: Tensor, nfe: int) -> Tensor:
     scheduler = _scheduler(name, options, model.schedule)
-    _set_steps(scheduler, nfe)
+    set_steps(scheduler, nfe)
     # The initial noise at the scale of the schedule; Euler's and its kin is divided by alpha.
     unit = x / float(model.schedule.initial_std(model.schedule.noisiest))
     x = unit * float(getattr(scheduler, "init_noise_sigma", 1.0))
@@ -120,7 +127,7 @@ def _betas(schedule: VPDiscrete) -> list[float]:
     return [float(beta) for beta in 1 - alphas[1:] / alphas[:-1]]
 
 
-def _set_steps(scheduler: Any, nfe: int) -> None:
+def set_steps(scheduler: Any, nfe: int) -> None:
     """As many steps as take at most ``nfe`` evaluations."""
     for steps in range(nfe, 0, -1):
         scheduler.set_timesteps(steps)
@@ -147,15 +154,17 @@ def _output(scheduler: Any, model: Denoiser, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _all_of_diffusers(schedule: Schedule) -> list[Peer]:
-    settings = {VPDiscrete: OF_BETAS, FlowMatching: OF_FLOWS, EDM: OF_EDM}.get(type(schedule), {})
+    settings = {VPDiscrete: of_betas(2, 3), FlowMatching: OF_FLOWS, EDM: OF_EDM}.get(
+        type(schedule), {}
+    )
     return [
-        Peer(f"{name}({_words(options)})", partial(_diffusers, name, options))
+        Peer(f"{name}({words(options)})", partial(_diffusers, name, options))
         for name, found in settings.items()
         for options in found
     ]
 
 
-def _words(options: Options) -> str:
+def words(options: Options) -> str:
     return ", ".join(f"{key.removeprefix('use_')}={value}" for key, value in options.items())
 
 
@@ -307,7 +316,7 @@ def _all_of_azula() -> list[Peer]:
         return []
     return [
         Peer(
-            f"azula {name}({_words(options)}), {times}, {last}",
+            f"azula {name}({words(options)}), {times}, {last}",
             partial(_azula, name, options, times, last),
         )
         for name, (_, settings) in _AZULA.items()
