@@ -96,3 +96,10 @@ def test_impossible_settings_are_refused(say: Say, options: str, why: str) -> No
     assert said.code in (1, 2)
     assert why in said.err
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", ["--steps 1", "--steps 3000", "--steps 3 --sampler ancestral"])
+def test_bad_input_leaves_no_folder(say: Say, tmp_path: Path, wrong: str) -> None:
+    said = say(f"fit-grid {{digits}} {wrong} --output {{tmp}}/none")
+    assert said.code != 0
+    assert not (tmp_path / "none").exists()

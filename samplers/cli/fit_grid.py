@@ -10,7 +10,7 @@ from click import Choice
 
 from samplers.cli.common.errors import named_failures, printed_warnings, smaller_batches, writing
 from samplers.cli.common.options import ConditionOptions, ModelOptions, OverwriteOptions
-from samplers.cli.common.output import check_folder, prepare_folder, refuse_existing
+from samplers.cli.common.output import check_folder, held, refuse_existing
 from samplers.cli.common.program import command, option
 from samplers.cli.common.text import counted
 from samplers.cli.common.values import (
@@ -88,10 +88,10 @@ def run(options: FitGridOptions) -> None:
     turn = labels_in_turn(options, checkpoint, options.samples)
     labels = None if turn is None else [turn[i % len(turn)] for i in range(options.samples)]
     seeds = range(options.seed, options.seed + options.samples)
-    prepare_folder(options.output)
-    for steps in options.steps:
+
+    def fitted(steps: int) -> FittedGrid:
         with named_failures(smaller_batches(options.batch_size)), printed_warnings():
-            fitted = fit_grid(
+            return fit_grid(
                 checkpoint.guided(recipe),
                 checkpoint.start(checkpoint.settings.schedule.noisiest, seeds),
                 steps,
@@ -103,9 +103,13 @@ def run(options: FitGridOptions) -> None:
                 purpose=purpose_of(checkpoint, recipe, turn, options.licence),
                 progress=sys.stderr.isatty(),
             )
-        with writing(options.path(steps)):
-            fitted.save(options.path(steps))
-        print(_report(fitted, options.path(steps)))
+
+    with held(options.output):
+        for steps in options.steps:
+            found, path = fitted(steps), options.path(steps)
+            with writing(path):
+                found.save(path)
+            print(_report(found, path))
 
 
 def _report(fitted: FittedGrid, path: Path) -> str:

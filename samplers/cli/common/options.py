@@ -41,7 +41,6 @@ from samplers.cli.common.values import (
 STEPS, TOLERANCE, MAX_NFE = 20, 0.01, 500
 NUM_IMAGES = 16
 INVERSE_STEPS = 50
-"""The first steps must be short: near pure noise the gradient of a prediction is large."""
 NUM_SAMPLES = 6
 """Images that are sampled for one measurement."""
 
