@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from samplers import SamplerScheduler, TunedSampler, sample
+from samplers import SamplerScheduler, TunedSampler, load_sampler, sample
 from samplers.checkpoint import (
     LoadOptions,
     NetworkCheckpoint,
     PipelineCheckpoint,
+    Recipe,
     load_checkpoint,
     load_restoration,
 )
@@ -23,6 +26,10 @@ from samplers.images.inputs import read_any
 from samplers.images.pixels import to_images
 from tests.commands import Say
 from tests.tiny_tuned import as_if_tuned
+
+ASSETS = Path(__file__).parents[1] / "assets"
+BUNDLED = ASSETS / "tuned"
+CARD = (BUNDLED / "README.md").read_text()
 
 
 @pytest.fixture
@@ -184,3 +191,27 @@ def test_a_notebook_shows_the_numbers(tuned: TunedSampler) -> None:
     html = tuned._repr_html_()
     assert html.count("<tr>") == 1 + 5
     assert "NFE 4" in html
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLED.glob("*/*.json")), ids=lambda path: path.stem)
+def test_a_bundled_one_belongs_to_its_checkpoint(path: Path) -> None:
+    """To these weights, and with the errors that its card states."""
+    tuned = load_sampler(path)
+    checkpoint = load_checkpoint(ASSETS / path.stem.rsplit("-", 1)[0], LoadOptions())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checkpoint.settle(Recipe(sampler=tuned, guidance=tuned.about["guidance"]))
+    before, after = tuned.about["before"], tuned.about["after"]
+    assert after["geometric_mean"] < before["geometric_mean"]
+    assert after["rms"] < before["rms"]
+    row = next(line for line in CARD.splitlines() if line.startswith(f"| {tuned.nfe} |"))
+    assert row == (
+        f"| {tuned.nfe} | {before['geometric_mean']:.3f} ({before['rms']:.3f}), "
+        f"{_base(tuned)} | {after['geometric_mean']:.3f} ({after['rms']:.3f}) |"
+    )
+
+
+def _base(tuned: TunedSampler) -> str:
+    """The untuned sampler as the card writes it."""
+    sampler, spacing, level = re.fullmatch(r"(\S+), (\S+) to (\S+)", tuned.about["base"]).groups()  # type: ignore[union-attr]
+    return f"`{sampler}`, `{spacing}` to {float(level):.2g}"

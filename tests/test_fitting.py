@@ -40,7 +40,7 @@ from samplers.fitting.levels import Levels
 from samplers.fitting.pilots import Coordinate, PilotRun, evaluated_at, pilot_tableau, run
 from samplers.prediction import PredictionType
 from samplers.registry import Sampler, registry
-from samplers.tuning.levels import TunedError
+from samplers.tuning.file import TunedError
 from samplers.tuning.objective import Score, relative_errors
 from tests.mixture import PLANE, gaussian
 

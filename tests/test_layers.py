@@ -35,6 +35,7 @@ ORDER = (
     "samplers.tuning.parameters",
     *("samplers.tuning.objective", "samplers.tuning.problem", "samplers.tuning.teacher"),
     *("samplers.tuning.starts", "samplers.tuning.learner"),
+    *("samplers.tuning.purpose", "samplers.tuning.file"),
     *("samplers.tuning.description", "samplers.tuning.sampler"),
     *("samplers.tuning.loop", "samplers.tuning"),
     *("samplers.fitting.pilots", "samplers.fitting.estimate", "samplers.fitting.levels"),

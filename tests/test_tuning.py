@@ -44,8 +44,8 @@ from samplers.registry import Sampler, registry
 from samplers.solve import Solver
 from samplers.tableau import Tableau
 from samplers.tuning.config import PARTS, Part
+from samplers.tuning.file import TunedError
 from samplers.tuning.learner import TableLearner
-from samplers.tuning.levels import TunedError
 from samplers.tuning.objective import Score
 from samplers.tuning.parameters import Parameters, bounds_of
 from samplers.tuning.problem import Problem

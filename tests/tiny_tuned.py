@@ -6,8 +6,7 @@ import torch
 
 from samplers import Schedule, Start, TunedSampler
 from samplers.tuning import About
-from samplers.tuning.levels import trained_range
-from samplers.tuning.sampler import Scores
+from samplers.tuning.purpose import Scores, trained_range
 
 
 def as_if_tuned(

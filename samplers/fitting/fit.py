@@ -25,10 +25,8 @@ from samplers.grid import Grid
 from samplers.registry import Method
 from samplers.sampling import GridLike, OwnGrid, build_tableau, grid_for
 from samplers.tableau import Tableau
-from samplers.tuning.levels import trained_range
-from samplers.tuning.loop import Purpose
 from samplers.tuning.objective import Score
-from samplers.tuning.sampler import scores
+from samplers.tuning.purpose import Purpose, facts_of, scores
 
 BUDGET = 1000
 """Evaluations of single samples that a fit may take: those of 20 samples with 50 steps."""
@@ -142,24 +140,15 @@ def fit_grid(
     )
     with spending:
         before, best = _fitted(spending, method, base, tableau, plan, criterion)
-    purpose = purpose or Purpose()
     about = AboutGrid(
+        **facts_of(model, purpose or Purpose()),
         sampler=name,
         criterion=criterion,
         base=_words(grid, base),
-        prediction=model.prediction
-        if isinstance(model.prediction, str)
-        else repr(model.prediction),
-        schedule=repr(model.schedule),
-        trained_range=trained_range(model.schedule),
-        weights=purpose.weights,
-        guidance=purpose.guidance,
-        conditions=purpose.conditions,
         pilots=plan.pilots,
         evaluations=spending.evaluations,
         before=scores(before.score),
         after=scores(best.score),
-        licence=purpose.licence,
     )
     return FittedGrid(best.grid.points.lam, about)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,20 +11,20 @@ from pydantic import ConfigDict
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from samplers.files import checked, parse_json, replacing
+from samplers.files import checked, parse_json
 from samplers.grid import Grid
 from samplers.schedule import Schedule
-from samplers.tuning.levels import (
-    LevelRange,
+from samplers.tuning.file import read_file, write_file
+from samplers.tuning.levels import levels_of, plain, points_at_levels
+from samplers.tuning.purpose import (
+    Facts,
+    Scores,
     check_range,
     differences,
-    levels_of,
-    plain,
-    points_at_levels,
-    read_file,
+    in_order,
+    warn_of,
     with_tuple,
 )
-from samplers.tuning.sampler import Scores
 
 _FORMAT = "samplers.grid/1"
 
@@ -33,39 +32,25 @@ Criterion = Literal["error", "geometry"]
 """What is minimised: the estimated error of the sampler, or the cost of Euler steps (GITS)."""
 
 
-class AboutGrid(TypedDict):
+class AboutGrid(Facts):
     """What a grid was fitted for, and how well it did.
 
     Attributes:
         sampler: that the levels are for.
         criterion: by which they were chosen.
         base: the grid that they are compared with.
-        prediction: the prediction type of the network.
-        schedule: of the network, in words.
-        trained_range: its half log-SNR, noisiest and cleanest; None where it is infinite.
-        weights: identifies the network's weights; None if it is not known.
-        guidance: the scale of classifier-free guidance.
-        conditions: in words.
         pilots: the number of samples that it was fitted on, which the scores are of, too.
         evaluations: of the network, that the fit took in all.
         before, after: scores of the base and of the fitted grid.
-        licence: of this file.
     """
 
     sampler: str
     criterion: Criterion
     base: str
-    prediction: str
-    schedule: str
-    trained_range: LevelRange
-    weights: str | None
-    guidance: float
-    conditions: str
     pilots: int
     evaluations: int
     before: Scores
     after: Scores
-    licence: str
 
 
 class _File(TypedDict):
@@ -132,16 +117,13 @@ class FittedGrid:
         found = [*differences(own["weights"], own["guidance"], weights, guidance)]
         if own["sampler"] != sampler:
             found.append(f"the sampler {own['sampler']!r}")
-        for difference in found:
-            warnings.warn(
-                f"The grid was fitted for {difference}; its scores do not hold here.",
-                stacklevel=stacklevel,
-            )
+        warn_of("grid was fitted", found, stacklevel)
 
     def to_json(self) -> str:
         """The grid as JSON, which :meth:`from_json` reads back exactly."""
         levels = [plain(level) for level in self.levels.tolist()]
-        data = {"format": _FORMAT, "steps": self.steps, "levels": levels, "about": self.about}
+        about = in_order(self.about, AboutGrid)
+        data = {"format": _FORMAT, "steps": self.steps, "levels": levels, "about": about}
         return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -158,8 +140,7 @@ class FittedGrid:
 
     def save(self, path: Path | str) -> None:
         """Write the grid to a JSON file, atomically."""
-        with replacing(Path(path)) as part:
-            part.write_text(self.to_json(), encoding="utf-8")
+        write_file(path, self.to_json())
 
 
 def load_grid(path: Path | str) -> FittedGrid:

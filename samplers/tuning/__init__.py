@@ -8,7 +8,9 @@ r"""Layer 6. Samplers learned for a network: which noise levels, weights and tim
 - ``starts``: the best untuned sampler;
 - ``learner``: the iteration, and its state on disk;
 - ``loop``: :func:`samplers.tune`;
-- ``levels``: noise levels in files, and the networks that they are for;
+- ``levels``: half log-SNR, finite or not;
+- ``purpose``: what a sampler or a grid is for, in facts that are compared;
+- ``file``: reading and writing;
 - ``sampler``: the result, and its file.
 
 Nothing here knows the command line, diffusers or a folder of a checkpoint. The public names are

@@ -16,10 +16,10 @@ from samplers.checks import check_numbers, check_whole
 from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.tuning.config import TuningConfig
 from samplers.tuning.learner import TableLearner
-from samplers.tuning.levels import trained_range
 from samplers.tuning.objective import DISTANCES, Loss, Score
 from samplers.tuning.problem import Problem
-from samplers.tuning.sampler import About, TunedSampler, scores
+from samplers.tuning.purpose import Purpose, facts_of, scores
+from samplers.tuning.sampler import About, TunedSampler
 from samplers.tuning.starts import Start, best_starts, starts
 from samplers.tuning.table import Table, resampled
 from samplers.tuning.teacher import Taught, teach
@@ -27,23 +27,6 @@ from samplers.tuning.teacher import Taught, teach
 _LEAST_NFE = 2
 _ABOVE_TEACHER = 5.0
 """The error of the start must be larger than that of the teacher by this factor."""
-
-
-@dataclass(frozen=True)
-class Purpose:
-    """What a sampler is tuned for, in words that its file keeps.
-
-    Attributes:
-        weights: identifies the network's weights, such as a hash; None if that is not known.
-        guidance: the scale of classifier-free guidance that the model has.
-        conditions: such as ``all ten digits``.
-        licence: of the file.
-    """
-
-    weights: str | None = None
-    guidance: float = 1.0
-    conditions: str = "none"
-    licence: str = "CC0-1.0"
 
 
 def tune(
@@ -247,25 +230,18 @@ class Tuning:
             )
 
     def _about(self, base: Start, before: Score, table: Table) -> About:
-        config, model, purpose = self.config, self.training.model, self.purpose
-        named = model.prediction if isinstance(model.prediction, str) else repr(model.prediction)
+        config = self.config
         return About(
+            **facts_of(self.training.model, self.purpose),  # type: ignore[typeddict-item]
             base=str(base),
             learned=sorted(config.learn),
             memory=config.memory,
             objective=config.distance if self.loss is None else _name(self.loss),
-            prediction=named,
-            schedule=repr(model.schedule),
-            trained_range=trained_range(model.schedule),
-            weights=purpose.weights,
-            guidance=purpose.guidance,
-            conditions=purpose.conditions,
             held_out=config.held_out,
             teacher=f"{config.teacher}, {config.teacher_steps} steps",
             teacher_error=self.taught.error,
             before=scores(before),
             after=scores(self._score(table)),
-            licence=purpose.licence,
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,36 +13,29 @@ import torch
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-from samplers.files import checked, parse_json, replacing
+from samplers.files import checked, parse_json
 from samplers.grid import Grid
 from samplers.notebook import html_table
 from samplers.schedule import Schedule
 from samplers.tableau import Tableau
 from samplers.tuning.description import described, texts_of
-from samplers.tuning.levels import (
-    LevelRange,
+from samplers.tuning.file import read_file, write_file
+from samplers.tuning.levels import levels_of, plain
+from samplers.tuning.purpose import (
+    Facts,
+    Scores,
     check_range,
     differences,
-    levels_of,
-    plain,
-    read_file,
+    in_order,
+    warn_of,
     with_tuple,
 )
-from samplers.tuning.objective import Score
 from samplers.tuning.table import Table, resampled
 
 _FORMAT = "samplers.tuned/1"
 
 
-class Scores(TypedDict):
-    """See :class:`samplers.tuning.objective.Score`."""
-
-    geometric_mean: float
-    quantile_95: float
-    rms: float
-
-
-class About(TypedDict):
+class About(Facts):
     """What a sampler was tuned for, and how well it did.
 
     Attributes:
@@ -51,17 +43,10 @@ class About(TypedDict):
         learned: the parts that were learned.
         memory: how many predictions a row may use; None for all.
         objective: the distance to the teacher's samples that was minimised.
-        prediction: the prediction type of the network.
-        schedule: of the network, in words.
-        trained_range: its half log-SNR, noisiest and cleanest; None where it is infinite.
-        weights: identifies the network's weights; None if it is not known.
-        guidance: the scale of classifier-free guidance.
-        conditions: in words.
         held_out: the number of samples that the scores are of.
         teacher: the sampler and its steps.
         teacher_error: the relative error of the teacher's samples.
         before, after: scores of the base and of the tuned sampler.
-        licence: of this file.
         interpolated_from: the number of evaluations of the sampler that this one was made of, whose
             scores these are; only there after :meth:`TunedSampler.resampled`.
     """
@@ -70,18 +55,11 @@ class About(TypedDict):
     learned: list[Literal["grid", "times", "weights"]]
     memory: int | None
     objective: str
-    prediction: str
-    schedule: str
-    trained_range: LevelRange
-    weights: str | None
-    guidance: float
-    conditions: str
     held_out: int
     teacher: str
     teacher_error: float
     before: Scores
     after: Scores
-    licence: str
     interpolated_from: NotRequired[int]
 
 
@@ -197,11 +175,8 @@ class TunedSampler:
             stacklevel: of :func:`warnings.warn`.
         """
         own = self.about
-        for difference in differences(own["weights"], own["guidance"], weights, guidance):
-            warnings.warn(
-                f"The sampler was tuned for {difference}; its scores do not hold here.",
-                stacklevel=stacklevel,
-            )
+        found = differences(own["weights"], own["guidance"], weights, guidance)
+        warn_of("sampler was tuned", found, stacklevel)
 
     def to_dict(self) -> dict[str, Any]:
         """The sampler as plain values, such as a config holds, which :meth:`from_dict` reads back
@@ -213,7 +188,7 @@ class TunedSampler:
             "levels": [plain(level) for level in levels.tolist()],
             "times": [plain(level) for level in times.tolist()],
             "weights": weights.tolist(),
-            "about": {**self.about, "trained_range": list(self.about["trained_range"])},
+            "about": in_order(self.about, About),
         }
 
     def to_json(self) -> str:
@@ -240,8 +215,7 @@ class TunedSampler:
 
     def save(self, path: Path | str) -> None:
         """Write the sampler to a JSON file, atomically."""
-        with replacing(Path(path)) as part:
-            part.write_text(self.to_json(), encoding="utf-8")
+        write_file(path, self.to_json())
 
 
 def load_sampler(path: Path | str) -> TunedSampler:
@@ -250,11 +224,6 @@ def load_sampler(path: Path | str) -> TunedSampler:
     Raises TunedError for a file that can't be read, or is not one of a tuned sampler.
     """
     return read_file(path, "tuned sampler", "samplers.tune", TunedSampler.from_json)
-
-
-def scores(score: Score) -> Scores:
-    """A score as it is in a file."""
-    return Scores(geometric_mean=score.geometric_mean, quantile_95=score.quantile_95, rms=score.rms)
 
 
 def _tensor(values: Any) -> torch.Tensor:

@@ -1,0 +1,152 @@
+"""What a sampler is tuned, or a grid fitted, for; and how well it does."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from samplers.denoiser import Denoiser
+from samplers.schedule import FlowMatching, Schedule
+from samplers.tuning.levels import plain
+from samplers.tuning.objective import Score
+
+LevelRange = tuple[float | None, float | None]
+"""Half log-SNR at the noisy and at the clean end; None where it is infinite."""
+
+_SAME_LEVEL = 0.05
+"""By how much the half log-SNR at the ends of two schedules of one network may differ."""
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a sampler is tuned for, in words that its file keeps.
+
+    Attributes:
+        weights: identifies the network's weights, such as a hash; None if that is not known.
+        guidance: the scale of classifier-free guidance that the model has.
+        conditions: such as ``all ten digits``.
+        licence: of the file.
+    """
+
+    weights: str | None = None
+    guidance: float = 1.0
+    conditions: str = "none"
+    licence: str = "CC0-1.0"
+
+
+class Facts(TypedDict):
+    """The network and the purpose, as they are in a file.
+
+    Attributes:
+        prediction: the prediction type of the network.
+        schedule: of the network, in words.
+        trained_range: its half log-SNR, noisiest and cleanest; None where it is infinite.
+        weights: identifies the network's weights; None if it is not known.
+        guidance: the scale of classifier-free guidance.
+        conditions: in words.
+        licence: of the file.
+    """
+
+    prediction: str
+    schedule: str
+    trained_range: LevelRange
+    weights: str | None
+    guidance: float
+    conditions: str
+    licence: str
+
+
+def facts_of(model: Denoiser, purpose: Purpose) -> Facts:
+    """The facts of a model."""
+    named = model.prediction if isinstance(model.prediction, str) else repr(model.prediction)
+    return Facts(
+        prediction=named,
+        schedule=repr(model.schedule),
+        trained_range=trained_range(model.schedule),
+        weights=purpose.weights,
+        guidance=purpose.guidance,
+        conditions=purpose.conditions,
+        licence=purpose.licence,
+    )
+
+
+class Scores(TypedDict):
+    """See :class:`samplers.tuning.objective.Score`."""
+
+    geometric_mean: float
+    quantile_95: float
+    rms: float
+
+
+def scores(score: Score) -> Scores:
+    """A score as it is in a file."""
+    return Scores(geometric_mean=score.geometric_mean, quantile_95=score.quantile_95, rms=score.rms)
+
+
+def trained_range(schedule: Schedule) -> LevelRange:
+    """The half log-SNR of a schedule's noisiest and cleanest point.
+
+    The shift of a flow spaces its grids, and is no part of the training: it counts as 1.
+    """
+    if isinstance(schedule, FlowMatching):
+        schedule = replace(schedule, shift=1.0)
+    return plain(float(schedule.noisiest.lam)), plain(float(schedule.cleanest.lam))
+
+
+def check_range(wanted: LevelRange, schedule: Schedule, what: str) -> None:
+    """Raise ValueError for a schedule with another range; ``what`` was made for that one."""
+    for own, level in zip(wanted, trained_range(schedule), strict=True):
+        if own != level and not _near(own, level):
+            raise ValueError(
+                f"This {what} for a network trained from {_in_rho(wanted)}, and this schedule is "
+                f"from {_in_rho(trained_range(schedule))}; make one for it."
+            )
+
+
+def _near(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and abs(a - b) <= _SAME_LEVEL
+
+
+def _in_rho(ends: LevelRange) -> str:
+    high, low = ends
+    noisiest = "pure noise" if high is None else f"sigma/alpha = {math.exp(-high):.4g}"
+    return f"{noisiest} to {0.0 if low is None else math.exp(-low):.4g}"
+
+
+def differences(
+    own_weights: str | None, own_guidance: float, weights: str | None, guidance: float | None
+) -> Iterator[str]:
+    """How a network differs from the one that something was tuned or fitted for, in words.
+
+    What is None is not known, and does not differ.
+    """
+    if weights is not None and own_weights is not None and own_weights != weights:
+        yield "other weights than those of this checkpoint"
+    if guidance is not None and own_guidance != guidance:
+        yield f"a guidance of {own_guidance:g}, and this one is {guidance:g}"
+
+
+def warn_of(what: str, found: Iterable[str], stacklevel: int) -> None:
+    """Warn that ``what`` was made for something else, once for each difference."""
+    for difference in found:
+        warnings.warn(
+            f"The {what} for {difference}; its scores do not hold here.", stacklevel=stacklevel + 1
+        )
+
+
+def in_order(about: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The facts as a file has them: in the order of their kind, whatever order they came in."""
+    listed = {**about, "trained_range": list(about["trained_range"])}
+    return {name: listed[name] for name in kind.__annotations__ if name in listed}
+
+
+def with_tuple(about: object) -> object:
+    """The facts of a file with its range as a tuple, which JSON has not."""
+    if isinstance(about, Mapping) and isinstance(about.get("trained_range"), list):
+        return {**about, "trained_range": tuple(about["trained_range"])}
+    return about
