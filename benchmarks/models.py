@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from samplers.data_scale import measure_data_scale
 from samplers.denoiser import Denoiser
 from samplers.prediction import PredictionType
 from samplers.sampling import sample
@@ -26,6 +27,8 @@ SCHEDULES: dict[str, Schedule] = {
     "flow": FlowMatching(),
 }
 _CONVERGED = ("unipc-3", 1000)
+_PILOTS = range(1000, 1008)
+"""Seeds of the samples that the scale of the data is measured on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,9 @@ def mixture_case(name: str, schedule: str, scale: float = 1.0, count: int = 64) 
     scaled = of_data.affine(scale, torch.zeros(dimension, dtype=torch.float64))
     prediction: PredictionType = "flow" if schedule == "flow" else "epsilon"
     model = scaled.model(SCHEDULES[schedule], prediction)
+    if scale != 1:
+        noise = model.initial((dimension,), _PILOTS, dtype=torch.float64)
+        model = model.with_data_scale(measure_data_scale(model, noise))
     family = "flow" if schedule == "flow" else "mixture"
     title = f"{name}, {schedule}" + ("" if scale == 1 else f", × {scale:g}")
     return Case(title, family, model, (dimension,), range(count), torch.float64)

@@ -5,6 +5,7 @@ from .checkpoint import LoadOptions as LoadOptions
 from .checkpoint import NetworkCheckpoint as NetworkCheckpoint
 from .checkpoint import Recipe as Recipe
 from .checkpoint import load_checkpoint as load_checkpoint
+from .data_scale import measure_data_scale as measure_data_scale
 from .denoiser import Denoiser as Denoiser
 from .denoiser import Unbatched as Unbatched
 from .diffusers.blocks import adaptive_loop as adaptive_loop

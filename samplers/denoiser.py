@@ -238,6 +238,14 @@ class Denoiser:
         cost = self.nfe if nfe is None else nfe
         return replace(self, network=function, time_scale=1.0, call=call_wrapped, nfe=cost)
 
+    def with_data_scale(self, scale: float) -> Denoiser:
+        """The same model of data whose root mean square is ``scale``.
+
+        The default grid and sampler depend on it; 1 is right for pixels in [-1, 1] and for latents
+        of unit variance. :func:`samplers.measure_data_scale` measures it.
+        """
+        return replace(self, schedule=self.schedule.with_data_scale(scale))
+
     @property
     def uncorrected(self) -> Denoiser:
         """The same model without its correction; clipping would make the ODE not invertible."""
@@ -265,6 +273,8 @@ class Denoiser:
             "schedule": repr(self.schedule),
             "prediction": own if isinstance(own, str) else repr(own),
         }
+        if self.schedule.data_scale != 1:
+            facts["data_scale"] = f"{self.schedule.data_scale:g}"
         if self.time_scale != 1:
             facts["time_scale"] = _name(self.time_scale)
         if self.correction is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 import torch
@@ -31,7 +32,8 @@ SPACINGS = choices.SPACINGS
 
 _SHIFT = 10.0
 _LAST_LEVEL, _FIRST_STEPS = 0.6, 1.5
-"""Of ``log-flow`` grids; the first steps hardly lower the level that the last can start from."""
+"""Of ``log-flow`` grids, in units of the data's scale; the first steps hardly lower the level that
+the last can start from."""
 
 # Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
 _ALMOST_PURE_NOISE = 0.999
@@ -112,7 +114,7 @@ def make_grid(
     ===============  ==============================================================================
     spacing          points
     ===============  ==============================================================================
-    ``log-flow``     evenly spaced in log(u), u = sigma / (sigma + 10 alpha) (see below)
+    ``log-flow``     evenly spaced in log(u), u = sigma / (sigma + 10 s alpha) (see below)
     ``log-snr``      evenly spaced in log(alpha / sigma)
     ``exponential``  the same by its name in k-diffusion: sigma / alpha is geometric
     ``karras``       (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
@@ -123,12 +125,13 @@ def make_grid(
     ``linspace``     as ``uniform``, rounded to trained steps if the schedule is discrete
     ===============  ==============================================================================
 
-    The time of flow matching on data of unit scale is u = sigma / (sigma + alpha); with 10 alpha it
-    is shifted as for high resolutions (Esser et al. 2024, https://arxiv.org/abs/2403.03206, eq.
-    23). Noise levels of ``log-flow`` are as dense below sigma / alpha = 10 as on ``log-snr``, and
-    ever sparser above; pure noise is u = 1. Before sigma = 0 it goes down to sigma / alpha = 0.6 u
-    / (steps - 1.5), with u of the first point, but not below the trained range. The numbers were
-    chosen by measurement, see docs/benchmarks/defaults.md.
+    With data of scale s, the schedule's ``data_scale``, the time of flow matching is u = sigma /
+    (sigma + s alpha); with 10 s alpha it is shifted as for high resolutions (Esser et al. 2024,
+    https://arxiv.org/abs/2403.03206, eq. 23). Noise levels of ``log-flow`` are as dense below sigma
+    / alpha = 10 s as on ``log-snr``, and ever sparser above; pure noise is u = 1. Before sigma = 0
+    it goes down to sigma / alpha = 0.6 s u / (steps - 1.5), with u of the first point, but not
+    below the trained range. The numbers were chosen by measurement, see
+    docs/benchmarks/defaults.md.
 
     ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
     unknown spacing, or a range outside of what the schedule was trained for.
@@ -150,7 +153,7 @@ def make_grid(
     count = steps + 1 if closed else steps  # else the clean end is added to them
     match spacing:
         case "log-flow" | "log-snr" | "exponential" | "karras":
-            points = _spaced_in_noise(schedule, low, high, count, _IN_NOISE[spacing])
+            points = _spaced_in_noise(schedule, low, high, count, _in_noise(spacing, schedule))
         case "leading" | "trailing" | "linspace" if isinstance(schedule, VPDiscrete):
             points = schedule.point(_trained_steps(low, high, count, spacing, offset))
         case _:
@@ -209,7 +212,8 @@ def _trained_range(
 
 def _last_point(low: Point, high: Point, schedule: Schedule, steps: int) -> Point:
     """The last positive noise level of a ``log-flow`` grid."""
-    level = _LAST_LEVEL / (steps - _FIRST_STEPS) * _flow_time(high.rho)
+    scale = schedule.data_scale
+    level = scale * _LAST_LEVEL / (steps - _FIRST_STEPS) * _flow_time(high.rho, scale)
     return low if level <= low.rho else schedule.at_lam(-level.log())
 
 
@@ -239,13 +243,13 @@ def _geometric(top: Tensor, bottom: Tensor, count: int) -> Tensor:
     return torch.exp(top.log() + _ramp(count) * (bottom.log() - top.log()))
 
 
-def _flow_time(rho: Tensor) -> Tensor:
-    return 1 / (1 + _SHIFT / rho)
+def _flow_time(rho: Tensor, scale: float) -> Tensor:
+    return 1 / (1 + _SHIFT * scale / rho)
 
 
-def _log_flow(top: Tensor, bottom: Tensor, count: int) -> Tensor:
-    u = _geometric(_flow_time(top), _flow_time(bottom), count)
-    return _SHIFT * u / (1 - u)
+def _log_flow(top: Tensor, bottom: Tensor, count: int, scale: float) -> Tensor:
+    u = _geometric(_flow_time(top, scale), _flow_time(bottom, scale), count)
+    return _SHIFT * scale * u / (1 - u)
 
 
 def _karras(top: Tensor, bottom: Tensor, count: int) -> Tensor:
@@ -259,7 +263,11 @@ SPACED: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
 }
 """Numbers between two positive ones, the larger first, spaced like the noise levels of a grid."""
 
-_IN_NOISE = {"log-flow": _log_flow, **SPACED}
+
+def _in_noise(spacing: Spacing, schedule: Schedule) -> Callable[[Tensor, Tensor, int], Tensor]:
+    if spacing == "log-flow":
+        return partial(_log_flow, scale=schedule.data_scale)
+    return SPACED[spacing]
 
 
 def _spaced_in_time(schedule: Schedule, low: Point, high: Point, fractions: Tensor) -> Point:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import (
     Any,
@@ -28,6 +29,11 @@ from samplers.solve import NoiseKind, Solver, State, make_noise
 from samplers.tableau import Tableau
 
 STEPS = 20
+
+_OTHER_SCALE = 3.0
+"""By which the scale of samples may differ from that of the data that a grid was made for."""
+_ENOUGH_NUMBERS = 64
+"""From which a root mean square is one of the data, rather than of one sample's own."""
 
 
 class Adjoint(Protocol):
@@ -221,7 +227,8 @@ def sample(
             or a :class:`samplers.TunedSampler`, which has its own grid: omit the next five.
         steps: of the grid; also the number of evaluations, if the sampler takes one per step. 20 if
             None.
-        grid: a spacing (see :func:`samplers.make_grid`), ``log-flow`` if None; or a grid, then
+        grid: a spacing (see :func:`samplers.make_grid`), ``log-flow`` if None, which depends on the
+            scale of the data (see :meth:`Denoiser.with_data_scale`); or a grid, then
             ``steps``, ``sigma_min``, ``sigma_max`` and ``final`` are ignored; or a
             :class:`samplers.FittedGrid`: omit these.
         sigma_min, sigma_max: the last positive and the first noise level, as sigma / alpha; those
@@ -271,10 +278,28 @@ def sample(
         if return_info == "trajectory":
             trajectory.append(state.x)
     x_0 = state.x.to(x_T.dtype)
+    if grid in (None, "log-flow") and not isinstance(sampler, OwnGrid):
+        _warn_of_scale(x_0, model.schedule.data_scale)
     if not return_info:
         return x_0
     kept = tuple(trajectory) if return_info == "trajectory" else ()
     return SampleInfo(x_0, count_evaluations(model, tableau), 0, kept)
+
+
+def root_mean_square(x: Tensor) -> float:
+    return float(x.detach().double().square().mean().sqrt())
+
+
+def _warn_of_scale(x_0: Tensor, expected: float) -> None:
+    """Warn if samples are not of the scale of data that the grid was made for."""
+    found = root_mean_square(x_0) if x_0.numel() >= _ENOUGH_NUMBERS else expected
+    if not expected / _OTHER_SCALE <= found <= expected * _OTHER_SCALE:
+        warnings.warn(
+            f"The samples have a root mean square of {found:.2g}, and the grid 'log-flow' is one "
+            f"for data of {expected:.2g}; if they should have it, take "
+            f"model.with_data_scale({found:.2g}), which errs less.",
+            stacklevel=3,
+        )
 
 
 def _states(

@@ -60,7 +60,7 @@ def noise(model: Denoiser, count: int, first: int = 0) -> Tensor:
 
 
 def converged(model: Denoiser, count: int = 4, steps: int = 40) -> tuple[Coordinate, PilotRun]:
-    coordinate = Coordinate.of_data(model.schedule, STD)
+    coordinate = Coordinate(model.schedule.with_data_scale(STD))
     tableau = pilot_tableau(coordinate, steps)
     return coordinate, run(model, noise(model, count), {}, tableau, count)
 
@@ -152,7 +152,7 @@ def test_the_estimate_does_not_depend_on_the_space_of_the_samples() -> None:
 @ON_EACH
 @pytest.mark.parametrize("steps", [2, 3, 7, 30])
 def test_any_numbers_are_a_grid(schedule: Schedule, prediction: PredictionType, steps: int) -> None:
-    coordinate = Coordinate.of_data(schedule, STD)
+    coordinate = Coordinate(schedule.with_data_scale(STD))
     levels = Levels.even(coordinate, steps, 0.2)
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
@@ -164,7 +164,7 @@ def test_any_numbers_are_a_grid(schedule: Schedule, prediction: PredictionType, 
 
 def test_zeros_are_the_grid_to_start_from() -> None:
     base = make_grid(VPLinear(), 7, "karras", sigma_min=0.1)
-    levels = Levels.around(Coordinate.of_data(base.schedule, STD), base)
+    levels = Levels.around(Coordinate(base.schedule.with_data_scale(STD)), base)
     found = levels.grid(levels.zeros)
     torch.testing.assert_close(found.points.rho, base.points.rho, rtol=1e-9, atol=1e-12)
 

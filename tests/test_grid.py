@@ -126,6 +126,13 @@ def test_log_flow_is_even_in_the_log_of_a_time_of_flow_matching(schedule: Schedu
     torch.testing.assert_close(steps, steps[:1].expand(8))
 
 
+@pytest.mark.parametrize("steps", [2, 5, 20])
+def test_log_flow_scales_with_the_data(steps: int) -> None:
+    plain = make_grid(EDM(0.002, 80), steps, "log-flow").points
+    scaled = make_grid(EDM(0.08, 3200, data_scale=40), steps, "log-flow").points
+    torch.testing.assert_close(scaled.rho, 40 * plain.rho)
+
+
 def test_log_flow_begins_at_pure_noise() -> None:
     start = make_grid(FlowMatching(), 8, "log-flow").start
     assert (float(start.alpha), float(start.sigma)) == (0, 1)

@@ -25,7 +25,12 @@ ORDER = (
     *("samplers.tableau", "samplers.draft"),
     *("samplers.solve", "samplers.methods"),
     "samplers.registry",
-    *("samplers.probability_flow", "samplers.sampling", "samplers.inversion"),
+    *(
+        "samplers.probability_flow",
+        "samplers.sampling",
+        "samplers.data_scale",
+        "samplers.inversion",
+    ),
     "samplers.inverse_problems",
     *("samplers.training.config", "samplers.training.draws", "samplers.training.log"),
     *("samplers.training.learner", "samplers.training.denoising", "samplers.training.loop"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -198,6 +199,14 @@ def test_the_clean_end_is_the_data(schedule: Schedule) -> None:
     assert clean.lam == math.inf
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_the_scale_of_the_data_is_kept_and_changes_no_point(schedule: Schedule) -> None:
+    other = schedule.with_data_scale(3.0)
+    assert (schedule.data_scale, other.data_scale) == (1.0, 3.0)
+    assert torch.equal(torch.stack(other.noisiest), torch.stack(schedule.noisiest))
+    assert replace(other).data_scale == 3.0
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -210,6 +219,8 @@ def test_the_clean_end_is_the_data(schedule: Schedule) -> None:
         (lambda: EDM(sigma_min=2.0, sigma_max=1.0), "sigma_min"),
         (lambda: EDMPreconditioned(sigma_data=0.0), "sigma_data"),
         (lambda: FlowMatching(shift=0.0), "shift"),
+        (lambda: EDM(data_scale=0.0), "scale of the data is 0.0"),
+        (lambda: VPDiscrete.linear().with_data_scale(math.nan), "scale of the data is nan"),
         (lambda: SubVP(t_max=math.inf), "Times"),
         (lambda: VPCosine(t_max=2.0), "<= 1.0"),
         (lambda: VPDiscrete(torch.tensor([0.5, 0.6])), "fall strictly"),

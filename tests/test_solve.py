@@ -215,16 +215,16 @@ def test_the_coordinates_of_the_schedule_do_not_matter(sampler: Sampler) -> None
     "sampler", [s for s in registry().values() if s.name not in INTO_RANGE], ids=lambda s: s.name
 )
 def test_an_affine_change_of_the_data_changes_the_samples_alike(sampler: Sampler) -> None:
-    """For data a x_0 + c, noise levels a rho and a start moved likewise: the samples a x + c. A
-    sampler that is told the standard deviation of the data is told the new one."""
+    """For data a x_0 + c, noise levels a rho and a start moved likewise: the samples a x + c, if
+    the schedule knows the scale of the data."""
     scale, shift = 2.0, torch.tensor([0.7, -1.1], dtype=torch.float64)
     schedule = EDM(sigma_max=200.0)
     rho = torch.logspace(0.9, -1.1, 6, dtype=torch.float64)
     options = {"s_tmin": 0.0, "s_tmax": 1e9} if "s_tmin" in sampler.options else {}
 
     def run(data: Mixture, rho: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
-        told = {"sigma_data": scale} if "sigma_data" in sampler.options else {}
-        tableau = sampler.tableau(Grid(schedule, schedule.at_lam(-rho.log())), {**options, **told})
+        on = Grid(schedule.with_data_scale(scale), schedule.at_lam(-rho.log()))
+        tableau = sampler.tableau(on, options)
         solver = Solver(tableau, "sample", RowNoise(SEEDS, (2,)))
         return finish(solver, data.model(schedule, "sample"), solver.init(x))
 

@@ -33,7 +33,7 @@ class Topic(NamedTuple):
 PACKAGES: dict[str, tuple[Topic, ...]] = {
     "samplers": (
         Topic("Models", ("denoiser", "guidance", "prediction", "checkpoint")),
-        Topic("Sampling", ("sampling", "solve", "errors", "inversion")),
+        Topic("Sampling", ("sampling", "data_scale", "solve", "errors", "inversion")),
         Topic("Adaptive step size", ("probability_flow.adaptive", "probability_flow.integration")),
         Topic("Likelihood and latent codes", ("probability_flow",)),
         Topic("Samplers and tableaux", ("registry", "tableau", "draft", "methods", "phi")),

@@ -93,6 +93,7 @@ DEFAULTS: dict[str, Any] = {
     "use_lu_lambdas": False,
     "sigma_schedule": "karras",
     "sigma_data": 1.0,
+    "data_scale": 1.0,
     "sigma_min": None,
     "sigma_max": None,
     "final_sigmas_type": "zero",

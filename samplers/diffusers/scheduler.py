@@ -127,6 +127,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sigma_min, sigma_max: the smallest and largest noise level of the grid in units of
             sigma / alpha; None follows the config. (EDM configs use the same names for the ends of
             the trained range, which they are there as well.)
+        data_scale: the root mean square of the data, on which the default grid and sampler depend;
+            1 is right for pixels in [-1, 1] and for latents of unit variance.
         carried: the names of keys that belong to another class than the config: they are not read,
             and only restored when the scheduler is converted to that class.
 
@@ -168,6 +170,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         use_lu_lambdas: bool = False,
         sigma_schedule: str = "karras",
         sigma_data: float = 1.0,
+        data_scale: float = 1.0,
         final_sigmas_type: str = "zero",
         use_flow_sigmas: bool = False,
         shift: float = 1.0,

@@ -23,7 +23,7 @@ from samplers.fitting.pilots import Coordinate, PilotRun, evaluated_at, pilot_ta
 from samplers.fitting.search import GridSearch, GridTrial
 from samplers.grid import Grid
 from samplers.registry import Method
-from samplers.sampling import GridLike, OwnGrid, build_tableau, grid_for
+from samplers.sampling import GridLike, OwnGrid, build_tableau, grid_for, root_mean_square
 from samplers.tableau import Tableau
 from samplers.tuning.objective import Score
 from samplers.tuning.purpose import Purpose, facts_of, scores
@@ -142,6 +142,7 @@ def fit_grid(
         before, best = _fitted(spending, method, base, tableau, plan, criterion)
     about = AboutGrid(
         **facts_of(model, purpose or Purpose()),
+        data_scale=best.grid.schedule.data_scale,
         sampler=name,
         criterion=criterion,
         base=_words(grid, base),
@@ -196,8 +197,8 @@ def _fitted(
 ) -> tuple[Fitted, Fitted]:
     """The grid to start from, and the best one found."""
     first = spending.run(tableau)
-    std = float(first.end.double().square().mean().sqrt())
-    coordinate = Coordinate.of_data(spending.model.schedule, std)
+    scale = root_mean_square(first.end)
+    coordinate = Coordinate(spending.model.schedule.with_data_scale(scale))
     pilots = spending.run(pilot_tableau(coordinate, plan.knots))
     search = GridSearch(method, pilots, spending.run)
     start = search.of(first, Levels.around(coordinate, base))
@@ -213,7 +214,7 @@ def _fitted(
 def _by_error(search: GridSearch, start: GridTrial) -> Iterator[GridTrial]:
     """Trials around the grid to start from, or around one that suits the scale of the data."""
     c, steps = start.levels.coordinate, len(start.levels.steps) + 1
-    even = Levels.even(c, steps, _EVEN_LAST * c.std / math.sqrt(steps))
+    even = Levels.even(c, steps, _EVEN_LAST * c.schedule.data_scale / math.sqrt(steps))
     estimate = Estimate.of(c, search.pilots, start.run)
     now, then = (
         estimate.errors(tableau).log().mean()

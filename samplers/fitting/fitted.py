@@ -36,6 +36,7 @@ class AboutGrid(Facts):
     """What a grid was fitted for, and how well it did.
 
     Attributes:
+        data_scale: the root mean square of the data.
         sampler: that the levels are for.
         criterion: by which they were chosen.
         base: the grid that they are compared with.
@@ -44,6 +45,7 @@ class AboutGrid(Facts):
         before, after: scores of the base and of the fitted grid.
     """
 
+    data_scale: float
     sampler: str
     criterion: Criterion
     base: str
@@ -99,7 +101,8 @@ class FittedGrid:
     def grid(self, schedule: Schedule) -> Grid:
         """The grid on a schedule. Raises ValueError for another range of noise levels."""
         check_range(self.about["trained_range"], schedule, "grid was fitted")
-        return Grid(schedule, points_at_levels(schedule, self.levels))
+        points = points_at_levels(schedule, self.levels)
+        return Grid(schedule.with_data_scale(self.about["data_scale"]), points)
 
     def check_purpose(
         self,

@@ -1,6 +1,6 @@
 r"""Runs on a few samples, and their converged trajectories as functions of the noise level.
 
-With c a few standard deviations of the data, the coordinates
+With c a few times the scale of the data, the coordinates
 
 .. math:: z = \frac{x}{\sigma + c \alpha}, \qquad \tau = \log \frac{\sigma}{\sigma + c \alpha} \le 0
 
@@ -31,29 +31,23 @@ from samplers.tableau import Tableau
 from samplers.tuning.parameters import bounds_of
 
 _PIVOT = 6.0
-"""c, in standard deviations of the data."""
+"""c, in units of the data's scale."""
 
 _LAST = 0.015
-"""The last positive noise level of a pilot, in standard deviations of the data."""
+"""The last positive noise level of a pilot, in units of the data's scale."""
 
 _NODES = torch.tensor([-math.sqrt(0.6), 0.0, math.sqrt(0.6)], dtype=torch.float64)
 _WEIGHTS = torch.tensor([5 / 9, 8 / 9, 5 / 9], dtype=torch.float64)
 
 
 class Coordinate(NamedTuple):
-    """The coordinate tau on a schedule, with its scale c."""
+    """The coordinate tau on a schedule of data of a known scale."""
 
     schedule: Schedule
-    c: float
-
-    @classmethod
-    def of_data(cls, schedule: Schedule, std: float) -> Coordinate:
-        """For data of this standard deviation."""
-        return cls(schedule, _PIVOT * std)
 
     @property
-    def std(self) -> float:
-        return self.c / _PIVOT
+    def c(self) -> float:
+        return _PIVOT * self.schedule.data_scale
 
     def size(self, at: Point) -> Tensor:
         """sigma + c alpha, by which x is divided."""
@@ -69,7 +63,7 @@ class Coordinate(NamedTuple):
     @property
     def last(self) -> float:
         """Where pilots begin their step to clean data."""
-        rho = max(math.exp(-bounds_of(self.schedule).cleanest), _LAST * self.std)
+        rho = max(math.exp(-bounds_of(self.schedule).cleanest), _LAST * self.schedule.data_scale)
         return math.log(rho / (rho + self.c))
 
     def grid(self, tau: Tensor) -> Grid:
@@ -136,7 +130,7 @@ def pilot_tableau(coordinate: Coordinate, steps: int) -> Tableau:
     """A sampler of order 4 on levels that are evenly spaced in tau."""
     share = torch.arange(1, steps, dtype=torch.float64) / (steps - 1)
     tau = coordinate.first + share * (coordinate.last - coordinate.first)
-    return adams_bashforth_moulton(coordinate.grid(tau), order=4, sigma_data=coordinate.std)
+    return adams_bashforth_moulton(coordinate.grid(tau), order=4)
 
 
 # ---------------------------------------------------------------------------------- trajectories

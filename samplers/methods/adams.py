@@ -1,7 +1,7 @@
 r"""Adams methods on the rectified flow, in which every schedule has the straight paths of flow
 matching.
 
-With s the standard deviation of the data (``sigma_data``), the coordinates
+With s about the standard deviation of the data, the coordinates
 
 .. math:: z = \frac{x}{\sigma + s \alpha}, \qquad u = \frac{\sigma}{\sigma + s \alpha} \in [0, 1]
 
@@ -25,33 +25,33 @@ from samplers.phi import lagrange_weights
 from samplers.schedule import Point
 from samplers.tableau import Tableau
 
+_SHARE = 0.5
+"""Of the data's root mean square: the standard deviation of images in [-1, 1], as in EDM."""
 
-def adams_bashforth_moulton(grid: Grid, order: int, sigma_data: float = 0.5) -> Tableau:
+
+def adams_bashforth_moulton(grid: Grid, order: int) -> Tableau:
     r"""Adams-Bashforth-Moulton of order 2 to 4 on the rectified flow, one evaluation a step.
 
     .. math:: z_t = z^c + \int_u^{u_t} P(w) \, dw, \qquad z^c_t = z^c + \int_u^{u_t} C(w) \, dw
 
     in the coordinates :math:`z = x / (\sigma + s \alpha)` and :math:`u = \sigma / (\sigma + s
-    \alpha)`, with s = ``sigma_data``. P is the polynomial through the last ``order`` - 1 velocities
-    :math:`v = \varepsilon - D / s`, and C the one through those and the velocity at z_t, which
-    corrects the point before the next step starts from it.
-
-    Raises ValueError unless ``sigma_data`` is positive.
+    \alpha)`, with s half the ``data_scale`` of the schedule. P is the polynomial through the last
+    ``order`` - 1 velocities :math:`v = \varepsilon - D / s`, and C the one through those and the
+    velocity at z_t, which corrects the point before the next step starts from it.
     """
     if order not in (2, 3, 4):
         raise ValueError(f"Adams-Bashforth-Moulton has order 2, 3 or 4, not {order}.")
-    if not sigma_data > 0:
-        raise ValueError(f"sigma_data is {sigma_data}; it must be positive.")
+    s = _SHARE * grid.schedule.data_scale
     draft = Draft(grid)
     history: list[Evaluation] = []
     for now, nxt in draft.intervals():
         known = draft.evaluate(base=history[0].x if history else None)
         symbol = known.x
         if history:
-            corrected = _integrated(history[0], [known, *history], now, sigma_data)
+            corrected = _integrated(history[0], [known, *history], now, s)
             known, symbol = known._replace(x=corrected), draft.append(corrected, now)
         usable = [known, *history[: order - 2]]
-        draft.append(_integrated(known, usable, nxt, sigma_data), nxt)
+        draft.append(_integrated(known, usable, nxt, s), nxt)
         # Later rows address the corrected point itself.
         history = [known._replace(x=symbol), *usable[1:]]
     return draft.tableau()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+import copy
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -45,7 +47,26 @@ class Point(NamedTuple):
         return not (self.clean or self.pure_noise)
 
 
-class Schedule(abc.ABC):
+@dataclass(frozen=True)
+class OfData:
+    """What a schedule adds noise to.
+
+    Attributes:
+        data_scale: the root mean square of the data x_0: 1 for pixels in [-1, 1] and for latents of
+            unit variance. Grids of spacing ``log-flow`` and the Adams methods depend on it; see
+            :func:`samplers.measure_data_scale`.
+    """
+
+    data_scale: float = field(default=1.0, kw_only=True, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.data_scale < math.inf:
+            raise ValueError(
+                f"The scale of the data is {self.data_scale}; it must be positive and finite."
+            )
+
+
+class Schedule(OfData, abc.ABC):
     """Continuous ``alpha(t)`` and ``sigma(t)`` on [t_min, t_max], and the inverse of ``lam``."""
 
     t_min: float
@@ -112,6 +133,13 @@ class Schedule(abc.ABC):
     def initial_std(self, start: Point) -> Tensor:
         """The standard deviation of initial noise at the point where a grid starts."""
         return start.sigma if self.starts_at_sigma else torch.ones_like(start.sigma)
+
+    def with_data_scale(self, scale: float) -> Self:
+        """The same schedule, of data whose root mean square is ``scale``."""
+        other = copy.copy(self)
+        object.__setattr__(other, "data_scale", scale)
+        OfData.__post_init__(other)
+        return other
 
     @cached_property
     def noisiest(self) -> Point:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from samplers.grid import Spacing, make_grid
 from samplers.registry import get_sampler
+from samplers.sampling import root_mean_square
 from samplers.schedule import Schedule
 from samplers.tuning.objective import Loss
 from samplers.tuning.parameters import bounds_of
@@ -34,11 +35,13 @@ class Start(NamedTuple):
         grid: the spacing of its grid, which ends at sigma = 0.
         sigma_min: the last positive noise level, in units of sigma / alpha; that of the spacing
             if None.
+        data_scale: the root mean square of the data.
     """
 
     sampler: str
     grid: Spacing
     sigma_min: float | None
+    data_scale: float = 1.0
 
     def __str__(self) -> str:
         end = "" if self.sigma_min is None else f" to {self.sigma_min:.4g}"
@@ -47,7 +50,8 @@ class Start(NamedTuple):
     def table(self, schedule: Schedule, nfe: int) -> Table:
         sampler = get_sampler(self.sampler)
         steps = sampler.steps_within(nfe)
-        grid = make_grid(schedule, steps, self.grid, sigma_min=self.sigma_min)
+        of_data = schedule.with_data_scale(self.data_scale)
+        grid = make_grid(of_data, steps, self.grid, sigma_min=self.sigma_min)
         table = table_of(sampler.tableau(grid)).detached
         if table.nfe != nfe:
             raise ValueError(f"{self.sampler} can't take {nfe} network evaluations.")
@@ -58,7 +62,8 @@ class Start(NamedTuple):
 
         Raises ValueError for a sampler with stages between the levels.
         """
-        grid = Table(levels, levels[:-1], levels).grid(schedule)
+        of_data = schedule.with_data_scale(self.data_scale)
+        grid = Table(levels, levels[:-1], levels).grid(of_data)
         weights = table_of(get_sampler(self.sampler).tableau(grid)).weights
         if len(weights) != grid.steps:
             raise ValueError(
@@ -69,13 +74,13 @@ class Start(NamedTuple):
 
 
 def starts(problem: Problem) -> list[Start]:
-    """Five samplers on four grids with four last noise levels, in units of the samples' size."""
+    """Five samplers on four grids with four last noise levels, in units of the data's scale."""
     low, high = bounds_of(problem.model.schedule)
-    size = float(problem.targets.double().square().mean().sqrt())
-    levels = [None if level is None else level * size for level in _LAST_LEVELS]
+    scale = root_mean_square(problem.targets)
+    levels = [None if level is None else level * scale for level in _LAST_LEVELS]
     within = [v for v in levels if v is None or math.exp(-high) < v < math.exp(-low)]
     combined = itertools.product(_SAMPLERS, _SPACINGS, within)
-    return [Start(*combination) for combination in combined]
+    return [Start(*combination, scale) for combination in combined]
 
 
 def best_starts(
