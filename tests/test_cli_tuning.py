@@ -62,6 +62,18 @@ def test_other_weights_and_another_guidance_are_noted(
     assert isinstance(recipe.sampler, TunedSampler)
 
 
+def test_the_interval_of_guidance_is_part_of_the_purpose(say: Say, tmp_path: Path) -> None:
+    guided = " --guidance 2 --guidance-interval 0.3,3"
+    said = say(TUNE.replace("-steps 40", "-steps 100") + guided)  # the ODE jumps
+    assert said.code == 0, said.err
+    tuned = load_sampler(tmp_path / "tuned" / "digits-3.json")
+    assert tuned.about["guidance_interval"] == [0.3, 3.0]
+    assert "Guidance: 2 between 0.3 and 3." in tuned.description
+    assert say(SAMPLE + guided + " --output {out}").err == ""
+    said = say(SAMPLE + " --guidance 2 --overwrite --output {out}")
+    assert "tuned for a guidance of 2 between 0.3 and 3, and this one is 2;" in said.err
+
+
 @pytest.mark.parametrize(
     "option", ["--steps 3", "--grid karras", "--sigma-min 0.1", "--final zero"]
 )

@@ -241,6 +241,8 @@ def test_it_warns_of_another_purpose() -> None:
         "The sampler was tuned for a guidance of 2, and this one is 3",
     ]
     assert all(warning.filename == __file__ for warning in said)
+    with pytest.warns(UserWarning, match="guidance of 2, and this one is 2 between 0.3 and 3"):
+        tuned.check_purpose("own", 2.0, (0.3, 3.0))
     tuned.check_purpose("own", 2.0)
     tuned.check_purpose()
     as_if_tuned(read_config(VP).schedule).check_purpose("any")

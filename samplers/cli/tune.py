@@ -99,20 +99,22 @@ def _refuse_others(options: TuneOptions, restoring: bool) -> None:
 
 def _sampled(options: TuneOptions) -> Subject:
     """Images from noise, of the classes in turn."""
-    from samplers.cli.common.checkpoints import labels_in_turn, open_network, recipe_from
-    from samplers.tuning import Purpose
+    from samplers.cli.common.checkpoints import (
+        labels_in_turn,
+        open_network,
+        purpose_of,
+        recipe_from,
+    )
 
     checkpoint = open_network(options)
     recipe = checkpoint.settle(recipe_from(options))
     turn = labels_in_turn(options, checkpoint, options.count)
     labels = None if turn is None else _in_turn(turn, options.count)
-    classes = "none" if turn is None else f"classes {', '.join(map(str, turn))}"
-    guidance = 1.0 if recipe.guidance is None else recipe.guidance
     return Subject(
         checkpoint.guided(recipe),
         checkpoint.start(checkpoint.settings.schedule.noisiest, options.seeds),
         checkpoint.conditions(labels),
-        Purpose(checkpoint.identity.weights_hash, guidance, classes, options.licence),
+        purpose_of(checkpoint, recipe, turn, options.licence),
     )
 
 

@@ -109,6 +109,7 @@ class FittedGrid:
         sampler: str,
         weights: str | None = None,
         guidance: float | None = None,
+        interval: tuple[float, float] | None = None,
         *,
         stacklevel: int = 2,
     ) -> None:
@@ -117,7 +118,7 @@ class FittedGrid:
         The arguments are those of :meth:`samplers.TunedSampler.check_purpose`.
         """
         own = self.about
-        found = [*differences(own["weights"], own["guidance"], weights, guidance)]
+        found = [*differences(own, weights, guidance, interval)]
         if own["sampler"] != sampler:
             found.append(f"the sampler {own['sampler']!r}")
         warn_of("grid was fitted", found, stacklevel)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -29,12 +29,14 @@ class Purpose:
     Attributes:
         weights: identifies the network's weights, such as a hash; None if that is not known.
         guidance: the scale of classifier-free guidance that the model has.
+        interval: the noise levels sigma / alpha between which it is on; None for all.
         conditions: such as ``all ten digits``.
         licence: of the file.
     """
 
     weights: str | None = None
     guidance: float = 1.0
+    interval: tuple[float, float] | None = None
     conditions: str = "none"
     licence: str = "CC0-1.0"
 
@@ -48,6 +50,7 @@ class Facts(TypedDict):
         trained_range: its half log-SNR, noisiest and cleanest; None where it is infinite.
         weights: identifies the network's weights; None if it is not known.
         guidance: the scale of classifier-free guidance.
+        guidance_interval: the noise levels sigma / alpha between which it is on, if not at all.
         conditions: in words.
         licence: of the file.
     """
@@ -57,6 +60,7 @@ class Facts(TypedDict):
     trained_range: LevelRange
     weights: str | None
     guidance: float
+    guidance_interval: NotRequired[list[float]]
     conditions: str
     licence: str
 
@@ -64,7 +68,7 @@ class Facts(TypedDict):
 def facts_of(model: Denoiser, purpose: Purpose) -> Facts:
     """The facts of a model."""
     named = model.prediction if isinstance(model.prediction, str) else repr(model.prediction)
-    return Facts(
+    facts = Facts(
         prediction=named,
         schedule=repr(model.schedule),
         trained_range=trained_range(model.schedule),
@@ -73,6 +77,9 @@ def facts_of(model: Denoiser, purpose: Purpose) -> Facts:
         conditions=purpose.conditions,
         licence=purpose.licence,
     )
+    if purpose.interval is not None:
+        facts["guidance_interval"] = list(purpose.interval)
+    return facts
 
 
 class Scores(TypedDict):
@@ -119,16 +126,29 @@ def _in_rho(ends: LevelRange) -> str:
 
 
 def differences(
-    own_weights: str | None, own_guidance: float, weights: str | None, guidance: float | None
+    own: Facts,
+    weights: str | None,
+    guidance: float | None,
+    interval: Sequence[float] | None,
 ) -> Iterator[str]:
     """How a network differs from the one that something was tuned or fitted for, in words.
 
-    What is None is not known, and does not differ.
+    Weights or a guidance of None are not known, and do not differ.
     """
-    if weights is not None and own_weights is not None and own_weights != weights:
+    if weights is not None and own["weights"] is not None and own["weights"] != weights:
         yield "other weights than those of this checkpoint"
-    if guidance is not None and own_guidance != guidance:
-        yield f"a guidance of {own_guidance:g}, and this one is {guidance:g}"
+    tuned = guidance_in_words(own["guidance"], own.get("guidance_interval"))
+    given = tuned if guidance is None else guidance_in_words(guidance, interval)
+    if tuned != given:
+        yield f"a guidance of {tuned}, and this one is {given}"
+
+
+def guidance_in_words(scale: float, interval: Sequence[float] | None) -> str:
+    """The scale, and the noise levels between which it is on."""
+    if interval is None or scale == 1:
+        return f"{scale:g}"
+    low, high = interval
+    return f"{scale:g} between {low:g} and {high:g}"
 
 
 def warn_of(what: str, found: Iterable[str], stacklevel: int) -> None:

@@ -164,18 +164,23 @@ class TunedSampler:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def check_purpose(
-        self, weights: str | None = None, guidance: float | None = None, *, stacklevel: int = 2
+        self,
+        weights: str | None = None,
+        guidance: float | None = None,
+        interval: tuple[float, float] | None = None,
+        *,
+        stacklevel: int = 2,
     ) -> None:
-        """Warn if it was tuned for other weights, or for another scale of guidance.
+        """Warn if it was tuned for other weights, or for another guidance.
 
         Args:
             weights: what identifies those of the network, see :class:`samplers.Purpose`; None if
                 that is not known.
             guidance: the scale; None if it is not known.
+            interval: the noise levels between which it is on; None for all.
             stacklevel: of :func:`warnings.warn`.
         """
-        own = self.about
-        found = differences(own["weights"], own["guidance"], weights, guidance)
+        found = differences(self.about, weights, guidance, interval)
         warn_of("sampler was tuned", found, stacklevel)
 
     def to_dict(self) -> dict[str, Any]:

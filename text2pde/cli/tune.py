@@ -51,7 +51,7 @@ def _subject(options: TuneOptions, pipe: Text2PDEPipeline) -> Subject:
         pipe.guided(options.guidance),
         pipe.noise(options.seeds),
         conditions,
-        Purpose(weights, options.guidance, words, options.licence),
+        Purpose(weights, options.guidance, conditions=words, licence=options.licence),
     )
 
 
