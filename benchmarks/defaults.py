@@ -34,8 +34,7 @@ from samplers.schedule import Schedule
 
 RESULTS = FOLDER / "defaults.json"
 NFE = (5, 8, 10, 15, 20, 30)
-NFE_OF_NETWORKS = (5, 10)
-"""Two hundred settings of others take a quarter of an hour on a network at these alone."""
+NFE_OF_NETWORKS = (5, 10, 20)
 MEASURES = ("geometric mean", "95 % quantile", "root mean square")
 
 
@@ -59,8 +58,9 @@ DEFAULT = Candidate(DEFAULT_SAMPLER, DEFAULT_SPACING)
 CANDIDATES = (
     DEFAULT,
     Candidate("abm-2", "log-flow"),
+    Candidate("abm-3", "log-flow"),
     Candidate("abm-4", "log-flow"),
-    Candidate("abm-3", "log-flow", trained=True),
+    Candidate(DEFAULT_SAMPLER, "log-flow", trained=True),
     Candidate("unipc-2", "log-flow"),
     Candidate("unipc-3", "log-flow"),
     Candidate("deis-3", "log-flow"),

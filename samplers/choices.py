@@ -24,7 +24,7 @@ ConfigSpacing = Spacing | Literal["config"]
 
 CONFIG_SPACINGS = (*SPACINGS, "config")
 
-DEFAULT_SAMPLER = "abm-3"
+DEFAULT_SAMPLER = "abm"
 DEFAULT_SPACING: Spacing = "log-flow"
 """The defaults everywhere, chosen by measurement: docs/benchmarks/defaults.md."""
 

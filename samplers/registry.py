@@ -278,8 +278,9 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("lms", "lms-discrete")),
     # Predictor and corrector of Adams on the rectified flow.
     Sampler("abm-2", partial(_abm, order=2), 2, 1, _ABM),
-    Sampler("abm-3", partial(_abm, order=3), 3, 1, _ABM, aliases=("abm",)),
+    Sampler("abm-3", partial(_abm, order=3), 3, 1, _ABM),
     Sampler("abm-4", partial(_abm, order=4), 4, 1, _ABM),
+    Sampler("abm", adams.of_fitting_order, 4, 1, f"{_ABM}; order 3 below 12 steps"),
     # DPM-Solver: noise prediction.
     Sampler("dpm-solver-2", partial(_single_2, predicting="noise"), 2, 2, f"{_DPM}, algorithm 1",
             aliases=("dpm-2", "kdpm2", "kdpm2-discrete")),
