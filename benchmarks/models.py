@@ -5,7 +5,7 @@ Each is a denoiser with initial noise and a converged solution of its probabilit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,7 +26,7 @@ SCHEDULES: dict[str, Schedule] = {
     "EDM": EDM(),
     "flow": FlowMatching(),
 }
-_CONVERGED = ("unipc-3", 1000)
+_CONVERGED, _CONVERGED_NETWORK = ("unipc-3", 1000), ("unipc-3", 200)
 _PILOTS = range(1000, 1008)
 """Seeds of the samples that the scale of the data is measured on."""
 
@@ -36,7 +36,8 @@ class Case:
     """A model with initial noise, on which samplers are compared.
 
     Attributes:
-        model: its conditions are bound: it is called with x and t alone.
+        denoiser: the model.
+        conditions: one row for each seed.
         family: ``pixel``, ``latent``, ``mixture`` or ``flow``.
         shape: of one sample.
         seeds: of the initial noise.
@@ -44,11 +45,21 @@ class Case:
 
     name: str
     family: str
-    model: Denoiser
+    denoiser: Denoiser
+    conditions: Mapping[str, Tensor]
     shape: tuple[int, ...]
     seeds: Sequence[int]
     dtype: torch.dtype = torch.float32
     converged: tuple[str, int] = _CONVERGED
+
+    @cached_property
+    def model(self) -> Denoiser:
+        """The model with its conditions given: it is called with x and t alone."""
+
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            return self.denoiser(x, t, **self.conditions)
+
+        return self.denoiser.wrapped(network)
 
     @cached_property
     def noise(self) -> Tensor:
@@ -94,7 +105,7 @@ def mixture_case(name: str, schedule: str, scale: float = 1.0, count: int = 64) 
         model = model.with_data_scale(measure_data_scale(model, noise))
     family = "flow" if schedule == "flow" else "mixture"
     title = f"{name}, {schedule}" + ("" if scale == 1 else f", × {scale:g}")
-    return Case(title, family, model, (dimension,), range(count), torch.float64)
+    return Case(title, family, model, {}, (dimension,), range(count), torch.float64)
 
 
 def pixel_case(name: str, count: int = 4) -> Case:
@@ -105,8 +116,15 @@ def pixel_case(name: str, count: int = 4) -> Case:
     assert isinstance(checkpoint, NetworkCheckpoint)
     classes = checkpoint.classes
     labels = [classes[i % len(classes)] for i in range(count)] if classes else None
-    model = bound(checkpoint.denoiser(), **checkpoint.conditions(labels))
-    return Case(name, "pixel", model, checkpoint.shape, range(count), converged=("unipc-3", 200))
+    return Case(
+        name,
+        "pixel",
+        checkpoint.denoiser(),
+        checkpoint.conditions(labels),
+        checkpoint.shape,
+        range(count),
+        converged=_CONVERGED_NETWORK,
+    )
 
 
 def cylinder_case(count: int = 2) -> Case:
@@ -122,20 +140,19 @@ def cylinder_case(count: int = 2) -> Case:
     requests = [Request(read_cylinder_flow(words), words) for words in sentences]
     shape = pipe.autoencoder.latent_shape(pipe.config.frames)
     with torch.no_grad():
-        model = bound(pipe.denoiser, **pipe.conditions(requests))
-    return Case("cylinder", "latent", model, shape, range(count), converged=("unipc-3", 200))
+        conditions = pipe.conditions(requests)
+    return Case(
+        "cylinder",
+        "latent",
+        pipe.denoiser,
+        conditions,
+        shape,
+        range(count),
+        converged=_CONVERGED_NETWORK,
+    )
 
 
-def bound(model: Denoiser, **conditions: Tensor) -> Denoiser:
-    """The model with its conditions given."""
-
-    def network(x: Tensor, t: Tensor) -> Tensor:
-        return model(x, t, **conditions)
-
-    return model.wrapped(network)
-
-
-OF_MIXTURES: dict[str, Callable[[], Case]] = {
+OF_MIXTURES: dict[str, Callable[..., Case]] = {
     **{
         f"{name} {schedule}": partial(mixture_case, name, schedule)
         for name in MIXTURES
@@ -143,7 +160,7 @@ OF_MIXTURES: dict[str, Callable[[], Case]] = {
     },
     **{f"{name} VP x40": partial(mixture_case, name, "VP", 40.0) for name in MIXTURES},
 }
-OF_NETWORKS: dict[str, Callable[[], Case]] = {
+OF_NETWORKS: dict[str, Callable[..., Case]] = {
     "digits": partial(pixel_case, "digits"),
     "cylinder": cylinder_case,
     "colour": partial(pixel_case, "colour"),
