@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import diffusers
 import torch
@@ -108,7 +108,11 @@ class Theirs(NamedTuple):
         return x
 
 
-Setting = Ours | Theirs
+class Setting(Protocol):
+    """What images are drawn by; its text names it in the file of results."""
+
+    def draw(self, model: Model, x: Tensor, seeds: tuple[int, ...], nfe: int) -> Tensor: ...
+
 
 OURS = [
     Ours("ddim", "trailing"),
