@@ -22,6 +22,7 @@ from samplers import (
     FlowMatching,
     InverseProblem,
     Point,
+    SamplerScheduler,
     Schedule,
     VPDiscrete,
     VPLinear,
@@ -43,6 +44,7 @@ from samplers.registry import Sampler, registry
 from samplers.tuning.file import TunedError
 from samplers.tuning.objective import Score, relative_errors
 from tests.mixture import PLANE, gaussian
+from tests.scheduler_loops import VP, made
 
 SCHEDULES: tuple[tuple[Schedule, PredictionType], ...] = (
     (VPDiscrete.linear(), "epsilon"),
@@ -310,6 +312,46 @@ def test_sampling_and_inverse_problems_take_it(fitted: FittedGrid) -> None:
     problem = InverseProblem(inpainting(mask, (2,)), known, 0.1)
     found = solve_inverse_problem(DDPM, x_T, problem, sampler="ddim", grid=fitted)
     assert bool(found.isfinite().all())
+
+
+# A scheduler.
+
+
+def run_of(scheduler: SamplerScheduler, x: Tensor, steps: int | None = None) -> Tensor:
+    """The loop of a pipeline."""
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        x = scheduler.step(DDPM(x, t.reshape(1)), t, x).prev_sample
+    return x
+
+
+def test_a_scheduler_takes_it_and_keeps_it(fitted: FittedGrid, tmp_path: Path) -> None:
+    scheduler = made(VP, grid=fitted)
+    x_T = noise(DDPM, 2).float()
+    expected = sample(DDPM, x_T, grid=fitted)
+    torch.testing.assert_close(run_of(scheduler, x_T), expected, rtol=1e-4, atol=1e-5)
+    scheduler.save_pretrained(tmp_path)
+    loaded = SamplerScheduler.from_pretrained(tmp_path)
+    assert FittedGrid.from_dict(loaded.config.grid).to_json() == fitted.to_json()
+    assert torch.equal(run_of(loaded, x_T, 6), run_of(scheduler, x_T))
+    assert torch.equal(run_of(made(scheduler, grid="log-snr"), x_T, 6),
+                       run_of(made(VP, grid="log-snr"), x_T, 6))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "why"),
+    [
+        ({}, {"num_inference_steps": 5}, "fitted for 6 steps, and 5 came"),
+        ({}, {"sigmas": [2.0, 1.0]}, "sigmas came to a fitted grid"),
+        ({"sampler": "ddim", "sigma_min": 0.1}, {}, "sigma_min came with a fitted grid"),
+        ({"grid": {"levels": []}}, {"num_inference_steps": 5}, "neither a spacing nor a fitted"),
+    ],
+)
+def test_a_scheduler_refuses_what_the_grid_has_itself(
+    fitted: FittedGrid, config: dict[str, Any], asked: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        made(VP, **{"grid": fitted, **config}).set_timesteps(**asked)
 
 
 # Files.

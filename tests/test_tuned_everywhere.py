@@ -122,7 +122,7 @@ def test_settings_of_a_grid_in_the_config_are_not_used() -> None:
 @pytest.mark.parametrize(
     ("chosen", "steps", "why"),
     [
-        ({}, {"num_inference_steps": 5}, "tuned for 4 network evaluations, and 5 steps came"),
+        ({}, {"num_inference_steps": 5}, "tuned for 4 steps, and 5 came"),
         ({}, {"timesteps": [900, 500]}, "timesteps came to a tuned sampler"),
         ({}, {"sigmas": [9.0, 5.0]}, "sigmas came to a tuned sampler"),
         ({"grid": "karras"}, {}, "grid came with a tuned sampler"),

@@ -1,7 +1,7 @@
 """Layer 6. Settings, sampler, grid and tableau from the config of a SamplerScheduler.
 
 For custom loops, and for the scheduler itself. The sampler of a config is a name, or a tuned one as
-the plain values of its file.
+the plain values of its file; its grid a spacing, or a fitted one likewise.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from samplers.diffusers.classes import OWN_CLASS
 from samplers.diffusers.config import read_config
 from samplers.diffusers.settings import SchedulerSettings
+from samplers.fitting.fitted import FittedGrid
 from samplers.grid import Grid
 from samplers.registry import Sampler, get_sampler
 from samplers.tableau import Tableau
@@ -45,6 +46,25 @@ def sampler_of(config: Mapping[str, Any]) -> Sampler | TunedSampler:
         ) from error
 
 
+def levels_of(config: Mapping[str, Any]) -> TunedSampler | FittedGrid | None:
+    """What has its own noise levels in the config: a tuned sampler, or a fitted grid.
+
+    Raises ValueError for damaged numbers.
+    """
+    own, grid = sampler_of(config), config["grid"]
+    if isinstance(own, TunedSampler):
+        return own
+    if grid is None or isinstance(grid, str):
+        return None
+    try:
+        return FittedGrid.from_dict(grid)
+    except ValueError as error:
+        raise ValueError(
+            f"The grid of the scheduler is neither a spacing nor a fitted one ({error}); give the "
+            "name of a spacing, or what load_grid reads."
+        ) from error
+
+
 def method_of(config: Mapping[str, Any]) -> str | TunedSampler:
     """The sampler of the config as :func:`samplers.sample` takes it."""
     own = sampler_of(config)
@@ -52,27 +72,30 @@ def method_of(config: Mapping[str, Any]) -> str | TunedSampler:
 
 
 def steps_of(config: Mapping[str, Any], steps: int | None, default: int) -> int:
-    """The steps of a run: those asked for; else those of a tuned sampler, or a default.
+    """The steps of a run: those asked for; else those of a tuned sampler or of a fitted grid, or a
+    default.
 
-    Raises ValueError for another number of steps than a tuned sampler has.
+    Raises ValueError for another number of steps than these have.
     """
-    own = sampler_of(config)
-    if not isinstance(own, TunedSampler):
+    own = levels_of(config)
+    if own is None:
         return default if steps is None else steps
-    if steps not in (None, own.nfe):
+    if steps not in (None, own.steps):
+        tuned = isinstance(own, TunedSampler)
+        what, other = ("sampler was tuned", "sampler") if tuned else ("grid was fitted", "grid")
         raise ValueError(
-            f"The sampler was tuned for {own.nfe} network evaluations, and {steps} steps came; "
-            f"take {own.nfe} steps, or another sampler."
+            f"The {what} for {own.steps} steps, and {steps} came; take {own.steps}, or another "
+            f"{other}."
         )
-    return own.nfe
+    return own.steps
 
 
 def grid_of(config: Mapping[str, Any], steps: int) -> Grid:
-    """The time grid of the config with this number of steps; a tuned sampler has its own."""
-    own, settings = sampler_of(config), settings_of(config)
-    if not isinstance(own, TunedSampler):
+    """The time grid of the config with this number of steps, see :func:`levels_of`."""
+    own, settings = levels_of(config), settings_of(config)
+    if own is None:
         return settings.grid(steps, config["grid"])
-    steps_of(config, steps, own.nfe)
+    steps_of(config, steps, own.steps)
     return own.grid(settings.schedule)
 
 

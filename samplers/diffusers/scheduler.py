@@ -17,7 +17,7 @@ import inspect
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, Literal, NamedTuple, Self, cast, overload
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -37,6 +37,7 @@ from samplers.diffusers.classes import (
 from samplers.diffusers.conversion import own_config
 from samplers.diffusers.loop import (
     calls_of,
+    levels_of,
     sampler_of,
     settings_of,
     steps_of,
@@ -55,6 +56,7 @@ from samplers.diffusers.timesteps import (
     of_length,
     starts_a_step,
 )
+from samplers.fitting.fitted import FittedGrid
 from samplers.grid import Grid, make_grid
 from samplers.schedule import FlowMatching, Point, VPDiscrete
 from samplers.solve import NoiseKind, Solver, make_noise
@@ -111,8 +113,10 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sampler_options: its options, such as ``{"eta": 0.5}``.
         noise: of stochastic samplers, ``independent`` in each evaluation, or along a ``brownian``
             path for each seed, on which more steps converge to one image.
-        grid: a spacing of :func:`samplers.make_grid`; ``config`` for the config's own
-            (``timestep_spacing`` and the keys of noise levels); None for the default:
+        grid: a spacing of :func:`samplers.make_grid`; a fitted grid, see
+            :func:`samplers.load_grid`, which the config then holds as plain values; ``config`` for
+            the config's own (``timestep_spacing`` and the keys of noise levels); None for the
+            default:
 
             ======================================================  ================
             config                                                  None is
@@ -145,7 +149,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         sampler: str | dict[str, Any] | TunedSampler = DEFAULT_SAMPLER,
         sampler_options: dict[str, Any] | None = None,
         noise: NoiseKind = "independent",
-        grid: ConfigSpacing | None = None,
+        grid: ConfigSpacing | dict[str, Any] | FittedGrid | None = None,
         sigma_min: float | None = None,
         sigma_max: float | None = None,
         schedule: ScheduleKind = "vp",
@@ -188,7 +192,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         carried: list[str] | None = None,
     ) -> None:
         # Converted schedulers carry both along.
-        self.register_to_config(_class_name=OWN_CLASS, sampler=_plain(sampler))
+        self.register_to_config(_class_name=OWN_CLASS, sampler=_plain(sampler), grid=_plain(grid))
         self.order = calls_of(self.config)
         self.num_inference_steps: int | None = None
         self._plan: _Plan | None = None
@@ -221,7 +225,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             _refuse_argument(unknown[0], list(inspect.signature(cls.__init__).parameters)[1:])
         if "sampler" in kwargs:
             kwargs["sampler"] = _plain(kwargs["sampler"])
-            _refuse_settings_of_grid(kwargs)
+        if "grid" in kwargs:
+            kwargs["grid"] = _plain(kwargs["grid"])
+        _refuse_settings_of_grid(kwargs)
         made: Self | tuple[Self, dict[str, Any]] = super().from_config(
             own_config(named_config(config), kwargs), return_unused_kwargs, **kwargs
         )
@@ -315,7 +321,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         Args:
             num_inference_steps: steps of the grid; ``timesteps`` gets one entry for each network
                 evaluation: ``order`` per step, one for a step from pure noise or to sigma = 0. Of a
-                tuned sampler it is its number of evaluations, or None.
+                tuned sampler and of a fitted grid it is their own number, or None.
             device: of ``timesteps``.
             timesteps: alternatively, the timesteps of the grid's points, as the network is given
                 them, noisiest first.
@@ -357,10 +363,10 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Numbers | None,
         sigmas: Numbers | None,
     ) -> Grid:
-        own = sampler_of(self.config)
-        if isinstance(own, TunedSampler):
+        own = levels_of(self.config)
+        if own is not None:
             _refuse_custom(own, timesteps, sigmas)
-            steps_of(self.config, steps, own.nfe)
+            steps_of(self.config, steps, own.steps)
             return own.grid(settings.schedule)
         if timesteps is not None and sigmas is not None:
             check_both(settings, timesteps, sigmas)
@@ -386,8 +392,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             distilled_times=None,
             ends_of=None,
         )
-        steps = _trained_steps(whole, self)
-        self._show(whole, whole.grid(steps, self.config.grid or "config").points)
+        steps, named = _trained_steps(whole, self), self.config.grid
+        spacing = cast(ConfigSpacing, named if isinstance(named, str) else "config")
+        self._show(whole, whole.grid(steps, spacing).points)
 
     def _show(self, settings: SchedulerSettings, points: Point) -> None:
         """Set ``timesteps``, as the network is given them (float32), and the noise levels
@@ -614,26 +621,34 @@ def _refuse_argument(name: str, known: list[str]) -> None:
     raise ValueError(f"SamplerScheduler has no argument {name!r}; {hint}")
 
 
-def _plain(sampler: str | Mapping[str, Any] | TunedSampler) -> str | dict[str, Any]:
-    """A sampler as a config holds it: its name, or plain values."""
-    if isinstance(sampler, TunedSampler):
-        return sampler.to_dict()
-    return sampler if isinstance(sampler, str) else dict(sampler)
+def _plain(chosen: Any) -> Any:
+    """A sampler or a grid as a config holds it: its name, or plain values."""
+    if isinstance(chosen, TunedSampler | FittedGrid):
+        return chosen.to_dict()
+    return dict(chosen) if isinstance(chosen, Mapping) else chosen
 
 
 def _refuse_settings_of_grid(chosen: Mapping[str, Any]) -> None:
-    """Raise ValueError for settings of a grid that come with a tuned sampler."""
-    given = [name for name in ("grid", "sigma_min", "sigma_max") if chosen.get(name) is not None]
-    if given and not isinstance(chosen["sampler"], str):
-        raise ValueError(f"{given[0]} came with a tuned sampler, which has its own grid; omit it.")
+    """Raise ValueError for settings of a grid that come with a tuned sampler, or a fitted grid."""
+    for what, names in (
+        ("sampler", ("grid", "sigma_min", "sigma_max")),
+        ("grid", ("sigma_min", "sigma_max")),
+    ):
+        given = [name for name in names if chosen.get(name) is not None]
+        if given and isinstance(chosen.get(what), Mapping):
+            kind = "tuned sampler" if what == "sampler" else "fitted grid"
+            raise ValueError(f"{given[0]} came with a {kind}, which has its own grid; omit it.")
 
 
-def _refuse_custom(own: TunedSampler, timesteps: Numbers | None, sigmas: Numbers | None) -> None:
+def _refuse_custom(
+    own: TunedSampler | FittedGrid, timesteps: Numbers | None, sigmas: Numbers | None
+) -> None:
     if timesteps is not None or sigmas is not None:
         name = "sigmas" if timesteps is None else "timesteps"
+        what = "a tuned sampler" if isinstance(own, TunedSampler) else "a fitted grid"
         raise ValueError(
-            f"{name} came to a tuned sampler, which has its own grid; pass num_inference_steps="
-            f"{own.nfe} instead."
+            f"{name} came to {what}, which has its own noise levels; pass num_inference_steps="
+            f"{own.steps} instead."
         )
 
 

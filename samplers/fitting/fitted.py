@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 from torch import Tensor
@@ -123,17 +123,25 @@ class FittedGrid:
             found.append(f"the sampler {own['sampler']!r}")
         warn_of("grid was fitted", found, stacklevel)
 
-    def to_json(self) -> str:
-        """The grid as JSON, which :meth:`from_json` reads back exactly."""
+    def to_dict(self) -> dict[str, Any]:
+        """The grid as plain values, such as a config holds, which :meth:`from_dict` reads back
+        exactly."""
         levels = [plain(level) for level in self.levels.tolist()]
         about = in_order(self.about, AboutGrid)
-        data = {"format": _FORMAT, "steps": self.steps, "levels": levels, "about": about}
-        return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        return {"format": _FORMAT, "steps": self.steps, "levels": levels, "about": about}
+
+    def to_json(self) -> str:
+        """The grid as JSON, which :meth:`from_json` reads back exactly."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> FittedGrid:
         """Read what :meth:`to_json` wrote. Raises ValueError for anything else."""
-        data = parse_json(text)
+        return cls.from_dict(parse_json(text))
+
+    @classmethod
+    def from_dict(cls, data: object) -> FittedGrid:
+        """Read what :meth:`to_dict` made. Raises ValueError for anything else."""
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT!r}")
         found = checked(_File, {**data, "about": with_tuple(data.get("about"))})

@@ -114,6 +114,11 @@ class TunedSampler:
         return self.table.nfe
 
     @property
+    def steps(self) -> int:
+        """The steps of its grid: one network evaluation in each."""
+        return self.nfe
+
+    @property
     def description(self) -> str:
         """A description: what it was tuned for, its scores, and its numbers."""
         return described(self.table, self.about)
