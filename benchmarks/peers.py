@@ -105,7 +105,10 @@ def _diffusers(name: str, options: Options, model: Denoiser, x: Tensor, nfe: int
     x = unit * float(getattr(scheduler, "init_noise_sigma", 1.0))
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        x = scheduler.step(_output(scheduler, model, scaled, t), t, x)[0]
+        try:
+            x = scheduler.step(_output(scheduler, model, scaled, t), t, x)[0]
+        except IndexError as error:  # some of DEIS's grids repeat a timestep
+            raise TooFew from error
     return x
 
 
