@@ -22,9 +22,9 @@ from samplers.tuning.table import Table, table_of
 _SAMPLERS = ("abm-3", "abm-4", "unipc-3", "deis-3", "dpmpp-2m")
 _SPACINGS: tuple[Spacing, ...] = ("log-flow", "log-snr", "quadratic", "uniform")
 _LAST_LEVELS = (None, 0.03, 0.1, 0.2)
-_FEW, _MORE = 8, 64
+_FEW, _MORE = 4, 64
 """Samples of the first and of the second round."""
-_FINALISTS = 5
+_FINALISTS = 6
 
 
 class Start(NamedTuple):

@@ -53,14 +53,14 @@ class TuningOptions(OverwriteOptions, section="Tuning"):
         help="Numbers of network evaluations, from 2; a sampler for each.",
         required=True,
     )
-    samples: int = option(type=IMAGE_COUNT, help="Samples to train on.", default=192)
+    samples: int = option(type=IMAGE_COUNT, help="Samples to train on.", default=128)
     held_out: int = option(
         type=IMAGE_COUNT,
         help="Samples that are not trained on; they choose the result and measure it.",
-        default=64,
+        default=32,
     )
     seed: int = option(type=WHOLE, help="Seed of the first sample.", default=0)
-    iterations: int = option(type=UPDATES, help="Updates of the sampler.", default=100)
+    iterations: int = option(type=UPDATES, help="Updates of the sampler.", default=60)
     learn: tuple[str, ...] = option(
         type=Value("PART,PART,…", listed(str)),
         help="What is learned: noise levels (grid), the levels that the network is given (times), "
@@ -80,7 +80,7 @@ class TuningOptions(OverwriteOptions, section="Tuning"):
         type=POSITIVE_NUMBER, help="Peak of the learning rate.", default=0.4
     )
     teacher_steps: int = option(type=POSITIVE, help="Steps of the converged samples.", default=60)
-    batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=32)
+    batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
     licence: str = option(help="Licence of the files.", metavar="NAME", default="CC0-1.0")
     output: Path = option(
         type=PATH,
