@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import warnings
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.defaults import DEFAULT, MEASURES, RESULTS, Cells, Errors, mean_and_worst, read
-from benchmarks.digits import BEST, IMAGES, REFERENCE, SCHEDULE, Bench, Kept, Ours, Setting
+from benchmarks.digits import (
+    BEST,
+    IMAGES,
+    REFERENCE,
+    SCHEDULE,
+    SHAPE,
+    Bench,
+    Kept,
+    Ours,
+    Setting,
+    guided,
+    load_model,
+)
 from benchmarks.models import ASSETS, CASES, OF_MIXTURES, Case
 from benchmarks.report import FOLDER, table, write
 from samplers import (
@@ -37,8 +49,13 @@ from samplers import (
 )
 from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING
 from samplers.fitting.fit import PILOTS
+from samplers.images.figures import Cell, Figure
+from samplers.images.figures import table as image_table
+from samplers.images.pixels import to_images
+from samplers.images.sheets import sheet
 from samplers.sampling import build_tableau
 from samplers.solve import Model, Solver
+from samplers.tuning.objective import relative_errors
 
 KEPT = FOLDER / "tuning.json"
 TUNED = ASSETS / "tuned"
@@ -46,6 +63,9 @@ FIRST_SEED, SAMPLES = 100_000, 256
 NFE = (5, 8, 10, 20)
 CONFIG = TuningConfig(iterations=150, teacher_steps=200)
 LAW_NFE = (3, 4, 5, 6, 8, 10)
+SHOWN = (2, 5, 8)
+PICTURE = ASSETS / "pictures" / "tuned.png"
+SEE = "![Digits by sampler and number of evaluations](../../assets/pictures/tuned.png)"
 
 # --------------------------------------------------------------------------------------- errors
 
@@ -141,6 +161,7 @@ class Learned(NamedTuple):
         return solver.finish(model, solver.init(x)).x
 
 
+@cache
 def fitted_digits(steps: int) -> FittedGrid:
     pilots = CASES["digits"](count=PILOTS)
     x_T = pilots.denoiser.initial(pilots.shape, range(FIRST_SEED, FIRST_SEED + PILOTS))
@@ -174,6 +195,30 @@ def distribution(data: Path) -> list[str]:
     return ["## The distribution of the digits", about, table(["NFE", *found], rows)]
 
 
+def picture() -> Figure:
+    """The same digits by number of evaluations, and converged."""
+    model, _ = load_model()
+    seeds = range(len(SHOWN))
+    x_T, labels = model.initial(SHAPE, seeds), torch.tensor(SHOWN)
+    towards = guided(model, labels, 1.0)
+    solution = BEST.draw(towards, x_T, tuple(seeds), REFERENCE)
+
+    def cell(setting: Setting, nfe: int) -> Cell:
+        x_0 = setting.draw(towards, x_T, tuple(seeds), nfe)
+        error = relative_errors(x_0, solution).log().mean().exp()
+        return Cell(sheet(to_images(x_0), len(SHOWN)), f"error {float(error):.3f}")
+
+    rows: dict[str, list[Cell]] = {}
+    with torch.no_grad():
+        for nfe in LAW_NFE:
+            for head, setting in settings_of(nfe):
+                rows.setdefault(head.replace("`", ""), []).append(cell(setting, nfe))
+    converged = Cell(sheet(to_images(solution), len(SHOWN)), "")
+    rows[f"{REFERENCE} evaluations"] = [converged] * len(LAW_NFE)
+    columns = [f"{nfe} evaluations" for nfe in LAW_NFE]
+    return image_table("Digits from the same initial noise", columns, [*rows.items()])
+
+
 # ------------------------------------------------------------------------------------- the page
 
 
@@ -197,9 +242,11 @@ def main() -> None:
         "Tuned ÷ best of others:",
         summaries(found),
         of_models(found),
-        *([] if data is None else distribution(data)),
+        *([] if data is None else [*distribution(data), SEE]),
         "Written by `python -m benchmarks.tuning`.",
     )
+    if data is not None:
+        picture().savefig(PICTURE, bbox_inches="tight")
     print(page.read_text())
 
 
