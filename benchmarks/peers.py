@@ -107,7 +107,7 @@ def _diffusers(name: str, options: Options, model: Denoiser, x: Tensor, nfe: int
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         try:
             x = scheduler.step(_output(scheduler, model, scaled, t), t, x)[0]
-        except IndexError as error:  # some of DEIS's grids repeat a timestep
+        except (IndexError, AssertionError) as error:  # some of their grids repeat a timestep
             raise TooFew from error
     return x
 
