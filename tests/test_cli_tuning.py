@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from samplers.checkpoint import LoadOptions, NetworkCheckpoint, Recipe, load_checkpoint
 from samplers.checkpoint.folder import read_folder
 from samplers.images.files import read_parameters
 from samplers.tuning import TunedSampler, load_sampler
 from tests.commands import Say
+
+ROOT = Path(__file__).parent.parent
 
 TUNE = (
     "tune {digits} --nfe 3 --samples 6 --held-out 4 --iterations 4 --batch-size 6 "
@@ -72,6 +78,25 @@ def test_the_interval_of_guidance_is_part_of_the_purpose(say: Say, tmp_path: Pat
     assert say(SAMPLE + guided + " --output {out}").err == ""
     said = say(SAMPLE + " --guidance 2 --overwrite --output {out}")
     assert "tuned for a guidance of 2 between 0.3 and 3, and this one is 2;" in said.err
+
+
+def test_two_processes_learn_what_one_learns(
+    say: Say, tmp_path: Path, places: dict[str, Path]
+) -> None:
+    """Up to rounding: they sum the gradient in another order."""
+    assert say(TUNE).code == 0
+    words = TUNE.format(digits=places["digits"], tmp=tmp_path / "two")
+    # On a machine without GPUs, `--cpu` would start one process only.
+    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command = [sys.executable, "-m", *launcher, "-m", "samplers", *words.split(), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("3 network evaluations") == 1
+    one, two = (load_sampler(tmp_path / part / "tuned" / "digits-3.json") for part in ("", "two"))
+    for ours, theirs in zip(one.table, two.table, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-3)
+    assert two.about["after"] == pytest.approx(one.about["after"], rel=1e-2)
 
 
 @pytest.mark.parametrize(

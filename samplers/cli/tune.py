@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from samplers.checkpoint.index import restores
 from samplers.cli.common.options import ConditionOptions, ModelOptions
+from samplers.cli.common.processes import join
 from samplers.cli.common.program import argument, command, option
 from samplers.cli.common.tuning import Subject, TuningOptions, write_tuned
 from samplers.cli.common.values import PATH, POSITIVE, Value, listed
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from samplers.diffusers.restoration import RestorationPipeline
@@ -72,14 +74,15 @@ class TuneOptions(ConditionOptions, ModelOptions, TuningOptions, section="Restor
     )
 
 
-@command(_EXAMPLES, single_process=True)
+@command(_EXAMPLES)
 def run(options: TuneOptions) -> None:
     """Learn samplers of few network evaluations for a checkpoint."""
     restoring = restores(options.checkpoint)
     _refuse_others(options, restoring)
     options.check_output(options.checkpoint)
     config = options.config()
-    subject = _restored(options) if restoring else _sampled(options)
+    device = join(options.device).device
+    subject = _restored(options, device) if restoring else _sampled(options, device)
     write_tuned(options, config, options.checkpoint, subject)
 
 
@@ -97,7 +100,7 @@ def _refuse_others(options: TuneOptions, restoring: bool) -> None:
 # --------------------------------------------------------------------------- images from noise
 
 
-def _sampled(options: TuneOptions) -> Subject:
+def _sampled(options: TuneOptions, device: torch.device) -> Subject:
     """Images from noise, of the classes in turn."""
     from samplers.cli.common.checkpoints import (
         labels_in_turn,
@@ -106,7 +109,7 @@ def _sampled(options: TuneOptions) -> Subject:
         recipe_from,
     )
 
-    checkpoint = open_network(options)
+    checkpoint = open_network(options, device)
     recipe = checkpoint.settle(recipe_from(options))
     turn = labels_in_turn(options, checkpoint, options.count)
     labels = None if turn is None else _in_turn(turn, options.count)
@@ -121,16 +124,15 @@ def _sampled(options: TuneOptions) -> Subject:
 # ---------------------------------------------------------------------------- restored images
 
 
-def _restored(options: TuneOptions) -> Subject:
+def _restored(options: TuneOptions, device: torch.device) -> Subject:
     """Parts of images, degraded in turn unless they are degraded already."""
     import torch
 
     from samplers.checkpoint import LoadOptions, load_restoration
     from samplers.checkpoint.folder import read_folder
-    from samplers.cli.common.processes import find_device
     from samplers.tuning import Purpose
 
-    device, pickles = find_device(options.device), options.allow_pickle
+    pickles = options.allow_pickle
     load = LoadOptions(getattr(torch, options.dtype), device, pickles)
     pipe = load_restoration(options.checkpoint, load)
     kinds = _kinds(options, pipe)

@@ -4,6 +4,7 @@ r"""Layer 6. Samplers learned for a network: which noise levels, weights and tim
 - ``parameters``: the same numbers, unconstrained;
 - ``objective``: distances of samples to their targets, and scores;
 - ``problem``: samples to train on, and gradients through a table;
+- ``processes``: what several processes share;
 - ``teacher``: the converged samples;
 - ``starts``: the best untuned sampler;
 - ``learner``: the iteration, and its state on disk;

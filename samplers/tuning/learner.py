@@ -20,6 +20,7 @@ from samplers.tuning.config import TuningConfig
 from samplers.tuning.objective import Loss, Score
 from samplers.tuning.parameters import Parameters
 from samplers.tuning.problem import Problem
+from samplers.tuning.processes import gathered, is_main, own_rows, summed
 from samplers.tuning.table import Table
 
 _BETAS = (0.9, 0.99)
@@ -86,7 +87,7 @@ class TableLearner:
             if self.done % config.check_every == 0 or self.done == config.iterations:
                 self._keep_best()
                 bar.set_postfix(loss=self.best.value if self.best else math.nan)
-                if path is not None:
+                if path is not None and is_main():
                     self._save(path, key)
         return self.best
 
@@ -100,33 +101,38 @@ class TableLearner:
         independent normal v_i, the square of the gradient of ``sum_i v_i . x_i`` has the mean
         ``sum_i |dx_i / d theta|^2``.
         """
-        part = self.training.rows(torch.arange(min(self.config.batch_size, len(self.training))))
-        x = part.solved(self.parameters.table)
-        error = (x - part.targets).detach().double().flatten(1).norm(dim=1).clamp(min=1e-30)
-        count = sum(leaf.numel() for leaf in self.leaves.values())
-        typical = error.log().mean().exp().cpu() / math.sqrt(count)  # as they all move together
+        count = min(self.config.batch_size, len(self.training))
+        part, own = self.training.rows(torch.arange(count)), own_rows(count)
+        x = part.rows(own).solved(self.parameters.table)
+        whole = gathered(x.detach(), count)
+        error = (whole - part.targets).double().flatten(1).norm(dim=1).clamp(min=1e-30)
+        numbers = sum(leaf.numel() for leaf in self.leaves.values())
+        typical = error.log().mean().exp().cpu() / math.sqrt(numbers)  # as they all move together
         generator = _generator(self.config.seed, _PROBE_EPOCH)
         squares = {name: torch.zeros_like(leaf) for name, leaf in self._named()}
         for _ in range(_PROBES):
-            v = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+            v = torch.randn(whole.shape, generator=generator, dtype=torch.float64).to(x)
             leaves = list(self.leaves.values())
-            found = torch.autograd.grad((v * x).sum(), leaves, retain_graph=True, allow_unused=True)
-            for name, gradient in zip(squares, found, strict=True):
+            found = torch.autograd.grad(x, leaves, v[own], retain_graph=True, allow_unused=True)
+            for name, gradient in zip(squares, summed(found), strict=True):
                 squares[name] += 0.0 if gradient is None else gradient.square()
-        moved = {name: (square / (_PROBES * len(x))).sqrt() for name, square in squares.items()}
+        moved = {name: (square / (_PROBES * count)).sqrt() for name, square in squares.items()}
         return {name: (typical / by.clamp(min=1e-30)).clamp(max=1.0) for name, by in moved.items()}
 
     def _update(self, step: int) -> None:
-        """One update, on a minibatch."""
+        """One update, on a minibatch of which each process solves its share."""
         config = self.config
         rows = _batch(config, step, len(self.training))
-        part = self.training.rows(rows)
+        part, own = self.training.rows(rows), own_rows(len(rows))
         x = part.noise
         if self.moved is not None:
             x = (x + self.moved[rows.to(x.device)]).requires_grad_()
-        value = self.loss(part.solved(self.parameters.table, x), part.targets).mean()
+        found = part.rows(own).solved(self.parameters.table, x[own.to(x.device)])
+        whole = gathered(found.detach(), len(rows)).requires_grad_()
+        value = self.loss(whole, part.targets).mean()
+        towards = torch.autograd.grad(value, whole)[0][own.to(x.device)]
         wanted = [*self.leaves.values(), *([] if self.moved is None else [x])]
-        gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+        gradients = summed(torch.autograd.grad(found, wanted, towards, allow_unused=True))
         rate = config.learning_rate * _schedule(step, config.iterations)
         for name, gradient in zip(self.leaves, gradients, strict=False):
             if gradient is not None:

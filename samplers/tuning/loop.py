@@ -18,6 +18,7 @@ from samplers.tuning.config import TuningConfig
 from samplers.tuning.learner import TableLearner
 from samplers.tuning.objective import DISTANCES, Loss, Score
 from samplers.tuning.problem import Problem
+from samplers.tuning.processes import rank_and_count
 from samplers.tuning.purpose import Purpose, facts_of, scores
 from samplers.tuning.sampler import About, TunedSampler
 from samplers.tuning.starts import Start, best_starts, starts
@@ -54,6 +55,8 @@ def tune(
     https://arxiv.org/abs/2502.17423; LD3, https://arxiv.org/abs/2405.15506). What is learned is
     fewer than a hundred numbers, in a form in which every sampler is exact on data concentrated at
     one point, see :class:`TunedSampler`. Gradients are exact, with the memory of one evaluation.
+    The processes of ``accelerate launch``, if its state is there, share the samples; each returns
+    the same sampler, which is that of one process up to rounding.
 
     Args:
         model: the network, which must be differentiable in x; its weights are not changed.
@@ -154,6 +157,7 @@ class Tuning:
                 f"{len(x_T)} samples came, of which {config.held_out} are held out; give more, or "
                 "hold out fewer."
             )
+        _check_shares(min(config.batch_size, count))
         _check_gradient(Problem(model, x_T, given, x_T).rows(torch.arange(1)))
         taught = teach(model, x_T, given, config, folder, progress)
         problem = Problem(model, x_T, given, taught.targets)
@@ -258,6 +262,15 @@ def check_nfe(nfes: Sequence[int]) -> None:
 
 def _name(loss: Loss) -> str:
     return getattr(loss, "__qualname__", type(loss).__name__)
+
+
+def _check_shares(batch: int) -> None:
+    """Raise ValueError unless every process has a sample of each batch."""
+    _, processes = rank_and_count()
+    if batch < processes:
+        raise ValueError(
+            f"A batch has {batch} samples for {processes} processes; take one for each at least."
+        )
 
 
 def _check_gradient(one: Problem) -> None:

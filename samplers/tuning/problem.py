@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from samplers.denoiser import Denoiser, select_rows
 from samplers.prediction import to_data
 from samplers.solve import working_dtype
+from samplers.tuning.processes import gathered, own_rows
 from samplers.tuning.table import Table
 
 
@@ -78,8 +79,10 @@ class Problem:
 
     @torch.no_grad()
     def samples(self, table: Table, batch_size: int) -> Tensor:
-        """The samples of a table without gradients, in batches."""
-        return torch.cat([part.solved(table) for part in self.batches(batch_size)])
+        """The samples of a table without gradients, in batches, shared among processes."""
+        own = self.rows(own_rows(len(self)))
+        parts = [part.solved(table) for part in own.batches(batch_size)]
+        return gathered(torch.cat([own.targets[:0], *parts]), len(self))
 
     def mean_loss(self, table: Table, batch_size: int, loss: Callable[..., Tensor]) -> float:
         """The mean loss of all samples; infinite if it is not finite."""

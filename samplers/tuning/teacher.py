@@ -22,6 +22,7 @@ from samplers.sampling import sample
 from samplers.tuning.config import TuningConfig
 from samplers.tuning.objective import relative_errors
 from samplers.tuning.parameters import bounds_of
+from samplers.tuning.processes import gathered, is_main, own_rows
 
 _CHECKED = 8
 """Samples that are also computed with twice as many steps."""
@@ -63,15 +64,10 @@ def teach(
     if found is not None:
         return found
     error = _checked_error(model, x_T, conditions, config)
-    count = len(x_T)
-    parts = []
-    for first in tqdm(
-        range(0, count, config.batch_size), desc="teacher", unit="batch", disable=not progress
-    ):
-        rows = torch.arange(first, min(first + config.batch_size, count))
-        parts.append(_solved(model, x_T, conditions, config, rows, config.teacher_steps))
-    taught = Taught(torch.cat(parts), error, key)
-    if path is not None:
+    rows = torch.arange(len(x_T))
+    targets = _solved(model, x_T, conditions, config, rows, config.teacher_steps, progress)
+    taught = Taught(targets, error, key)
+    if path is not None and is_main():
         _write(path, taught)
     return taught
 
@@ -84,14 +80,22 @@ def _solved(
     config: TuningConfig,
     rows: Tensor,
     steps: int,
+    progress: bool = False,
 ) -> Tensor:
-    return sample(
-        model,
-        x_T[rows.to(x_T.device)],
-        sampler=config.teacher,
-        grid=_grid(model, steps),
-        conditions=select_rows(conditions, rows),
-    )
+    """The samples of these rows, in batches, shared among processes."""
+    batches = rows[own_rows(len(rows))].split(config.batch_size)
+    parts = [
+        sample(
+            model,
+            x_T[part.to(x_T.device)],
+            sampler=config.teacher,
+            grid=_grid(model, steps),
+            conditions=select_rows(conditions, part),
+        )
+        for part in tqdm(batches, desc="teacher", unit="batch", disable=not progress)
+        if len(part)
+    ]
+    return gathered(torch.cat([x_T[:0], *parts]), len(rows))
 
 
 def _grid(model: Denoiser, steps: int) -> Grid:

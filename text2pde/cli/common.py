@@ -114,13 +114,13 @@ def load_pipeline(folder: Path, device: torch.device) -> Text2PDEPipeline:
         raise Failure(f"{error}{hint if folder == BUNDLED else ''}") from error
 
 
-def open_own(options: PipelineOptions) -> Text2PDEPipeline:
-    """The pipeline of the options, with its own sampler, on their device.
+def open_own(options: PipelineOptions, device: torch.device | None = None) -> Text2PDEPipeline:
+    """The pipeline of the options, with its own sampler, on their device if none is given.
 
     Raises:
         Failure: if it can't be loaded.
     """
-    pipe = load_pipeline(options.checkpoint, find_device(options.device))
+    pipe = load_pipeline(options.checkpoint, device or find_device(options.device))
     if options.text_encoder is not None:
         pipe.use_text_encoder(options.text_encoder)
     return pipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from samplers.cli.common.processes import join
 from samplers.cli.common.program import command
 from samplers.cli.common.text import counted
 from samplers.cli.common.tuning import Subject, TuningOptions, write_tuned
@@ -25,7 +26,7 @@ class TuneOptions(PipelineOptions, TuningOptions):
     """Which model, and how its samplers are learned."""
 
 
-@command(_EXAMPLES, single_process=True)
+@command(_EXAMPLES)
 def run(options: TuneOptions) -> None:
     """Learn samplers of few network evaluations for a model.
 
@@ -33,7 +34,7 @@ def run(options: TuneOptions) -> None:
     """
     options.check_output(options.checkpoint)
     config = options.config()
-    pipe = open_own(options)
+    pipe = open_own(options, join(options.device).device)
     write_tuned(options, config, options.checkpoint, _subject(options, pipe))
 
 

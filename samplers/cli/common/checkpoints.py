@@ -45,9 +45,12 @@ def open_checkpoint(model: ModelOptions, device: torch.device) -> Checkpoint:
     return load_checkpoint(model.checkpoint, options)
 
 
-def open_network(model: ModelOptions) -> NetworkCheckpoint:
-    """Load a checkpoint; ValueError if it is conditioned on a prompt."""
-    checkpoint = open_checkpoint(model, find_device(model.device))
+def open_network(model: ModelOptions, device: torch.device | None = None) -> NetworkCheckpoint:
+    """Load a checkpoint, on the device of the options if none is given.
+
+    Raises ValueError if it is conditioned on a prompt.
+    """
+    checkpoint = open_checkpoint(model, device or find_device(model.device))
     if not isinstance(checkpoint, NetworkCheckpoint):
         raise ValueError(
             f"{model.checkpoint} is a pipeline with a prompt; a network without one is needed here."

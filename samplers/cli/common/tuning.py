@@ -14,6 +14,7 @@ from click import Choice
 from samplers.choices import DistanceName
 from samplers.cli.common.errors import (
     Failure,
+    is_main_process,
     named_failures,
     printed_warnings,
     smaller_batches,
@@ -160,8 +161,10 @@ def write_tuned(
             config=config,
             purpose=subject.purpose,
             folder=options.output / RUN,
-            progress=sys.stderr.isatty(),
+            progress=sys.stderr.isatty() and is_main_process(),
         )
+    if not is_main_process():
+        return
     if not found:
         raise Failure("No sampler was better than the untuned ones; nothing was written.")
     for nfe, tuned in found.items():
