@@ -87,6 +87,7 @@ def test_what_does_not_fit_is_refused(say: Say, tmp_path: Path, fitted: FittedGr
         ("--sampler ancestral", "stochastic"),
         ("--sampler dopri5", "adaptive step sizes"),
         ("--criterion speed", "speed"),
+        ("--budget 20", "20 are allowed; take fewer steps, or a larger budget"),
         ("--label 77", "There is no class 77"),
         ("--output {digits}/model_index.json/fitted", "is a file"),
     ],

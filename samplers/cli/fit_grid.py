@@ -17,6 +17,7 @@ from samplers.cli.common.values import (
     COUNTS,
     IMAGE_COUNT,
     PATH,
+    POSITIVE,
     SAMPLER,
     WHOLE,
     fixed_sampler,
@@ -30,7 +31,7 @@ Example:
   samplers fit-grid assets/digits --steps 5,8 --output fitted/
   samplers sample assets/digits --grid fitted/digits-5.json --output digits.png
 
-A fit takes the network evaluations of 20 images with 50 steps, at most.
+A fit takes the network evaluations of 20 images with 50 steps, at most, unless --budget is given.
 """
 
 
@@ -51,6 +52,11 @@ class FitGridOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="
     )
     samples: int = option(type=IMAGE_COUNT, help="Samples to fit to, 12 at most.", default=12)
     seed: int = option(type=WHOLE, help="Seed of the first sample.", default=0)
+    budget: int = option(
+        type=POSITIVE,
+        help="Network evaluations of one sample that a fit may take; a guided one counts once.",
+        default=1000,
+    )
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
     licence: str = option(help="Licence of the files.", metavar="NAME", default="CC0-1.0")
     output: Path = option(type=PATH, help="Folder for the grids.", metavar="FOLDER", required=True)
@@ -99,6 +105,7 @@ def run(options: FitGridOptions) -> None:
                 grid=checkpoint.grid(replace(recipe, steps=steps)),
                 conditions=checkpoint.conditions(labels),
                 criterion=options.criterion,
+                budget=options.budget,
                 batch_size=options.batch_size,
                 purpose=purpose_of(checkpoint, recipe, turn, options.licence),
                 progress=sys.stderr.isatty(),
