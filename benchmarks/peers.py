@@ -103,12 +103,12 @@ def _diffusers(name: str, options: Options, model: Denoiser, x: Tensor, nfe: int
     # The initial noise at the scale of the schedule; Euler's and its kin is divided by alpha.
     unit = x / float(model.schedule.initial_std(model.schedule.noisiest))
     x = unit * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    for t in scheduler.timesteps:
-        scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        try:
-            x = scheduler.step(_output(scheduler, model, scaled, t), t, x)[0]
-        except (IndexError, AssertionError) as error:  # some of their grids repeat a timestep
-            raise TooFew from error
+    scale = getattr(scheduler, "scale_model_input", lambda x, t: x)
+    try:
+        for t in scheduler.timesteps:
+            x = scheduler.step(_output(scheduler, model, scale(x, t), t), t, x)[0]
+    except (IndexError, AssertionError) as error:  # some of their grids repeat a timestep
+        raise TooFew from error
     return x
 
 
