@@ -25,6 +25,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 PROGRAMS = ("samplers ", "text2pde ")
+LONG = {"compare", "tune"}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -76,7 +77,7 @@ def test_gradient() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(line, marks=pytest.mark.slow if "compare" in line else ())
+        pytest.param(line, marks=pytest.mark.slow if set(line.split()) & LONG else ())
         for line in commands()
     ],
 )
