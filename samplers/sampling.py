@@ -278,7 +278,7 @@ def sample(
         if return_info == "trajectory":
             trajectory.append(state.x)
     x_0 = state.x.to(x_T.dtype)
-    if grid in (None, "log-flow") and not isinstance(sampler, OwnGrid):
+    if not isinstance(sampler, OwnGrid) and (grid or DEFAULT_SPACING) == "log-flow":
         _warn_of_scale(x_0, model.schedule.data_scale)
     if not return_info:
         return x_0
