@@ -80,6 +80,7 @@ def test_the_interval_of_guidance_is_part_of_the_purpose(say: Say, tmp_path: Pat
     assert "tuned for a guidance of 2 between 0.3 and 3, and this one is 2;" in said.err
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(
     say: Say, tmp_path: Path, places: dict[str, Path]
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,7 @@ from samplers.tuning.parameters import Parameters, bounds_of
 from samplers.tuning.problem import Problem
 from samplers.tuning.table import Table, resampled, table_of
 from tests.mixture import PLANE, Flow
+from tests.tuning_process import join_and_learn, learn
 
 SCHEDULES: tuple[tuple[Schedule, PredictionType], ...] = (
     (VPDiscrete.linear(), "epsilon"),
@@ -337,6 +339,22 @@ def test_interpolated_it_errs_less_than_its_start(
 def test_training_noise_may_move_within_a_radius() -> None:
     found = tune(DDPM, noise(DDPM, 64), 4, config=replace(QUICK, radius=0.1), start=START)
     assert found.about["after"]["geometric_mean"] < found.about["before"]["geometric_mean"]
+
+
+def test_several_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    """Up to rounding: they sum gradients in another order. All return the same sampler."""
+    make = multiprocessing.get_context("spawn").Process
+    processes = [make(target=join_and_learn, args=(rank, 2, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    of_each = [(tmp_path / f"{rank}.json").read_text() for rank in range(2)]
+    assert of_each[0] == of_each[1]
+    one, both = learn(), load_sampler(tmp_path / "0.json")
+    for ours, theirs in zip(one.table, both.table, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-8, atol=1e-8)
 
 
 def test_a_custom_loss_is_minimised() -> None:
