@@ -20,6 +20,8 @@ from tqdm import tqdm
 
 from benchmarks.digits import ROOT, Kept
 from benchmarks.report import mean_and_error, table, write
+from samplers import load_sampler
+from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING
 from text2pde.data.clip import Clip
 from text2pde.data.statistics import cylinder_flow_of, wake_statistics
 from text2pde.pipeline import Request, Text2PDEPipeline, load_text2pde
@@ -34,18 +36,37 @@ SAMPLERS = (
     ("ancestral", 1000), ("ancestral", 50), ("ddim", 20), ("dpmpp-2m", 20), ("dpmpp-2m", 10),
     ("unipc-2", 20), ("heun", 10), ("sde-dpmpp-2m", 20), ("dpmpp-2m", 5), ("ddim", 5),
 )  # fmt: skip
+FEW = tuple((name, steps) for steps in (4, 5, 8) for name in ("default", "tuned"))
+"""The default sampler on its grid, and those of ``assets/tuned``."""
+TUNED = ROOT / "assets" / "tuned" / "cylinder"
 COUNT, PHASES = 8, 48
+
+
+def settings_of(sampler: str, steps: int) -> dict[str, Any]:
+    """The sampler and the grid of a row."""
+    match sampler:
+        case "default":
+            return {"sampler": DEFAULT_SAMPLER, "grid": DEFAULT_SPACING}
+        case "tuned":
+            return {"sampler": load_sampler(TUNED / f"cylinder-{steps}.json")}
+    return {"sampler": sampler, "grid": "config"}
 
 
 def generate(pipe: Text2PDEPipeline, sampler: str, steps: int, seeds: Sequence[int]) -> list[Clip]:
     """Flows of the sentence, all on one mesh."""
     pipe.scheduler = type(pipe.scheduler).from_config(
-        pipe.scheduler.config, sampler=sampler, grid="config"
+        {**pipe.scheduler.config, "grid": None}, **settings_of(sampler, steps)
     )
     flow = read_cylinder_flow(SENTENCE)
     request = Request(flow, SENTENCE, mesh_of(flow))
     with torch.no_grad():
         return pipe.generate([request] * len(seeds), seeds, steps)
+
+
+def name_of(sampler: str) -> str:
+    if sampler == "tuned":
+        return sampler
+    return f"`{DEFAULT_SAMPLER}`, `{DEFAULT_SPACING}`" if sampler == "default" else f"`{sampler}`"
 
 
 def moves(pipe: Text2PDEPipeline, sampler: str, steps: int) -> dict[str, Any]:
@@ -108,11 +129,11 @@ def main() -> None:
     pipe = load_text2pde(CHECKPOINT, torch.device("cpu"))
     kept = Kept(KEPT, weights_digest())
     rows = []
-    for sampler, steps in tqdm(SAMPLERS, "samplers"):
+    for sampler, steps in tqdm([*SAMPLERS, *FEW], "samplers"):
         found = kept.get(f"{sampler} {steps}", partial(moves, pipe, sampler, steps))
         numbers = [mean_and_error(found[name]) for name in ("frequency", "fluctuation")]
         rows.append(
-            [f"`{sampler}`", str(found["calls"]), *(f"{m:.3f} ± {e:.3f}" for m, e in numbers)]
+            [name_of(sampler), str(found["calls"]), *(f"{m:.3f} ± {e:.3f}" for m, e in numbers)]
         )
     angles = kept.get("phases", partial(phases, pipe))
     spent = kept.get("cost", partial(cost, pipe))
@@ -121,7 +142,9 @@ def main() -> None:
         "Flows from a sentence",
         f"`assets/cylinder`, “{SENTENCE}”, {COUNT} flows per row: vortex shedding frequency in Hz "
         "and rms transverse velocity in the wake, in units of the mean inlet velocity, each with "
-        "its standard error over the flows. The first row takes one step per trained noise level.",
+        "its standard error over the flows. The first row takes one step per trained noise level; "
+        "the grid is that of the checkpoint, but for the last rows: the default, and the samplers "
+        "of [assets/tuned](../../assets/tuned/README.md).",
         table(["sampler", "NFE", "frequency, Hz", "velocity fluctuation"], rows),
         "**Phases.** The sentence does not determine the phase of the vortices. Rayleigh's test of "
         f"uniformity on {PHASES} flows gives p = {rayleigh(angles):.2f}.",
