@@ -278,7 +278,8 @@ def sample(
         if return_info == "trajectory":
             trajectory.append(state.x)
     x_0 = state.x.to(x_T.dtype)
-    if not isinstance(sampler, OwnGrid) and (grid or DEFAULT_SPACING) == "log-flow":
+    scaled = not isinstance(sampler, OwnGrid) and (grid or DEFAULT_SPACING) == "log-flow"
+    if scaled and on.end.clean and x_0.numel() >= _ENOUGH_NUMBERS:
         _warn_of_scale(x_0, model.schedule.data_scale)
     if not return_info:
         return x_0
@@ -287,17 +288,17 @@ def sample(
 
 
 def root_mean_square(x: Tensor) -> float:
-    return float(x.detach().double().square().mean().sqrt())
+    return float(x.detach().float().square().mean().sqrt())
 
 
 def _warn_of_scale(x_0: Tensor, expected: float) -> None:
     """Warn if samples are not of the scale of data that the grid was made for."""
-    found = root_mean_square(x_0) if x_0.numel() >= _ENOUGH_NUMBERS else expected
+    found = root_mean_square(x_0)
     if not expected / _OTHER_SCALE <= found <= expected * _OTHER_SCALE:
         warnings.warn(
-            f"The samples have a root mean square of {found:.2g}, and the grid 'log-flow' is one "
-            f"for data of {expected:.2g}; if they should have it, take "
-            f"model.with_data_scale({found:.2g}), which errs less.",
+            f"The samples have a root mean square of about {found:.1g}, and the grid 'log-flow' is "
+            f"one for data of {expected:g}; if the data have another scale, take "
+            "model.with_data_scale (see samplers.measure_data_scale), which errs less.",
             stacklevel=3,
         )
 

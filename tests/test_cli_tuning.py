@@ -73,7 +73,7 @@ def test_the_interval_of_guidance_is_part_of_the_purpose(say: Say, tmp_path: Pat
     said = say(TUNE.replace("-steps 40", "-steps 100") + guided)  # the ODE jumps
     assert said.code == 0, said.err
     tuned = load_sampler(tmp_path / "tuned" / "digits-3.json")
-    assert tuned.about["guidance_interval"] == [0.3, 3.0]
+    assert tuned.about["guidance_interval"] == (0.3, 3.0)
     assert "Guidance: 2 between 0.3 and 3." in tuned.description
     assert say(SAMPLE + guided + " --output {out}").err == ""
     said = say(SAMPLE + " --guidance 2 --overwrite --output {out}")

@@ -9,10 +9,11 @@ from torch import Tensor
 from samplers.choices import DEFAULT_SAMPLER
 from samplers.data_scale import measure_data_scale
 from samplers.denoiser import Denoiser
+from samplers.diffusers.config import read_config
 from samplers.diffusers_scheduler import SamplerScheduler
 from samplers.grid import make_grid
 from samplers.sampling import sample
-from samplers.schedule import EDM, Schedule, VPDiscrete
+from samplers.schedule import EDM, FlowMatching, Schedule, VPDiscrete
 from tests.mixture import PLANE
 
 SEEDS = range(64)
@@ -34,6 +35,24 @@ def test_it_is_measured_whatever_the_schedule(scale: float, schedule: Schedule) 
     model = model_of(scale, schedule)
     measured = measure_data_scale(model, noise_of(model))
     assert measured == pytest.approx(scale * ROOT_MEAN_SQUARE, rel=0.35)  # eight samples
+
+
+def test_a_flow_that_was_trained_down_to_clean_data_is_measured() -> None:
+    model = model_of(3, FlowMatching(u_min=0))
+    measured = measure_data_scale(model, noise_of(model))
+    assert measured == pytest.approx(3 * ROOT_MEAN_SQUARE, rel=0.35)
+
+
+@pytest.mark.parametrize("shape", [(), (0, 2)])
+def test_noise_without_rows_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="give a row for each sample"):
+        measure_data_scale(model_of(1), torch.zeros(shape))
+
+
+def test_samples_that_are_zero_have_no_scale() -> None:
+    model = Denoiser(lambda x, t: torch.zeros_like(x), EDM(), "sample")
+    with pytest.raises(ValueError, match="can't be measured"):
+        measure_data_scale(model, noise_of(model))
 
 
 def test_conditions_have_their_rows() -> None:
@@ -60,7 +79,14 @@ def test_samples_of_another_scale_are_told_of(scale: float) -> None:
     with pytest.warns(UserWarning, match="model.with_data_scale"):
         sample(model, x_T, steps=10)
     sample(model, x_T, steps=10, grid="log-snr")
+    sample(model, x_T, steps=10, sigma_min=scale, final="sigma_min")  # not finished
     sample(model.with_data_scale(scale), x_T, steps=10)
+
+
+def test_the_shift_of_a_flow_keeps_it() -> None:
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
+    settings = read_config(SamplerScheduler.from_config(config, data_scale=4.0))
+    assert settings.shifted_by(1.2).schedule.data_scale == 4.0
 
 
 def test_a_model_shows_it() -> None:

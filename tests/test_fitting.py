@@ -45,6 +45,7 @@ from samplers.tuning.file import TunedError
 from samplers.tuning.objective import Score, relative_errors
 from tests.mixture import PLANE, gaussian
 from tests.scheduler_loops import VP, made
+from tests.tiny_tuned import as_if_tuned
 
 SCHEDULES: tuple[tuple[Schedule, PredictionType], ...] = (
     (VPDiscrete.linear(), "epsilon"),
@@ -354,6 +355,16 @@ def test_a_scheduler_refuses_what_the_grid_has_itself(
         made(VP, **{"grid": fitted, **config}).set_timesteps(**asked)
 
 
+def test_a_scheduler_refuses_what_comes_to_a_grid_that_it_has(fitted: FittedGrid) -> None:
+    with pytest.raises(ValueError, match="sigma_max came with a fitted grid"):
+        made(made(VP, grid=fitted), sigma_max=50.0)
+    tuned = as_if_tuned(DDPM.schedule)
+    with pytest.raises(ValueError, match="grid came with a tuned sampler"):
+        made(made(VP, sampler=tuned), grid=fitted)
+    with pytest.raises(ValueError, match="fitted grid came with a tuned sampler"):
+        SamplerScheduler(tuned, grid=fitted)
+
+
 # Files.
 
 
@@ -367,6 +378,12 @@ def test_a_file_gives_back_the_grid(fitted: FittedGrid, tmp_path: Path) -> None:
     assert "6 steps for" in repr(found)
 
 
+def test_a_file_without_a_scale_is_one_of_unit_scale(fitted: FittedGrid) -> None:
+    data = json.loads(fitted.to_json())
+    del data["about"]["data_scale"]
+    assert FittedGrid.from_dict(data).grid(DDPM.schedule).schedule.data_scale == 1.0
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "another format": lambda data: data.update(format="samplers.tuned/1"),
     "rising noise": lambda data: data["levels"].reverse(),
@@ -375,6 +392,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "an infinite level": lambda data: data["levels"].__setitem__(2, None),
     "no facts": lambda data: data.pop("about"),
     "another key": lambda data: data.update(more=1),
+    "no scale": lambda data: data["about"].update(data_scale=-1),
 }
 
 

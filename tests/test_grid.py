@@ -129,7 +129,7 @@ def test_log_flow_is_even_in_the_log_of_a_time_of_flow_matching(schedule: Schedu
 @pytest.mark.parametrize("steps", [2, 5, 20])
 def test_log_flow_scales_with_the_data(steps: int) -> None:
     plain = make_grid(EDM(0.002, 80), steps, "log-flow").points
-    scaled = make_grid(EDM(0.08, 3200, data_scale=40), steps, "log-flow").points
+    scaled = make_grid(EDM(0.08, 3200).with_data_scale(40), steps, "log-flow").points
     torch.testing.assert_close(scaled.rho, 40 * plain.rho)
 
 

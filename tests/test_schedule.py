@@ -6,9 +6,10 @@ The forward SDE ``dx = f x dt + g dw`` moves the marginal exactly when alpha' = 
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -204,7 +205,13 @@ def test_the_scale_of_the_data_is_kept_and_changes_no_point(schedule: Schedule) 
     other = schedule.with_data_scale(3.0)
     assert (schedule.data_scale, other.data_scale) == (1.0, 3.0)
     assert torch.equal(torch.stack(other.noisiest), torch.stack(schedule.noisiest))
-    assert replace(other).data_scale == 3.0
+    assert copy.deepcopy(other).data_scale == pickle.loads(pickle.dumps(other)).data_scale == 3.0
+
+
+def test_schedules_are_equal_if_their_settings_are() -> None:
+    assert VPLinear(1, 2) == VPLinear(1, 2) != VPLinear(1, 3)
+    assert VPDiscrete.linear() != VPDiscrete.cosine()
+    assert repr(EDM()) == "EDM(sigma_min=0.002, sigma_max=80.0)"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +226,8 @@ def test_the_scale_of_the_data_is_kept_and_changes_no_point(schedule: Schedule) 
         (lambda: EDM(sigma_min=2.0, sigma_max=1.0), "sigma_min"),
         (lambda: EDMPreconditioned(sigma_data=0.0), "sigma_data"),
         (lambda: FlowMatching(shift=0.0), "shift"),
-        (lambda: EDM(data_scale=0.0), "scale of the data is 0.0"),
+        (lambda: EDM().with_data_scale(0.0), "scale of the data is 0.0"),
+        (lambda: EDM().with_data_scale("3"), "scale of the data is '3'"),  # type: ignore[arg-type]
         (lambda: VPDiscrete.linear().with_data_scale(math.nan), "scale of the data is nan"),
         (lambda: SubVP(t_max=math.inf), "Times"),
         (lambda: VPCosine(t_max=2.0), "<= 1.0"),

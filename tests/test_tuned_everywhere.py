@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,8 @@ def test_it_warns_of_another_purpose() -> None:
     assert all(warning.filename == __file__ for warning in said)
     with pytest.warns(UserWarning, match="guidance of 2, and this one is 2 between 0.3 and 3"):
         tuned.check_purpose("own", 2.0, (0.3, 3.0))
+    with pytest.warns(UserWarning, match="and this one is 2 from 0.3 on"):
+        tuned.check_purpose("own", 2.0, (0.3, math.inf))
     tuned.check_purpose("own", 2.0)
     tuned.check_purpose()
     as_if_tuned(read_config(VP).schedule).check_purpose("any")

@@ -60,7 +60,7 @@ def read_keys(kind: ScheduleKind, keys: Mapping[str, Any]) -> SchedulerSettings:
     trained = int(keys["num_train_timesteps"])
     check_whole("num_train_timesteps", trained)
     check_at_most("num_train_timesteps", trained, _MOST_STEPS)
-    schedule = _SCHEDULES[kind](keys).with_data_scale(float(keys["data_scale"]))
+    schedule = _SCHEDULES[kind](keys).with_data_scale(keys["data_scale"])
     on_flow = isinstance(schedule, FlowMatching)
     low, high = _ends(kind, schedule, keys)
     return SchedulerSettings(

@@ -49,10 +49,12 @@ def sampler_of(config: Mapping[str, Any]) -> Sampler | TunedSampler:
 def levels_of(config: Mapping[str, Any]) -> TunedSampler | FittedGrid | None:
     """What has its own noise levels in the config: a tuned sampler, or a fitted grid.
 
-    Raises ValueError for damaged numbers.
+    Raises ValueError for damaged numbers, and for both.
     """
     own, grid = sampler_of(config), config["grid"]
     if isinstance(own, TunedSampler):
+        if isinstance(grid, Mapping):
+            raise ValueError("A fitted grid came with a tuned sampler, which has its own; omit it.")
         return own
     if grid is None or isinstance(grid, str):
         return None

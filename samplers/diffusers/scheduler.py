@@ -193,6 +193,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
     ) -> None:
         # Converted schedulers carry both along.
         self.register_to_config(_class_name=OWN_CLASS, sampler=_plain(sampler), grid=_plain(grid))
+        levels_of(self.config)  # checks them
         self.order = calls_of(self.config)
         self.num_inference_steps: int | None = None
         self._plan: _Plan | None = None
@@ -227,7 +228,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             kwargs["sampler"] = _plain(kwargs["sampler"])
         if "grid" in kwargs:
             kwargs["grid"] = _plain(kwargs["grid"])
-        _refuse_settings_of_grid(kwargs)
+        _refuse_settings_of_grid({} if config is None else named_config(config), kwargs)
         made: Self | tuple[Self, dict[str, Any]] = super().from_config(
             own_config(named_config(config), kwargs), return_unused_kwargs, **kwargs
         )
@@ -628,14 +629,15 @@ def _plain(chosen: Any) -> Any:
     return dict(chosen) if isinstance(chosen, Mapping) else chosen
 
 
-def _refuse_settings_of_grid(chosen: Mapping[str, Any]) -> None:
-    """Raise ValueError for settings of a grid that come with a tuned sampler, or a fitted grid."""
+def _refuse_settings_of_grid(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings of a grid that come to a tuned sampler, or to a fitted grid."""
+    merged = {**config, **chosen}
     for what, names in (
         ("sampler", ("grid", "sigma_min", "sigma_max")),
         ("grid", ("sigma_min", "sigma_max")),
     ):
         given = [name for name in names if chosen.get(name) is not None]
-        if given and isinstance(chosen.get(what), Mapping):
+        if given and isinstance(merged.get(what), Mapping):
             kind = "tuned sampler" if what == "sampler" else "fitted grid"
             raise ValueError(f"{given[0]} came with a {kind}, which has its own grid; omit it.")
 

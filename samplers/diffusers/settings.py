@@ -306,7 +306,8 @@ class SchedulerSettings:
                 "size; pass mu to set_timesteps."
             )
         assert isinstance(self.schedule, FlowMatching)
-        schedule = dataclasses.replace(self.schedule, shift=self.dynamic_shift(mu))
+        shifted = dataclasses.replace(self.schedule, shift=self.dynamic_shift(mu))
+        schedule = shifted.with_data_scale(self.schedule.data_scale)
         return dataclasses.replace(self, schedule=schedule)
 
 

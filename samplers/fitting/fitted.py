@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from pydantic import ConfigDict
 from torch import Tensor
@@ -36,7 +37,7 @@ class AboutGrid(Facts):
     """What a grid was fitted for, and how well it did.
 
     Attributes:
-        data_scale: the root mean square of the data.
+        data_scale: the root mean square of the data; 1 if it is missing.
         sampler: that the levels are for.
         criterion: by which they were chosen.
         base: the grid that they are compared with.
@@ -45,7 +46,7 @@ class AboutGrid(Facts):
         before, after: scores of the base and of the fitted grid.
     """
 
-    data_scale: float
+    data_scale: NotRequired[float]
     sampler: str
     criterion: Criterion
     base: str
@@ -86,6 +87,12 @@ class FittedGrid:
             raise ValueError("it has no step")
         if not bool((self.levels.diff() > 0).all()) or not bool(self.levels[1:-1].isfinite().all()):
             raise ValueError("its noise does not fall from level to level")
+        if not 0 < self._data_scale < math.inf:
+            raise ValueError(f"its scale of the data is {self._data_scale}")
+
+    @property
+    def _data_scale(self) -> float:
+        return self.about.get("data_scale", 1.0)
 
     @property
     def steps(self) -> int:
@@ -102,7 +109,7 @@ class FittedGrid:
         """The grid on a schedule. Raises ValueError for another range of noise levels."""
         check_range(self.about["trained_range"], schedule, "grid was fitted")
         points = points_at_levels(schedule, self.levels)
-        return Grid(schedule.with_data_scale(self.about["data_scale"]), points)
+        return Grid(schedule.with_data_scale(self._data_scale), points)
 
     def check_purpose(
         self,

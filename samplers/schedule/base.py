@@ -6,7 +6,6 @@ import abc
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, NamedTuple, Self, TypeVar
 
@@ -47,30 +46,16 @@ class Point(NamedTuple):
         return not (self.clean or self.pure_noise)
 
 
-@dataclass(frozen=True)
-class OfData:
-    """What a schedule adds noise to.
-
-    Attributes:
-        data_scale: the root mean square of the data x_0: 1 for pixels in [-1, 1] and for latents of
-            unit variance. Grids of spacing ``log-flow`` and the Adams methods depend on it; see
-            :func:`samplers.measure_data_scale`.
-    """
-
-    data_scale: float = field(default=1.0, kw_only=True, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.data_scale < math.inf:
-            raise ValueError(
-                f"The scale of the data is {self.data_scale}; it must be positive and finite."
-            )
-
-
-class Schedule(OfData, abc.ABC):
+class Schedule(abc.ABC):
     """Continuous ``alpha(t)`` and ``sigma(t)`` on [t_min, t_max], and the inverse of ``lam``."""
 
     t_min: float
     t_max: float
+    data_scale: float = 1.0
+    """The root mean square of the data x_0: 1 for pixels in [-1, 1] and for latents of unit
+    variance. Grids of spacing ``log-flow`` and the Adams methods depend on it; see
+    :func:`samplers.measure_data_scale`."""
+
     starts_at_sigma: ClassVar[bool] = False
     """Whether initial noise has standard deviation sigma. If not, it is 1, as in diffusers for
     schedules with alpha^2 + sigma^2 near 1 at the noisy end."""
@@ -135,10 +120,14 @@ class Schedule(OfData, abc.ABC):
         return start.sigma if self.starts_at_sigma else torch.ones_like(start.sigma)
 
     def with_data_scale(self, scale: float) -> Self:
-        """The same schedule, of data whose root mean square is ``scale``."""
+        """The same schedule, of data whose root mean square is ``scale``.
+
+        Raises ValueError unless it is positive and finite.
+        """
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+            raise ValueError(f"The scale of the data is {scale!r}; it must be positive and finite.")
         other = copy.copy(self)
-        object.__setattr__(other, "data_scale", scale)
-        OfData.__post_init__(other)
+        object.__setattr__(other, "data_scale", float(scale))
         return other
 
     @cached_property

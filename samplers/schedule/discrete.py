@@ -24,7 +24,6 @@ class VPDiscrete(VariancePreserving):
     alphas_cumprod: Tensor
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         table = torch.as_tensor(self.alphas_cumprod).detach().to("cpu", torch.float64)
         object.__setattr__(self, "alphas_cumprod", table)
         _check_alphas_cumprod(table)

@@ -24,7 +24,6 @@ class FlowMatching(Schedule):
     u_min: float = 1e-3
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not self.shift > 0:
             raise ValueError(f"The flow shift is {self.shift}; it must be positive.")
         check_range(self.u_min, 1.0, 1.0)

@@ -56,7 +56,6 @@ class MeanReverting(VariancePreserving):
     convention: Convention = "ir-sde"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name, allowed in (("theta", Theta), ("convention", Convention)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(

@@ -33,7 +33,6 @@ class VE(VarianceExploding):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_sigmas(self.sigma_min, self.sigma_max)
         check_range(self.t_min, self.t_max)
 
@@ -53,7 +52,6 @@ class EDM(VarianceExploding):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_sigmas(self.sigma_min, self.sigma_max)
 
     @property
@@ -86,7 +84,6 @@ class EDMPreconditioned(Schedule):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_sigmas(self.sigma_min, self.sigma_max)
         if not self.sigma_data > 0:
             raise ValueError(f"sigma_data is {self.sigma_data}; it must be positive.")

@@ -42,7 +42,6 @@ class VPLinear(VariancePreserving):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_betas(self.beta_min, self.beta_max)
         check_range(self.t_min, self.t_max)
 
@@ -70,7 +69,6 @@ class VPScaledLinear(VariancePreserving):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_betas(self.beta_min, self.beta_max)
         check_range(self.t_min, self.t_max)
 
@@ -104,7 +102,6 @@ class VPCosine(VariancePreserving):
     t_max: float = 0.9946
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not self.s >= 0:
             raise ValueError(f"VPCosine offset s is {self.s}; it must be zero or positive.")
         check_range(self.t_min, self.t_max, 1.0)
@@ -136,7 +133,6 @@ class SubVP(Schedule):
         return VPLinear(self.beta_min, self.beta_max, self.t_min, self.t_max)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_betas(self.beta_min, self.beta_max)
         check_range(self.t_min, self.t_max)
 

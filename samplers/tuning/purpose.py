@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NotRequired
 
@@ -18,6 +18,9 @@ from samplers.tuning.objective import Score
 LevelRange = tuple[float | None, float | None]
 """Half log-SNR at the noisy and at the clean end; None where it is infinite."""
 
+Interval = tuple[float, float | None]
+"""Noise levels sigma / alpha of an interval of guidance; None for infinity."""
+
 _SAME_LEVEL = 0.05
 """By how much the half log-SNR at the ends of two schedules of one network may differ."""
 
@@ -29,16 +32,16 @@ class Purpose:
     Attributes:
         weights: identifies the network's weights, such as a hash; None if that is not known.
         guidance: the scale of classifier-free guidance that the model has.
-        interval: the noise levels sigma / alpha between which it is on; None for all.
         conditions: such as ``all ten digits``.
         licence: of the file.
+        interval: the noise levels sigma / alpha between which guidance is on; None for all.
     """
 
     weights: str | None = None
     guidance: float = 1.0
-    interval: tuple[float, float] | None = None
     conditions: str = "none"
     licence: str = "CC0-1.0"
+    interval: tuple[float, float] | None = None
 
 
 class Facts(TypedDict):
@@ -50,7 +53,8 @@ class Facts(TypedDict):
         trained_range: its half log-SNR, noisiest and cleanest; None where it is infinite.
         weights: identifies the network's weights; None if it is not known.
         guidance: the scale of classifier-free guidance.
-        guidance_interval: the noise levels sigma / alpha between which it is on, if not at all.
+        guidance_interval: the noise levels sigma / alpha between which it is on, if not at all; the
+            second is None for infinity.
         conditions: in words.
         licence: of the file.
     """
@@ -60,7 +64,7 @@ class Facts(TypedDict):
     trained_range: LevelRange
     weights: str | None
     guidance: float
-    guidance_interval: NotRequired[list[float]]
+    guidance_interval: NotRequired[Interval]
     conditions: str
     licence: str
 
@@ -78,7 +82,7 @@ def facts_of(model: Denoiser, purpose: Purpose) -> Facts:
         licence=purpose.licence,
     )
     if purpose.interval is not None:
-        facts["guidance_interval"] = list(purpose.interval)
+        facts["guidance_interval"] = _stored(purpose.interval)
     return facts
 
 
@@ -129,7 +133,7 @@ def differences(
     own: Facts,
     weights: str | None,
     guidance: float | None,
-    interval: Sequence[float] | None,
+    interval: tuple[float, float] | None,
 ) -> Iterator[str]:
     """How a network differs from the one that something was tuned or fitted for, in words.
 
@@ -138,17 +142,26 @@ def differences(
     if weights is not None and own["weights"] is not None and own["weights"] != weights:
         yield "other weights than those of this checkpoint"
     tuned = guidance_in_words(own["guidance"], own.get("guidance_interval"))
-    given = tuned if guidance is None else guidance_in_words(guidance, interval)
+    stored = None if interval is None else _stored(interval)
+    given = tuned if guidance is None else guidance_in_words(guidance, stored)
     if tuned != given:
         yield f"a guidance of {tuned}, and this one is {given}"
 
 
-def guidance_in_words(scale: float, interval: Sequence[float] | None) -> str:
+def _stored(interval: tuple[float, float]) -> Interval:
+    """An interval as a file has it, since JSON has no infinity."""
+    low, high = interval
+    return low, high if math.isfinite(high) else None
+
+
+def guidance_in_words(scale: float, interval: Interval | None) -> str:
     """The scale, and the noise levels between which it is on."""
     if interval is None or scale == 1:
         return f"{scale:g}"
     low, high = interval
-    return f"{scale:g} between {low:g} and {high:g}"
+    return (
+        f"{scale:g} from {low:g} on" if high is None else f"{scale:g} between {low:g} and {high:g}"
+    )
 
 
 def warn_of(what: str, found: Iterable[str], stacklevel: int) -> None:
@@ -159,14 +172,20 @@ def warn_of(what: str, found: Iterable[str], stacklevel: int) -> None:
         )
 
 
+_RANGES = ("trained_range", "guidance_interval")
+
+
 def in_order(about: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """The facts as a file has them: in the order of their kind, whatever order they came in."""
-    listed = {**about, "trained_range": list(about["trained_range"])}
+    listed = {name: list(v) if isinstance(v, tuple) else v for name, v in about.items()}
     return {name: listed[name] for name in kind.__annotations__ if name in listed}
 
 
 def with_tuple(about: object) -> object:
-    """The facts of a file with its range as a tuple, which JSON has not."""
-    if isinstance(about, Mapping) and isinstance(about.get("trained_range"), list):
-        return {**about, "trained_range": tuple(about["trained_range"])}
-    return about
+    """The facts of a file with its ranges as tuples, which JSON has not."""
+    if not isinstance(about, Mapping):
+        return about
+    return {
+        name: tuple(v) if name in _RANGES and isinstance(v, list) else v
+        for name, v in about.items()
+    }

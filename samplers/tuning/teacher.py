@@ -128,7 +128,9 @@ def _key(model: Denoiser, x_T: Tensor, conditions: Mapping[str, Any], config: Tu
     """
     digest = hashlib.sha256()
     settings = (config.teacher, config.teacher_steps, config.teacher_tolerance)
-    facts = (model.schedule, model.prediction, model.correction, settings)
+    facts: tuple[object, ...] = (model.schedule, model.prediction, model.correction, settings)
+    if model.schedule.data_scale != 1:  # which the schedule does not show
+        facts = (*facts, model.schedule.data_scale)
     digest.update(repr(facts).encode())
     rows = torch.arange(min(2, len(x_T)))
     few, given = x_T[rows.to(x_T.device)], select_rows(conditions, rows)

@@ -199,7 +199,7 @@ def purpose_of(
     classes = "none" if turn is None else f"classes {', '.join(map(str, turn))}"
     guidance = 1.0 if recipe.guidance is None else recipe.guidance
     interval = recipe.guidance_interval if guidance != 1 else None
-    return Purpose(checkpoint.identity.weights_hash, guidance, interval, classes, licence)
+    return Purpose(checkpoint.identity.weights_hash, guidance, classes, licence, interval)
 
 
 # ------------------------------------------------------------------------------ what results say
