@@ -195,6 +195,7 @@ def distribution(data: Path) -> list[str]:
     return ["## The distribution of the digits", about, table(["NFE", *found], rows)]
 
 
+@torch.no_grad()
 def picture() -> Figure:
     """The same digits by number of evaluations, and converged."""
     model, _ = load_model()
@@ -209,10 +210,9 @@ def picture() -> Figure:
         return Cell(sheet(to_images(x_0), len(SHOWN)), f"error {float(error):.3f}")
 
     rows: dict[str, list[Cell]] = {}
-    with torch.no_grad():
-        for nfe in LAW_NFE:
-            for head, setting in settings_of(nfe):
-                rows.setdefault(head.replace("`", ""), []).append(cell(setting, nfe))
+    for nfe in LAW_NFE:
+        for head, setting in settings_of(nfe):
+            rows.setdefault(head.replace("`", ""), []).append(cell(setting, nfe))
     converged = Cell(sheet(to_images(solution), len(SHOWN)), "")
     rows[f"{REFERENCE} evaluations"] = [converged] * len(LAW_NFE)
     columns = [f"{nfe} evaluations" for nfe in LAW_NFE]
