@@ -18,7 +18,7 @@ from samplers.tuning.objective import Score
 LevelRange = tuple[float | None, float | None]
 """Half log-SNR at the noisy and at the clean end; None where it is infinite."""
 
-Interval = tuple[float, float | None]
+GuidedLevels = tuple[float, float | None]
 """Noise levels sigma / alpha of an interval of guidance; None for infinity."""
 
 _SAME_LEVEL = 0.05
@@ -64,7 +64,7 @@ class Facts(TypedDict):
     trained_range: LevelRange
     weights: str | None
     guidance: float
-    guidance_interval: NotRequired[Interval]
+    guidance_interval: NotRequired[GuidedLevels]
     conditions: str
     licence: str
 
@@ -148,13 +148,13 @@ def differences(
         yield f"a guidance of {tuned}, and this one is {given}"
 
 
-def _stored(interval: tuple[float, float]) -> Interval:
+def _stored(interval: tuple[float, float]) -> GuidedLevels:
     """An interval as a file has it, since JSON has no infinity."""
     low, high = interval
     return low, high if math.isfinite(high) else None
 
 
-def guidance_in_words(scale: float, interval: Interval | None) -> str:
+def guidance_in_words(scale: float, interval: GuidedLevels | None) -> str:
     """The scale, and the noise levels between which it is on."""
     if interval is None or scale == 1:
         return f"{scale:g}"
