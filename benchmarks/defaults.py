@@ -35,6 +35,15 @@ from samplers.schedule import Schedule
 RESULTS = FOLDER / "defaults.json"
 NFE = (5, 8, 10, 15, 20, 30)
 NFE_OF_NETWORKS = (5, 10, 20)
+SCALED = ("plane EDM", "plane VP x40")
+WRONG_SCALES = {
+    "a fortieth": 1 / 40,
+    "a tenth": 1 / 10,
+    "half": 1 / 2,
+    "twice": 2.0,
+    "ten times": 10.0,
+    "forty times": 40.0,
+}
 MEASURES = ("geometric mean", "95 % quantile", "root mean square")
 
 
@@ -223,6 +232,21 @@ def winners(cells: Cells) -> str:
     return table(["model", "NFE", "best setting of others", "its error", "default's"], rows)
 
 
+def of_scales(name: str) -> list[list[str]]:
+    """Errors with a wrong scale of the data, divided by those with the right one."""
+    case = CASES[name]()
+
+    def error(factor: float, nfe: int) -> float:
+        model = case.model.with_data_scale(factor * case.model.schedule.data_scale)
+        return Errors.of(case.errors(sample(model, case.noise, steps=nfe))).geometric_mean
+
+    right = [error(1.0, nfe) for nfe in NFE]
+    return [
+        [name, words, *(f"{error(by, n) / own:.2g}" for n, own in zip(NFE, right, strict=True))]
+        for words, by in WRONG_SCALES.items()
+    ]
+
+
 def overall(cells: Mapping[str, Mapping[str, Cell]], of: Callable[[Cell], float]) -> str:
     mean, worst = mean_and_worst([of(cell) for row in cells.values() for cell in row.values()])
     return f"{mean:.2f} in geometric mean, {worst:.2g} at worst"
@@ -237,6 +261,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with torch.no_grad():
         cells = measure_all(arguments.models, arguments.results, arguments.anew)
+        scales = [row for name in SCALED for row in of_scales(name)]
     lines = [
         f"- {measure}: {overall(cells, lambda cell, m=measure: cell.ratio(DEFAULT, m))}"  # type: ignore[misc]
         for measure in MEASURES
@@ -259,6 +284,10 @@ def main() -> None:
         of_candidates(cells),
         "## The default, model by model",
         *(part for m in MEASURES for part in (f"By the {m}:", of_models(cells, m))),
+        "## With a wrong scale of the data",
+        "Geometric means of the errors if the scale that is stated is wrong, divided by those with "
+        "the right one.",
+        table(["model", "scale stated", *(f"NFE {nfe}" for nfe in NFE)], scales),
         "## What it is compared with",
         winners(cells),
         "Written by `python -m benchmarks.defaults`.",
