@@ -36,9 +36,14 @@ SAMPLERS = (
     ("ancestral", 1000), ("ancestral", 50), ("ddim", 20), ("dpmpp-2m", 20), ("dpmpp-2m", 10),
     ("unipc-2", 20), ("heun", 10), ("sde-dpmpp-2m", 20), ("dpmpp-2m", 5), ("ddim", 5),
 )  # fmt: skip
-FEW = tuple((name, steps) for steps in (4, 5, 8) for name in ("default", "tuned"))
-"""The default sampler on its grid, and those of ``assets/tuned``."""
 TUNED = ROOT / "assets" / "tuned" / "cylinder"
+FEW = tuple(
+    (name, steps)
+    for steps in (4, 5, 8)
+    for name in ("default", "tuned")
+    if name == "default" or (TUNED / f"cylinder-{steps}.json").exists()
+)
+"""The default sampler on its grid, and those of ``assets/tuned``."""
 COUNT, PHASES = 8, 48
 
 
