@@ -20,8 +20,9 @@ from benchmarks.defaults import MEASURES, Errors, mean_and_worst
 from benchmarks.models import CASES, OF_MIXTURES
 from benchmarks.report import FOLDER, table, write
 from samplers import fit_grid, sample
+from samplers.choices import FIT_BUDGET
 from samplers.files import replacing
-from samplers.fitting.fit import BUDGET, PILOTS
+from samplers.fitting.fit import PILOTS
 
 RESULTS = FOLDER / "fitting.json"
 NFE, NFE_OF_NETWORKS = (5, 8, 10, 15, 20), (5, 10)
@@ -106,8 +107,8 @@ def main() -> None:
         "of the default, on other noise; the errors are those of [the benchmark of defaults]"
         "(defaults.md). Over all cells:",
         "\n".join(summary(cells, measure) for measure in MEASURES),
-        f"A fit took {most} network evaluations of one sample at most, and {BUDGET} are allowed: "
-        "those of 20 samples with 50 steps.",
+        f"A fit took {most} network evaluations of one sample at most, and {FIT_BUDGET} are "
+        "allowed: those of 20 samples with 50 steps.",
         *(part for m in MEASURES for part in (f"By the {m}:", of_models(cells, m))),
         "Written by `python -m benchmarks.fitting`.",
     )

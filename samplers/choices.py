@@ -47,6 +47,10 @@ ProbeLaw = Literal["rademacher", "gaussian"]
 Grey = Literal["mean", "luma"]
 """How a grey image is computed from a colour image."""
 
+FIT_BUDGET = 1000
+"""Evaluations of single samples that the fit of a grid may take: those of 20 samples with 50
+steps."""
+
 MOST_STEPS = 5_000
 """Of a sampler, on command lines and in configs: the memory of a tableau grows with them."""
 

@@ -34,8 +34,9 @@ from samplers import (
     sample,
     solve_inverse_problem,
 )
+from samplers.choices import FIT_BUDGET
 from samplers.fitting.estimate import Estimate
-from samplers.fitting.fit import BUDGET, Plan
+from samplers.fitting.fit import Plan
 from samplers.fitting.geometry import cheapest, step_costs
 from samplers.fitting.levels import Levels
 from samplers.fitting.pilots import Coordinate, PilotRun, evaluated_at, pilot_tableau, run
@@ -203,15 +204,15 @@ def test_a_fit_stays_within_its_budget_and_counts(steps: int) -> None:
         return DDPM(x, t)
 
     found = fit_grid(DDPM.with_network(network), noise(DDPM, 20), steps, sampler="ddim")
-    assert found.about["evaluations"] == calls <= BUDGET == 20 * 50
+    assert found.about["evaluations"] == calls <= FIT_BUDGET == 20 * 50
     assert found.about["after"]["geometric_mean"] <= found.about["before"]["geometric_mean"]
 
 
 @pytest.mark.parametrize(("samples", "steps", "calls"), [(1, 5, 5), (12, 8, 16), (30, 100, 100)])
 def test_a_plan_leaves_runs_to_choose_from(samples: int, steps: int, calls: int) -> None:
-    plan = Plan.within(BUDGET, samples, steps, calls)
+    plan = Plan.within(FIT_BUDGET, samples, steps, calls)
     assert plan.trials >= 4
-    assert plan.pilots * (plan.knots + plan.trials * calls) <= BUDGET
+    assert plan.pilots * (plan.knots + plan.trials * calls) <= FIT_BUDGET
 
 
 def test_samplers_of_several_evaluations_per_step_are_fitted_too() -> None:
@@ -281,7 +282,7 @@ def test_the_geometry_criterion_chooses_knots_of_the_pilots() -> None:
     assert found.steps == 6
     assert found.about["after"]["geometric_mean"] < found.about["before"]["geometric_mean"]
     knots = evaluated_at(converged(DDPM, steps=24)[1].tableau).lam
-    assert len(knots) == Plan.within(BUDGET, 12, 6, 6).knots == 24
+    assert len(knots) == Plan.within(FIT_BUDGET, 12, 6, 6).knots == 24
 
 
 # Where a fitted grid goes.

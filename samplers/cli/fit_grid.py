@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from click import Choice
 
+from samplers.choices import FIT_BUDGET
 from samplers.cli.common.errors import named_failures, printed_warnings, smaller_batches, writing
 from samplers.cli.common.options import ConditionOptions, ModelOptions, OverwriteOptions
 from samplers.cli.common.output import check_folder, held, refuse_existing
@@ -55,7 +56,7 @@ class FitGridOptions(ConditionOptions, ModelOptions, OverwriteOptions, section="
     budget: int = option(
         type=POSITIVE,
         help="Network evaluations of one sample that a fit may take; a guided one counts once.",
-        default=1000,
+        default=FIT_BUDGET,
     )
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
     licence: str = option(help="Licence of the files.", metavar="NAME", default="CC0-1.0")

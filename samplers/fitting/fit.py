@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from samplers.checks import check_numbers, check_whole
-from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING
+from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING, FIT_BUDGET
 from samplers.denoiser import Denoiser, check_conditions, check_denoiser, select_rows
 from samplers.fitting.estimate import Estimate
 from samplers.fitting.fitted import AboutGrid, Criterion, FittedGrid
@@ -27,9 +27,6 @@ from samplers.sampling import GridLike, OwnGrid, build_tableau, grid_for, root_m
 from samplers.tableau import Tableau
 from samplers.tuning.objective import Score
 from samplers.tuning.purpose import Purpose, facts_of, scores
-
-BUDGET = 1000
-"""Evaluations of single samples that a fit may take: those of 20 samples with 50 steps."""
 
 PILOTS = 12
 """Samples that a fit of few steps uses, at most."""
@@ -81,7 +78,7 @@ def fit_grid(
     grid: GridLike | None = None,
     conditions: Mapping[str, Any] | None = None,
     criterion: Criterion = "error",
-    budget: int = BUDGET,
+    budget: int = FIT_BUDGET,
     batch_size: int = 16,
     purpose: Purpose | None = None,
     progress: bool = False,
