@@ -11,7 +11,7 @@ from typing import Any
 
 from samplers.diffusers.classes import OWN_CLASS
 from samplers.diffusers.config import read_config
-from samplers.diffusers.settings import SchedulerSettings
+from samplers.diffusers.settings import Numbers, SchedulerSettings
 from samplers.fitting.fitted import FittedGrid
 from samplers.grid import Grid
 from samplers.registry import Sampler, get_sampler
@@ -46,7 +46,7 @@ def sampler_of(config: Mapping[str, Any]) -> Sampler | TunedSampler:
         ) from error
 
 
-def levels_of(config: Mapping[str, Any]) -> TunedSampler | FittedGrid | None:
+def own_levels_of(config: Mapping[str, Any]) -> TunedSampler | FittedGrid | None:
     """What has its own noise levels in the config: a tuned sampler, or a fitted grid.
 
     Raises ValueError for damaged numbers, and for both.
@@ -67,6 +67,38 @@ def levels_of(config: Mapping[str, Any]) -> TunedSampler | FittedGrid | None:
         ) from error
 
 
+def plain(chosen: Any) -> Any:
+    """A sampler or a grid as a config holds it: its name, or plain values."""
+    if isinstance(chosen, TunedSampler | FittedGrid):
+        return chosen.to_dict()
+    return dict(chosen) if isinstance(chosen, Mapping) else chosen
+
+
+def refuse_settings_of_levels(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings of a grid that come to a tuned sampler, or to a fitted grid."""
+    merged = {**config, **chosen}
+    for what, names in (
+        ("sampler", ("grid", "sigma_min", "sigma_max")),
+        ("grid", ("sigma_min", "sigma_max")),
+    ):
+        given = [name for name in names if chosen.get(name) is not None]
+        if given and isinstance(merged.get(what), Mapping):
+            kind = "tuned sampler" if what == "sampler" else "fitted grid"
+            raise ValueError(f"{given[0]} came with a {kind}, which has its own grid; omit it.")
+
+
+def refuse_custom_levels(
+    own: TunedSampler | FittedGrid, timesteps: Numbers | None, sigmas: Numbers | None
+) -> None:
+    if timesteps is not None or sigmas is not None:
+        name = "sigmas" if timesteps is None else "timesteps"
+        what = "a tuned sampler" if isinstance(own, TunedSampler) else "a fitted grid"
+        raise ValueError(
+            f"{name} came to {what}, which has its own noise levels; pass num_inference_steps="
+            f"{own.steps} instead."
+        )
+
+
 def method_of(config: Mapping[str, Any]) -> str | TunedSampler:
     """The sampler of the config as :func:`samplers.sample` takes it."""
     own = sampler_of(config)
@@ -79,7 +111,7 @@ def steps_of(config: Mapping[str, Any], steps: int | None, default: int) -> int:
 
     Raises ValueError for another number of steps than these have.
     """
-    own = levels_of(config)
+    own = own_levels_of(config)
     if own is None:
         return default if steps is None else steps
     if steps not in (None, own.steps):
@@ -93,8 +125,8 @@ def steps_of(config: Mapping[str, Any], steps: int | None, default: int) -> int:
 
 
 def grid_of(config: Mapping[str, Any], steps: int) -> Grid:
-    """The time grid of the config with this number of steps, see :func:`levels_of`."""
-    own, settings = levels_of(config), settings_of(config)
+    """The time grid of the config with this number of steps, see :func:`own_levels_of`."""
+    own, settings = own_levels_of(config), settings_of(config)
     if own is None:
         return settings.grid(steps, config["grid"])
     steps_of(config, steps, own.steps)

@@ -37,7 +37,10 @@ from samplers.diffusers.classes import (
 from samplers.diffusers.conversion import own_config
 from samplers.diffusers.loop import (
     calls_of,
-    levels_of,
+    own_levels_of,
+    plain,
+    refuse_custom_levels,
+    refuse_settings_of_levels,
     sampler_of,
     settings_of,
     steps_of,
@@ -192,8 +195,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         carried: list[str] | None = None,
     ) -> None:
         # Converted schedulers carry both along.
-        self.register_to_config(_class_name=OWN_CLASS, sampler=_plain(sampler), grid=_plain(grid))
-        levels_of(self.config)  # checks them
+        self.register_to_config(_class_name=OWN_CLASS, sampler=plain(sampler), grid=plain(grid))
+        own_levels_of(self.config)  # checks them
         self.order = calls_of(self.config)
         self.num_inference_steps: int | None = None
         self._plan: _Plan | None = None
@@ -225,12 +228,13 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if unknown and not return_unused_kwargs:
             _refuse_argument(unknown[0], list(inspect.signature(cls.__init__).parameters)[1:])
         if "sampler" in kwargs:
-            kwargs["sampler"] = _plain(kwargs["sampler"])
+            kwargs["sampler"] = plain(kwargs["sampler"])
         if "grid" in kwargs:
-            kwargs["grid"] = _plain(kwargs["grid"])
-        _refuse_settings_of_grid({} if config is None else named_config(config), kwargs)
+            kwargs["grid"] = plain(kwargs["grid"])
+        named = named_config(config)
+        refuse_settings_of_levels(named, kwargs)
         made: Self | tuple[Self, dict[str, Any]] = super().from_config(
-            own_config(named_config(config), kwargs), return_unused_kwargs, **kwargs
+            own_config(named, kwargs), return_unused_kwargs, **kwargs
         )
         return made
 
@@ -364,9 +368,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Numbers | None,
         sigmas: Numbers | None,
     ) -> Grid:
-        own = levels_of(self.config)
+        own = own_levels_of(self.config)
         if own is not None:
-            _refuse_custom(own, timesteps, sigmas)
+            refuse_custom_levels(own, timesteps, sigmas)
             steps_of(self.config, steps, own.steps)
             return own.grid(settings.schedule)
         if timesteps is not None and sigmas is not None:
@@ -620,38 +624,6 @@ def _refuse_argument(name: str, known: list[str]) -> None:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "help(SamplerScheduler) has its arguments."
     raise ValueError(f"SamplerScheduler has no argument {name!r}; {hint}")
-
-
-def _plain(chosen: Any) -> Any:
-    """A sampler or a grid as a config holds it: its name, or plain values."""
-    if isinstance(chosen, TunedSampler | FittedGrid):
-        return chosen.to_dict()
-    return dict(chosen) if isinstance(chosen, Mapping) else chosen
-
-
-def _refuse_settings_of_grid(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
-    """Raise ValueError for settings of a grid that come to a tuned sampler, or to a fitted grid."""
-    merged = {**config, **chosen}
-    for what, names in (
-        ("sampler", ("grid", "sigma_min", "sigma_max")),
-        ("grid", ("sigma_min", "sigma_max")),
-    ):
-        given = [name for name in names if chosen.get(name) is not None]
-        if given and isinstance(merged.get(what), Mapping):
-            kind = "tuned sampler" if what == "sampler" else "fitted grid"
-            raise ValueError(f"{given[0]} came with a {kind}, which has its own grid; omit it.")
-
-
-def _refuse_custom(
-    own: TunedSampler | FittedGrid, timesteps: Numbers | None, sigmas: Numbers | None
-) -> None:
-    if timesteps is not None or sigmas is not None:
-        name = "sigmas" if timesteps is None else "timesteps"
-        what = "a tuned sampler" if isinstance(own, TunedSampler) else "a fitted grid"
-        raise ValueError(
-            f"{name} came to {what}, which has its own noise levels; pass num_inference_steps="
-            f"{own.steps} instead."
-        )
 
 
 def _refuse_others(method: str, others: Mapping[str, Any]) -> None:
