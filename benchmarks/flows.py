@@ -148,8 +148,7 @@ def main() -> None:
         f"`assets/cylinder`, “{SENTENCE}”, {COUNT} flows per row: vortex shedding frequency in Hz "
         "and rms transverse velocity in the wake, in units of the mean inlet velocity, each with "
         "its standard error over the flows. The first row takes one step per trained noise level; "
-        "the grid is that of the checkpoint, but for the last rows: the default, and the samplers "
-        "of [assets/tuned](../../assets/tuned/README.md).",
+        "the grid is that of the checkpoint, unless another is named.",
         table(["sampler", "NFE", "frequency, Hz", "velocity fluctuation"], rows),
         "**Phases.** The sentence does not determine the phase of the vortices. Rayleigh's test of "
         f"uniformity on {PHASES} flows gives p = {rayleigh(angles):.2f}.",

@@ -53,8 +53,8 @@ class Facts(TypedDict):
         trained_range: its half log-SNR, noisiest and cleanest; None where it is infinite.
         weights: identifies the network's weights; None if it is not known.
         guidance: the scale of classifier-free guidance.
-        guidance_interval: the noise levels sigma / alpha between which it is on, if not at all; the
-            second is None for infinity.
+        guidance_interval: the noise levels sigma / alpha between which it is on, the second None
+            for infinity; missing if it is on at all levels.
         conditions: in words.
         licence: of the file.
     """
