@@ -208,6 +208,13 @@ def test_the_scale_of_the_data_is_kept_and_changes_no_point(schedule: Schedule) 
     assert copy.deepcopy(other).data_scale == pickle.loads(pickle.dumps(other)).data_scale == 3.0
 
 
+def test_a_schedule_can_be_copied_after_its_derivative_was_taken() -> None:
+    schedule = MeanReverting()
+    schedule.diffusion_squared(torch.tensor(0.5).double())
+    copies = copy.deepcopy(schedule), pickle.loads(pickle.dumps(schedule))
+    assert all(torch.equal(own.noisiest.sigma, schedule.noisiest.sigma) for own in copies)
+
+
 def test_schedules_are_equal_if_their_settings_are() -> None:
     assert VPLinear(1, 2) == VPLinear(1, 2) != VPLinear(1, 3)
     assert VPDiscrete.linear() != VPDiscrete.cosine()

@@ -141,6 +141,7 @@ class Schedule(abc.ABC):
 
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    function(t)  # what it caches inside of the transform could not be copied
     # Each value depends on one time alone, so the gradient of the sum has every derivative.
     derivative: Tensor = torch.func.grad(lambda time: function(time).sum())(t)
     return derivative
