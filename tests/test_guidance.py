@@ -348,6 +348,31 @@ def test_autoguidance_away_from_the_null_condition_is_classifier_free() -> None:
     torch.testing.assert_close(same, sample(model, steps=5, **given))
 
 
+def test_autoguidance_away_from_a_model_that_is_corrected() -> None:
+    schedule = VPLinear()
+    x, t, shift = normal(4, 2), at_levels(schedule, 0.1, 0.5, 2.0, 9.0), normal(4, 2, seed=1)
+    model = shifted(schedule)
+    weaker = replace(model, correction=clip(0.1))
+    given = model.data(x, t, shift=shift)
+    expected = given.clamp(-0.1, 0.1) + 2.0 * (given - given.clamp(-0.1, 0.1))
+    found = autoguidance(model, weaker, 2.0).data(x, t, shift=shift)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_scale_may_be_a_function_to_a_number() -> None:
+    given = start(VPLinear())
+    guided = classifier_free_guidance(shifted(VPLinear()), NULL, lambda at: 2.0)
+    expected = classifier_free_guidance(shifted(VPLinear()), NULL, 2.0)
+    found = sample(guided, steps=4, **given)
+    torch.testing.assert_close(found, sample(expected, steps=4, **given))
+
+
+@pytest.mark.parametrize("scale", ["2", math.nan, math.inf, None])
+def test_a_scale_that_is_none_is_refused(scale: Any) -> None:
+    with pytest.raises(ValueError, match="must be a finite number, or a function"):
+        classifier_free_guidance(shifted(VPLinear()), NULL, scale)
+
+
 def test_autoguidance_needs_one_schedule() -> None:
     loaded = VPDiscrete.linear(), VPDiscrete.linear()  # the same, read twice
     autoguidance(shifted(loaded[0]), shifted(loaded[1]), 2.0)

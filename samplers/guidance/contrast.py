@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from samplers.denoiser import Denoiser
-from samplers.guidance.scale import GuidanceScale, scale_at
+from samplers.guidance.scale import GuidanceScale, check_scale, scale_at
 from samplers.prediction import points_at
 from samplers.schedule import Point, Schedule
 
@@ -43,6 +43,7 @@ def contrasted(
     combine: Callable[[Contrast], Tensor],
 ) -> Denoiser:
     """The model, with an output that is combined of two wherever the scale is not 1."""
+    check_scale(scale)
     if scale == 1:
         return model
 
@@ -69,7 +70,7 @@ def _scales(
     """The scale of each sample, and the rows where it is not 1; None if that is everywhere."""
     if not callable(scale):
         return scale, None
-    w = scale(points_at(schedule, t, x))
+    w = scale_at(scale, points_at(schedule, t, x))
     on = w.detach().flatten() != 1
     rows = None if bool(on.all()) else on.nonzero().flatten().to(x.device)
     return w.to(x), rows

@@ -16,7 +16,7 @@ from torch import Tensor
 from samplers.grid import Grid
 from samplers.schedule import Point
 
-GuidanceScale = float | Callable[[Point], Tensor]
+GuidanceScale = float | Callable[[Point], Tensor | float]
 """The scale w, or a function from a point to it; 1 is no guidance."""
 
 # Networks are given times in float32, so a level is known up to this share of it.
@@ -25,7 +25,18 @@ _ROUNDING = 1e-4
 
 def scale_at(scale: GuidanceScale, at: Point) -> Tensor:
     """The scale at a point, in float64 and of its shape."""
-    return scale(at) if callable(scale) else torch.full_like(at.t, scale)
+    found = scale(at) if callable(scale) else scale
+    return found if isinstance(found, Tensor) else torch.full_like(at.t, found)
+
+
+def check_scale(scale: object) -> None:
+    """Raise ValueError unless a scale is a finite number, or a function."""
+    number = isinstance(scale, int | float) and math.isfinite(scale)
+    if not number and not callable(scale):
+        raise ValueError(
+            f"The guidance scale is {scale!r}; it must be a finite number, or a function of the "
+            "noise level."
+        )
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,15 @@ def _output_of(
 ) -> Tensor:
     """What the weaker model says, as an output of the other."""
     output = weaker(x, t, **conditions)
-    if weaker.prediction == model.prediction:
+    if weaker.prediction == model.prediction and weaker.correction is None:
         return output
     at = points_at(model.schedule, t, x)
     own_x, own_output = (number.to(x) for number in to_data(weaker.prediction, at))
     of_x, of_output = (number.to(x) for number in to_data(model.prediction, at))
-    return ((own_x - of_x) * x + own_output * output) / of_output
+    data = own_x * x + own_output * output
+    if weaker.correction is not None:
+        data = weaker.correction(data)
+    return (data - of_x * x) / of_output
 
 
 def _check_schedules(schedule: Schedule, other: Schedule) -> None:
