@@ -41,12 +41,19 @@ def test_a_tuned_sampler_is_written_and_sampled_with(say: Say, tmp_path: Path) -
     about = read_parameters(tmp_path / "out.png")
     assert about is not None
     assert about["sampler"].endswith("digits-3.json")
-    # Again: what was written is refused; the state of the run gives the same file.
+    # Again: what was written is refused, and gives the same file if it is wanted anew.
     content = (tmp_path / "tuned" / "digits-3.json").read_bytes()
-    assert say(TUNE + " --label 1,2").code == 0
-    assert (tmp_path / "tuned" / "digits-3.json").read_bytes() == content
-    (tmp_path / "tuned" / "run" / "state-3.pt").unlink()
     say(TUNE + " --label 1,2").check_sentence(2, "exists already")
+    assert say(TUNE + " --label 1,2 --overwrite").code == 0
+    assert (tmp_path / "tuned" / "digits-3.json").read_bytes() == content
+
+
+def test_a_finished_run_is_in_nobodys_way(say: Say, tmp_path: Path) -> None:
+    """A second checkpoint, or other settings, in the folder of the first."""
+    assert say(TUNE).code == 0
+    assert not list((tmp_path / "tuned" / "run").rglob("state-*"))
+    assert say(TUNE + " --label 1 --overwrite").code == 0
+    assert load_sampler(tmp_path / "tuned" / "digits-3.json").about["conditions"] == "classes 1"
 
 
 def test_other_weights_and_another_guidance_are_noted(
@@ -78,6 +85,9 @@ def test_the_interval_of_guidance_is_part_of_the_purpose(say: Say, tmp_path: Pat
     assert say(SAMPLE + guided + " --output {out}").err == ""
     said = say(SAMPLE + " --guidance 2 --overwrite --output {out}")
     assert "tuned for a guidance of 2 between 0.3 and 3, and this one is 2;" in said.err
+    rescaled = guided + " --guidance-rescale 0.5 --overwrite"
+    said = say(SAMPLE + rescaled + " --output {out}")
+    assert "and this one is 2 between 0.3 and 3, rescaled by 0.5;" in said.err
 
 
 @pytest.mark.slow

@@ -357,13 +357,21 @@ def test_a_scheduler_refuses_what_the_grid_has_itself(
 
 
 def test_a_scheduler_refuses_what_comes_to_a_grid_that_it_has(fitted: FittedGrid) -> None:
-    with pytest.raises(ValueError, match="sigma_max came with a fitted grid"):
+    with pytest.raises(ValueError, match="sigma_max came to a config that holds a fitted grid"):
         made(made(VP, grid=fitted), sigma_max=50.0)
     tuned = as_if_tuned(DDPM.schedule)
-    with pytest.raises(ValueError, match="grid came with a tuned sampler"):
+    with pytest.raises(ValueError, match="give a sampler by name beside it, such as 'abm'"):
         made(made(VP, sampler=tuned), grid=fitted)
     with pytest.raises(ValueError, match="fitted grid came with a tuned sampler"):
         SamplerScheduler(tuned, grid=fitted)
+
+
+def test_a_tuned_sampler_takes_the_place_of_a_grid(fitted: FittedGrid) -> None:
+    tuned, x_T = as_if_tuned(DDPM.schedule), noise(DDPM, 2).float()
+    changed = made(made(VP, grid=fitted), sampler=tuned)
+    assert torch.equal(run_of(changed, x_T, 4), run_of(made(VP, sampler=tuned), x_T, 4))
+    back = made(changed, sampler="abm", grid=fitted)
+    assert torch.equal(run_of(back, x_T), run_of(made(VP, grid=fitted), x_T))
 
 
 # Files.

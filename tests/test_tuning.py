@@ -40,17 +40,18 @@ from samplers import (
     tune,
     tune_family,
 )
-from samplers.prediction import PredictionType, target
+from samplers.prediction import PredictionType, clip, target
 from samplers.registry import Sampler, registry
 from samplers.solve import Solver
 from samplers.tableau import Tableau
 from samplers.tuning.config import PARTS, Part
 from samplers.tuning.file import TunedError
 from samplers.tuning.learner import TableLearner
-from samplers.tuning.objective import Score
+from samplers.tuning.objective import DISTANCES, Score
 from samplers.tuning.parameters import Parameters, bounds_of
 from samplers.tuning.problem import Problem
 from samplers.tuning.table import Table, resampled, table_of
+from samplers.tuning.teacher import named
 from tests.mixture import PLANE, Flow
 from tests.tuning_process import join_and_learn, learn
 
@@ -403,9 +404,21 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     tune(DDPM, noise(DDPM, 64), 4, config=config, start=START, folder=tmp_path)
     with pytest.raises(ValueError, match="other settings"):
         tune(DDPM, noise(DDPM, 64), 4, config=replace(config, seed=1), start=START, folder=tmp_path)
+    with pytest.raises(ValueError, match="other settings"):  # or another loss
+        loss = DISTANCES["rms"]
+        tune(DDPM, noise(DDPM, 64), 4, config=config, start=START, loss=loss, folder=tmp_path)
     (tmp_path / "state-4.pt").write_bytes(b"torn")
     with pytest.raises(ValueError, match="can't be read"):
         tune(DDPM, noise(DDPM, 64), 4, config=config, start=START, folder=tmp_path)
+
+
+def test_a_function_is_known_by_its_name_in_every_process() -> None:
+    def corrected(data: Tensor) -> Tensor:
+        return data.clamp(-3, 3)
+
+    assert "0x" not in repr(named(corrected))
+    assert named(corrected) != named(lambda data: data)
+    assert named(clip(3.0)) == clip(3.0)
 
 
 def test_a_torn_file_of_the_teacher_is_computed_again(tmp_path: Path) -> None:
@@ -442,6 +455,7 @@ def test_pure_noise_and_clean_data_have_no_number_in_a_file() -> None:
     assert TunedSampler.from_json(found.to_json()).to_json() == found.to_json()
 
 
+_LEVELS = ("levels", "times")
 BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {
     "another format": lambda data: data.update(format="samplers.tuned/9"),
     "no levels": lambda data: data.pop("levels"),
@@ -454,6 +468,10 @@ BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {
         0, [0.5, 0.5, *data["weights"][0][2:]]
     ),
     "rows of two lengths": lambda data: data["weights"][0].append(0.0),
+    "another number of evaluations": lambda data: data.update(nfe=9),
+    "rows without weights": lambda data: data.update(weights=[[]] * len(data["weights"])),
+    "a start of less noise": lambda data: [data[k].__setitem__(0, -1.0) for k in _LEVELS],
+    "a time that was not trained on": lambda data: data["times"].__setitem__(1, 50.0),
     "no rows": lambda data: data.update(weights=[], times=[], levels=[None]),
     "a foreign key": lambda data: data.update(more=1),
     "no scores": lambda data: data["about"].pop("after"),

@@ -110,8 +110,8 @@ class Checkpoint(abc.ABC):
             self._check_distilled(sampler, get_sampler(sampler).distilled)
             return sampler
         self._check_distilled("tuned", False)
-        interval = recipe.guidance_interval
-        sampler.check_purpose(self.identity.weights_hash, guidance, interval, stacklevel=4)
+        how = (guidance, recipe.guidance_interval, recipe.guidance_rescale)
+        sampler.check_purpose(self.identity.weights_hash, *how, stacklevel=4)
         return sampler
 
     def check_fitted(self, recipe: Recipe, sampler: str, guidance: float | None) -> None:
@@ -131,8 +131,8 @@ class Checkpoint(abc.ABC):
         given = [name for name, value in ends.items() if value is not None]
         if given:
             raise ValueError(f"{given[0]} came with a fitted grid, which has its own; omit it.")
-        interval, weights = recipe.guidance_interval, self.identity.weights_hash
-        grid.check_purpose(sampler, weights, guidance, interval, stacklevel=4)
+        how = (guidance, recipe.guidance_interval, recipe.guidance_rescale)
+        grid.check_purpose(sampler, self.identity.weights_hash, *how, stacklevel=4)
 
     def _check_distilled(self, sampler: str, distilled: bool) -> None:
         needed = self.settings.distilled_for

@@ -32,7 +32,7 @@ Example:
   samplers fit-grid assets/digits --steps 5,8 --output fitted/
   samplers sample assets/digits --grid fitted/digits-5.json --output digits.png
 
-A fit takes the network evaluations of 20 images with 50 steps, at most, unless --budget is given.
+A fit takes as long as 20 images with 50 steps, at most, unless --budget is given.
 """
 
 

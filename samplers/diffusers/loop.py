@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING
 from samplers.diffusers.classes import OWN_CLASS
 from samplers.diffusers.config import read_config
 from samplers.diffusers.settings import Numbers, SchedulerSettings
@@ -74,6 +75,17 @@ def plain(chosen: Any) -> Any:
     return dict(chosen) if isinstance(chosen, Mapping) else chosen
 
 
+_NAMED = {"sampler": DEFAULT_SAMPLER, "grid": DEFAULT_SPACING}
+
+
+def without_fitted_grid(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices; with a tuned sampler they put away a fitted grid of the config."""
+    puts_away = isinstance(chosen.get("sampler"), Mapping) and isinstance(
+        config.get("grid"), Mapping
+    )
+    return {"grid": None, **chosen} if puts_away else dict(chosen)
+
+
 def refuse_settings_of_levels(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
     """Raise ValueError for settings of a grid that come to a tuned sampler, or to a fitted grid."""
     merged = {**config, **chosen}
@@ -84,7 +96,12 @@ def refuse_settings_of_levels(config: Mapping[str, Any], chosen: Mapping[str, An
         given = [name for name in names if chosen.get(name) is not None]
         if given and isinstance(merged.get(what), Mapping):
             kind = "tuned sampler" if what == "sampler" else "fitted grid"
-            raise ValueError(f"{given[0]} came with a {kind}, which has its own grid; omit it.")
+            if what in chosen:
+                raise ValueError(f"{given[0]} came with a {kind}, which has its own grid; omit it.")
+            raise ValueError(
+                f"{given[0]} came to a config that holds a {kind}, which has its own grid; give a "
+                f"{what} by name beside it, such as {_NAMED[what]!r}."
+            )
 
 
 def refuse_custom_levels(
@@ -118,8 +135,8 @@ def steps_of(config: Mapping[str, Any], steps: int | None, default: int) -> int:
         tuned = isinstance(own, TunedSampler)
         what, other = ("sampler was tuned", "sampler") if tuned else ("grid was fitted", "grid")
         raise ValueError(
-            f"The {what} for {own.steps} steps, and {steps} came; take {own.steps}, or another "
-            f"{other}."
+            f"The {what} for {own.steps} steps, and {steps} came; take {own.steps} (pass "
+            f"num_inference_steps={own.steps} to a pipeline), or another {other}."
         )
     return own.steps
 

@@ -45,6 +45,7 @@ from samplers.diffusers.loop import (
     settings_of,
     steps_of,
     tableau_on,
+    without_fitted_grid,
 )
 from samplers.diffusers.run import Generators, Run, sample_seeds
 from samplers.diffusers.settings import Numbers, SchedulerSettings
@@ -232,6 +233,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
         if "grid" in kwargs:
             kwargs["grid"] = plain(kwargs["grid"])
         named = named_config(config)
+        kwargs = without_fitted_grid(named, kwargs)
         refuse_settings_of_levels(named, kwargs)
         made: Self | tuple[Self, dict[str, Any]] = super().from_config(
             own_config(named, kwargs), return_unused_kwargs, **kwargs

@@ -61,6 +61,8 @@ class Plan(NamedTuple):
         """
         knots = _FEWEST_KNOTS + math.ceil(_KNOTS_PER_STEP * steps)
         pilots = min(samples, PILOTS, budget // (knots + _LEAST_TRIALS * calls))
+        if samples < 1:
+            raise ValueError("There is no initial noise; give that of one sample at least.")
         if pilots < 1:
             raise ValueError(
                 f"A fit of {steps} steps takes {knots + _LEAST_TRIALS * calls} evaluations at "
@@ -107,7 +109,8 @@ def fit_grid(
         conditions: given to the network by name, with a row for each of the N samples, or shared.
         criterion: ``error``, or ``geometry`` for the dynamic programming of GITS (Chen et al. 2024,
             https://arxiv.org/abs/2405.11326) on the same pilots, which knows Euler's method only.
-        budget: evaluations of single samples that the fit may take.
+        budget: evaluations of single samples that the fit may take; one with guidance counts
+            once, whatever networks it evaluates.
         batch_size: samples in each evaluation of the network.
         purpose: what it is fitted for, in words.
         progress: show a progress bar of the evaluations.

@@ -117,6 +117,7 @@ class FittedGrid:
         weights: str | None = None,
         guidance: float | None = None,
         interval: tuple[float, float] | None = None,
+        rescale: float = 0.0,
         *,
         stacklevel: int = 2,
     ) -> None:
@@ -125,7 +126,7 @@ class FittedGrid:
         The arguments are those of :meth:`samplers.TunedSampler.check_purpose`.
         """
         own = self.about
-        found = [*differences(own, weights, guidance, interval)]
+        found = [*differences(own, weights, guidance, interval, rescale)]
         if own["sampler"] != sampler:
             found.append(f"the sampler {own['sampler']!r}")
         warn_of("grid was fitted", found, stacklevel)

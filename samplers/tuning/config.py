@@ -88,6 +88,11 @@ class TuningConfig:
         )
         _require(0 <= self.radius < math.inf, "radius", self.radius, "zero or positive")
         _require(self.seed >= 0, "seed", self.seed, "zero or positive")
+        if self.learn == ("weights",) and self.memory == 1:
+            raise ValueError(
+                "Of a memory of 1 the weights are 1, so there is nothing to learn; take a longer "
+                "memory, or learn the grid too."
+            )
         for name in ("learning_rate", "teacher_tolerance"):
             _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive")
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.tuning.purpose import guidance_in_words
+from samplers.tuning.purpose import guidance_of
 from samplers.tuning.table import Table
 
 
@@ -22,8 +22,7 @@ def _lines(table: Table, about: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"Tuned for: {about['schedule']}, predicting {about['prediction']}."
     yield f"Weights: {about['weights'] or 'not known'}."
-    guidance = guidance_in_words(about["guidance"], about.get("guidance_interval"))
-    yield f"Guidance: {guidance}."
+    yield f"Guidance: {guidance_of(about)}."
     yield f"Conditions: {about['conditions']}."
     yield f"Learned: {', '.join(about['learned'])}; objective {about['objective']}."
     yield f"Teacher: {about['teacher']}, error {about['teacher_error']:.2g}."

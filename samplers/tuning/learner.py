@@ -173,7 +173,8 @@ class TableLearner:
 
     def _key(self, key: str) -> str:
         """A hash of everything that the run is a function of."""
-        facts = [key, dataclasses.asdict(self.config), *(v.tolist() for v in self.start)]
+        loss = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
+        facts = [key, loss, dataclasses.asdict(self.config), *(v.tolist() for v in self.start)]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def _save(self, path: Path, key: str) -> None:
@@ -202,6 +203,8 @@ class TableLearner:
                 leaf.copy_(state["leaves"][name])
         self.moments, self.scales = state["moments"], state["scales"]
         self.moved, self.done = state["moved"], state["done"]
+        if self.moved is not None:
+            self.moved = self.moved.to(self.training.noise.device)
         best = state["best"]
         self.best = None if best is None else Found(Table(*best), state["value"])
 

@@ -46,15 +46,17 @@ def tune(
     r"""Learn a sampler of ``nfe`` network evaluations for a model.
 
     Noise levels, weights and the times that the network is given are moved by Adam so that the
-    sampler's x_0 from each initial noise is the converged one of a teacher with many steps:
+    sampler's x_0 from each initial noise is the converged one of a teacher with many steps. With
+    ``distance="log"`` that is
 
     .. math:: \min \; \mathrm{mean}_i \, \log
         \frac{\lVert x_i - x_i^* \rVert}{\lVert x_i^* \rVert}
 
+    and by default the mean of this and of the logarithm of the root mean square of the errors
     (Bespoke Non-Stationary solvers, https://arxiv.org/abs/2403.01329; S4S,
-    https://arxiv.org/abs/2502.17423; LD3, https://arxiv.org/abs/2405.15506). What is learned is
-    fewer than a hundred numbers, in a form in which every sampler is exact on data concentrated at
-    one point, see :class:`TunedSampler`. Gradients are exact, with the memory of one evaluation.
+    https://arxiv.org/abs/2502.17423; LD3, https://arxiv.org/abs/2405.15506). What is learned, some
+    ``nfe (nfe + 5) / 2`` numbers, has a form in which every sampler is exact on data concentrated
+    at one point, see :class:`TunedSampler`. Gradients are exact, with the memory of one evaluation.
     The processes of ``accelerate launch``, if its state is there, share the samples; each returns
     the same sampler, which is that of one process up to rounding.
 
@@ -67,9 +69,9 @@ def tune(
         conditions: given to the network by name, with a row for each of the N samples, or shared.
         config: the settings.
         loss: instead of the distance of the config: ``loss(x, target) -> [B]``, such as a distance
-            of features or minus a reward.
-        start: the untuned sampler to start from and to compare with; the best of eighty on the
-            training noise if None.
+            of features or minus a reward. A run that resumes knows it by its name.
+        start: the untuned sampler to start from and to compare with; the best of some eighty on
+            the training noise if None.
         purpose: what it is tuned for, in words.
         folder: receives the teacher's samples and the state of the run; a run that was killed
             resumes there with the same result, bit for bit.
@@ -118,7 +120,8 @@ def tune_family(
 
 
 class NothingGained(ValueError):
-    """No iterate was better than the start on the held-out samples."""
+    """No iterate was better than the start on the held-out samples, or the start is as good as the
+    teacher."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +231,7 @@ class Tuning:
 
     def _check_teacher(self, before: Score) -> None:
         if before.geometric_mean < _ABOVE_TEACHER * self.taught.error:
-            raise ValueError(
+            raise NothingGained(
                 f"The untuned sampler's error {before.geometric_mean:.2g} is near that of the "
                 f"teacher, {self.taught.error:.2g}; take more teacher steps, or fewer evaluations."
             )

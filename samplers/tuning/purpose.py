@@ -21,8 +21,11 @@ LevelRange = tuple[float | None, float | None]
 GuidedLevels = tuple[float, float | None]
 """Noise levels sigma / alpha of an interval of guidance; None for infinity."""
 
-_SAME_LEVEL = 0.05
+SAME_LEVEL = 0.05
 """By how much the half log-SNR at the ends of two schedules of one network may differ."""
+
+
+_MOST = 700.0  # beyond it the exponential overflows
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Purpose:
         conditions: such as ``all ten digits``.
         licence: of the file.
         interval: the noise levels sigma / alpha between which guidance is on; None for all.
+        rescale: of the guidance, see :func:`samplers.classifier_free_guidance`.
     """
 
     weights: str | None = None
@@ -42,6 +46,7 @@ class Purpose:
     conditions: str = "none"
     licence: str = "CC0-1.0"
     interval: tuple[float, float] | None = None
+    rescale: float = 0.0
 
 
 class Facts(TypedDict):
@@ -55,6 +60,7 @@ class Facts(TypedDict):
         guidance: the scale of classifier-free guidance.
         guidance_interval: the noise levels sigma / alpha between which it is on, the second None
             for infinity; missing if it is on at all levels.
+        guidance_rescale: the share of it that is rescaled; missing if that is zero.
         conditions: in words.
         licence: of the file.
     """
@@ -65,6 +71,7 @@ class Facts(TypedDict):
     weights: str | None
     guidance: float
     guidance_interval: NotRequired[GuidedLevels]
+    guidance_rescale: NotRequired[float]
     conditions: str
     licence: str
 
@@ -83,6 +90,8 @@ def facts_of(model: Denoiser, purpose: Purpose) -> Facts:
     )
     if purpose.interval is not None:
         facts["guidance_interval"] = _stored(purpose.interval)
+    if purpose.rescale:
+        facts["guidance_rescale"] = purpose.rescale
     return facts
 
 
@@ -112,21 +121,26 @@ def trained_range(schedule: Schedule) -> LevelRange:
 def check_range(wanted: LevelRange, schedule: Schedule, what: str) -> None:
     """Raise ValueError for a schedule with another range; ``what`` was made for that one."""
     for own, level in zip(wanted, trained_range(schedule), strict=True):
-        if own != level and not _near(own, level):
+        if not same_level(own, level):
             raise ValueError(
                 f"This {what} for a network trained from {_in_rho(wanted)}, and this schedule is "
                 f"from {_in_rho(trained_range(schedule))}; make one for it."
             )
 
 
-def _near(a: float | None, b: float | None) -> bool:
-    return a is not None and b is not None and abs(a - b) <= _SAME_LEVEL
+def same_level(a: float | None, b: float | None) -> bool:
+    """Whether two half log-SNRs, infinite if None, are that of one training up to rounding."""
+    return a == b or (a is not None and b is not None and abs(a - b) <= SAME_LEVEL)
 
 
 def _in_rho(ends: LevelRange) -> str:
     high, low = ends
-    noisiest = "pure noise" if high is None else f"sigma/alpha = {math.exp(-high):.4g}"
-    return f"{noisiest} to {0.0 if low is None else math.exp(-low):.4g}"
+    noisiest = "pure noise" if high is None else f"sigma/alpha = {_rho(high):.4g}"
+    return f"{noisiest} to {0.0 if low is None else _rho(low):.4g}"
+
+
+def _rho(lam: float) -> float:
+    return math.exp(-lam) if lam > -_MOST else math.inf
 
 
 def differences(
@@ -134,6 +148,7 @@ def differences(
     weights: str | None,
     guidance: float | None,
     interval: tuple[float, float] | None,
+    rescale: float,
 ) -> Iterator[str]:
     """How a network differs from the one that something was tuned or fitted for, in words.
 
@@ -141,9 +156,9 @@ def differences(
     """
     if weights is not None and own["weights"] is not None and own["weights"] != weights:
         yield "other weights than those of this checkpoint"
-    tuned = guidance_in_words(own["guidance"], own.get("guidance_interval"))
+    tuned = guidance_of(own)
     stored = None if interval is None else _stored(interval)
-    given = tuned if guidance is None else guidance_in_words(guidance, stored)
+    given = tuned if guidance is None else _in_words(guidance, stored, rescale)
     if tuned != given:
         yield f"a guidance of {tuned}, and this one is {given}"
 
@@ -154,14 +169,21 @@ def _stored(interval: tuple[float, float]) -> GuidedLevels:
     return low, high if math.isfinite(high) else None
 
 
-def guidance_in_words(scale: float, interval: GuidedLevels | None) -> str:
-    """The scale, and the noise levels between which it is on."""
-    if interval is None or scale == 1:
-        return f"{scale:g}"
-    low, high = interval
-    return (
-        f"{scale:g} from {low:g} on" if high is None else f"{scale:g} between {low:g} and {high:g}"
-    )
+def guidance_of(about: Mapping[str, Any]) -> str:
+    """The guidance that something is for, in words."""
+    rescale = about.get("guidance_rescale", 0.0)
+    return _in_words(about["guidance"], about.get("guidance_interval"), rescale)
+
+
+def _in_words(scale: float, interval: GuidedLevels | None, rescale: float) -> str:
+    """The scale, the noise levels between which it is on, and the share that is rescaled."""
+    if scale == 1:
+        return "1"
+    words = f"{scale:g}"
+    if interval is not None:
+        low, high = interval
+        words += f" from {low:g} on" if high is None else f" between {low:g} and {high:g}"
+    return f"{words}, rescaled by {rescale:g}" if rescale else words
 
 
 def warn_of(what: str, found: Iterable[str], stacklevel: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,14 @@ from samplers.tuning.description import described, texts_of
 from samplers.tuning.file import read_file, write_file
 from samplers.tuning.levels import levels_of, plain
 from samplers.tuning.purpose import (
+    SAME_LEVEL,
     Facts,
+    LevelRange,
     Scores,
     check_range,
     differences,
     in_order,
+    same_level,
     warn_of,
     with_tuple,
 )
@@ -100,6 +104,7 @@ class TunedSampler:
 
     def __post_init__(self) -> None:
         _check(self.table)
+        _check_trained(self.table, self.about["trained_range"])
 
     def __repr__(self) -> str:
         before, after = (self.about[name]["geometric_mean"] for name in ("before", "after"))
@@ -173,6 +178,7 @@ class TunedSampler:
         weights: str | None = None,
         guidance: float | None = None,
         interval: tuple[float, float] | None = None,
+        rescale: float = 0.0,
         *,
         stacklevel: int = 2,
     ) -> None:
@@ -183,9 +189,10 @@ class TunedSampler:
                 that is not known.
             guidance: the scale; None if it is not known.
             interval: the noise levels between which it is on; None for all.
+            rescale: the share of it that is rescaled.
             stacklevel: of :func:`warnings.warn`.
         """
-        found = differences(self.about, weights, guidance, interval)
+        found = differences(self.about, weights, guidance, interval, rescale)
         warn_of("sampler was tuned", found, stacklevel)
 
     def to_dict(self) -> dict[str, Any]:
@@ -217,8 +224,10 @@ class TunedSampler:
             raise ValueError(f"its format is not {_FORMAT!r}")
         found = checked(_File, {**data, "about": with_tuple(data.get("about"))})
         rows = found["weights"]
-        if len({len(row) for row in rows}) != 1:
+        if len({len(row) for row in rows}) != 1 or not rows[0]:
             raise ValueError("its rows have no weights, or not equally many")
+        if found["nfe"] != len(rows):
+            raise ValueError(f"it has {len(rows)} rows, and {found['nfe']} evaluations")
         levels = levels_of(found["levels"])
         table = Table(levels, levels_of([*found["times"], None])[:-1], _tensor(rows))
         return cls(table, found["about"])
@@ -234,6 +243,18 @@ def load_sampler(path: Path | str) -> TunedSampler:
     Raises TunedError for a file that can't be read, or is not one of a tuned sampler.
     """
     return read_file(path, "tuned sampler", "samplers.tune", TunedSampler.from_json)
+
+
+def _check_trained(table: Table, trained: LevelRange) -> None:
+    """Raise ValueError unless the network is evaluated on levels of its training, from the
+    noisiest on."""
+    noisiest, cleanest = trained
+    if not same_level(noisiest, plain(float(table.levels[0]))):
+        raise ValueError("its first level is not the noisiest one of its network")
+    low = -math.inf if noisiest is None else noisiest - SAME_LEVEL
+    high = math.inf if cleanest is None else cleanest + SAME_LEVEL
+    if bool((table.times < low).any()) or bool((table.times > high).any()):
+        raise ValueError("its network is given levels that it was not trained on")
 
 
 def _tensor(values: Any) -> torch.Tensor:

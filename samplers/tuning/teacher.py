@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -128,7 +129,8 @@ def _key(model: Denoiser, x_T: Tensor, conditions: Mapping[str, Any], config: Tu
     """
     digest = hashlib.sha256()
     settings = (config.teacher, config.teacher_steps, config.teacher_tolerance)
-    facts: tuple[object, ...] = (model.schedule, model.prediction, model.correction, settings)
+    functions = (named(model.prediction), named(model.correction))
+    facts: tuple[object, ...] = (model.schedule, *functions, settings)
     if model.schedule.data_scale != 1:  # which the schedule does not show
         facts = (*facts, model.schedule.data_scale)
     digest.update(repr(facts).encode())
@@ -142,6 +144,13 @@ def _key(model: Denoiser, x_T: Tensor, conditions: Mapping[str, Any], config: Tu
         digest.update(name.encode())
         digest.update(_bytes(value) if isinstance(value, Tensor) else repr(value).encode())
     return digest.hexdigest()
+
+
+def named(value: object) -> object:
+    """A function by its name, for its repr differs from process to process; else the value."""
+    if not isinstance(value, FunctionType):
+        return value
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 def _bytes(values: Tensor) -> bytes:

@@ -198,8 +198,8 @@ def purpose_of(
     """What a sampler is tuned or a grid fitted for: a settled recipe with classes in turn."""
     classes = "none" if turn is None else f"classes {', '.join(map(str, turn))}"
     guidance = 1.0 if recipe.guidance is None else recipe.guidance
-    interval = recipe.guidance_interval if guidance != 1 else None
-    return Purpose(checkpoint.identity.weights_hash, guidance, classes, licence, interval)
+    how = (recipe.guidance_interval, recipe.guidance_rescale) if guidance != 1 else ()
+    return Purpose(checkpoint.identity.weights_hash, guidance, classes, licence, *how)
 
 
 # ------------------------------------------------------------------------------ what results say

@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from samplers.denoiser import Denoiser
     from samplers.tuning import Purpose, TunedSampler, TuningConfig
 
-RUN = "run"
-"""The folder of converged samples and states, in that of the output."""
-
 
 class TuningOptions(OverwriteOptions, section="Tuning"):
     """How samplers are learned, and where they go."""
@@ -109,11 +106,17 @@ class TuningOptions(OverwriteOptions, section="Tuning"):
         """Raise what can be seen to be wrong with the output; makes nothing."""
         check_folder(self.output)
         if not self.overwrite:
-            finished = (nfe for nfe in self.nfe if not self._state(nfe).exists())
+            states = self.states(checkpoint)
+            finished = (nfe for nfe, state in states.items() if not state.exists())
             refuse_existing(self.path(checkpoint, nfe) for nfe in finished)
 
-    def _state(self, nfe: int) -> Path:
-        return self.output / RUN / f"state-{nfe}.pt"
+    def run(self, checkpoint: Path) -> Path:
+        """The folder of converged samples and states."""
+        return self.output / "run" / checkpoint.resolve().name
+
+    def states(self, checkpoint: Path) -> dict[int, Path]:
+        """The file of the state of each run, which is there until all have ended."""
+        return {nfe: self.run(checkpoint) / f"state-{nfe}.pt" for nfe in self.nfe}
 
     def config(self) -> TuningConfig:
         """The settings of the library; ValueError for impossible ones."""
@@ -160,7 +163,7 @@ def write_tuned(
             conditions=subject.conditions,
             config=config,
             purpose=subject.purpose,
-            folder=options.output / RUN,
+            folder=options.run(checkpoint),
             progress=sys.stderr.isatty() and is_main_process(),
         )
     if not is_main_process():
@@ -172,6 +175,8 @@ def write_tuned(
         with writing(path):
             tuned.save(path)
         print(_report(tuned, path))
+    for state in options.states(checkpoint).values():  # a run of other settings begins anew
+        state.unlink()
 
 
 def _report(tuned: TunedSampler, path: Path) -> str:
