@@ -79,7 +79,7 @@ def run(options: FitGridOptions) -> None:
     options.check()
     from dataclasses import replace
 
-    from samplers.checkpoint import read_settings
+    from samplers.checkpoint import read_recipe
     from samplers.cli.common.checkpoints import (
         labels_in_turn,
         open_network,
@@ -88,7 +88,12 @@ def run(options: FitGridOptions) -> None:
     )
     from samplers.fitting import fit_grid
 
-    name = options.sampler or read_settings(options.checkpoint).default_sampler
+    name = options.sampler or read_recipe(options.checkpoint).sampler
+    if not isinstance(name, str):
+        raise ValueError(
+            f"The scheduler of {options.checkpoint} has a tuned sampler, with its own noise "
+            "levels; name another as --sampler."
+        )
     sampler = fixed_sampler(name)
     checkpoint = open_network(options)
     recipe = checkpoint.settle(replace(recipe_from(options), sampler=sampler, final="zero"))

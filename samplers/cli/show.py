@@ -110,17 +110,20 @@ def _adaptive_note(name: str) -> str:
 
 
 def _tableau(options: ShowOptions, sampler: Sampler) -> Tableau:
-    from samplers.cli.common.checkpoints import fitted_grid, sampler_options
+    from samplers.checkpoint import Recipe, read_recipe
+    from samplers.cli.common.checkpoints import sampler_options, sampling_recipe
+    from samplers.fitting import FittedGrid
     from samplers.sampling import grid_for
 
-    fitted = fitted_grid(options)
-    if fitted is not None:
-        on = grid_for(sampler.name, _schedule(options), options.steps, fitted)
+    own = Recipe() if options.checkpoint is None else read_recipe(options.checkpoint)
+    grid = sampling_recipe(options, own).grid
+    if isinstance(grid, FittedGrid):
+        on = grid_for(sampler.name, _schedule(options), options.steps, grid)
     elif options.checkpoint is None:
         on = _grid(options)
     else:
-        on = _grid_of(options, options.checkpoint)
-    return sampler.tableau(on, sampler_options(sampler.name, options.options))
+        on = _grid_of(options, options.checkpoint, grid)
+    return sampler.tableau(on, sampler_options(sampler.name, options.options, own))
 
 
 def _schedule(options: ShowOptions) -> Schedule:
@@ -156,7 +159,7 @@ def _grid(options: ShowOptions) -> Grid:
     )
 
 
-def _grid_of(options: ShowOptions, checkpoint: Path) -> Grid:
+def _grid_of(options: ShowOptions, checkpoint: Path, spacing: ConfigSpacing | None) -> Grid:
     """The grid on the noise schedule of a checkpoint."""
     from samplers.checkpoint import read_settings
 
@@ -164,7 +167,7 @@ def _grid_of(options: ShowOptions, checkpoint: Path) -> Grid:
     settings = replace(settings, final=options.final or settings.final)
     return settings.grid(
         options.steps or _STEPS,
-        cast("ConfigSpacing | None", options.grid),
+        spacing,
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,14 @@ def recipe_from(options: object) -> Recipe:
     return Recipe(**{name: value for name, value in said.items() if value is not None})
 
 
+def sampling_recipe(options: object, own: Recipe) -> Recipe:
+    """The same for sampling with fixed steps: with the checkpoint's own grid if none is named."""
+    said = recipe_from(options)
+    if said.grid is not None or own.grid is None:
+        return said
+    return replace(said, grid=own.grid, steps=own.steps)
+
+
 def fitted_grid(options: object) -> FittedGrid | None:
     """The fitted grid of a command, None if its grid is a spacing or not given.
 
@@ -99,13 +108,19 @@ def grid_settings(options: object, recipe: Recipe) -> dict[str, Any]:
     if not isinstance(grid, FittedGrid):
         return {"grid": grid}
     digest = hashlib.sha256(grid.to_json().encode()).hexdigest()
-    return {"grid": getattr(options, "grid"), "grid_sha256": digest}  # noqa: B009
+    return {"grid": getattr(options, "grid", None) or "fitted", "grid_sha256": digest}
 
 
-def sampler_options(sampler: str, texts: Sequence[str]) -> dict[str, Any]:
-    """The options of a sampler from NAME=VALUE, each of the type of its default."""
+def sampler_options(
+    sampler: str, texts: Sequence[str], own: Recipe | None = None
+) -> dict[str, Any]:
+    """The options of a sampler from NAME=VALUE, each of the type of its default.
+
+    Args:
+        own: of the checkpoint, whose options of the same sampler are kept.
+    """
     known = get_sampler(sampler).options
-    found = {}
+    found = dict(own.options) if own is not None and own.sampler == sampler else {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:

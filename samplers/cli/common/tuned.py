@@ -29,14 +29,19 @@ def tuned_sampler(name: str | None) -> TunedSampler | None:
     return load_sampler(name) if name is not None and name.endswith(_SUFFIX) else None
 
 
-def tuned_of(options: object, name: str | None, *others: Mapping[str, str]) -> TunedSampler | None:
-    """The tuned sampler of a file NAME.json; None for other names.
+def tuned_of(
+    options: object, sampler: str | TunedSampler, *others: Mapping[str, str]
+) -> TunedSampler | None:
+    """The tuned sampler of a file NAME.json, or the checkpoint's own; None for other names.
 
     Raises ValueError for options that it does not have: those of grids, and others.
     """
-    if name is not None and name.endswith(_SUFFIX):
+    if not isinstance(sampler, str):
         refuse_of_grids(options, *others)
-    return tuned_sampler(name)
+        return sampler
+    if sampler.endswith(_SUFFIX):
+        refuse_of_grids(options, *others)
+    return tuned_sampler(sampler)
 
 
 def tuned_in(folder: Path) -> dict[Path, TunedSampler]:
