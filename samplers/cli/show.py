@@ -11,6 +11,7 @@ from click import Choice
 from samplers.choices import DEFAULT_SPACING, ConfigSpacing, Spacing
 from samplers.cli.common.options import GridOptions, SchedulerOptions
 from samplers.cli.common.program import argument, changed, command, option
+from samplers.cli.common.text import plain
 from samplers.cli.common.values import PATH, POSITIVE, SAMPLER
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def run(options: ShowOptions) -> None:
         print(_tableau(options, sampler).to_json())
         return
     steps = _adaptive_note(sampler.name) if adaptive else f"{_NOTE}\n{_tableau(options, sampler)}"
-    print(sampler.description, steps, sep="\n\n")
+    print(plain(sampler.description), steps, sep="\n\n")
 
 
 def _show_tuned(options: ShowOptions, tuned: TunedSampler) -> None:
