@@ -81,6 +81,7 @@ def run(options: FitGridOptions) -> None:
 
     from samplers.checkpoint import read_recipe
     from samplers.cli.common.checkpoints import (
+        in_python,
         labels_in_turn,
         open_network,
         purpose_of,
@@ -95,7 +96,7 @@ def run(options: FitGridOptions) -> None:
             "levels; name another as --sampler."
         )
     sampler = fixed_sampler(name)
-    checkpoint = open_network(options)
+    checkpoint = open_network(options, instead=in_python("fit_grid"))
     recipe = checkpoint.settle(replace(recipe_from(options), sampler=sampler, final="zero"))
     turn = labels_in_turn(options, checkpoint, options.samples)
     labels = None if turn is None else [turn[i % len(turn)] for i in range(options.samples)]

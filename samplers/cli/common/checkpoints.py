@@ -46,20 +46,34 @@ def open_checkpoint(model: ModelOptions, device: torch.device) -> Checkpoint:
     return load_checkpoint(model.checkpoint, options)
 
 
-def open_network(model: ModelOptions, device: torch.device | None = None) -> NetworkCheckpoint:
+def open_network(
+    model: ModelOptions, device: torch.device | None = None, instead: str = ""
+) -> NetworkCheckpoint:
     """Load a checkpoint, on the device of the options if none is given.
+
+    Args:
+        instead: a sentence about what can be done with a prompt.
 
     Raises ValueError if it is conditioned on a prompt.
     """
     checkpoint = open_checkpoint(model, device or find_device(model.device))
     if not isinstance(checkpoint, NetworkCheckpoint):
         raise ValueError(
-            f"{model.checkpoint} is a pipeline with a prompt; a network without one is needed here."
+            f"{model.checkpoint} is a pipeline with a prompt; a network without one is needed "
+            f"here. {instead}".rstrip()
         )
     return checkpoint
 
 
 # ------------------------------------------------------------------------------------ the recipe
+
+
+def in_python(function: str) -> str:
+    """What can be done with a prompt instead of a command that takes none, in a sentence."""
+    return (
+        f"With a prompt, call samplers.{function}(pipeline_denoiser(pipe), x_T, …, "
+        "conditions={'encoder_hidden_states': …}) in Python, see docs/tuning.md."
+    )
 
 
 def recipe_from(options: object) -> Recipe:
