@@ -25,7 +25,10 @@ from samplers.cli.common.values import (
 )
 
 if TYPE_CHECKING:
+    from samplers.checkpoint import Recipe
     from samplers.fitting import FittedGrid
+    from samplers.fitting.fitted import AboutGrid
+    from samplers.grid import Grid
 
 _EXAMPLES = """
 Example:
@@ -103,13 +106,14 @@ def run(options: FitGridOptions) -> None:
     seeds = range(options.seed, options.seed + options.samples)
 
     def fitted(steps: int) -> FittedGrid:
+        base = checkpoint.grid(replace(recipe, steps=steps))
         with named_failures(smaller_batches(options.batch_size)), printed_warnings():
-            return fit_grid(
+            found = fit_grid(
                 checkpoint.guided(recipe),
                 checkpoint.start(checkpoint.settings.schedule.noisiest, seeds),
                 steps,
                 sampler=sampler,
-                grid=checkpoint.grid(replace(recipe, steps=steps)),
+                grid=base,
                 conditions=checkpoint.conditions(labels),
                 criterion=options.criterion,
                 budget=options.budget,
@@ -117,6 +121,8 @@ def run(options: FitGridOptions) -> None:
                 purpose=purpose_of(checkpoint, recipe, turn, options.licence),
                 progress=sys.stderr.isatty(),
             )
+        about: AboutGrid = {**found.about, "base": _words(recipe, base)}
+        return replace(found, about=about)
 
     with held(options.output):
         for steps in options.steps:
@@ -124,6 +130,12 @@ def run(options: FitGridOptions) -> None:
             with writing(path):
                 found.save(path)
             print(_report(found, path))
+
+
+def _words(recipe: Recipe, base: Grid) -> str:
+    """The grid to start from, which is the default of the checkpoint."""
+    last = float(base[base.steps - 1].rho)
+    return f"default grid {recipe.grid}, last noise level {last:.4g}"
 
 
 def _report(fitted: FittedGrid, path: Path) -> str:
