@@ -22,7 +22,15 @@ from samplers.cli.common.options import (
 from samplers.cli.common.output import check_png, prepare_folder, write
 from samplers.cli.common.program import changed, command, option
 from samplers.cli.common.text import aligned, counted
-from samplers.cli.common.values import COUNTS, OUTPUT, POSITIVE, SAMPLER, SAMPLERS, fixed_sampler
+from samplers.cli.common.values import (
+    COUNTS,
+    OUTPUT,
+    POSITIVE,
+    SAMPLER,
+    SAMPLERS,
+    fixed_sampler,
+    seeds_text,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,10 +51,10 @@ Example:
 
 All start from the same initial noise. Each sampler takes the most steps whose network evaluations
 (NFE; a guided step makes two) stay within the column's budget. The error is the root mean square
-difference to the reference, over pixels from -1 to 1. The noise of a stochastic sampler is a
-Brownian path, the same for any number of steps, and its reference is its own run of
---reference-steps along this path; one whose noise is no such path (EDM's churn, a Langevin
-corrector) has no error.
+difference to the reference, over the pixels of all images, from -1 to 1: take several images, by
+--num-images, to tell close samplers apart. The noise of a stochastic sampler is a Brownian path,
+the same for any number of steps, and its reference is its own run of --reference-steps along this
+path; one whose noise is no such path (EDM's churn, a Langevin corrector) has no error.
 """
 
 
@@ -284,10 +292,13 @@ def _fitted_steps(options: CompareOptions) -> int | None:
 
 
 def _title(comparison: Comparison) -> str:
+    seeds = comparison.seeds
+    count, plural = counted(len(seeds), "image"), "s" if len(seeds) > 1 else ""
+    start = f"over {count} (seed{plural} {seeds_text(seeds)}), from the same initial noise"
     if comparison.reference is None:
-        return "RMS error of each sampler to its own fine run, from the same initial noise"
+        return f"RMS error of each sampler to its own fine run, {start}"
     name, steps = comparison.reference.recipe.name, comparison.options.reference_steps
-    return f"RMS error to {name} with {counted(steps, 'step')}, from the same initial noise"
+    return f"RMS error to {name} with {counted(steps, 'step')}, {start}"
 
 
 def _write(comparison: Comparison, results: ResultRows) -> None:
