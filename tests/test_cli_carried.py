@@ -142,7 +142,7 @@ def test_a_pipeline_with_a_prompt(say: Say, tmp_path: Path) -> None:
     pipe, schedule = loaded.pipeline, loaded.settings.schedule
     levels = as_if_tuned(schedule, 3).table.levels
     about: Any = {**as_if_tuned(schedule).about, "sampler": "ddim", "criterion": "error"}
-    grid = FittedGrid(levels, {**about, "pilots": 1, "evaluations": 1})
+    grid = FittedGrid(levels, about | {"pilots": 1, "evaluations": 1})
     pipe.scheduler = SamplerScheduler.from_config(pipe.scheduler, sampler="ddim", grid=grid)
     say.places["own"] = tmp_path / "own"
     pipe.save_pretrained(tmp_path / "own")

@@ -15,6 +15,7 @@ from samplers.cli.common.text import plain
 from samplers.cli.common.values import PATH, POSITIVE, SAMPLER
 
 if TYPE_CHECKING:
+    from samplers.fitting import FittedGrid
     from samplers.grid import Grid
     from samplers.registry import Sampler
     from samplers.schedule import Schedule
@@ -46,7 +47,9 @@ Examples:
 
 class ShowOptions(GridOptions, section="Tableau"):
     name: str = argument(
-        "NAME", type=SAMPLER, help="Name of a sampler, or an alias; or the file of a tuned one."
+        "NAME",
+        type=SAMPLER,
+        help="Name of a sampler, or an alias; or the file of a tuned one or of a fitted grid.",
     )
     steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{_STEPS}")
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
@@ -68,9 +71,13 @@ class ShowOptions(GridOptions, section="Tableau"):
 @command(_EXAMPLES)
 def run(options: ShowOptions) -> None:
     """Show a sampler: its equation, reference, options and tableau."""
-    from samplers.cli.common.tuned import tuned_of
+    from samplers.cli.common.tuned import fitted_of, tuned_of
     from samplers.registry import AdaptiveSampler, get_sampler
 
+    fitted = fitted_of(options.name)
+    if fitted is not None:
+        _show_fitted(options, fitted)
+        return
     tuned = tuned_of(options, options.name)
     if tuned is not None:
         _show_tuned(options, tuned)
@@ -84,6 +91,16 @@ def run(options: ShowOptions) -> None:
         return
     steps = _adaptive_note(sampler.name) if adaptive else f"{_NOTE}\n{_tableau(options, sampler)}"
     print(plain(sampler.description), steps, sep="\n\n")
+
+
+def _show_fitted(options: ShowOptions, fitted: FittedGrid) -> None:
+    """Print what a fitted grid is; the tableau is that of a sampler."""
+    if options.json or options.checkpoint is not None or options.schedule is not None:
+        raise ValueError(
+            f"{options.name} is a fitted grid, and a tableau is that of a sampler; name it first, "
+            f"as in `samplers show {fitted.about['sampler']} --grid {options.name}`."
+        )
+    print(f"{fitted.description}\n\nPass it as --grid {options.name}.")
 
 
 def _show_tuned(options: ShowOptions, tuned: TunedSampler) -> None:

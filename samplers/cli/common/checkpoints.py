@@ -19,9 +19,10 @@ from samplers.cli.common.options import ConditionOptions, ModelOptions, Schedule
 from samplers.cli.common.processes import find_device
 from samplers.cli.common.program import package_version
 from samplers.cli.common.text import counted
+from samplers.cli.common.tuned import chosen_sampler, loaded_grid, refuse_of_grids
 from samplers.cli.common.values import FITTED
 from samplers.diffusers.deferred import import_without_compiler
-from samplers.fitting import FittedGrid, load_grid
+from samplers.fitting import FittedGrid
 from samplers.registry import get_sampler
 from samplers.tuning import Purpose
 
@@ -107,7 +108,7 @@ def fitted_grid(options: object) -> FittedGrid | None:
     for field, written in _ENDS.items():
         if getattr(options, field) is not None:
             raise ValueError(f"{written} is not for a fitted grid, which has its own; omit it.")
-    return load_grid(name)
+    return loaded_grid(name)
 
 
 def steps_of(asked: int | None, recipe: Recipe, default: int) -> int:
@@ -165,7 +166,6 @@ def changed_scheduler(scheduler: Any, options: SchedulerOptions) -> Any:
 
     Options of the same sampler are kept unless they are given.
     """
-    from samplers.cli.common.tuned import chosen_sampler, refuse_of_grids
     from samplers.diffusers.loop import method_of
     from samplers.diffusers.settings import named_settings
 
