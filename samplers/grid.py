@@ -138,7 +138,7 @@ def make_grid(
     """
     check_whole("The number of steps", steps)
     if spacing not in SPACINGS:
-        raise ValueError(f"The grid is {spacing!r}; it must be one of {', '.join(SPACINGS)}.")
+        raise ValueError(f"The grid is {spacing!r}; {_hint(spacing)}")
     if offset < 0:
         raise ValueError(f"The offset of a grid is {offset}; it must be zero or positive.")
     low, high = _trained_range(schedule, sigma_min, sigma_max)
@@ -159,6 +159,12 @@ def make_grid(
         case _:
             points = _spaced_in_time(schedule, low, high, _FRACTIONS[spacing](count))
     return _close(schedule, points, final)
+
+
+def _hint(spacing: object) -> str:
+    if str(spacing).endswith(".json"):
+        return "a file of a fitted grid is no name: load_grid reads it."
+    return f"it must be one of {', '.join(SPACINGS)}."
 
 
 def grid_from_times(schedule: Schedule, times: Sequence[float] | Tensor, final: Final) -> Grid:

@@ -180,7 +180,7 @@ def test_list(say: Say, tmp_path: Path, tuned: TunedSampler) -> None:
     (facts,) = json.loads(say("list {tmp} --json").out)
     assert (facts["nfe"], facts["after"]["rms"]) == (4, 0.1)
     (tmp_path / "own.json").unlink()
-    say("list {tmp}").check_sentence(1, "There is no tuned sampler in")
+    say("list {tmp}").check_sentence(1, "There is no tuned sampler and no fitted grid in")
     say("list {tmp}/none").check_sentence(1, "There is no folder")
     say("list {tmp} --aliases").check_sentence(2, "have no aliases")
 

@@ -110,6 +110,11 @@ def test_two_processes_learn_what_one_learns(
     assert two.about["after"] == pytest.approx(one.about["after"], rel=1e-2)
 
 
+def test_a_teacher_that_has_not_converged_names_the_option(say: Say) -> None:
+    said = say(TUNE.replace("-steps 40", "-steps 3"))
+    said.check_sentence(2, "is allowed; take more --teacher-steps.")
+
+
 @pytest.mark.parametrize(
     "option", ["--steps 3", "--grid karras", "--sigma-min 0.1", "--final zero"]
 )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adjoint.finetune.config import SamplingSettings
 from samplers import SamplerScheduler, checkpoint
-from samplers.checkpoint import read_settings
+from samplers.checkpoint import read_recipe
 from samplers.checkpoint.base import LoadOptions, Recipe
 from samplers.diffusers.config import read_config
 from samplers.diffusers.distilled import DISTILLED_FOR
@@ -274,7 +274,7 @@ def test_commands_sample_a_distilled_checkpoint_by_its_own_sampler(
     assert "lcm      no reference (NFE 1)  no reference (NFE 2)" in said.out
     said = say("compare {model} --samplers ddim --output {tmp}/no.png")
     said.check_sentence(2, "'ddim' is for denoisers; choose 'lcm'")
-    assert SamplingSettings().recipe(read_settings(folder).default_sampler).sampler == "lcm"
+    assert SamplingSettings().recipe(read_recipe(folder)).sampler == "lcm"
 
 
 def test_on_a_flow_the_network_is_asked_at_its_own_levels() -> None:

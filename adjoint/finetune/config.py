@@ -30,6 +30,7 @@ from adjoint.truncated import TruncatedAdjoint
 from samplers.checkpoint import Recipe
 from samplers.checks import check_at_most
 from samplers.choices import MOST_AT_ONCE, MOST_STEPS, ConfigSpacing
+from samplers.fitting import FittedGrid
 from samplers.grid import Final
 from samplers.solve import NoiseKind
 from samplers.training import TrainingConfig
@@ -41,10 +42,11 @@ class SamplingSettings:
     """How images are sampled.
 
     Attributes:
-        sampler: if None, that of a checkpoint that restores images, or the one that a network was
-            distilled for; the default of :func:`samplers.sample` for others. ``NAME.json`` is the
-            file of a tuned one, which has its own steps and noise levels.
-        steps: of the sampler; 10 if None.
+        sampler: if None, that of the checkpoint's scheduler, if it is a ``SamplerScheduler``, or
+            the one that a network was distilled for; the default of :func:`samplers.sample` for
+            others. ``NAME.json`` is the file of a tuned one, which has its own steps and noise
+            levels.
+        steps: of the sampler; if None, those of a fitted grid of the scheduler, else 10.
         labels: classes to condition on; all if None.
         prompts: texts to condition on, for a checkpoint with a text encoder.
         images: degraded images, or folders of such, for a checkpoint that restores images.
@@ -81,26 +83,38 @@ class SamplingSettings:
         """The tuned sampler, if it is the file of one; ValueError for settings that it has not."""
         if self.sampler is None or not self.sampler.endswith(".json"):
             return None
+        self._refuse_of_grids()
+        return load_sampler(self.sampler)
+
+    def _refuse_of_grids(self) -> None:
         given = [name for name in _OF_GRIDS if getattr(self, name)]
         if given:
             raise ValueError(
                 f"{given[0]} is set in [sampling], but a tuned sampler has its own steps and noise "
                 "levels; omit it."
             )
-        return load_sampler(self.sampler)
 
-    def recipe(self, default: str) -> Recipe:
+    def recipe(self, own: Recipe) -> Recipe:
         """The settings of one image, with the first prompt if there are any.
 
         Args:
-            default: the sampler if none is named.
+            own: that of the checkpoint, whose sampler and grid are taken where none are named.
         """
-        own = {
+        sampler = self.tuned or self.sampler or own.sampler
+        if isinstance(sampler, TunedSampler):
+            self._refuse_of_grids()
+        grid = self.grid or own.grid
+        default = own.steps if isinstance(grid, FittedGrid) else _STEPS
+        kept = own.options if sampler == own.sampler else {}
+        chosen = {
             "prompt": next(iter(self.prompts), None),
-            "sampler": self.tuned or self.sampler or default,
-            "steps": self.steps or _STEPS,
+            "sampler": sampler,
+            "steps": self.steps or default,
+            "grid": grid,
+            "noise": own.noise if self.noise == "independent" else self.noise,
+            "options": {**kept, **self.options},
         }
-        values = asdict(self) | own
+        values = asdict(self) | chosen
         return Recipe(**{name: v for name, v in values.items() if name not in _CONDITIONS})
 
 

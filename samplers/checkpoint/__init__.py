@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from samplers.checkpoint.index import CheckpointError, check_samples, read_index, restores
 
 if TYPE_CHECKING:
-    from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
+    from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick, read_recipe
     from samplers.checkpoint.flow import Flow
     from samplers.checkpoint.folder import read_settings
     from samplers.checkpoint.network import NetworkCheckpoint
@@ -37,6 +37,7 @@ _HOMES = {
     "Recipe": "base",
     "Tick": "base",
     "load_restoration": "restoration",
+    "read_recipe": "base",
     "read_settings": "folder",
 }
 
@@ -52,6 +53,7 @@ __all__ = [
     "load_checkpoint",
     "load_restoration",
     "read_index",
+    "read_recipe",
     "read_settings",
     "restores",
 ]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from samplers.checkpoint.folder import Identity
+from samplers.checkpoint.folder import Identity, read_scheduler
 from samplers.choices import DEFAULT_SAMPLER, ConfigSpacing
+from samplers.diffusers.classes import OWN_CLASS, class_name, own_keys
+from samplers.diffusers.config import read_config
+from samplers.diffusers.loop import method_of, own_levels_of
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.fitting.fitted import FittedGrid
 from samplers.grid import Final, Grid
@@ -79,6 +83,35 @@ class Recipe:
         return own if isinstance(own, str) else f"tuned, {own.nfe} evaluations"
 
 
+def recipe_of(config: Mapping[str, Any]) -> Recipe:
+    """What a checkpoint is sampled with where nothing else is chosen, by its scheduler's config.
+
+    A :class:`samplers.SamplerScheduler` says it: a sampler with options and noise, and a grid.
+    Every other class leaves it at the defaults. Raises ValueError for a config that can't be used.
+    """
+    if class_name(config) != OWN_CLASS:
+        return Recipe(read_config(config).default_sampler)
+    keys = {**_UNSAID, **own_keys(config)}
+    own = own_levels_of(keys)
+    chosen = Recipe(method_of(keys), options=keys["sampler_options"] or {}, noise=keys["noise"])
+    if own is None:
+        return replace(chosen, grid=keys["grid"])
+    return replace(chosen, steps=own.steps, grid=own if isinstance(own, FittedGrid) else None)
+
+
+_UNSAID = {
+    "sampler": DEFAULT_SAMPLER,
+    "sampler_options": None,
+    "noise": "independent",
+    "grid": None,
+}
+
+
+def read_recipe(path: Path) -> Recipe:
+    """:func:`recipe_of` the scheduler of a checkpoint; reads no weights."""
+    return read_scheduler(path, recipe_of)
+
+
 class Checkpoint(abc.ABC):
     """A loaded checkpoint, which samples images."""
 
@@ -93,6 +126,11 @@ class Checkpoint(abc.ABC):
 
     null_label: int | None = None
     """The label that stands for "no class", if there is one."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it is sampled with where nothing else is chosen, see :func:`recipe_of`."""
+        return recipe_of(self.identity.scheduler)
 
     @abc.abstractmethod
     def settle(self, recipe: Recipe) -> Recipe:

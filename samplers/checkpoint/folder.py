@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
 from samplers.checkpoint.index import INDEX, CheckpointError, read_index, read_json
 from samplers.diffusers.config import read_config
 from samplers.diffusers.settings import SchedulerSettings
+
+Read = TypeVar("Read")
 
 _PACKAGES = ("diffusers", "transformers")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -125,12 +127,20 @@ def _is_component(entry: Any) -> bool:
 
 def read_settings(path: Path) -> SchedulerSettings:
     """Read the noise schedule and the prediction type of a checkpoint; reads no weights."""
+    return read_scheduler(path, read_config)
+
+
+def read_scheduler(path: Path, read: Callable[[Mapping[str, Any]], Read]) -> Read:
+    """What a function reads in the config of a checkpoint's scheduler.
+
+    Raises CheckpointError for a config of which it makes nothing.
+    """
     read_index(path)
     try:
-        return read_config(_read_scheduler(path))
+        return read(_read_scheduler(path))
     except (ValueError, TypeError) as error:
         config = path / _SCHEDULER
-        raise CheckpointError(f"The noise schedule in {config} can't be used: {error}") from error
+        raise CheckpointError(f"The scheduler in {config} can't be used: {error}") from error
 
 
 def _read_scheduler(path: Path) -> dict[str, Any]:

@@ -57,11 +57,9 @@ class PipelineCheckpoint(Checkpoint):
         sampler = self.checked_sampler(recipe, guidance)
         if not isinstance(sampler, str):  # which has its own grid
             return replace(recipe, sampler=sampler, steps=sampler.nfe, guidance=guidance)
-        if isinstance(recipe.grid, FittedGrid):
-            raise ValueError(
-                "A fitted grid is for networks without a prompt only; take a spacing by name."
-            )
-        final = recipe.final or self.settings.final
+        self.check_fitted(recipe, sampler, guidance)
+        own = isinstance(recipe.grid, FittedGrid)
+        final = None if own else recipe.final or self.settings.final
         grid = recipe.grid or self.settings.default_spacing
         return replace(recipe, sampler=sampler, grid=grid, final=final, guidance=guidance)
 

@@ -22,12 +22,21 @@ from samplers.cli.common.options import (
 from samplers.cli.common.output import check_png, prepare_folder, write
 from samplers.cli.common.program import changed, command, option
 from samplers.cli.common.text import aligned, counted
-from samplers.cli.common.values import COUNTS, OUTPUT, POSITIVE, SAMPLER, SAMPLERS, fixed_sampler
+from samplers.cli.common.values import (
+    COUNTS,
+    OUTPUT,
+    POSITIVE,
+    SAMPLER,
+    SAMPLERS,
+    fixed_sampler,
+    seeds_text,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from samplers.checkpoint import Checkpoint, Recipe
+    from samplers.cli.common.tuned import Kept
     from samplers.images.figures import Cell
     from samplers.tuning import TunedSampler
 
@@ -43,10 +52,10 @@ Example:
 
 All start from the same initial noise. Each sampler takes the most steps whose network evaluations
 (NFE; a guided step makes two) stay within the column's budget. The error is the root mean square
-difference to the reference, over pixels from -1 to 1. The noise of a stochastic sampler is a
-Brownian path, the same for any number of steps, and its reference is its own run of
---reference-steps along this path; one whose noise is no such path (EDM's churn, a Langevin
-corrector) has no error.
+difference to the reference, over the pixels of all images, from -1 to 1: take several images, by
+--num-images, to tell close samplers apart. The noise of a stochastic sampler is a Brownian path,
+the same for any number of steps, and its reference is its own run of --reference-steps along this
+path; one whose noise is no such path (EDM's churn, a Langevin corrector) has no error.
 """
 
 
@@ -61,8 +70,8 @@ class CompareOptions(
 ):
     samplers: tuple[str, ...] | None = option(
         type=SAMPLERS,
-        help="Samplers, one per row, see `samplers list`; files of tuned ones, or a folder of "
-        "them for one row.",
+        help="Samplers, one per row, see `samplers list`; files of tuned ones, or of fitted grids, "
+        "each with its sampler; or a folder of them for one row.",
         show_default=f"{','.join(_SAMPLERS)}; of a distilled network its own",
     )
     nfe: tuple[int, ...] = option(
@@ -117,8 +126,9 @@ class Result:
     error: float | None
 
 
-Chosen = str | tuple["TunedSampler", ...]
-"""A sampler by name, or tuned ones, of which a column takes the one with the most evaluations."""
+Chosen = str | tuple["Kept", ...]
+"""A sampler by name, or tuned samplers and fitted grids, of which a column takes the one with the
+most evaluations."""
 
 Rows = dict[str, list[Trial | None]]
 ResultRows = dict[str, list[Result | None]]
@@ -201,12 +211,15 @@ def _plan(options: CompareOptions) -> Comparison:
 
 
 def _chosen(name: str) -> tuple[str, Chosen]:
-    """A row: its name, and the sampler, or the tuned samplers that it has."""
-    from samplers.cli.common.tuned import chosen_sampler, tuned_in
+    """A row: its name, and the sampler, or the tuned samplers and fitted grids that it has."""
+    from samplers.cli.common.tuned import chosen_sampler, fitted_of, is_folder, kept_in
 
-    if Path(name).is_dir():
-        return name, tuple(tuned_in(Path(name)).values())
-    own = chosen_sampler(name)
+    if is_folder(name):
+        found = tuple(own for path, own in kept_in(Path(name)).items() if path.parent == Path(name))
+        if not found:
+            raise ValueError(f"There is no tuned sampler and no fitted grid in {name}.")
+        return name, found
+    own = fitted_of(name) or chosen_sampler(name)
     return (own, own) if isinstance(own, str) else (name, (own,))
 
 
@@ -230,10 +243,22 @@ def _own_reference(options: CompareOptions, checkpoint: Checkpoint, sampler: str
     return _trial(options, checkpoint, sampler, options.reference_steps)
 
 
+def _own_trial(options: CompareOptions, checkpoint: Checkpoint, own: Kept) -> Trial:
+    """The run of a tuned sampler, or of a fitted grid with the sampler that it was fitted for."""
+    from samplers.cli.common.checkpoints import recipe_from
+    from samplers.fitting import FittedGrid
+
+    said = recipe_from(options)
+    if isinstance(own, FittedGrid):
+        asked = replace(said, sampler=own.about["sampler"], steps=own.steps, grid=own)
+        return _settled(checkpoint, asked)
+    return _trial(options, checkpoint, own, own.nfe)
+
+
 def _trial(
     options: CompareOptions, checkpoint: Checkpoint, sampler: str | TunedSampler, steps: int
 ) -> Trial:
-    """A run whose noise, if any, is along a Brownian path where the sampler allows it.
+    """A run with a number of steps.
 
     A fitted grid is for its own number of steps only; any other has the default one.
     """
@@ -241,7 +266,11 @@ def _trial(
 
     said = recipe_from(options)
     grid = said.grid if _fitted_steps(options) in (None, steps) else None
-    asked = replace(said, sampler=sampler, steps=steps, grid=grid)
+    return _settled(checkpoint, replace(said, sampler=sampler, steps=steps, grid=grid))
+
+
+def _settled(checkpoint: Checkpoint, asked: Recipe) -> Trial:
+    """The run of a recipe, whose noise, if any, is along a Brownian path where that is allowed."""
     try:
         recipe = checkpoint.settle(replace(asked, noise="brownian"))
         tableau = checkpoint.tableau(recipe)
@@ -258,7 +287,7 @@ def _within(
     from samplers.registry import get_sampler
 
     if not isinstance(sampler, str):
-        trials = [_trial(options, checkpoint, own, own.nfe) for own in sampler]
+        trials = [_own_trial(options, checkpoint, own) for own in sampler]
         within = [trial for trial in trials if trial.nfe <= budget]
         return max(within, key=lambda trial: trial.nfe, default=None)
     _trial(options, checkpoint, sampler, _ENOUGH)  # what is wrong but for a lack of steps
@@ -284,10 +313,13 @@ def _fitted_steps(options: CompareOptions) -> int | None:
 
 
 def _title(comparison: Comparison) -> str:
+    seeds = comparison.seeds
+    count, plural = counted(len(seeds), "image"), "s" if len(seeds) > 1 else ""
+    start = f"over {count} (seed{plural} {seeds_text(seeds)}), from the same initial noise"
     if comparison.reference is None:
-        return "RMS error of each sampler to its own fine run, from the same initial noise"
+        return f"RMS error of each sampler to its own fine run, {start}"
     name, steps = comparison.reference.recipe.name, comparison.options.reference_steps
-    return f"RMS error to {name} with {counted(steps, 'step')}, from the same initial noise"
+    return f"RMS error to {name} with {counted(steps, 'step')}, {start}"
 
 
 def _write(comparison: Comparison, results: ResultRows) -> None:

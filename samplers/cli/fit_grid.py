@@ -25,7 +25,10 @@ from samplers.cli.common.values import (
 )
 
 if TYPE_CHECKING:
+    from samplers.checkpoint import Recipe
     from samplers.fitting import FittedGrid
+    from samplers.fitting.fitted import AboutGrid
+    from samplers.grid import Grid
 
 _EXAMPLES = """
 Example:
@@ -79,8 +82,9 @@ def run(options: FitGridOptions) -> None:
     options.check()
     from dataclasses import replace
 
-    from samplers.checkpoint import read_settings
+    from samplers.checkpoint import read_recipe
     from samplers.cli.common.checkpoints import (
+        in_python,
         labels_in_turn,
         open_network,
         purpose_of,
@@ -88,22 +92,28 @@ def run(options: FitGridOptions) -> None:
     )
     from samplers.fitting import fit_grid
 
-    name = options.sampler or read_settings(options.checkpoint).default_sampler
+    name = options.sampler or read_recipe(options.checkpoint).sampler
+    if not isinstance(name, str):
+        raise ValueError(
+            f"The scheduler of {options.checkpoint} has a tuned sampler, with its own noise "
+            "levels; name another as --sampler."
+        )
     sampler = fixed_sampler(name)
-    checkpoint = open_network(options)
+    checkpoint = open_network(options, instead=in_python("fit_grid"))
     recipe = checkpoint.settle(replace(recipe_from(options), sampler=sampler, final="zero"))
     turn = labels_in_turn(options, checkpoint, options.samples)
     labels = None if turn is None else [turn[i % len(turn)] for i in range(options.samples)]
     seeds = range(options.seed, options.seed + options.samples)
 
     def fitted(steps: int) -> FittedGrid:
+        base = checkpoint.grid(replace(recipe, steps=steps))
         with named_failures(smaller_batches(options.batch_size)), printed_warnings():
-            return fit_grid(
+            found = fit_grid(
                 checkpoint.guided(recipe),
                 checkpoint.start(checkpoint.settings.schedule.noisiest, seeds),
                 steps,
                 sampler=sampler,
-                grid=checkpoint.grid(replace(recipe, steps=steps)),
+                grid=base,
                 conditions=checkpoint.conditions(labels),
                 criterion=options.criterion,
                 budget=options.budget,
@@ -111,6 +121,8 @@ def run(options: FitGridOptions) -> None:
                 purpose=purpose_of(checkpoint, recipe, turn, options.licence),
                 progress=sys.stderr.isatty(),
             )
+        about: AboutGrid = {**found.about, "base": _words(recipe, base)}
+        return replace(found, about=about)
 
     with held(options.output):
         for steps in options.steps:
@@ -118,6 +130,12 @@ def run(options: FitGridOptions) -> None:
             with writing(path):
                 found.save(path)
             print(_report(found, path))
+
+
+def _words(recipe: Recipe, base: Grid) -> str:
+    """The grid to start from, which is the default of the checkpoint."""
+    last = float(base[base.steps - 1].rho)
+    return f"default grid {recipe.grid}, last noise level {last:.4g}"
 
 
 def _report(fitted: FittedGrid, path: Path) -> str:

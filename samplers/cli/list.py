@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from samplers.cli.common.text import aligned
 from samplers.cli.common.values import PATH
 
 if TYPE_CHECKING:
+    from samplers.cli.common.tuned import Kept
+    from samplers.fitting import FittedGrid
     from samplers.registry import AdaptiveSampler, Sampler
     from samplers.tuning import TunedSampler
 
@@ -31,7 +33,10 @@ is that of the solution, and in brackets that of the solution it is compared wit
 
 class ListOptions(Options):
     folder: Path | None = argument(
-        "[FOLDER]", type=PATH, required=False, help="Folder of tuned samplers, to list instead."
+        "[FOLDER]",
+        type=PATH,
+        required=False,
+        help="Folder of tuned samplers and fitted grids, to list instead.",
     )
     json: bool = option(is_flag=True, help="Print JSON, with all facts of each sampler.")
     aliases: bool = option(
@@ -45,7 +50,7 @@ def run(options: ListOptions) -> None:
     from samplers.registry import adaptive_registry, registry
 
     if options.folder is not None:
-        _list_tuned(options, options.folder)
+        _list_kept(options, options.folder)
         return
     fixed, adaptive = registry().values(), adaptive_registry().values()
     if options.json:
@@ -57,35 +62,63 @@ def run(options: ListOptions) -> None:
         print(f"{_fixed_table(fixed)}\n{_NOTES}\n{_adaptive_table(adaptive)}")
 
 
-def _list_tuned(options: ListOptions, folder: Path) -> None:
-    """Print the tuned samplers of a folder, by file; other files are passed over."""
+def _list_kept(options: ListOptions, folder: Path) -> None:
+    """Print the tuned samplers and the fitted grids of a folder, by file."""
     if options.aliases:
-        raise ValueError("Tuned samplers have no aliases; omit --aliases, or the folder.")
-    from samplers.cli.common.tuned import tuned_in
+        raise ValueError("Files have no aliases; omit --aliases, or the folder.")
+    from samplers.cli.common.tuned import kept_in
+    from samplers.fitting import FittedGrid
 
-    found = tuned_in(folder)
+    found = kept_in(folder)
     if not found:
-        raise Failure(f"There is no tuned sampler in {folder}; `samplers tune` writes some.")
+        raise Failure(
+            f"There is no tuned sampler and no fitted grid in {folder}; `samplers tune` and "
+            "`samplers fit-grid` write some."
+        )
     if options.json:
-        facts = [{"name": str(path), "nfe": own.nfe, **own.about} for path, own in found.items()]
-        print(json.dumps(facts, indent=2))
+        print(json.dumps([_kept_facts(path, own) for path, own in found.items()], indent=2))
         return
-    rows = [(str(path), *_scores(own)) for path, own in found.items()]
+    grids = {path: own for path, own in found.items() if isinstance(own, FittedGrid)}
+    tuned = {path: own for path, own in found.items() if not isinstance(own, FittedGrid)}
+    tables = [_tuned_table(tuned)] * bool(tuned) + [_grid_table(grids)] * bool(grids)
+    print("\n\n".join([*tables, _KEPT_NOTES]))
+
+
+def _kept_facts(path: Path, own: Kept) -> dict[str, Any]:
+    name = "steps" if "pilots" in own.about else "nfe"
+    return {"name": str(path), name: own.steps, **own.about}
+
+
+_KEPT_NOTES = """\
+error    geometric mean of the relative errors: of a tuned sampler, of held-out samples; of a
+         fitted grid, of those that it was fitted to
+untuned  the same of the best sampler of the registry, where tuning started
+default  the same of the grid that fitting started from
+`samplers show FILE` prints what it is for, and its numbers."""
+
+
+def _tuned_table(tuned: Mapping[Path, TunedSampler]) -> str:
     head = ("file", "NFE", "guidance", "error", "untuned", "conditions")
-    print(f"{aligned([head, *rows])}\n{_TUNED_NOTES}")
+    return aligned(
+        [head, *((str(path), f"{own.nfe}", *_scores(own)) for path, own in tuned.items())]
+    )
 
 
-_TUNED_NOTES = """
-error    geometric mean of the relative errors of held-out samples
-untuned  the same of the best sampler of the registry, where it started
-`samplers show FILE` prints what it was tuned for, and its numbers."""
+def _grid_table(grids: Mapping[Path, FittedGrid]) -> str:
+    head = ("fitted grid", "sampler", "steps", "guidance", "error", "default", "conditions")
+    rows = [
+        (str(path), own.about["sampler"], f"{own.steps}", *_scores(own))
+        for path, own in grids.items()
+    ]
+    return aligned([head, *rows])
 
 
-def _scores(tuned: TunedSampler) -> tuple[str, ...]:
-    about = tuned.about
+def _scores(own: Kept) -> tuple[str, ...]:
+    """Guidance, error after and before, and conditions."""
+    about = own.about
     before, after = (about[name]["geometric_mean"] for name in ("before", "after"))
     words = shorten(about["conditions"], 40, placeholder=" …")
-    return (f"{tuned.nfe}", f"{about['guidance']:g}", f"{after:.3g}", f"{before:.3g}", words)
+    return (f"{about['guidance']:g}", f"{after:.3g}", f"{before:.3g}", words)
 
 
 def _facts(sampler: Sampler) -> dict[str, Any]:

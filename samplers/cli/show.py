@@ -11,9 +11,11 @@ from click import Choice
 from samplers.choices import DEFAULT_SPACING, ConfigSpacing, Spacing
 from samplers.cli.common.options import GridOptions, SchedulerOptions
 from samplers.cli.common.program import argument, changed, command, option
+from samplers.cli.common.text import plain
 from samplers.cli.common.values import PATH, POSITIVE, SAMPLER
 
 if TYPE_CHECKING:
+    from samplers.fitting import FittedGrid
     from samplers.grid import Grid
     from samplers.registry import Sampler
     from samplers.schedule import Schedule
@@ -45,7 +47,9 @@ Examples:
 
 class ShowOptions(GridOptions, section="Tableau"):
     name: str = argument(
-        "NAME", type=SAMPLER, help="Name of a sampler, or an alias; or the file of a tuned one."
+        "NAME",
+        type=SAMPLER,
+        help="Name of a sampler, or an alias; or the file of a tuned one or of a fitted grid.",
     )
     steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{_STEPS}")
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
@@ -67,9 +71,13 @@ class ShowOptions(GridOptions, section="Tableau"):
 @command(_EXAMPLES)
 def run(options: ShowOptions) -> None:
     """Show a sampler: its equation, reference, options and tableau."""
-    from samplers.cli.common.tuned import tuned_of
+    from samplers.cli.common.tuned import fitted_of, tuned_of
     from samplers.registry import AdaptiveSampler, get_sampler
 
+    fitted = fitted_of(options.name)
+    if fitted is not None:
+        _show_fitted(options, fitted)
+        return
     tuned = tuned_of(options, options.name)
     if tuned is not None:
         _show_tuned(options, tuned)
@@ -82,7 +90,17 @@ def run(options: ShowOptions) -> None:
         print(_tableau(options, sampler).to_json())
         return
     steps = _adaptive_note(sampler.name) if adaptive else f"{_NOTE}\n{_tableau(options, sampler)}"
-    print(sampler.description, steps, sep="\n\n")
+    print(plain(sampler.description), steps, sep="\n\n")
+
+
+def _show_fitted(options: ShowOptions, fitted: FittedGrid) -> None:
+    """Print what a fitted grid is; the tableau is that of a sampler."""
+    if options.json or options.checkpoint is not None or options.schedule is not None:
+        raise ValueError(
+            f"{options.name} is a fitted grid, and a tableau is that of a sampler; name it first, "
+            f"as in `samplers show {fitted.about['sampler']} --grid {options.name}`."
+        )
+    print(f"{fitted.description}\n\nPass it as --grid {options.name}.")
 
 
 def _show_tuned(options: ShowOptions, tuned: TunedSampler) -> None:
@@ -110,17 +128,20 @@ def _adaptive_note(name: str) -> str:
 
 
 def _tableau(options: ShowOptions, sampler: Sampler) -> Tableau:
-    from samplers.cli.common.checkpoints import fitted_grid, sampler_options
+    from samplers.checkpoint import Recipe, read_recipe
+    from samplers.cli.common.checkpoints import sampler_options, sampling_recipe
+    from samplers.fitting import FittedGrid
     from samplers.sampling import grid_for
 
-    fitted = fitted_grid(options)
-    if fitted is not None:
-        on = grid_for(sampler.name, _schedule(options), options.steps, fitted)
+    own = Recipe() if options.checkpoint is None else read_recipe(options.checkpoint)
+    grid = sampling_recipe(options, own).grid
+    if isinstance(grid, FittedGrid):
+        on = grid_for(sampler.name, _schedule(options), options.steps, grid)
     elif options.checkpoint is None:
         on = _grid(options)
     else:
-        on = _grid_of(options, options.checkpoint)
-    return sampler.tableau(on, sampler_options(sampler.name, options.options))
+        on = _grid_of(options, options.checkpoint, grid)
+    return sampler.tableau(on, sampler_options(sampler.name, options.options, own))
 
 
 def _schedule(options: ShowOptions) -> Schedule:
@@ -156,7 +177,7 @@ def _grid(options: ShowOptions) -> Grid:
     )
 
 
-def _grid_of(options: ShowOptions, checkpoint: Path) -> Grid:
+def _grid_of(options: ShowOptions, checkpoint: Path, spacing: ConfigSpacing | None) -> Grid:
     """The grid on the noise schedule of a checkpoint."""
     from samplers.checkpoint import read_settings
 
@@ -164,7 +185,7 @@ def _grid_of(options: ShowOptions, checkpoint: Path) -> Grid:
     settings = replace(settings, final=options.final or settings.final)
     return settings.grid(
         options.steps or _STEPS,
-        cast("ConfigSpacing | None", options.grid),
+        spacing,
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
     )

@@ -103,13 +103,14 @@ def _refuse_others(options: TuneOptions, restoring: bool) -> None:
 def _sampled(options: TuneOptions, device: torch.device) -> Subject:
     """Images from noise, of the classes in turn."""
     from samplers.cli.common.checkpoints import (
+        in_python,
         labels_in_turn,
         open_network,
         purpose_of,
         recipe_from,
     )
 
-    checkpoint = open_network(options, device)
+    checkpoint = open_network(options, device, in_python("tune"))
     recipe = checkpoint.settle(recipe_from(options))
     turn = labels_in_turn(options, checkpoint, options.count)
     labels = None if turn is None else _in_turn(turn, options.count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired
@@ -15,6 +16,7 @@ from typing_extensions import TypedDict
 from samplers.files import checked, parse_json
 from samplers.grid import Grid
 from samplers.schedule import Schedule
+from samplers.tuning.description import error_lines, purpose_lines, rho_texts
 from samplers.tuning.file import read_file, write_file
 from samplers.tuning.levels import levels_of, plain, points_at_levels
 from samplers.tuning.purpose import (
@@ -104,6 +106,23 @@ class FittedGrid:
             f"FittedGrid({self.steps} steps for {self.about['sampler']}, relative error "
             f"{after:.3g} on {self.about['pilots']} samples; {self.about['base']}: {before:.3g})"
         )
+
+    @property
+    def description(self) -> str:
+        """A description: what it was fitted for, its scores, and its noise levels."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        about = self.about
+        yield f"A fitted grid of {self.steps} steps for the sampler {about['sampler']}."
+        yield ""
+        yield from purpose_lines("Fitted", about)
+        yield f"Criterion: {about['criterion']}, in {about['evaluations']:,} network evaluations."
+        yield ""
+        samples = f"the {about['pilots']} samples that it was fitted to"
+        yield from error_lines(samples, "fitted", about)
+        yield ""
+        yield f"Noise levels sigma / alpha: {', '.join(rho_texts(self.levels))}"
 
     def grid(self, schedule: Schedule) -> Grid:
         """The grid on a schedule. Raises ValueError for another range of noise levels."""

@@ -44,7 +44,7 @@ class Start(NamedTuple):
     data_scale: float = 1.0
 
     def __str__(self) -> str:
-        end = "" if self.sigma_min is None else f" to {self.sigma_min:.4g}"
+        end = "" if self.sigma_min is None else f", last noise level {self.sigma_min:.4g}"
         return f"{self.sampler}, {self.grid}{end}"
 
     def table(self, schedule: Schedule, nfe: int) -> Table:

@@ -30,7 +30,7 @@ class NetworkModel(ImageModel):
             raise ValueError("This checkpoint takes no prompt; omit 'prompts' in [sampling].")
         self.checkpoint, self.adjoint = checkpoint, config.adjoint
         self.network, self.component = checkpoint.network, checkpoint.component
-        self.recipe = checkpoint.settle(settings.recipe(checkpoint.settings.default_sampler))
+        self.recipe = checkpoint.settle(settings.recipe(checkpoint.recipe))
         self.tableau = checkpoint.tableau(self.recipe)
         self.adjoint.check(self.tableau)
         self.conditions = _chosen_classes(settings, checkpoint)

@@ -63,7 +63,7 @@ class PipelineModel(ImageModel):
         self.checkpoint, self.pipeline = checkpoint, checkpoint.pipeline
         self.prompts, self.negative = settings.prompts, settings.negative_prompt
         self.conditions = tuple(range(len(self.prompts)))
-        self.recipe = checkpoint.settle(settings.recipe(checkpoint.settings.default_sampler))
+        self.recipe = checkpoint.settle(settings.recipe(checkpoint.recipe))
         self.component = next(name for name in NETWORKS if name in self.pipeline.components)
         self.network = self.pipeline.components[self.component]
         self._fixed: dict[str, Tensor] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ from samplers.cli.common.options import ConditionOptions, ModelOptions, Schedule
 from samplers.cli.common.processes import find_device
 from samplers.cli.common.program import package_version
 from samplers.cli.common.text import counted
+from samplers.cli.common.tuned import chosen_sampler, loaded_grid, refuse_of_grids
 from samplers.cli.common.values import FITTED
 from samplers.diffusers.deferred import import_without_compiler
-from samplers.fitting import FittedGrid, load_grid
+from samplers.fitting import FittedGrid
 from samplers.registry import get_sampler
 from samplers.tuning import Purpose
 
@@ -45,20 +47,34 @@ def open_checkpoint(model: ModelOptions, device: torch.device) -> Checkpoint:
     return load_checkpoint(model.checkpoint, options)
 
 
-def open_network(model: ModelOptions, device: torch.device | None = None) -> NetworkCheckpoint:
+def open_network(
+    model: ModelOptions, device: torch.device | None = None, instead: str = ""
+) -> NetworkCheckpoint:
     """Load a checkpoint, on the device of the options if none is given.
+
+    Args:
+        instead: a sentence about what can be done with a prompt.
 
     Raises ValueError if it is conditioned on a prompt.
     """
     checkpoint = open_checkpoint(model, device or find_device(model.device))
     if not isinstance(checkpoint, NetworkCheckpoint):
         raise ValueError(
-            f"{model.checkpoint} is a pipeline with a prompt; a network without one is needed here."
+            f"{model.checkpoint} is a pipeline with a prompt; a network without one is needed "
+            f"here. {instead}".rstrip()
         )
     return checkpoint
 
 
 # ------------------------------------------------------------------------------------ the recipe
+
+
+def in_python(function: str) -> str:
+    """What can be done with a prompt instead of a command that takes none, in a sentence."""
+    return (
+        f"With a prompt, call samplers.{function}(pipeline_denoiser(pipe), x_T, …, "
+        "conditions={'encoder_hidden_states': …}) in Python, see docs/tuning.md."
+    )
 
 
 def recipe_from(options: object) -> Recipe:
@@ -73,6 +89,14 @@ def recipe_from(options: object) -> Recipe:
     return Recipe(**{name: value for name, value in said.items() if value is not None})
 
 
+def sampling_recipe(options: object, own: Recipe) -> Recipe:
+    """The same for sampling with fixed steps: with the checkpoint's own grid if none is named."""
+    said = recipe_from(options)
+    if said.grid is not None or own.grid is None:
+        return said
+    return replace(said, grid=own.grid, steps=own.steps)
+
+
 def fitted_grid(options: object) -> FittedGrid | None:
     """The fitted grid of a command, None if its grid is a spacing or not given.
 
@@ -84,7 +108,7 @@ def fitted_grid(options: object) -> FittedGrid | None:
     for field, written in _ENDS.items():
         if getattr(options, field) is not None:
             raise ValueError(f"{written} is not for a fitted grid, which has its own; omit it.")
-    return load_grid(name)
+    return loaded_grid(name)
 
 
 def steps_of(asked: int | None, recipe: Recipe, default: int) -> int:
@@ -99,13 +123,19 @@ def grid_settings(options: object, recipe: Recipe) -> dict[str, Any]:
     if not isinstance(grid, FittedGrid):
         return {"grid": grid}
     digest = hashlib.sha256(grid.to_json().encode()).hexdigest()
-    return {"grid": getattr(options, "grid"), "grid_sha256": digest}  # noqa: B009
+    return {"grid": getattr(options, "grid", None) or "fitted", "grid_sha256": digest}
 
 
-def sampler_options(sampler: str, texts: Sequence[str]) -> dict[str, Any]:
-    """The options of a sampler from NAME=VALUE, each of the type of its default."""
+def sampler_options(
+    sampler: str, texts: Sequence[str], own: Recipe | None = None
+) -> dict[str, Any]:
+    """The options of a sampler from NAME=VALUE, each of the type of its default.
+
+    Args:
+        own: of the checkpoint, whose options of the same sampler are kept.
+    """
     known = get_sampler(sampler).options
-    found = {}
+    found = dict(own.options) if own is not None and own.sampler == sampler else {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
@@ -136,7 +166,6 @@ def changed_scheduler(scheduler: Any, options: SchedulerOptions) -> Any:
 
     Options of the same sampler are kept unless they are given.
     """
-    from samplers.cli.common.tuned import chosen_sampler, refuse_of_grids
     from samplers.diffusers.loop import method_of
     from samplers.diffusers.settings import named_settings
 

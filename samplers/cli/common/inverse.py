@@ -15,20 +15,25 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from samplers.checkpoint import Recipe
+from samplers.checkpoint import Recipe, read_recipe
 from samplers.checkpoint.network import NetworkCheckpoint
-from samplers.choices import INVERSE_PROBLEM_SPACING
+from samplers.choices import DEFAULT_SAMPLER, INVERSE_PROBLEM_SPACING
 from samplers.cli.common.checkpoints import (
     grid_settings,
     labels_of,
     open_network,
     parameters,
-    recipe_from,
     sampler_options,
+    sampling_recipe,
     steps_of,
 )
 from samplers.cli.common.errors import evaluating, printed_warnings, smaller_batches
-from samplers.cli.common.options import INVERSE_STEPS, NUM_SAMPLES, InverseProblemOptions
+from samplers.cli.common.options import (
+    INVERSE_SAMPLER,
+    INVERSE_STEPS,
+    NUM_SAMPLES,
+    InverseProblemOptions,
+)
 from samplers.cli.common.output import prepare_folder, write
 from samplers.cli.common.text import counted
 from samplers.cli.common.tuned import noted_tuned, tuned_of
@@ -141,23 +146,26 @@ def solve(
 
 def _recipe(options: InverseProblemOptions) -> Recipe:
     """What the options ask for, not settled."""
-    asked, tuned = recipe_from(options), tuned_of(options, options.sampler)
+    own = read_recipe(options.checkpoint)
+    chosen = INVERSE_SAMPLER if own.sampler == DEFAULT_SAMPLER else own.sampler
+    asked, named = sampling_recipe(options, own), options.sampler or chosen
+    tuned = tuned_of(options, named)
     if tuned is not None:
         return replace(asked, sampler=tuned)
-    sampler = fixed_sampler(options.sampler)
+    sampler = fixed_sampler(str(named))
     return replace(
         asked,
         sampler=sampler,
         steps=steps_of(options.steps, asked, INVERSE_STEPS),
         grid=asked.grid or INVERSE_PROBLEM_SPACING,
-        options=sampler_options(sampler, options.options),
+        options=sampler_options(sampler, options.options, own),
     )
 
 
 def _noted(options: InverseProblemOptions, recipe: Recipe) -> dict[str, Any]:
     """What results store of the sampler."""
     if not isinstance(recipe.sampler, str):
-        return noted_tuned(recipe.sampler, options.sampler)
+        return noted_tuned(recipe.sampler, options.sampler or "tuned")
     return {"sampler": recipe.sampler, "options": dict(recipe.options)}
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from samplers.checkpoint import Flow, Recipe, Tick, read_settings
+from samplers.checkpoint import Flow, Recipe, Tick, read_recipe
 from samplers.checkpoint.network import NetworkCheckpoint
 from samplers.cli.common.checkpoints import (
     grid_settings,
@@ -23,6 +23,7 @@ from samplers.cli.common.checkpoints import (
     parameters,
     recipe_from,
     sampler_options,
+    sampling_recipe,
     steps_of,
 )
 from samplers.cli.common.errors import printed_warnings
@@ -31,6 +32,7 @@ from samplers.cli.common.processes import Processes, join
 from samplers.cli.common.text import counted, evaluations_each
 from samplers.cli.common.tuned import noted_tuned, refuse, tuned_of
 from samplers.cli.common.values import seeds_text
+from samplers.fitting import FittedGrid
 from samplers.images.pixels import to_images
 from samplers.probability_flow.integration import Adaptive
 from samplers.registry import AdaptiveSampler, Sampler, get_sampler
@@ -213,8 +215,10 @@ def plan(options: SamplerOptions) -> Job:
 
     Raises ValueError for settings that sampler and checkpoint can't have.
     """
-    tuned = tuned_of(options, options.sampler, _OF_ADAPTIVE)
-    sampler = None if tuned else get_sampler(_named(options))
+    own = read_recipe(options.checkpoint)
+    named = options.sampler or own.sampler
+    tuned = tuned_of(options, named, _OF_ADAPTIVE)
+    sampler = None if tuned else get_sampler(str(named))
     adaptive = None if sampler is None else _checked(options, sampler)
     processes = join(options.device)
     checkpoint = open_checkpoint(options, processes.device)
@@ -222,7 +226,7 @@ def plan(options: SamplerOptions) -> Job:
         with printed_warnings():
             method = _tuned_steps(options, checkpoint, tuned)
     elif sampler is not None and adaptive is None:
-        method = _fixed_steps(options, checkpoint, sampler.name)
+        method = _fixed_steps(options, checkpoint, sampler.name, own)
     else:
         assert adaptive is not None
         method = _adaptive_steps(options, checkpoint, adaptive)
@@ -251,21 +255,17 @@ def _checked(options: SamplerOptions, sampler: Sampler) -> Adaptive | None:
     return None
 
 
-def _named(options: SamplerOptions) -> str:
-    """The sampler by name; that of the checkpoint if none is given."""
-    return options.sampler or read_settings(options.checkpoint).default_sampler
-
-
 def _tuned_steps(options: SamplerOptions, checkpoint: Checkpoint, tuned: TunedSampler) -> Method:
-    file = str(options.sampler)
+    file = options.sampler
     recipe = checkpoint.settle(replace(recipe_from(options), sampler=tuned))
     nfe = checkpoint.nfe(recipe)
     settings = {
-        **noted_tuned(tuned, file),
+        **noted_tuned(tuned, file or "tuned"),
         "network_calls": nfe,
     }
-    words = ["--sampler", file]
-    text = f"{file}, {counted(nfe, 'network evaluation')} each"
+    words = [] if file is None else ["--sampler", file]
+    which = file or "the tuned sampler of the checkpoint"
+    text = f"{which}, {counted(nfe, 'network evaluation')} each"
     return _method(checkpoint, recipe, settings, words, text, nfe, tuned.nfe)
 
 
@@ -289,14 +289,16 @@ def _method(
     return Method(recipe, settings, words, text, ticks, together, sample)
 
 
-def _fixed_steps(options: SamplerOptions, checkpoint: Checkpoint, sampler: str) -> Method:
-    said = recipe_from(options)
+def _fixed_steps(
+    options: SamplerOptions, checkpoint: Checkpoint, sampler: str, own: Recipe
+) -> Method:
+    said = sampling_recipe(options, own)
     asked = replace(
         said,
         sampler=sampler,
         steps=steps_of(options.steps, said, STEPS),
-        options=sampler_options(sampler, options.options),
-        noise=options.noise or "independent",
+        options=sampler_options(sampler, options.options, own),
+        noise=options.noise or own.noise,
     )
     with printed_warnings():
         recipe = checkpoint.settle(asked)
@@ -313,13 +315,25 @@ def _fixed_steps(options: SamplerOptions, checkpoint: Checkpoint, sampler: str) 
     words = ["--sampler", recipe.name, "--steps", str(recipe.steps)]
     for name, value in recipe.options.items():
         words += ["--option", f"{name}={value}"]
-    words += [] if settings["grid"] is None else ["--grid", str(settings["grid"])]
+    grid = options.grid if isinstance(recipe.grid, FittedGrid) else recipe.grid
+    words += [] if grid is None else ["--grid", str(grid)]
     words += ["--noise", recipe.noise] if tableau.stochastic else []
     unit = "network evaluation" if isinstance(checkpoint, NetworkCheckpoint) else "timestep"
     cost_words = counted(nfe, unit)
-    text = f"{recipe.name}, {counted(recipe.steps, 'step')}, {cost_words} each"
+    which = recipe.name + _of_the_checkpoint(options, checkpoint, recipe)
+    text = f"{which}, {counted(recipe.steps, 'step')}, {cost_words} each"
     together = not tableau.batch_invariant
     return _method(checkpoint, recipe, settings, words, text, nfe, tableau.calls, together)
+
+
+def _of_the_checkpoint(options: SamplerOptions, checkpoint: Checkpoint, recipe: Recipe) -> str:
+    """What the checkpoint's scheduler chose, in words; empty if nothing."""
+    others = recipe.sampler != checkpoint.settings.default_sampler
+    sampler = " (the checkpoint's)" if options.sampler is None and others else ""
+    if options.grid is not None or checkpoint.recipe.grid is None:
+        return sampler
+    fitted = isinstance(recipe.grid, FittedGrid)
+    return f"{sampler} on the checkpoint's {'fitted grid' if fitted else f'grid {recipe.grid}'}"
 
 
 def _adaptive_steps(options: SamplerOptions, checkpoint: Checkpoint, adaptive: Adaptive) -> Method:

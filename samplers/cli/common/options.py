@@ -40,7 +40,7 @@ from samplers.cli.common.values import (
 
 STEPS, TOLERANCE, MAX_NFE = 20, 0.01, 500
 NUM_IMAGES = 16
-INVERSE_STEPS = 50
+INVERSE_SAMPLER, INVERSE_STEPS = "ancestral", 50
 NUM_SAMPLES = 6
 """Images that are sampled for one measurement."""
 
@@ -54,6 +54,8 @@ _SPACING = (
     f"Spacing of the time grid: {', '.join(CONFIG_SPACINGS)}; config is what the checkpoint's "
     "scheduler says."
 )
+
+_CARRIED = "the checkpoint's SamplerScheduler names one"
 
 Labels = tuple[int, ...] | str | None
 
@@ -185,8 +187,8 @@ class GridOptions(NoiseLevelOptions, section="Noise levels"):
     grid: str | None = option(
         type=GRID,
         help=f"{_SPACING[:-1]}; or the file of a fitted one, NAME.json.",
-        show_default=f"{DEFAULT_SPACING}; config for flow matching, distilled networks, and "
-        "schedulers with Karras, exponential or Lu levels",
+        show_default=f"{DEFAULT_SPACING}, unless {_CARRIED}; config for flow matching, distilled "
+        "networks, and schedulers with Karras, exponential or Lu levels",
     )
     final: Final | None = option(
         type=Choice(get_args(Final)),
@@ -224,9 +226,13 @@ class SamplerOptions(
     sampler: str | None = option(
         type=SAMPLER,
         help=_SAMPLER,
-        show_default=f"{DEFAULT_SAMPLER}; of a distilled network its own",
+        show_default=f"{DEFAULT_SAMPLER}, unless {_CARRIED}; of a distilled network its own",
     )
-    steps: int | None = option(type=POSITIVE, help="Number of steps.", show_default=f"{STEPS}")
+    steps: int | None = option(
+        type=POSITIVE,
+        help="Number of steps.",
+        show_default=f"{STEPS}; those of a tuned sampler or a fitted grid",
+    )
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     noise: NoiseKind | None = option(
         type=Choice(get_args(NoiseKind)),
@@ -312,7 +318,9 @@ class InverseProblemOptions(
         help="Standard deviation of the noise in the measurement, for pixels from -1 to 1.",
         default=0.0,
     )
-    sampler: str = option(type=SAMPLER, help=_SAMPLER, default="ancestral")
+    sampler: str | None = option(
+        type=SAMPLER, help=_SAMPLER, show_default=f"{INVERSE_SAMPLER}, unless {_CARRIED}"
+    )
     steps: int | None = option(
         type=POSITIVE,
         help="Number of steps.",
@@ -320,7 +328,9 @@ class InverseProblemOptions(
     )
     options: tuple[str, ...] = changed(SchedulerOptions, "options")
     batch_size: int = option(type=IMAGE_COUNT, help="Batch size.", default=16)
-    grid: str | None = changed(GridOptions, "grid", show_default=INVERSE_PROBLEM_SPACING)
+    grid: str | None = changed(
+        GridOptions, "grid", show_default=f"{INVERSE_PROBLEM_SPACING}, unless {_CARRIED}"
+    )
     num_images: int | None = changed(
         ImageOptions, "num_images", show_default=f"{NUM_SAMPLES}, or as --seeds"
     )

@@ -1,7 +1,8 @@
-"""Text output: aligned columns, and counts with a noun."""
+"""Text output: aligned columns, counts with a noun, and docstrings without markup."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
@@ -14,6 +15,19 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
         for row in (rows[0], rule, *rows[1:])
     )
     return "\n".join(line.rstrip() for line in padded)
+
+
+_ROLE = re.compile(r"(?::\w+)?:\w+:`~?([^`]+)`")
+_LITERAL = re.compile(r"``([^`]+)``")
+
+
+def plain(docstring: str) -> str:
+    """A docstring as it is read in a terminal: without reStructuredText's roles and directives.
+
+    Equations stay in TeX.
+    """
+    unmarked = _LITERAL.sub(r"\1", _ROLE.sub(r"\1", docstring))
+    return unmarked.replace(".. math:: ", "   ")
 
 
 def counted(number: int, what: str) -> str:

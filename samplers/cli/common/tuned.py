@@ -1,4 +1,4 @@
-"""Tuned samplers on the command line: files in the place of a sampler's name.
+"""Tuned samplers and fitted grids on the command line: files in the place of a name.
 
 Importing this imports torch.
 """
@@ -14,9 +14,56 @@ from samplers.checkpoint.folder import read_folder
 from samplers.cli.common.errors import printed_warnings
 from samplers.cli.common.values import fixed_sampler
 from samplers.diffusers.loop import sampler_of
+from samplers.fitting import FittedGrid, load_grid
+from samplers.registry import get_sampler
 from samplers.tuning import TunedError, TunedSampler, load_sampler
 
 _SUFFIX = ".json"
+
+Kept = TunedSampler | FittedGrid
+"""What a file NAME.json may hold."""
+
+
+def load_kept(path: Path | str) -> Kept:
+    """Read a tuned sampler or a fitted grid from its file; TunedError for another file."""
+    try:
+        return load_sampler(path)
+    except TunedError:
+        with suppress(TunedError):
+            return load_grid(path)
+        raise
+
+
+def is_folder(name: str) -> bool:
+    """Whether it is a folder, and not also the name of a sampler."""
+    if not Path(name).is_dir():
+        return False
+    try:
+        get_sampler(name)
+    except ValueError:
+        return True
+    return False
+
+
+def fitted_of(name: str) -> FittedGrid | None:
+    """The fitted grid of a file NAME.json; None for all else."""
+    with suppress(TunedError):
+        own = load_kept(name) if name.endswith(_SUFFIX) else None
+        return own if isinstance(own, FittedGrid) else None
+    return None
+
+
+def loaded_grid(name: str) -> FittedGrid:
+    """The fitted grid of a file; ValueError if it holds a tuned sampler."""
+    try:
+        return load_grid(name)
+    except TunedError:
+        with suppress(TunedError):
+            load_sampler(name)
+            raise ValueError(
+                f"{name} is a tuned sampler, which has its own noise levels; pass it as --sampler."
+            ) from None
+        raise
 
 
 def chosen_sampler(name: str) -> str | TunedSampler:
@@ -25,32 +72,62 @@ def chosen_sampler(name: str) -> str | TunedSampler:
 
 
 def tuned_sampler(name: str | None) -> TunedSampler | None:
-    """The tuned sampler of a file NAME.json; None for other names."""
-    return load_sampler(name) if name is not None and name.endswith(_SUFFIX) else None
-
-
-def tuned_of(options: object, name: str | None, *others: Mapping[str, str]) -> TunedSampler | None:
     """The tuned sampler of a file NAME.json; None for other names.
+
+    Raises ValueError for a folder, or if the file holds a fitted grid.
+    """
+    if name is None:
+        return None
+    if is_folder(name):
+        raise ValueError(
+            f"{name} is a folder; name one of its files, which `samplers list {name}` lists."
+        )
+    if not name.endswith(_SUFFIX):
+        return None
+    fitted = fitted_of(name)
+    if fitted is not None:
+        raise ValueError(
+            f"{name} is a fitted grid, for the sampler {fitted.about['sampler']!r}; pass it as "
+            "--grid."
+        )
+    return load_sampler(name)
+
+
+def tuned_of(
+    options: object, sampler: str | TunedSampler, *others: Mapping[str, str]
+) -> TunedSampler | None:
+    """The tuned sampler of a file NAME.json, or the checkpoint's own; None for other names.
 
     Raises ValueError for options that it does not have: those of grids, and others.
     """
-    if name is not None and name.endswith(_SUFFIX):
+    if not isinstance(sampler, str):
         refuse_of_grids(options, *others)
-    return tuned_sampler(name)
+        return sampler
+    if sampler.endswith(_SUFFIX):
+        refuse_of_grids(options, *others)
+    return tuned_sampler(sampler)
 
 
-def tuned_in(folder: Path) -> dict[Path, TunedSampler]:
-    """The tuned samplers of a folder, by file; other files are passed over.
+def kept_in(folder: Path) -> dict[Path, Kept]:
+    """The tuned samplers, and then the fitted grids, of a folder and those in it, by file.
 
-    Raises OSError if there is no such folder.
+    Other files are passed over. Raises ValueError for a file, OSError if there is no such folder.
     """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; name its folder, or print it by `samplers show`.")
     if not folder.is_dir():
         raise NotADirectoryError(f"There is no folder {folder}.")
     found = {}
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+    for path in sorted([*folder.glob(f"*{_SUFFIX}"), *folder.glob(f"*/*{_SUFFIX}")]):
         with suppress(TunedError):
-            found[path] = load_sampler(path)
-    return dict(sorted(found.items(), key=lambda pair: pair[1].nfe))
+            found[path] = load_kept(path)
+    return dict(sorted(found.items(), key=_place))
+
+
+def _place(found: tuple[Path, Kept]) -> tuple[bool, Path, int]:
+    """Where it stands in a list: by kind, folder and number of steps."""
+    path, own = found
+    return isinstance(own, FittedGrid), path.parent, own.steps
 
 
 def refuse(options: object, names: Mapping[str, str], why: str) -> None:

@@ -6,6 +6,8 @@ The sampler itself is learned by :mod:`samplers.tuning`; each command says on wh
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -155,6 +157,7 @@ def write_tuned(
         held(options.output),
         named_failures(smaller_batches(options.batch_size)),
         printed_warnings(),
+        _named_by_options(),
     ):
         found = tune_family(
             subject.model,
@@ -177,6 +180,21 @@ def write_tuned(
         print(_report(tuned, path))
     for state in options.states(checkpoint).values():  # a run of other settings begins anew
         state.unlink()
+
+
+@contextmanager
+def _named_by_options() -> Iterator[None]:
+    """A context in which an error that asks for another setting names its option."""
+    try:
+        yield
+    except ValueError as error:
+        if _MORE_STEPS not in str(error):
+            raise
+        text = str(error).replace(_MORE_STEPS, "more --teacher-steps")
+        raise ValueError(text.replace(", or another teacher", "")) from error
+
+
+_MORE_STEPS = "more teacher steps"
 
 
 def _report(tuned: TunedSampler, path: Path) -> str:
