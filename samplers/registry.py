@@ -440,13 +440,13 @@ def _names() -> dict[str, Sampler]:
 def get_sampler(name: str) -> Sampler:
     """Look up a sampler by name or alias; case, ``_``, prefixes and suffixes do not matter.
 
-    ``DPMSolverMultistepScheduler`` and ``sample_dpmpp_2m`` both give ``dpmpp-2m``. A sampler with
-    adaptive step sizes is an :class:`AdaptiveSampler`. Raises ValueError for an unknown name, and
-    suggests the nearest known one.
+    ``DPMSolverMultistepScheduler``, ``sample_dpmpp_2m`` and ``DPM++ 2M`` all give ``dpmpp-2m``. A
+    sampler with adaptive step sizes is an :class:`AdaptiveSampler`. Raises ValueError for an
+    unknown name, and suggests the nearest known one.
     """
     names, plain = _names(), _plain(name)
-    squeezed = {known.replace("-", ""): sampler for known, sampler in names.items()}
-    found = names.get(name) or names.get(plain) or squeezed.get(plain.replace("-", ""))
+    squeezed = {_squeezed(known): sampler for known, sampler in names.items()}
+    found = names.get(name) or names.get(plain) or squeezed.get(_squeezed(plain))
     if found is None:
         raise ValueError(f"There is no sampler named {name!r}; {_hint(name, plain, names)}")
     return found
@@ -476,3 +476,8 @@ def get_adaptive_sampler(name: str) -> AdaptiveSampler:
 def _plain(name: str) -> str:
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
     return plain.removeprefix("sample-").removesuffix("scheduler")
+
+
+def _squeezed(plain: str) -> str:
+    """The name without what programs write differently, as in ``DPM++ 2M`` and ``dpmpp-2m``."""
+    return plain.replace("++", "pp").replace("-", "")

@@ -55,6 +55,13 @@ SPELLINGS = {
     "unipc": "unipc-2",
     "euler a": "ancestral",
     "rk2": "midpoint",
+    "DPM++ 2M": "dpmpp-2m",
+    "dpm++_2m": "dpmpp-2m",
+    "DPM++ 2M SDE": "sde-dpmpp-2m",
+    "DPM2": "dpm-solver-2",
+    "LMS": "lms-4",
+    "Heun": "heun",
+    "Euler": "ddim",
 }
 EACH = pytest.mark.parametrize("sampler", registry().values(), ids=registry())
 
@@ -83,7 +90,7 @@ def test_rows_are_complete(sampler: Sampler) -> None:
 def test_names_are_unique() -> None:
     names = [name for s in registry().values() for name in (s.name, *s.aliases)]
     assert len(names) == len(set(names))
-    squeezed = [name.replace("-", "") for name in names]
+    squeezed = [name.replace("-", "").replace("++", "pp") for name in names]
     assert len(squeezed) == len(set(squeezed))
 
 
