@@ -23,6 +23,7 @@ from samplers.methods import (
     deis,
     dpm_solver,
     edm,
+    linear_multistep,
     pf_ode,
     predictor_corrector,
     reverse_sde,
@@ -225,12 +226,14 @@ _DPM = "Lu et al. 2022, arXiv:2206.00927"
 _DPMPP = "Lu et al. 2022, arXiv:2211.01095"
 _DEIS = "Zhang, Chen 2023, arXiv:2204.13902"
 _MR = "Li et al. 2025, arXiv:2502.07856"
+_GE = "Permenter, Yuan 2024, arXiv:2306.04848"
 _UNIPC = "Zhao et al. 2023, arXiv:2302.04867"
 
 _single_2, _single_3 = dpm_solver.singlestep_2, dpm_solver.singlestep_3
 _data = partial(dpm_solver.multistep, predicting="data", third_order="corrected")
 _noise = partial(dpm_solver.multistep, predicting="noise", third_order="corrected")
 _mr_data, _mr_noise = (partial(f, order=2, second_order="exact") for f in (_data, _noise))
+_ab = linear_multistep.adams_bashforth
 _abm = adams.adams_bashforth_moulton
 _deis, _deis_data = partial(deis.deis, predicting="noise"), partial(deis.deis, predicting="data")
 _unipc, _unipc_b1 = partial(unipc.unipc, variant="b2"), partial(unipc.unipc, variant="b1")
@@ -272,10 +275,13 @@ _TABLE: tuple[Sampler, ...] = (
         "edm", "heun-discrete")),
     Sampler("midpoint", pf_ode.midpoint, 2, 2, f"{_EDM}, eq. 1", aliases=("rk2",)),
     Sampler("rk4", pf_ode.rk4, 4, 4, f"{_EDM}, eq. 1", aliases=("runge-kutta",)),
-    Sampler("lms-2", partial(pf_ode.adams_bashforth, order=2), 2, 1, f"{_EDM}, eq. 1"),
-    Sampler("lms-3", partial(pf_ode.adams_bashforth, order=3), 3, 1, f"{_EDM}, eq. 1"),
-    Sampler("lms-4", partial(pf_ode.adams_bashforth, order=4), 4, 1, f"{_EDM}, eq. 1",
+    Sampler("lms-2", partial(_ab, order=2), 2, 1, f"{_EDM}, eq. 1"),
+    Sampler("lms-3", partial(_ab, order=3), 3, 1, f"{_EDM}, eq. 1"),
+    Sampler("lms-4", partial(_ab, order=4), 4, 1, f"{_EDM}, eq. 1",
             aliases=("lms", "lms-discrete")),
+    # Linear multistep methods in rho with other weights.
+    Sampler("ipndm", linear_multistep.ipndm, 2, 1, f"{_DEIS}, iPNDM"),
+    Sampler("gradient-estimation", linear_multistep.gradient_estimation, 1, 1, _GE),
     # Predictor and corrector of Adams on the rectified flow.
     Sampler("abm-2", partial(_abm, order=2), 2, 1, _ABM),
     Sampler("abm-3", partial(_abm, order=3), 3, 1, _ABM),

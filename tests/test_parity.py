@@ -539,6 +539,74 @@ def test_edm_churn_as_published() -> None:
     torch.testing.assert_close(found, x, rtol=1e-12, atol=1e-12)
 
 
+LEVELS = torch.tensor([9.0, 6.5, 4.0, 1.5, 0.5, 0.1, 0.0], dtype=torch.float64)
+
+
+def slopes(levels: Tensor, x: list[Tensor], data: list[Tensor]) -> list[Tensor]:
+    """d = (x - D) / sigma at every point but the next, newest first."""
+    made = zip(x, data, levels[:-1], strict=True)
+    return [(point - denoised) / level for point, denoised, level in made][::-1]
+
+
+def ipndm(levels: Tensor, x: list[Tensor], data: list[Tensor]) -> Tensor:
+    """Zhang and Chen 2023, algorithm iPNDM, as in ComfyUI's ``ipndm``."""
+    d = slopes(levels, x, data)
+    match d[:4]:
+        case [d0]:
+            mean = d0
+        case [d0, d1]:
+            mean = (3 * d0 - d1) / 2
+        case [d0, d1, d2]:
+            mean = (23 * d0 - 16 * d1 + 5 * d2) / 12
+        case [d0, d1, d2, d3]:
+            mean = (55 * d0 - 59 * d1 + 37 * d2 - 9 * d3) / 24
+    return x[-1] + (levels[-1] - levels[-2]) * mean
+
+
+def gradient_estimation(levels: Tensor, x: list[Tensor], data: list[Tensor]) -> Tensor:
+    """Permenter and Yuan 2024 with gamma = 2, as in ComfyUI's ``gradient_estimation``."""
+    newest, *older = slopes(levels, x, data)
+    mean = 2 * newest - older[0] if older else newest
+    return x[-1] + (levels[-1] - levels[-2]) * mean
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("ipndm", ipndm),
+        ("gradient-estimation", gradient_estimation),
+    ],
+)
+def test_multistep_methods_in_sigma_as_published(
+    name: str, step: Callable[[Tensor, list[Tensor], list[Tensor]], Tensor]
+) -> None:
+    """Whose step to sigma = 0 ends at the prediction."""
+    x = [normal(1).double() * LEVELS[0]]
+    data: list[Tensor] = []
+    for i in range(2, len(LEVELS)):
+        data.append(edm_denoise(x[-1], LEVELS[i - 2]))
+        x.append(step(LEVELS[:i], x, data))
+    close_in_edm(name, x[0], edm_denoise(x[-1], LEVELS[-2]))
+
+
+def close_in_edm(name: str, start: Tensor, expected: Tensor) -> None:
+    """What a sampler ends at on these levels, where alpha is 1."""
+    tableau = get_sampler(name).tableau(grid_from_sigmas(EDM(), LEVELS))
+    solver = Solver(tableau, "sample")
+    found = finish(solver, lambda x, t: edm_denoise(x, t[0]), solver.init(start))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_ipndm_is_adams_bashforth_for_equal_steps() -> None:
+    levels = torch.linspace(9.0, 0.5, 12, dtype=torch.float64)
+    ipndm, lms = (
+        get_sampler(name).tableau(grid_from_sigmas(EDM(), levels)) for name in ("ipndm", "lms-4")
+    )
+    for a, b in zip(ipndm.rows, lms.rows, strict=True):
+        torch.testing.assert_close(a.points, b.points, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(a.predictions, b.predictions, rtol=1e-11, atol=1e-11)
+
+
 def test_deis_3_as_published() -> None:
     """The weights of diffusers' DEIS-3, Lagrange polynomials in log rho, integrated in float64."""
     grid = uneven()
@@ -564,6 +632,9 @@ def test_deis_3_as_published() -> None:
 
 SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("deis-1", {}, "ddim", {}),
+    ("ipndm", {"max_order": 1}, "ddim", {}),
+    ("gradient-estimation", {"gamma": 1.0}, "ddim", {}),
+    ("gradient-estimation", {"gamma": 1.5}, "ipndm", {"max_order": 2}),
     ("sde-dpmpp-1", {}, "ancestral", {}),
     ("sde-dpmpp-2m", {"eta": 0.0}, "dpmpp-2m", {}),
     ("sde-dpmpp-3m", {"eta": 0.0}, "dpmpp-3m-corrected", {}),

@@ -47,6 +47,16 @@ FROM_K_DIFFUSION = {
     "sample_dpmpp_2m_sde": "sde-dpmpp-2m",
     "sample_dpmpp_3m_sde": "sde-dpmpp-3m",
 }
+FROM_COMFYUI = {
+    "euler": "ddim",
+    "heun": "heun",
+    "dpm_2": "dpm-solver-2",
+    "lms": "lms-4",
+    "ddim": "ddim",
+    "dpmpp_2m": "dpmpp-2m",
+    "ipndm": "ipndm",
+    "gradient_estimation": "gradient-estimation",
+}
 SPELLINGS = {
     "DDIM": "ddim",
     " DPMPP-2M ": "dpmpp-2m",
@@ -102,7 +112,13 @@ def test_every_name_leads_back(sampler: Sampler) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "ours"), [*FROM_DIFFUSERS.items(), *FROM_K_DIFFUSION.items(), *SPELLINGS.items()]
+    ("known", "ours"),
+    [
+        *FROM_DIFFUSERS.items(),
+        *FROM_K_DIFFUSION.items(),
+        *FROM_COMFYUI.items(),
+        *SPELLINGS.items(),
+    ],
 )
 def test_names_from_elsewhere(known: str, ours: str) -> None:
     assert get_sampler(known).name == ours
@@ -171,6 +187,10 @@ def test_options_are_checked(sampler: Sampler) -> None:
         ("euler-maruyama", {"eta": 2}, "between 0"),
         ("dpmpp-2s", {"r": 0.0}, "between 0 and 1"),
         ("dpmpp-3s", {"r1": 0.8, "r2": 0.3}, "rise"),
+        ("ipndm", {"max_order": 0}, "max_order"),
+        ("ipndm", {"max_order": 2.0}, "max_order"),
+        ("ipndm", {"max_order": 5}, "from 1 to 4"),
+        ("gradient-estimation", {"gamma": 0.5}, "gamma"),
         ("ancestral+langevin", {"corrector_steps": 0}, "corrector_steps"),
         ("ancestral+langevin", {"corrector_steps": 1.5}, "corrector_steps"),
         ("ancestral+annealed-langevin", {"snr": -0.1}, "snr"),
