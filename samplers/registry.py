@@ -226,10 +226,12 @@ _DPM = "Lu et al. 2022, arXiv:2206.00927"
 _DPMPP = "Lu et al. 2022, arXiv:2211.01095"
 _DEIS = "Zhang, Chen 2023, arXiv:2204.13902"
 _MR = "Li et al. 2025, arXiv:2502.07856"
+_RES = "Zhang et al. 2023, arXiv:2308.02157"
 _GE = "Permenter, Yuan 2024, arXiv:2306.04848"
 _UNIPC = "Zhao et al. 2023, arXiv:2302.04867"
 
 _single_2, _single_3 = dpm_solver.singlestep_2, dpm_solver.singlestep_3
+_res_2s = partial(_single_2, predicting="data", second_order="exact")
 _data = partial(dpm_solver.multistep, predicting="data", third_order="corrected")
 _noise = partial(dpm_solver.multistep, predicting="noise", third_order="corrected")
 _mr_data, _mr_noise = (partial(f, order=2, second_order="exact") for f in (_data, _noise))
@@ -303,6 +305,9 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("dpm-solver++-2s", "dpm-solver-singlestep")),
     Sampler("dpmpp-3s", partial(_single_3, predicting="data"), 3, 3, f"{_DPMPP}, third order",
             aliases=("dpm-solver++-3s",)),
+    Sampler("res-2s", partial(_res_2s, r=0.5), 2, 2, f"{_RES}, singlestep"),
+    Sampler("exponential-heun", partial(_res_2s, r=1.0), 2, 2, f"{_RES}, singlestep with c_2 = 1",
+            aliases=("exp-heun", "exp-heun-2-x0")),
     Sampler("dpmpp-2m", partial(_data, order=2), 2, 1, f"{_DPMPP}, algorithm 2", aliases=(
         "dpm-solver++", "dpm-solver++-2m", "dpm-solver-multistep", "edm-dpm-solver-multistep")),
     Sampler("dpmpp-3m-corrected", partial(_data, order=3), 3, 1,
@@ -364,7 +369,8 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
     # MR Sampler, which is DPM-Solver with the exact integral of the line through two predictions.
     Sampler("mr-ode-n-2", _mr_noise, 2, 1, f"{_MR}, MR-ODE-n-2"),
-    Sampler("mr-ode-d-2", _mr_data, 2, 1, f"{_MR}, MR-ODE-d-2"),
+    Sampler("mr-ode-d-2", _mr_data, 2, 1, f"{_MR}, MR-ODE-d-2; {_RES}, multistep",
+            aliases=("res-multistep", "res-2m")),
     Sampler("mr-sde-n-2", partial(_mr_noise, eta=1.0), 2, 1, f"{_MR}, MR-SDE-n-2", 2, 1),
     Sampler("mr-sde-d-2", partial(_mr_data, eta=1.0), 2, 1, f"{_MR}, MR-SDE-d-2", 2, 1),
     Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 2,

@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -570,11 +571,23 @@ def gradient_estimation(levels: Tensor, x: list[Tensor], data: list[Tensor]) -> 
     return x[-1] + (levels[-1] - levels[-2]) * mean
 
 
+def res_multistep(levels: Tensor, x: list[Tensor], data: list[Tensor]) -> Tensor:
+    """Zhang et al. 2023, as in ComfyUI's ``res_multistep``: b_1 D_0 + b_2 D_1 at c_2."""
+    h = (levels[-2] / levels[-1]).log()
+    phi_1 = torch.expm1(-h) / -h
+    if len(x) == 1:
+        return torch.exp(-h) * x[-1] + h * phi_1 * data[-1]
+    phi_2, c_2 = (phi_1 - 1) / -h, (levels[-2] / levels[-3]).log() / h
+    mixed = (phi_1 - phi_2 / c_2) * data[-1] + phi_2 / c_2 * data[-2]
+    return torch.exp(-h) * x[-1] + h * mixed
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [
         ("ipndm", ipndm),
         ("gradient-estimation", gradient_estimation),
+        ("res-multistep", res_multistep),
     ],
 )
 def test_multistep_methods_in_sigma_as_published(
@@ -587,6 +600,22 @@ def test_multistep_methods_in_sigma_as_published(
         data.append(edm_denoise(x[-1], LEVELS[i - 2]))
         x.append(step(LEVELS[:i], x, data))
     close_in_edm(name, x[0], edm_denoise(x[-1], LEVELS[-2]))
+
+
+@pytest.mark.parametrize(("name", "r"), [("res-2s", 0.5), ("exponential-heun", 1.0)])
+def test_singlestep_res_as_published(name: str, r: float) -> None:
+    """Zhang et al. 2023 with c_2 = r; with r = 1 as in ComfyUI's ``exp_heun_2_x0``."""
+    x = start = normal(1).double() * LEVELS[0]
+    for now, nxt in pairwise(LEVELS[:-1]):
+        h = (now / nxt).log()
+        data = edm_denoise(x, now)
+        inner = now * torch.exp(-r * h)
+        stage = torch.exp(-r * h) * x - torch.expm1(-r * h) * data
+        phi_1 = torch.expm1(-h) / -h
+        b_2 = (phi_1 - 1) / -h / r
+        mixed = (phi_1 - b_2) * data + b_2 * edm_denoise(stage, inner)
+        x = torch.exp(-h) * x + h * mixed
+    close_in_edm(name, start, edm_denoise(x, LEVELS[-2]))
 
 
 def close_in_edm(name: str, start: Tensor, expected: Tensor) -> None:
@@ -632,9 +661,11 @@ def test_deis_3_as_published() -> None:
 
 SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("deis-1", {}, "ddim", {}),
+    ("mr-ode-d-2", {}, "deis-data-2", {}),
     ("ipndm", {"max_order": 1}, "ddim", {}),
     ("gradient-estimation", {"gamma": 1.0}, "ddim", {}),
     ("gradient-estimation", {"gamma": 1.5}, "ipndm", {"max_order": 2}),
+    ("exponential-heun", {"r": 0.5}, "res-2s", {}),
     ("sde-dpmpp-1", {}, "ancestral", {}),
     ("sde-dpmpp-2m", {"eta": 0.0}, "dpmpp-2m", {}),
     ("sde-dpmpp-3m", {"eta": 0.0}, "dpmpp-3m-corrected", {}),

@@ -56,6 +56,8 @@ FROM_COMFYUI = {
     "dpmpp_2m": "dpmpp-2m",
     "ipndm": "ipndm",
     "gradient_estimation": "gradient-estimation",
+    "res_multistep": "mr-ode-d-2",
+    "exp_heun_2_x0": "exponential-heun",
 }
 SPELLINGS = {
     "DDIM": "ddim",
@@ -187,6 +189,7 @@ def test_options_are_checked(sampler: Sampler) -> None:
         ("euler-maruyama", {"eta": 2}, "between 0"),
         ("dpmpp-2s", {"r": 0.0}, "between 0 and 1"),
         ("dpmpp-3s", {"r1": 0.8, "r2": 0.3}, "rise"),
+        ("exponential-heun", {"r": 1.5}, "between 0 and 1"),
         ("ipndm", {"max_order": 0}, "max_order"),
         ("ipndm", {"max_order": 2.0}, "max_order"),
         ("ipndm", {"max_order": 5}, "from 1 to 4"),
