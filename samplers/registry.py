@@ -272,7 +272,7 @@ _TABLE: tuple[Sampler, ...] = (
     Sampler("ddim", pf_ode.ddim, 1, 1, f"{_DDIM}, eq. 13", aliases=(
         "euler", "dpmpp-1", "dpm-solver-1", "dpm-1", "dpm-solver++-1", "euler-discrete",
         "mr-ode-n-1", "mr-ode-d-1",
-        "edm-euler", "flow-match-euler-discrete")),
+        "ddim-parallel", "cogvideox-ddim", "edm-euler", "flow-match-euler-discrete")),
     Sampler("heun", pf_ode.heun, 2, 2, f"{_EDM}, algorithm 1", aliases=(
         "edm", "heun-discrete")),
     Sampler("midpoint", pf_ode.midpoint, 2, 2, f"{_EDM}, eq. 1", aliases=("rk2",)),

@@ -246,6 +246,8 @@ def test_diffusers_lms_until_its_last_interval(kind: PredictionType) -> None:
 
 
 LEAD = [
+    ("DDIMParallelScheduler", "ddim", {}, {}),
+    ("CogVideoXDDIMScheduler", "ddim", {}, {}),
     ("DDIMScheduler", "ddim", {}, {}),
     ("DDIMScheduler", "ancestral", {}, {"eta": 1.0}),
     ("DDIMScheduler", "ancestral", {"eta": 0.5}, {"eta": 0.5}),

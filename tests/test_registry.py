@@ -20,6 +20,8 @@ from samplers.tableau import Tableau
 
 FROM_DIFFUSERS = {
     "DDIMScheduler": "ddim",
+    "DDIMParallelScheduler": "ddim",
+    "CogVideoXDDIMScheduler": "ddim",
     "DDPMScheduler": "ancestral",
     "EulerDiscreteScheduler": "ddim",
     "EulerAncestralDiscreteScheduler": "ancestral",

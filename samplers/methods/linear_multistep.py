@@ -21,6 +21,7 @@ from samplers.checks import check_at_most, check_whole
 from samplers.draft import Draft, Evaluation, Number
 from samplers.grid import Grid
 from samplers.methods.interval import finite_intervals
+from samplers.methods.pf_ode import advance
 from samplers.phi import lagrange_weights
 from samplers.tableau import Tableau
 
@@ -86,10 +87,8 @@ def _multistep(grid: Grid, count: int, weights: _Weights) -> Tableau:
         history = [known, *history[: count - 1]]
         h = nxt.rho - known.at.rho
         nodes = [(past.at.rho - known.at.rho) / h for past in history]
-        y = known.x / known.at.alpha
-        for weight, past in zip(weights(nodes), history, strict=True):
-            y = y + weight * h * past.noise
-        draft.append(nxt.alpha * y, nxt)
+        slopes = [past.noise for past in history]
+        draft.append(advance(known, slopes, weights(nodes), nxt, nxt), nxt)
     return draft.tableau()
 
 

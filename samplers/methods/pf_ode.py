@@ -7,9 +7,10 @@ on it is DDIM (Song et al. 2021, eq. 12 and 13, https://arxiv.org/abs/2010.02502
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from samplers.draft import Combination, Draft, Evaluation
+from samplers.draft import Combination, Draft, Evaluation, Number
 from samplers.grid import Grid
 from samplers.methods.interval import ddim as ddim_step
 from samplers.methods.interval import finite_intervals
@@ -92,9 +93,9 @@ def runge_kutta(grid: Grid, butcher: Butcher) -> Tableau:
         slopes = [first.noise]
         for c, a in zip(butcher.c[1:], butcher.a[1:], strict=True):
             stage = _at_rho(grid, first.at, nxt, c)
-            draft.append(_advance(first, slopes, a, nxt, stage), stage)
+            draft.append(advance(first, slopes, a, nxt, stage), stage)
             slopes.append(draft.evaluate().noise)
-        draft.append(_advance(first, slopes, butcher.b, nxt, nxt), nxt)
+        draft.append(advance(first, slopes, butcher.b, nxt, nxt), nxt)
     return draft.tableau()
 
 
@@ -104,10 +105,10 @@ def _at_rho(grid: Grid, now: Point, nxt: Point, c: float) -> Point:
     return grid.at_lam(-(now.rho + c * (nxt.rho - now.rho)).log())
 
 
-def _advance(
+def advance(
     first: Evaluation,
     slopes: list[Combination],
-    weights: tuple[float, ...],
+    weights: Sequence[Number],
     nxt: Point,
     at: Point,
 ) -> Combination:
