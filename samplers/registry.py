@@ -317,7 +317,7 @@ _TABLE: tuple[Sampler, ...] = (
     Sampler("unipc-1", partial(_unipc, order=1), 2, 1, f"{_UNIPC}, B2"),
     Sampler("unipc-2", partial(_unipc, order=2), 3, 1, f"{_UNIPC}, B2",
             aliases=("unipc", "unipc-multistep")),
-    Sampler("unipc-3", partial(_unipc, order=3), 4, 1, f"{_UNIPC}, B2"),
+    Sampler("unipc-3", partial(_unipc, order=3), 4, 1, f"{_UNIPC}, B2", aliases=("uni-pc-bh2",)),
     Sampler("unipc-1-b1", partial(_unipc_b1, order=1), 2, 1,
             f"{_UNIPC}, B1"),
     Sampler("unipc-2-b1", partial(_unipc_b1, order=2), 3, 1,

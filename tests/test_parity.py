@@ -668,6 +668,7 @@ SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("gradient-estimation", {"gamma": 1.0}, "ddim", {}),
     ("gradient-estimation", {"gamma": 1.5}, "ipndm", {"max_order": 2}),
     ("exponential-heun", {"r": 0.5}, "res-2s", {}),
+    ("dpmpp-2s", {"second_order": "exact"}, "res-2s", {}),
     ("sde-dpmpp-1", {}, "ancestral", {}),
     ("sde-dpmpp-2m", {"eta": 0.0}, "dpmpp-2m", {}),
     ("sde-dpmpp-3m", {"eta": 0.0}, "dpmpp-3m-corrected", {}),

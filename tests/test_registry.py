@@ -58,6 +58,7 @@ FROM_COMFYUI = {
     "dpmpp_2m": "dpmpp-2m",
     "ipndm": "ipndm",
     "gradient_estimation": "gradient-estimation",
+    "uni_pc_bh2": "unipc-3",
     "res_multistep": "mr-ode-d-2",
     "exp_heun_2_x0": "exponential-heun",
 }
@@ -73,6 +74,7 @@ SPELLINGS = {
     "dpm++_2m": "dpmpp-2m",
     "DPM++ 2M SDE": "sde-dpmpp-2m",
     "DPM2": "dpm-solver-2",
+    "DPM adaptive": "dpm-solver-23",
     "LMS": "lms-4",
     "Heun": "heun",
     "Euler": "ddim",
