@@ -23,6 +23,7 @@ from samplers.methods import (
     deis,
     dpm_solver,
     edm,
+    linear_multistep,
     pf_ode,
     predictor_corrector,
     reverse_sde,
@@ -225,12 +226,16 @@ _DPM = "Lu et al. 2022, arXiv:2206.00927"
 _DPMPP = "Lu et al. 2022, arXiv:2211.01095"
 _DEIS = "Zhang, Chen 2023, arXiv:2204.13902"
 _MR = "Li et al. 2025, arXiv:2502.07856"
+_RES = "Zhang et al. 2023, arXiv:2308.02157"
+_GE = "Permenter, Yuan 2024, arXiv:2306.04848"
 _UNIPC = "Zhao et al. 2023, arXiv:2302.04867"
 
 _single_2, _single_3 = dpm_solver.singlestep_2, dpm_solver.singlestep_3
+_res_2s = partial(_single_2, predicting="data", second_order="exact")
 _data = partial(dpm_solver.multistep, predicting="data", third_order="corrected")
 _noise = partial(dpm_solver.multistep, predicting="noise", third_order="corrected")
 _mr_data, _mr_noise = (partial(f, order=2, second_order="exact") for f in (_data, _noise))
+_ab = linear_multistep.adams_bashforth
 _abm = adams.adams_bashforth_moulton
 _deis, _deis_data = partial(deis.deis, predicting="noise"), partial(deis.deis, predicting="data")
 _unipc, _unipc_b1 = partial(unipc.unipc, variant="b2"), partial(unipc.unipc, variant="b1")
@@ -267,15 +272,18 @@ _TABLE: tuple[Sampler, ...] = (
     Sampler("ddim", pf_ode.ddim, 1, 1, f"{_DDIM}, eq. 13", aliases=(
         "euler", "dpmpp-1", "dpm-solver-1", "dpm-1", "dpm-solver++-1", "euler-discrete",
         "mr-ode-n-1", "mr-ode-d-1",
-        "edm-euler", "flow-match-euler-discrete")),
+        "ddim-parallel", "cogvideox-ddim", "edm-euler", "flow-match-euler-discrete")),
     Sampler("heun", pf_ode.heun, 2, 2, f"{_EDM}, algorithm 1", aliases=(
         "edm", "heun-discrete")),
     Sampler("midpoint", pf_ode.midpoint, 2, 2, f"{_EDM}, eq. 1", aliases=("rk2",)),
     Sampler("rk4", pf_ode.rk4, 4, 4, f"{_EDM}, eq. 1", aliases=("runge-kutta",)),
-    Sampler("lms-2", partial(pf_ode.adams_bashforth, order=2), 2, 1, f"{_EDM}, eq. 1"),
-    Sampler("lms-3", partial(pf_ode.adams_bashforth, order=3), 3, 1, f"{_EDM}, eq. 1"),
-    Sampler("lms-4", partial(pf_ode.adams_bashforth, order=4), 4, 1, f"{_EDM}, eq. 1",
+    Sampler("lms-2", partial(_ab, order=2), 2, 1, f"{_EDM}, eq. 1"),
+    Sampler("lms-3", partial(_ab, order=3), 3, 1, f"{_EDM}, eq. 1"),
+    Sampler("lms-4", partial(_ab, order=4), 4, 1, f"{_EDM}, eq. 1",
             aliases=("lms", "lms-discrete")),
+    # Linear multistep methods in rho with other weights.
+    Sampler("ipndm", linear_multistep.ipndm, 2, 1, f"{_DEIS}, iPNDM"),
+    Sampler("gradient-estimation", linear_multistep.gradient_estimation, 1, 1, _GE),
     # Predictor and corrector of Adams on the rectified flow.
     Sampler("abm-2", partial(_abm, order=2), 2, 1, _ABM),
     Sampler("abm-3", partial(_abm, order=3), 3, 1, _ABM),
@@ -297,6 +305,9 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("dpm-solver++-2s", "dpm-solver-singlestep")),
     Sampler("dpmpp-3s", partial(_single_3, predicting="data"), 3, 3, f"{_DPMPP}, third order",
             aliases=("dpm-solver++-3s",)),
+    Sampler("res-2s", partial(_res_2s, r=0.5), 2, 2, f"{_RES}, singlestep"),
+    Sampler("exponential-heun", partial(_res_2s, r=1.0), 2, 2, f"{_RES}, singlestep with c_2 = 1",
+            aliases=("exp-heun", "exp-heun-2-x0")),
     Sampler("dpmpp-2m", partial(_data, order=2), 2, 1, f"{_DPMPP}, algorithm 2", aliases=(
         "dpm-solver++", "dpm-solver++-2m", "dpm-solver-multistep", "edm-dpm-solver-multistep")),
     Sampler("dpmpp-3m-corrected", partial(_data, order=3), 3, 1,
@@ -306,7 +317,7 @@ _TABLE: tuple[Sampler, ...] = (
     Sampler("unipc-1", partial(_unipc, order=1), 2, 1, f"{_UNIPC}, B2"),
     Sampler("unipc-2", partial(_unipc, order=2), 3, 1, f"{_UNIPC}, B2",
             aliases=("unipc", "unipc-multistep")),
-    Sampler("unipc-3", partial(_unipc, order=3), 4, 1, f"{_UNIPC}, B2"),
+    Sampler("unipc-3", partial(_unipc, order=3), 4, 1, f"{_UNIPC}, B2", aliases=("uni-pc-bh2",)),
     Sampler("unipc-1-b1", partial(_unipc_b1, order=1), 2, 1,
             f"{_UNIPC}, B1"),
     Sampler("unipc-2-b1", partial(_unipc_b1, order=2), 3, 1,
@@ -358,7 +369,8 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
     # MR Sampler, which is DPM-Solver with the exact integral of the line through two predictions.
     Sampler("mr-ode-n-2", _mr_noise, 2, 1, f"{_MR}, MR-ODE-n-2"),
-    Sampler("mr-ode-d-2", _mr_data, 2, 1, f"{_MR}, MR-ODE-d-2"),
+    Sampler("mr-ode-d-2", _mr_data, 2, 1, f"{_MR}, MR-ODE-d-2; {_RES}, multistep",
+            aliases=("res-multistep", "res-2m")),
     Sampler("mr-sde-n-2", partial(_mr_noise, eta=1.0), 2, 1, f"{_MR}, MR-SDE-n-2", 2, 1),
     Sampler("mr-sde-d-2", partial(_mr_data, eta=1.0), 2, 1, f"{_MR}, MR-SDE-d-2", 2, 1),
     Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 2,
@@ -440,13 +452,13 @@ def _names() -> dict[str, Sampler]:
 def get_sampler(name: str) -> Sampler:
     """Look up a sampler by name or alias; case, ``_``, prefixes and suffixes do not matter.
 
-    ``DPMSolverMultistepScheduler`` and ``sample_dpmpp_2m`` both give ``dpmpp-2m``. A sampler with
-    adaptive step sizes is an :class:`AdaptiveSampler`. Raises ValueError for an unknown name, and
-    suggests the nearest known one.
+    ``DPMSolverMultistepScheduler``, ``sample_dpmpp_2m`` and ``DPM++ 2M`` all give ``dpmpp-2m``. A
+    sampler with adaptive step sizes is an :class:`AdaptiveSampler`. Raises ValueError for an
+    unknown name, and suggests the nearest known one.
     """
     names, plain = _names(), _plain(name)
-    squeezed = {known.replace("-", ""): sampler for known, sampler in names.items()}
-    found = names.get(name) or names.get(plain) or squeezed.get(plain.replace("-", ""))
+    squeezed = {_squeezed(known): sampler for known, sampler in names.items()}
+    found = names.get(name) or names.get(plain) or squeezed.get(_squeezed(plain))
     if found is None:
         raise ValueError(f"There is no sampler named {name!r}; {_hint(name, plain, names)}")
     return found
@@ -476,3 +488,8 @@ def get_adaptive_sampler(name: str) -> AdaptiveSampler:
 def _plain(name: str) -> str:
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
     return plain.removeprefix("sample-").removesuffix("scheduler")
+
+
+def _squeezed(plain: str) -> str:
+    """The name without what programs write differently, as in ``DPM++ 2M`` and ``dpmpp-2m``."""
+    return plain.replace("++", "pp").replace("-", "")

@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -245,6 +246,8 @@ def test_diffusers_lms_until_its_last_interval(kind: PredictionType) -> None:
 
 
 LEAD = [
+    ("DDIMParallelScheduler", "ddim", {}, {}),
+    ("CogVideoXDDIMScheduler", "ddim", {}, {}),
     ("DDIMScheduler", "ddim", {}, {}),
     ("DDIMScheduler", "ancestral", {}, {"eta": 1.0}),
     ("DDIMScheduler", "ancestral", {"eta": 0.5}, {"eta": 0.5}),
@@ -539,6 +542,102 @@ def test_edm_churn_as_published() -> None:
     torch.testing.assert_close(found, x, rtol=1e-12, atol=1e-12)
 
 
+LEVELS = torch.tensor([9.0, 6.5, 4.0, 1.5, 0.5, 0.1, 0.0], dtype=torch.float64)
+
+
+def slopes(levels: Tensor, x: list[Tensor], data: list[Tensor]) -> list[Tensor]:
+    """d = (x - D) / sigma at every point but the next, newest first."""
+    made = zip(x, data, levels[:-1], strict=True)
+    return [(point - denoised) / level for point, denoised, level in made][::-1]
+
+
+def ipndm(levels: Tensor, x: list[Tensor], data: list[Tensor]) -> Tensor:
+    """Zhang and Chen 2023, algorithm iPNDM, as in ComfyUI's ``ipndm``."""
+    d = slopes(levels, x, data)
+    match d[:4]:
+        case [d0]:
+            mean = d0
+        case [d0, d1]:
+            mean = (3 * d0 - d1) / 2
+        case [d0, d1, d2]:
+            mean = (23 * d0 - 16 * d1 + 5 * d2) / 12
+        case [d0, d1, d2, d3]:
+            mean = (55 * d0 - 59 * d1 + 37 * d2 - 9 * d3) / 24
+    return x[-1] + (levels[-1] - levels[-2]) * mean
+
+
+def gradient_estimation(levels: Tensor, x: list[Tensor], data: list[Tensor]) -> Tensor:
+    """Permenter and Yuan 2024 with gamma = 2, as in ComfyUI's ``gradient_estimation``."""
+    newest, *older = slopes(levels, x, data)
+    mean = 2 * newest - older[0] if older else newest
+    return x[-1] + (levels[-1] - levels[-2]) * mean
+
+
+def res_multistep(levels: Tensor, x: list[Tensor], data: list[Tensor]) -> Tensor:
+    """Zhang et al. 2023, as in ComfyUI's ``res_multistep``: b_1 D_0 + b_2 D_1 at c_2."""
+    h = (levels[-2] / levels[-1]).log()
+    phi_1 = torch.expm1(-h) / -h
+    if len(x) == 1:
+        return torch.exp(-h) * x[-1] + h * phi_1 * data[-1]
+    phi_2, c_2 = (phi_1 - 1) / -h, (levels[-2] / levels[-3]).log() / h
+    mixed = (phi_1 - phi_2 / c_2) * data[-1] + phi_2 / c_2 * data[-2]
+    return torch.exp(-h) * x[-1] + h * mixed
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("ipndm", ipndm),
+        ("gradient-estimation", gradient_estimation),
+        ("res-multistep", res_multistep),
+    ],
+)
+def test_multistep_methods_in_sigma_as_published(
+    name: str, step: Callable[[Tensor, list[Tensor], list[Tensor]], Tensor]
+) -> None:
+    """Whose step to sigma = 0 ends at the prediction."""
+    x = [normal(1).double() * LEVELS[0]]
+    data: list[Tensor] = []
+    for i in range(2, len(LEVELS)):
+        data.append(edm_denoise(x[-1], LEVELS[i - 2]))
+        x.append(step(LEVELS[:i], x, data))
+    close_in_edm(name, x[0], edm_denoise(x[-1], LEVELS[-2]))
+
+
+@pytest.mark.parametrize(("name", "r"), [("res-2s", 0.5), ("exponential-heun", 1.0)])
+def test_singlestep_res_as_published(name: str, r: float) -> None:
+    """Zhang et al. 2023 with c_2 = r; with r = 1 as in ComfyUI's ``exp_heun_2_x0``."""
+    x = start = normal(1).double() * LEVELS[0]
+    for now, nxt in pairwise(LEVELS[:-1]):
+        h = (now / nxt).log()
+        data = edm_denoise(x, now)
+        inner = now * torch.exp(-r * h)
+        stage = torch.exp(-r * h) * x - torch.expm1(-r * h) * data
+        phi_1 = torch.expm1(-h) / -h
+        b_2 = (phi_1 - 1) / -h / r
+        mixed = (phi_1 - b_2) * data + b_2 * edm_denoise(stage, inner)
+        x = torch.exp(-h) * x + h * mixed
+    close_in_edm(name, start, edm_denoise(x, LEVELS[-2]))
+
+
+def close_in_edm(name: str, start: Tensor, expected: Tensor) -> None:
+    """What a sampler ends at on these levels, where alpha is 1."""
+    tableau = get_sampler(name).tableau(grid_from_sigmas(EDM(), LEVELS))
+    solver = Solver(tableau, "sample")
+    found = finish(solver, lambda x, t: edm_denoise(x, t[0]), solver.init(start))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_ipndm_is_adams_bashforth_for_equal_steps() -> None:
+    levels = torch.linspace(9.0, 0.5, 12, dtype=torch.float64)
+    ipndm, lms = (
+        get_sampler(name).tableau(grid_from_sigmas(EDM(), levels)) for name in ("ipndm", "lms-4")
+    )
+    for a, b in zip(ipndm.rows, lms.rows, strict=True):
+        torch.testing.assert_close(a.points, b.points, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(a.predictions, b.predictions, rtol=1e-11, atol=1e-11)
+
+
 def test_deis_3_as_published() -> None:
     """The weights of diffusers' DEIS-3, Lagrange polynomials in log rho, integrated in float64."""
     grid = uneven()
@@ -564,6 +663,12 @@ def test_deis_3_as_published() -> None:
 
 SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("deis-1", {}, "ddim", {}),
+    ("mr-ode-d-2", {}, "deis-data-2", {}),
+    ("ipndm", {"max_order": 1}, "ddim", {}),
+    ("gradient-estimation", {"gamma": 1.0}, "ddim", {}),
+    ("gradient-estimation", {"gamma": 1.5}, "ipndm", {"max_order": 2}),
+    ("exponential-heun", {"r": 0.5}, "res-2s", {}),
+    ("dpmpp-2s", {"second_order": "exact"}, "res-2s", {}),
     ("sde-dpmpp-1", {}, "ancestral", {}),
     ("sde-dpmpp-2m", {"eta": 0.0}, "dpmpp-2m", {}),
     ("sde-dpmpp-3m", {"eta": 0.0}, "dpmpp-3m-corrected", {}),

@@ -20,6 +20,8 @@ from samplers.tableau import Tableau
 
 FROM_DIFFUSERS = {
     "DDIMScheduler": "ddim",
+    "DDIMParallelScheduler": "ddim",
+    "CogVideoXDDIMScheduler": "ddim",
     "DDPMScheduler": "ancestral",
     "EulerDiscreteScheduler": "ddim",
     "EulerAncestralDiscreteScheduler": "ancestral",
@@ -47,6 +49,19 @@ FROM_K_DIFFUSION = {
     "sample_dpmpp_2m_sde": "sde-dpmpp-2m",
     "sample_dpmpp_3m_sde": "sde-dpmpp-3m",
 }
+FROM_COMFYUI = {
+    "euler": "ddim",
+    "heun": "heun",
+    "dpm_2": "dpm-solver-2",
+    "lms": "lms-4",
+    "ddim": "ddim",
+    "dpmpp_2m": "dpmpp-2m",
+    "ipndm": "ipndm",
+    "gradient_estimation": "gradient-estimation",
+    "uni_pc_bh2": "unipc-3",
+    "res_multistep": "mr-ode-d-2",
+    "exp_heun_2_x0": "exponential-heun",
+}
 SPELLINGS = {
     "DDIM": "ddim",
     " DPMPP-2M ": "dpmpp-2m",
@@ -55,6 +70,14 @@ SPELLINGS = {
     "unipc": "unipc-2",
     "euler a": "ancestral",
     "rk2": "midpoint",
+    "DPM++ 2M": "dpmpp-2m",
+    "dpm++_2m": "dpmpp-2m",
+    "DPM++ 2M SDE": "sde-dpmpp-2m",
+    "DPM2": "dpm-solver-2",
+    "DPM adaptive": "dpm-solver-23",
+    "LMS": "lms-4",
+    "Heun": "heun",
+    "Euler": "ddim",
 }
 EACH = pytest.mark.parametrize("sampler", registry().values(), ids=registry())
 
@@ -83,7 +106,7 @@ def test_rows_are_complete(sampler: Sampler) -> None:
 def test_names_are_unique() -> None:
     names = [name for s in registry().values() for name in (s.name, *s.aliases)]
     assert len(names) == len(set(names))
-    squeezed = [name.replace("-", "") for name in names]
+    squeezed = [name.replace("-", "").replace("++", "pp") for name in names]
     assert len(squeezed) == len(set(squeezed))
 
 
@@ -95,7 +118,13 @@ def test_every_name_leads_back(sampler: Sampler) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "ours"), [*FROM_DIFFUSERS.items(), *FROM_K_DIFFUSION.items(), *SPELLINGS.items()]
+    ("known", "ours"),
+    [
+        *FROM_DIFFUSERS.items(),
+        *FROM_K_DIFFUSION.items(),
+        *FROM_COMFYUI.items(),
+        *SPELLINGS.items(),
+    ],
 )
 def test_names_from_elsewhere(known: str, ours: str) -> None:
     assert get_sampler(known).name == ours
@@ -164,6 +193,11 @@ def test_options_are_checked(sampler: Sampler) -> None:
         ("euler-maruyama", {"eta": 2}, "between 0"),
         ("dpmpp-2s", {"r": 0.0}, "between 0 and 1"),
         ("dpmpp-3s", {"r1": 0.8, "r2": 0.3}, "rise"),
+        ("exponential-heun", {"r": 1.5}, "between 0 and 1"),
+        ("ipndm", {"max_order": 0}, "max_order"),
+        ("ipndm", {"max_order": 2.0}, "max_order"),
+        ("ipndm", {"max_order": 5}, "from 1 to 4"),
+        ("gradient-estimation", {"gamma": 0.5}, "gamma"),
         ("ancestral+langevin", {"corrector_steps": 0}, "corrector_steps"),
         ("ancestral+langevin", {"corrector_steps": 1.5}, "corrector_steps"),
         ("ancestral+annealed-langevin", {"snr": -0.1}, "snr"),

@@ -75,7 +75,8 @@ SUBPACKAGES = {
 }
 
 FAMILIES = {
-    "pf_ode": "Runge-Kutta and Adams-Bashforth",
+    "pf_ode": "DDIM and Runge-Kutta",
+    "linear_multistep": "Linear multistep",
     "adams": "Adams-Bashforth-Moulton on the rectified flow",
     "dpm_solver": "DPM-Solver, DPM-Solver++ and MR Sampler",
     "unipc": "UniPC",

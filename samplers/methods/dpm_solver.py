@@ -9,6 +9,7 @@ step from or to infinite log-SNR is a DDIM step, and such a point is not used by
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Literal, Protocol, Self, TypeVar
 
@@ -59,22 +60,33 @@ def linear(step: Weights, x: L, f: L, f_r: L, r: float) -> L:
     return step.decay * x + step.gain(1) * f + step.gain(2) * (f_r - f) / r
 
 
-def singlestep_2(grid: Grid, predicting: Predicting = "data", r: float = 0.5) -> Tableau:
+def singlestep_2(
+    grid: Grid,
+    predicting: Predicting = "data",
+    r: float = 0.5,
+    second_order: SecondOrder = "midpoint",
+) -> Tableau:
     r"""Second-order singlestep solver, one stage at ``lam + r h``.
 
     .. math:: x_t = \text{decay} \, x + \text{gain}_1 \Big[f + \frac{f_r - f}{2 r}\Big]
 
     with f predicted at x and f_r at the stage: DPM-Solver-2 and DPM-Solver++(2S), algorithm 1 of
-    each paper.
+    each paper. With ``second_order="exact"``, the exact integral of the line through both,
+
+    .. math:: x_t = \text{decay} \, x + \text{gain}_1 f + \frac{1}{r} \text{gain}_2 (f_r - f),
+
+    it fulfils the conditions of order for stiff equations, too: singlestep RES (Zhang et al. 2023,
+    https://arxiv.org/abs/2308.02157) with c_2 = r, which is the exponential Heun method if r is 1.
     """
     _check_stages(r)
+    combine = linear if second_order == "exact" else midpoint
     draft = Draft(grid)
     for first, nxt in finite_intervals(draft):
         step = Interval(first.at, nxt, predicting)
         x, f = first.x, step.f(first)
         part = _part(grid, step, r)
         f_r = _evaluate(draft, part, constant(part, x, f))
-        draft.append(midpoint(step, x, f, f_r, r), nxt)
+        draft.append(combine(step, x, f, f_r, r), nxt)
     return draft.tableau()
 
 
@@ -103,7 +115,8 @@ def singlestep_3(
 
 def _part(grid: Grid, step: Interval, r: float) -> Interval:
     """The interval of the first fraction r of a step."""
-    return Interval(step.now, grid.at_lam(step.now.lam + r * step.h), step.predicting)
+    nxt = step.nxt if r == 1 else grid.at_lam(step.now.lam + r * step.h)
+    return replace(step, nxt=nxt)
 
 
 def _evaluate(draft: Draft, part: Interval, x: Combination) -> Combination:
@@ -135,7 +148,8 @@ def multistep(
        \Big[D_0 + \frac{h}{2 h'} (D_0 - D_1)\Big],
 
     or, with ``second_order="exact"``, the exact integral of the line through both predictions, as
-    in MR Sampler (Li et al. 2025, https://arxiv.org/abs/2502.07856):
+    in multistep RES (Zhang et al. 2023, https://arxiv.org/abs/2308.02157) and in MR Sampler (Li et
+    al. 2025, https://arxiv.org/abs/2502.07856):
 
     .. math:: x_t = \text{decay} \, x
        + \text{gain}_1 f_0 + \text{gain}_2 \frac{h}{h'} (f_0 - f_1) + \text{noise} \, z

@@ -7,15 +7,13 @@ on it is DDIM (Song et al. 2021, eq. 12 and 13, https://arxiv.org/abs/2010.02502
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
-from samplers.draft import Combination, Draft, Evaluation
+from samplers.draft import Combination, Draft, Evaluation, Number
 from samplers.grid import Grid
 from samplers.methods.interval import ddim as ddim_step
 from samplers.methods.interval import finite_intervals
-from samplers.phi import lagrange_weights
 from samplers.schedule import Point
 from samplers.tableau import Tableau
 
@@ -95,33 +93,9 @@ def runge_kutta(grid: Grid, butcher: Butcher) -> Tableau:
         slopes = [first.noise]
         for c, a in zip(butcher.c[1:], butcher.a[1:], strict=True):
             stage = _at_rho(grid, first.at, nxt, c)
-            draft.append(_advance(first, slopes, a, nxt, stage), stage)
+            draft.append(advance(first, slopes, a, nxt, stage), stage)
             slopes.append(draft.evaluate().noise)
-        draft.append(_advance(first, slopes, butcher.b, nxt, nxt), nxt)
-    return draft.tableau()
-
-
-def adams_bashforth(grid: Grid, order: int) -> Tableau:
-    r"""Adams-Bashforth in rho, order 2 to 4: the linear multistep method (LMS) of k-diffusion.
-
-    .. math:: y_t = y + \int_\rho^{\rho_t} p(r) \, dr
-
-    with p the polynomial through the last ``order`` slopes eps. A step that touches infinite
-    log-SNR is DDIM's: k-diffusion and diffusers extrapolate p to sigma = 0, where the last
-    interval is the longest in log-SNR by far, so that their error grows with the number of steps.
-    """
-    if order not in (2, 3, 4):
-        raise ValueError(f"Adams-Bashforth in rho has order 2, 3 or 4, not {order}.")
-    draft = Draft(grid)
-    history: list[Evaluation] = []
-    for known, nxt in finite_intervals(draft):
-        history = [known, *history[: order - 1]]
-        h = nxt.rho - known.at.rho
-        nodes = [(past.at.rho - known.at.rho) / h for past in history]
-        y = known.x / known.at.alpha
-        for weight, past in zip(lagrange_weights(nodes, torch.zeros_like(h)), history, strict=True):
-            y = y + weight * h * past.noise
-        draft.append(nxt.alpha * y, nxt)
+        draft.append(advance(first, slopes, butcher.b, nxt, nxt), nxt)
     return draft.tableau()
 
 
@@ -131,10 +105,10 @@ def _at_rho(grid: Grid, now: Point, nxt: Point, c: float) -> Point:
     return grid.at_lam(-(now.rho + c * (nxt.rho - now.rho)).log())
 
 
-def _advance(
+def advance(
     first: Evaluation,
     slopes: list[Combination],
-    weights: tuple[float, ...],
+    weights: Sequence[Number],
     nxt: Point,
     at: Point,
 ) -> Combination:
