@@ -19,6 +19,7 @@ from samplers.choices import SPACINGS
 from samplers.grid import Grid, make_grid
 from samplers.methods import (
     adams,
+    ancestral,
     consistency,
     deis,
     dpm_solver,
@@ -28,6 +29,7 @@ from samplers.methods import (
     predictor_corrector,
     reverse_sde,
     reversible,
+    seeds,
     unipc,
 )
 from samplers.methods.embedded import (
@@ -215,7 +217,7 @@ class AdaptiveSampler(Sampler):
 # Options that determine which member of a family a row is; users cannot change them.
 _IDENTITY = {
     *("order", "predicting", "variant", "second_order", "third_order"),
-    *("predictor", "corrector"),
+    *("predictor", "corrector", "clock"),
 }
 
 _SONG = "Song et al. 2021, arXiv:2011.13456"
@@ -229,6 +231,8 @@ _MR = "Li et al. 2025, arXiv:2502.07856"
 _RES = "Zhang et al. 2023, arXiv:2308.02157"
 _GE = "Permenter, Yuan 2024, arXiv:2306.04848"
 _UNIPC = "Zhao et al. 2023, arXiv:2302.04867"
+_SEEDS = "Gonzalez et al. 2023, arXiv:2305.14267"
+_CROWSON = "Crowson 2022, k-diffusion"
 
 _single_2, _single_3 = dpm_solver.singlestep_2, dpm_solver.singlestep_3
 _res_2s = partial(_single_2, predicting="data", second_order="exact")
@@ -238,6 +242,7 @@ _mr_data, _mr_noise = (partial(f, order=2, second_order="exact") for f in (_data
 _ab = linear_multistep.adams_bashforth
 _abm = adams.adams_bashforth_moulton
 _deis, _deis_data = partial(deis.deis, predicting="noise"), partial(deis.deis, predicting="data")
+_seeds_2 = seeds.seeds_2
 _unipc, _unipc_b1 = partial(unipc.unipc, variant="b2"), partial(unipc.unipc, variant="b1")
 _ABM = "Adams-Bashforth-Moulton on the flow of Liu et al. 2022, arXiv:2209.03003"
 _HALVED = "the authors' code, with half the second difference"
@@ -367,12 +372,23 @@ _TABLE: tuple[Sampler, ...] = (
             aliases=("dpmpp-2m-sde", "sde-dpm-solver++", "sde-dpm-solver++-2m")),
     Sampler("sde-dpmpp-3m", partial(_data, order=3, eta=1.0), 3, 1, f"{_DPMPP}, SDE, third order", 2, 1,
             aliases=("dpmpp-3m-sde", "sde-dpm-solver++-3m")),
+    # An ancestral version of a solver: down to a lower noise level, then up with noise.
+    Sampler("res-multistep-ancestral", ancestral.multistep_2, 2, 1,
+            "Zhang et al. 2023, arXiv:2308.02157, with ancestral noise", 2, 1),
+    # Singlestep methods for the reverse SDE, with noise in their stages.
+    Sampler("dpmpp-sde", partial(_seeds_2, second_order="midpoint", clock="rho"), 2, 2, f"{_CROWSON}, DPM++ SDE", 2, 1,
+            aliases=("dpm-solver-sde", "dpm-solver++-sde")),
+    Sampler("seeds-2", partial(_seeds_2, second_order="midpoint", clock="snr"), 2, 2, f"{_SEEDS}, SEEDS-2", 2, 1),
+    Sampler("exp-heun-2-x0-sde", partial(_seeds_2, r=1.0, second_order="exact", clock="snr"), 2, 2,
+            f"{_SEEDS}, SEEDS-2 with the stage at the end", 2, 1),
+    Sampler("seeds-3", seeds.seeds_3, 3, 3, f"{_SEEDS}, SEEDS-3", 2, 1),
     # MR Sampler, which is DPM-Solver with the exact integral of the line through two predictions.
     Sampler("mr-ode-n-2", _mr_noise, 2, 1, f"{_MR}, MR-ODE-n-2"),
     Sampler("mr-ode-d-2", _mr_data, 2, 1, f"{_MR}, MR-ODE-d-2; {_RES}, multistep",
             aliases=("res-multistep", "res-2m")),
     Sampler("mr-sde-n-2", partial(_mr_noise, eta=1.0), 2, 1, f"{_MR}, MR-SDE-n-2", 2, 1),
-    Sampler("mr-sde-d-2", partial(_mr_data, eta=1.0), 2, 1, f"{_MR}, MR-SDE-d-2", 2, 1),
+    Sampler("mr-sde-d-2", partial(_mr_data, eta=1.0), 2, 1, f"{_MR}, MR-SDE-d-2", 2, 1,
+            aliases=("dpmpp-2m-sde-heun",)),
     Sampler("edm-churn", edm.churn, 2, 2, f"{_EDM}, algorithm 2", 2,
             aliases=("edm-stochastic",)),
     # Distilled networks, which jump along the trajectory.
@@ -487,7 +503,7 @@ def get_adaptive_sampler(name: str) -> AdaptiveSampler:
 
 def _plain(name: str) -> str:
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
-    return plain.removeprefix("sample-").removesuffix("scheduler")
+    return plain.removeprefix("sample-").removesuffix("scheduler").removesuffix("-gpu")
 
 
 def _squeezed(plain: str) -> str:

@@ -468,6 +468,53 @@ def test_sde_dpm_solver_pp_3m_as_published() -> None:
         torch.testing.assert_close(x[i + 1], expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("which", ["dpmpp-sde", "seeds-2"])
+def test_singlestep_sde_2_as_published(which: str) -> None:
+    """The stage at r = 1/2 decides: x = (s'/s) e^-h x + a' (1 - e^-2h) D_r + s' (1 - e^-2h)^1/2 z.
+
+    DPM++ SDE draws both noises from one Brownian path in sigma / alpha, SEEDS-2 carries the
+    stage's noise on by the decay of the rest of the step.
+    """
+    grid, x, data = trajectory(which)
+    noise = [z.double() for z in draws(2 * grid.steps)]
+    for i in range(grid.steps):
+        now, nxt = grid[i], grid[i + 1]
+        part = grid.at_lam((now.lam + nxt.lam) / 2)
+        h, half = nxt.lam - now.lam, (nxt.lam - now.lam) / 2
+        first, second = noise[2 * i], noise[2 * i + 1]
+        decay = part.sigma / now.sigma * torch.exp(-half)
+        stage = decay * x[2 * i] - part.alpha * torch.expm1(-2 * half) * data[2 * i]
+        stage = stage + part.sigma * torch.sqrt(-torch.expm1(-2 * half)) * first
+        torch.testing.assert_close(x[2 * i + 1], stage, rtol=1e-12, atol=1e-12)
+        if which == "dpmpp-sde":
+            share = (now.rho - part.rho) / (now.rho - nxt.rho)
+            z = torch.sqrt(share) * first + torch.sqrt(1 - share) * second
+            z = torch.sqrt(-torch.expm1(-2 * h)) * z
+        else:
+            z = torch.sqrt(-torch.expm1(-2 * half)) * (torch.exp(-half) * first + second)
+        gone = -torch.expm1(-2 * h)
+        x_t = nxt.sigma / now.sigma * torch.exp(-h) * x[2 * i] + nxt.alpha * gone * data[2 * i + 1]
+        torch.testing.assert_close(x[2 * i + 2], x_t + nxt.sigma * z, rtol=1e-12, atol=1e-12)
+
+
+def test_res_multistep_ancestral_as_published() -> None:
+    """ComfyUI's: b1 = phi_1 - phi_2 / c2, b2 = phi_2 / c2, down to sigma_down, in sigma / alpha."""
+    grid, x, data = trajectory("res-multistep-ancestral")
+    noise = [z.double() for z in draws(grid.steps)]
+    y = [point / grid[i].alpha for i, point in enumerate(x)]
+    for i in range(1, grid.steps):
+        before, now, nxt = (grid[k].rho for k in (i - 1, i, i + 1))
+        down, down_before = nxt.square() / now, now.square() / before
+        h = (now / down).log()
+        c2 = (down_before / before).log() / h
+        phi_1 = torch.expm1(-h) / -h
+        phi_2 = (phi_1 - 1) / -h
+        expected = torch.exp(-h) * y[i]
+        expected = expected + h * ((phi_1 - phi_2 / c2) * data[i] + phi_2 / c2 * data[i - 1])
+        up = torch.sqrt(nxt.square() - down.square())
+        torch.testing.assert_close(y[i + 1], expected + up * noise[i], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("variant", ["", "-b1"])
 def test_unipc_2_as_published(variant: str) -> None:
     """Algorithms 1 and 2 of Zhao et al. 2023 in data prediction; UniC-2 solves its system."""
@@ -676,6 +723,10 @@ SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("ancestral", {"eta": 0.0}, "ddim", {}),
     ("edm-churn", {"s_churn": 0.0}, "heun", {}),
     ("sde-dpmpp-1", {"eta": 0.0}, "ddim", {}),
+    ("seeds-2", {"eta": 0.0}, "dpmpp-2s", {}),
+    ("dpmpp-sde", {"eta": 0.0}, "dpmpp-2s", {}),
+    ("seeds-3", {"eta": 0.0}, "dpmpp-3s", {}),
+    ("res-multistep-ancestral", {"eta": 0.0}, "mr-ode-d-2", {}),
     ("sde-dpm-solver-1", {"eta": 0.0}, "ddim", {}),
 ]
 

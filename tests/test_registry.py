@@ -34,6 +34,7 @@ FROM_DIFFUSERS = {
     "UniPCMultistepScheduler": "unipc-2",
     "LMSDiscreteScheduler": "lms-4",
     "FlowMatchEulerDiscreteScheduler": "ddim",
+    "DPMSolverSDEScheduler": "dpmpp-sde",
     "LCMScheduler": "lcm",
     "FlowMatchLCMScheduler": "lcm",
     "TCDScheduler": "tcd",
@@ -48,6 +49,12 @@ FROM_K_DIFFUSION = {
     "sample_dpmpp_2m": "dpmpp-2m",
     "sample_dpmpp_2m_sde": "sde-dpmpp-2m",
     "sample_dpmpp_3m_sde": "sde-dpmpp-3m",
+    "sample_dpmpp_sde": "dpmpp-sde",
+    "dpmpp_sde_gpu": "dpmpp-sde",
+    "dpmpp_2m_sde_heun_gpu": "mr-sde-d-2",
+    "seeds_2": "seeds-2",
+    "exp_heun_2_x0_sde": "exp-heun-2-x0-sde",
+    "res_multistep_ancestral": "res-multistep-ancestral",
 }
 FROM_COMFYUI = {
     "euler": "ddim",

@@ -82,6 +82,8 @@ FAMILIES = {
     "unipc": "UniPC",
     "deis": "DEIS",
     "reversible": "Exactly invertible methods",
+    "ancestral": "Ancestral sampling by a solver",
+    "seeds": "Singlestep methods for the reverse SDE",
     "reverse_sde": "Reverse SDE",
     "predictor_corrector": "Predictor-corrector",
     "edm": "EDM's stochastic sampler",

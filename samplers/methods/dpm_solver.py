@@ -78,13 +78,13 @@ def singlestep_2(
     it fulfils the conditions of order for stiff equations, too: singlestep RES (Zhang et al. 2023,
     https://arxiv.org/abs/2308.02157) with c_2 = r, which is the exponential Heun method if r is 1.
     """
-    _check_stages(r)
+    check_stages(r)
     combine = linear if second_order == "exact" else midpoint
     draft = Draft(grid)
     for first, nxt in finite_intervals(draft):
         step = Interval(first.at, nxt, predicting)
         x, f = first.x, step.f(first)
-        part = _part(grid, step, r)
+        part = part_of(grid, step, r)
         f_r = _evaluate(draft, part, constant(part, x, f))
         draft.append(combine(step, x, f, f_r, r), nxt)
     return draft.tableau()
@@ -101,19 +101,19 @@ def singlestep_3(
 
     DPM-Solver-3 (algorithm 2) and its DPM-Solver++ counterpart (3S).
     """
-    _check_stages(r1, r2)
+    check_stages(r1, r2)
     draft = Draft(grid)
     for first, nxt in finite_intervals(draft):
         step = Interval(first.at, nxt, predicting)
         x, f = first.x, step.f(first)
-        part_1, part_2 = _part(grid, step, r1), _part(grid, step, r2)
+        part_1, part_2 = part_of(grid, step, r1), part_of(grid, step, r2)
         f_1 = _evaluate(draft, part_1, constant(part_1, x, f))
         f_2 = _evaluate(draft, part_2, linear(part_2, x, f, f_1, r1 / r2))
         draft.append(linear(step, x, f, f_2, r2), nxt)
     return draft.tableau()
 
 
-def _part(grid: Grid, step: Interval, r: float) -> Interval:
+def part_of(grid: Grid, step: Interval, r: float) -> Interval:
     """The interval of the first fraction r of a step."""
     nxt = step.nxt if r == 1 else grid.at_lam(step.now.lam + r * step.h)
     return replace(step, nxt=nxt)
@@ -218,7 +218,8 @@ def check_eta(eta: float) -> None:
         raise ValueError(f"eta is {eta}; it must lie between 0 (the ODE) and 1 (the reverse SDE).")
 
 
-def _check_stages(*fractions: float) -> None:
+def check_stages(*fractions: float) -> None:
+    """Raise ValueError unless the fractions of a step rise and lie in it."""
     if not all(a < b for a, b in pairwise((0, *fractions))) or fractions[-1] > 1:
         raise ValueError(
             f"The stages lie at {', '.join(map(str, fractions))} of a step; "

@@ -120,12 +120,11 @@ def ancestral(
     if nxt.clean:
         ddim(draft, known, nxt, eta)
         return
-    kept = nxt.sigma * now.alpha / (nxt.alpha * now.sigma)
-    s = eta * nxt.sigma * torch.sqrt(1 - kept.square())
+    s = posterior_noise(now, nxt, eta)
     x = nxt.alpha * known.data + torch.sqrt(nxt.sigma.square() - s.square()) * known.noise
     added = s * now.sigma / nxt.sigma if variance == "large" and now.finite else s
     if eta:
-        x = x + added * draft.z_along(_snr(now), _snr(nxt))
+        x = x + added * draft.z_along(snr(now), snr(nxt))
     spread = torch.sqrt(nxt.sigma.square() + added.square() - s.square())
     excess = (spread - nxt.sigma) / (nxt.alpha + nxt.sigma)
     draft.append(x, nxt, float(excess.detach()) if variance == "large" else 0.0)
@@ -150,7 +149,14 @@ def none(draft: Draft, known: Evaluation, nxt: Point, eta: float) -> None:
     draft.append(nxt.alpha / now.alpha * known.x, nxt, float(excess.detach()))
 
 
-def _snr(point: Point) -> Tensor:
+def posterior_noise(now: Point, nxt: Point, eta: float) -> Tensor:
+    """The standard deviation s of the noise of an ancestral step; eta = 1: of q(x' | x, x_0)."""
+    kept = nxt.sigma * now.alpha / (nxt.alpha * now.sigma)
+    return eta * nxt.sigma * torch.sqrt(1 - kept.square())
+
+
+def snr(point: Point) -> Tensor:
+    """The signal-to-noise ratio, the time variable in which ancestral noise is a path."""
     return (point.alpha / point.sigma).square()
 
 
