@@ -53,7 +53,7 @@ def polyexponential(top: Tensor, bottom: Tensor, count: int, rho: float = 1.0) -
 
 
 def kl_optimal(top: Tensor, bottom: Tensor, count: int) -> Tensor:
-    """``arctan(level)`` evenly spaced (Sabour et al. 2024, theorem 3.1,
+    """``arctan(level)`` evenly spaced (Sabour et al. 2024,
     https://arxiv.org/abs/2404.14507): the best grid for Gaussian data of unit variance."""
     return torch.tan(top.atan() + ramp(count) * (bottom.atan() - top.atan()))
 
@@ -100,7 +100,7 @@ def linear_quadratic(
     .. math:: x_i = \tau \frac{i}{L} + \Big(1 - \tau \frac{n}{L}\Big)
         \Big(\frac{\max(i - L, 0)}{n - L}\Big)^2, \quad level_i = top - x_i (top - bottom)
 
-    (Polyak et al. 2024, Movie Gen, section 3.4.2, https://arxiv.org/abs/2410.13720; in the form of
+    (Polyak et al. 2024, Movie Gen, https://arxiv.org/abs/2410.13720; in the form of
     Mochi and of ComfyUI's ``linear_quadratic_schedule``).
     """
     n = count - 1
