@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
-Spacing = Literal[
+SPACINGS: tuple[str, ...] = (
     "log-flow",
     "log-snr",
     "karras",
     "exponential",
+    "polyexponential",
+    "kl-optimal",
+    "laplace",
+    "vp",
     "uniform",
     "quadratic",
     "leading",
     "trailing",
     "linspace",
-]
-"""Spacings of a time grid, see :func:`samplers.grid.make_grid`."""
+    "normal",
+    "sgm-uniform",
+    "simple",
+    "ddim-uniform",
+    "beta",
+    "linear-quadratic",
+    "ays-sd",
+    "ays-sdxl",
+    "ays-svd",
+)
+"""Names of spacings of a time grid, see :func:`samplers.grid.make_grid`."""
 
-SPACINGS: tuple[str, ...] = get_args(Spacing)
+Spacing = str
+"""A spacing by name, with its parameters after a colon, as in ``karras`` and ``beta:0.5,0.7``; see
+:func:`samplers.spacings.read_spacing`."""
 
-ConfigSpacing = Spacing | Literal["config"]
-"""Spacings of a time grid on the schedule of a scheduler config, whose own is ``config``."""
+ConfigSpacing = str
+"""A spacing on the schedule of a scheduler config, whose own is ``config``."""
 
 CONFIG_SPACINGS = (*SPACINGS, "config")
 
 DEFAULT_SAMPLER = "abm"
-DEFAULT_SPACING: Spacing = "log-flow"
+DEFAULT_SPACING = "log-flow"
 """The defaults everywhere, chosen by measurement: docs/benchmarks/defaults.md."""
 
-INVERSE_PROBLEM_SPACING: Spacing = "log-snr"
+INVERSE_PROBLEM_SPACING = "log-snr"
 """The default of inverse problems: near pure noise the gradient of a prediction is large, so the
 first steps must be short; and the last level decides how well a measurement is satisfied."""
 

@@ -10,7 +10,7 @@ every schedule. Nothing here knows samplers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, get_args
@@ -20,8 +20,20 @@ from torch import Tensor
 
 from samplers import choices
 from samplers.checks import check_whole
+from samplers.noise_levels import (
+    AYS,
+    SPACED,
+    TRAINED,
+    align_your_steps,
+    flow_time,
+    linear_quadratic,
+    log_flow,
+    ramp,
+)
 from samplers.notebook import html_table
-from samplers.schedule import Point, Schedule, VPDiscrete
+from samplers.schedule import FlowMatching, Point, Schedule, VPDiscrete, shifted
+from samplers.schedule.discrete import interpolated
+from samplers.spacings import read_spacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,13 +42,24 @@ Spacing = choices.Spacing
 Final = choices.Final
 SPACINGS = choices.SPACINGS
 
-_SHIFT = 10.0
 _LAST_LEVEL, _FIRST_STEPS = 0.6, 1.5
 """Of ``log-flow`` grids, in units of the data's scale; the first steps hardly lower the level that
 the last can start from."""
 
 # Where a grid in sigma / alpha begins its spacing if the first point itself holds no signal.
 _ALMOST_PURE_NOISE = 0.999
+
+# Steps at which a network of continuous times counts as trained.
+_TRAINED_STEPS = 1000
+
+# These evaluate the network above the cleanest point, however many steps they have.
+_ABOVE_THE_END = {"trailing", "sgm-uniform", "simple", "ddim-uniform", "beta"}
+
+# These need a positive last level.
+_POSITIVE = {"log-snr", "exponential", "polyexponential", "karras", "laplace"}
+
+# The relative difference of the ends of Align Your Steps' networks from the published ones.
+_SAME_END = 0.01
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,19 +134,44 @@ def make_grid(
 ) -> Grid:
     r"""Make a time grid of ``steps`` steps.
 
-    ===============  ==============================================================================
-    spacing          points
-    ===============  ==============================================================================
-    ``log-flow``     evenly spaced in log(u), u = sigma / (sigma + 10 s alpha) (see below)
-    ``log-snr``      evenly spaced in log(alpha / sigma)
-    ``exponential``  the same by its name in k-diffusion: sigma / alpha is geometric
-    ``karras``       (sigma / alpha)^(1/7) evenly spaced (Karras et al. 2022, eq. 5)
-    ``uniform``      evenly spaced in the trained range of t, both ends included
-    ``quadratic``    evenly spaced in the square root of the fraction of that range
-    ``leading``      every k-th trained step from the cleanest, plus ``offset``
-    ``trailing``     every k-th trained step back from the noisiest
-    ``linspace``     as ``uniform``, rounded to trained steps if the schedule is discrete
-    ===============  ==============================================================================
+    ====================  =========================================================================
+    spacing               points
+    ====================  =========================================================================
+    ``log-flow``          evenly spaced in log(u), u = sigma / (sigma + 10 s alpha) (see below)
+    ``log-snr``           evenly spaced in log(alpha / sigma)
+    ``exponential``       the same by its name in k-diffusion: sigma / alpha is geometric
+    ``karras``            (sigma / alpha)^(1/rho) evenly spaced (Karras et al. 2022, eq. 5);
+                          ``karras:7`` is rho = 7
+    ``polyexponential``   log(sigma / alpha) by (1 - i / n)^rho, ``polyexponential:1``
+    ``kl-optimal``        arctan(sigma / alpha) evenly spaced; arctan(t) on flows
+    ``laplace``           quantiles of a Laplace distribution of log(sigma / alpha) with mean mu and
+                          scale beta, ``laplace:0,0.5``
+    ``vp``                evenly spaced in the time of the VP SDE with beta_d and beta_min,
+                          ``vp:19.9,0.1``
+    ``uniform``           evenly spaced in the trained range of t, both ends included
+    ``quadratic``         evenly spaced in the square root of the fraction of that range
+    ``leading``           every k-th trained step from the cleanest, plus ``offset``
+    ``trailing``          every k-th trained step back from the noisiest
+    ``linspace``          as ``uniform``, rounded to trained steps if the schedule is discrete
+    ``normal``            as ``uniform``, with log(sigma / alpha) linear between trained steps
+    ``sgm-uniform``       n + 1 points of ``normal`` without the cleanest
+    ``simple``            as ``trailing``, rounded towards the noisiest
+    ``ddim-uniform``      as ``leading``, with an offset of 1
+    ``beta``              trained steps at quantiles of the distribution Beta(a, b),
+                          ``beta:0.6,0.6``
+    ``linear-quadratic``  sigma / alpha, or t on flows, first linear, over n // 2 steps down to a
+                          share of 1 - threshold_noise, then quadratic to 0;
+                          ``linear-quadratic:0.025``
+    ``ays-sd``            Align Your Steps' levels of Stable Diffusion 1.5
+    ``ays-sdxl``          of SDXL
+    ``ays-svd``           of Stable Video Diffusion
+    ====================  =========================================================================
+
+    Parameters follow a colon, and those that are omitted have the defaults above. Case, spaces and
+    ``_`` do not matter: ``SGM Uniform``. The formulas and their sources are in
+    :mod:`samplers.noise_levels`; ``normal`` to ``linear-quadratic`` and ``kl-optimal`` are
+    ComfyUI's (on a flow, ``normal`` goes down to the cleanest time shifted once more, as there).
+    Schedules of continuous times count as trained at 1000 evenly spaced ones.
 
     With data of scale s, the schedule's ``data_scale``, the time of flow matching is u = sigma /
     (sigma + s alpha); with 10 s alpha it is shifted as for high resolutions (Esser et al. 2024,
@@ -134,37 +182,45 @@ def make_grid(
     docs/benchmarks/defaults.md.
 
     ``sigma_min`` and ``sigma_max`` narrow the trained range. Raises ValueError for steps < 1, an
-    unknown spacing, or a range outside of what the schedule was trained for.
+    unknown spacing, a range outside of what the schedule was trained for, or the levels of Align
+    Your Steps on a range that is not that of their network.
     """
     check_whole("The number of steps", steps)
-    if spacing not in SPACINGS:
-        raise ValueError(f"The grid is {spacing!r}; {_hint(spacing)}")
+    name, parameters = read_spacing(spacing)
     if offset < 0:
         raise ValueError(f"The offset of a grid is {offset}; it must be zero or positive.")
     low, high = _trained_range(schedule, sigma_min, sigma_max)
-    if sigma_min is None and spacing == "log-flow" and final == "zero":
-        low = _last_point(low, high, schedule, steps)
-    if low.clean and (final == "sigma_min" or spacing in SPACED):
+    if sigma_min is None and final == "zero":
+        low = _last_point(name, parameters, low, high, schedule, steps)
+    if low.clean and (final == "sigma_min" or name in _POSITIVE):
         raise ValueError(
-            f"The schedule was trained down to sigma = 0, where no {spacing!r} grid that ends at "
+            f"The schedule was trained down to sigma = 0, where no {name!r} grid that ends at "
             f"{final!r} goes; give a sigma_min, or take the 'uniform' grid to 'zero'."
         )
-    closed = final == "sigma_min" or (low.clean and spacing != "trailing")
+    closed = final == "sigma_min" or (low.clean and name not in _ABOVE_THE_END)
     count = steps + 1 if closed else steps  # else the clean end is added to them
-    match spacing:
-        case "log-flow" | "log-snr" | "exponential" | "karras":
-            points = _spaced_in_noise(schedule, low, high, count, _in_noise(spacing, schedule))
-        case "leading" | "trailing" | "linspace" if isinstance(schedule, VPDiscrete):
-            points = schedule.point(_trained_steps(low, high, count, spacing, offset))
+    match name:
+        case "kl-optimal" | "linear-quadratic" if isinstance(schedule, FlowMatching):
+            times = SPACED[name](high.sigma, low.sigma, count, **parameters)
+            points = _between(high, schedule.point(times), low, count)
+        case "log-flow":
+            formula = partial(log_flow, scale=schedule.data_scale)
+            points = _spaced_in_noise(schedule, low, high, count, formula)
+        case _ if name in SPACED:
+            formula = partial(SPACED[name], **parameters)
+            points = _spaced_in_noise(schedule, low, high, count, formula)
+        case _ if name in AYS:
+            _check_ends(name, low, high)
+            inner = schedule.at_lam(-align_your_steps(name, steps + 1).log())
+            points = _between(high, inner, low, count)
+        case "normal" | "sgm-uniform" if isinstance(schedule, VPDiscrete) and high.finite:
+            points = _between_trained_steps(schedule, low, high, _FRACTIONS[name](count))
+        case _ if name in _FRACTIONS and not (name in TRAINED and isinstance(schedule, VPDiscrete)):
+            points = _spaced_in_time(schedule, low, high, _FRACTIONS[name](count))
         case _:
-            points = _spaced_in_time(schedule, low, high, _FRACTIONS[spacing](count))
+            settings = {"offset": offset} if name == "leading" else parameters
+            points = _trained_steps(schedule, low, high, count, name, settings)
     return _close(schedule, points, final)
-
-
-def _hint(spacing: object) -> str:
-    if str(spacing).endswith(".json"):
-        return "a file of a fitted grid is no name: load_grid reads it."
-    return f"it must be one of {', '.join(SPACINGS)}."
 
 
 def grid_from_times(schedule: Schedule, times: Sequence[float] | Tensor, final: Final) -> Grid:
@@ -216,11 +272,43 @@ def _trained_range(
     return low, high
 
 
-def _last_point(low: Point, high: Point, schedule: Schedule, steps: int) -> Point:
-    """The last positive noise level of a ``log-flow`` grid."""
-    scale = schedule.data_scale
-    level = scale * _LAST_LEVEL / (steps - _FIRST_STEPS) * _flow_time(high.rho, scale)
-    return low if level <= low.rho else schedule.at_lam(-level.log())
+def _last_point(
+    name: str,
+    parameters: Mapping[str, float],
+    low: Point,
+    high: Point,
+    schedule: Schedule,
+    steps: int,
+) -> Point:
+    """Where a spacing ends if its last positive noise level is free; within the trained range."""
+    match name:
+        case "log-flow":
+            scale = schedule.data_scale
+            level = scale * _LAST_LEVEL / (steps - _FIRST_STEPS) * flow_time(high.rho, scale)
+            return low if level <= low.rho else schedule.at_lam(-level.log())
+        case "linear-quadratic":
+            one = torch.ones_like(low.t)
+            share = linear_quadratic(one, torch.zeros_like(one), steps + 1, **parameters)[-2]
+            on_flow = isinstance(schedule, FlowMatching)
+            top, bottom = (high.sigma, low.sigma) if on_flow else (high.rho, low.rho)
+            return low if share * top <= bottom else schedule.clean()
+        case "normal" | "sgm-uniform" if isinstance(schedule, FlowMatching):
+            # ComfyUI takes the cleanest time, which is shifted, for one before the shift.
+            again = schedule.point(shifted(low.t, schedule.shift))
+            return again if again.t < high.t else low
+        case _:
+            return low
+
+
+def _check_ends(name: str, low: Point, high: Point) -> None:
+    """Raise ValueError unless a table of Align Your Steps belongs to this range of noise."""
+    top, bottom = AYS[name][0], AYS[name][-1]
+    if abs(high.rho / top - 1) > _SAME_END or abs(low.rho / bottom - 1) > _SAME_END:
+        raise ValueError(
+            f"The levels {name!r} belong to a network whose sigma/alpha goes from {top:.4g} to "
+            f"{bottom:.4g}, and here it goes from {float(high.rho):.4g} to {float(low.rho):.4g}; "
+            "take another grid."
+        )
 
 
 def _at_noise(schedule: Schedule, rho: float, name: str) -> Point:
@@ -241,39 +329,22 @@ def _spaced_in_noise(
     if high.pure_noise:
         top = schedule.point(schedule.at_fraction(torch.tensor(_ALMOST_PURE_NOISE).double()))
     inner = schedule.at_lam(-space(top.rho, low.rho, count).log())
+    return _between(high, inner, low, count)
+
+
+def _between(high: Point, inner: Point, low: Point, count: int) -> Point:
+    """The first ``count`` of the inner points, whose first and last are exactly the given ones."""
     ends = zip(high, inner, low, strict=True)
     return Point(*(torch.stack([a, *row[1:-1], b])[:count] for a, row, b in ends))
 
 
-def _geometric(top: Tensor, bottom: Tensor, count: int) -> Tensor:
-    return torch.exp(top.log() + _ramp(count) * (bottom.log() - top.log()))
-
-
-def _flow_time(rho: Tensor, scale: float) -> Tensor:
-    return 1 / (1 + _SHIFT * scale / rho)
-
-
-def _log_flow(top: Tensor, bottom: Tensor, count: int, scale: float) -> Tensor:
-    u = _geometric(_flow_time(top, scale), _flow_time(bottom, scale), count)
-    return _SHIFT * scale * u / (1 - u)
-
-
-def _karras(top: Tensor, bottom: Tensor, count: int) -> Tensor:
-    return (top ** (1 / 7) + _ramp(count) * (bottom ** (1 / 7) - top ** (1 / 7))) ** 7
-
-
-SPACED: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
-    "log-snr": _geometric,
-    "exponential": _geometric,
-    "karras": _karras,
-}
-"""Numbers between two positive ones, the larger first, spaced like the noise levels of a grid."""
-
-
-def _in_noise(spacing: Spacing, schedule: Schedule) -> Callable[[Tensor, Tensor, int], Tensor]:
-    if spacing == "log-flow":
-        return partial(_log_flow, scale=schedule.data_scale)
-    return SPACED[spacing]
+def _between_trained_steps(
+    schedule: VPDiscrete, low: Point, high: Point, fractions: Tensor
+) -> Point:
+    """Points at fractions of the range of t, with lam linear between trained steps, as in
+    k-diffusion."""
+    lam = schedule.lam(torch.arange(len(schedule.alphas_cumprod), dtype=torch.float64))
+    return schedule.at_lam(interpolated(lam, low.t + fractions * (high.t - low.t)))
 
 
 def _spaced_in_time(schedule: Schedule, low: Point, high: Point, fractions: Tensor) -> Point:
@@ -283,40 +354,38 @@ def _spaced_in_time(schedule: Schedule, low: Point, high: Point, fractions: Tens
 
 
 _FRACTIONS: dict[str, Callable[[int], Tensor]] = {
-    "uniform": lambda count: 1 - _ramp(count),
-    "linspace": lambda count: 1 - _ramp(count),
-    "quadratic": lambda count: (1 - _ramp(count)).square(),
+    "uniform": lambda count: 1 - ramp(count),
+    "normal": lambda count: 1 - ramp(count),
+    "linspace": lambda count: 1 - ramp(count),
+    "quadratic": lambda count: (1 - ramp(count)).square(),
     "leading": lambda count: torch.arange(count, dtype=torch.float64).flip(0) / count,
+    "sgm-uniform": lambda count: torch.arange(1, count + 1, dtype=torch.float64).flip(0) / count,
     "trailing": lambda count: torch.arange(1, count + 1, dtype=torch.float64).flip(0) / count,
 }
 
 
-def _trained_steps(low: Point, high: Point, count: int, spacing: str, offset: int) -> Tensor:
-    """``count`` distinct trained indices between the two points, noisiest first."""
+def _trained_steps(
+    schedule: Schedule,
+    low: Point,
+    high: Point,
+    count: int,
+    name: str,
+    settings: Mapping[str, float],
+) -> Point:
+    """``count`` distinct trained steps between the two points, noisiest first."""
+    if not isinstance(schedule, VPDiscrete):
+        above = int(low.clean)  # clean data is no trained step
+        available = max(_TRAINED_STEPS, count)
+        steps = above + TRAINED[name](available, count, **settings).flip(0)
+        return _spaced_in_time(schedule, low, high, steps / (available - 1 + above))
     first, last = int(torch.ceil(low.t - 1e-9)), int(torch.floor(high.t + 1e-9))
     available = last - first + 1
     if count > available:
         raise ValueError(
-            f"A {spacing!r} grid of {count} points was asked for, but only {available} trained "
+            f"A {name!r} grid of {count} points was asked for, but only {available} trained "
             "steps lie in its range; take fewer steps, or the 'log-snr' or 'uniform' grid."
         )
-    index = torch.arange(count, dtype=torch.float64)
-    match spacing:
-        case "leading":
-            stride = available // count
-            relative = index * stride + min(offset, available - 1 - (count - 1) * stride)
-        case "trailing":
-            relative = torch.round(available * (index + 1) / count) - 1
-        case _:
-            relative = torch.round((available - 1) * _ramp(count))
-            # A single point starts from the noisiest end, as every other grid does.
-            relative = relative if count > 1 else relative + available - 1
-    return (first + relative).flip(0)
-
-
-def _ramp(count: int) -> Tensor:
-    """``count`` evenly spaced numbers from 0 to 1; 0 if ``count`` is 1."""
-    return torch.linspace(0, 1, count, dtype=torch.float64)
+    return schedule.point((first + TRAINED[name](available, count, **settings)).flip(0))
 
 
 def _shorten(values: Tensor) -> str:

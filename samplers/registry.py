@@ -15,7 +15,6 @@ from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any, Literal, get_args, get_origin
 
-from samplers.choices import SPACINGS
 from samplers.grid import Grid, make_grid
 from samplers.methods import (
     adams,
@@ -42,6 +41,7 @@ from samplers.methods.embedded import (
 )
 from samplers.methods.interval import Interval
 from samplers.schedule import VPLinear
+from samplers.spacings import find_spacing
 from samplers.tableau import Tableau
 
 Method = Callable[[Grid], Tableau]
@@ -483,9 +483,11 @@ def get_sampler(name: str) -> Sampler:
 def _hint(name: str, plain: str, names: Mapping[str, Sampler]) -> str:
     if name.endswith(".json"):
         return "a file of a tuned one is no name: load_sampler reads it."
-    bare, _, spacing = plain.replace("++", "pp").rpartition("-")
-    if spacing in SPACINGS and bare in names:  # as in "DPM++ 2M Karras"
-        return f"did you mean {names[bare].name!r} on the grid {spacing!r}?"
+    words = plain.replace("++", "pp").split("-")
+    for end in range(1, len(words)):  # as in "DPM++ 2M Karras" and "Euler SGM Uniform"
+        bare, spacing = "-".join(words[:end]), find_spacing("-".join(words[end:]))
+        if spacing and bare in names:
+            return f"did you mean {names[bare].name!r} on the grid {spacing!r}?"
     near = difflib.get_close_matches(plain, names, n=1)
     return f"did you mean {near[0]!r}?" if near else "see `samplers list`."
 

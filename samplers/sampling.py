@@ -26,6 +26,7 @@ from samplers.grid import Final, Grid, Spacing, make_grid
 from samplers.registry import Method, get_sampler
 from samplers.schedule import Schedule
 from samplers.solve import NoiseKind, Solver, State, make_noise
+from samplers.spacings import find_spacing
 from samplers.tableau import Tableau
 
 STEPS = 20
@@ -278,7 +279,9 @@ def sample(
         if return_info == "trajectory":
             trajectory.append(state.x)
     x_0 = state.x.to(x_T.dtype)
-    scaled = not isinstance(sampler, OwnGrid) and (grid or DEFAULT_SPACING) == "log-flow"
+    named = DEFAULT_SPACING if grid is None else grid
+    scaled = isinstance(named, str) and find_spacing(named) == "log-flow"
+    scaled = scaled and not isinstance(sampler, OwnGrid)
     if scaled and on.end.clean and x_0.numel() >= _ENOUGH_NUMBERS:
         _warn_of_scale(x_0, model.schedule.data_scale)
     if not return_info:

@@ -83,7 +83,9 @@ def test_what_does_not_fit_is_refused(say: Say, tmp_path: Path, fitted: FittedGr
     (tmp_path / "fitted" / "digits-3.json").write_text("{")
     say(SAMPLE + " --output {out}").check_sentence(1, "not the file of a fitted grid")
     say("sample {digits} --grid none.json --output {out}").check_sentence(1, "no such file")
-    say("sample {digits} --grid none --output {out}").check_sentence(2, "'none' is not one of")
+    say("sample {digits} --grid none --output {out}").check_sentence(
+        2, "The grid is 'none'; it must be"
+    )
 
 
 @pytest.mark.parametrize(

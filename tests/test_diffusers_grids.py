@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from samplers.diffusers.config import read_config
+from samplers.grid import make_grid
+from samplers.schedule import VPDiscrete
 from tests.scheduler_loops import made
 
 diffusers.utils.logging.set_verbosity_error()
@@ -171,6 +174,19 @@ def test_arguments_have_their_own_meaning_on_every_config() -> None:
     whole = made(scheduler("EulerDiscrete", {"timestep_spacing": "leading"}), grid="karras")
     whole.set_timesteps(STEPS)
     assert float(whole.sigmas[0]) == pytest.approx(float(read_config(theirs).schedule.noisiest.rho))
+
+
+@pytest.mark.parametrize("grid", ["beta:0.5,0.7", "SGM Uniform", "ays-sdxl"])
+def test_a_spacing_is_kept_by_the_config(grid: str, tmp_path: Path) -> None:
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    first = made(diffusers.EulerDiscreteScheduler(**betas), grid=grid)
+    first.save_pretrained(tmp_path)
+    again = type(first).from_pretrained(tmp_path)
+    for each in (first, again):
+        each.set_timesteps(STEPS)
+    levels = make_grid(VPDiscrete.scaled_linear(), STEPS, grid).points.rho.float()
+    torch.testing.assert_close(first.sigmas[:-1].unique(), levels[:-1].unique())
+    assert torch.equal(again.sigmas, first.sigmas)
 
 
 # Levels that no grid here has

@@ -4,23 +4,27 @@ strictly falling noise, from the noisiest point on; trained steps are distinct w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
+from numpy.typing import NDArray
 
-from samplers import grid as grids
+from samplers import noise_levels
+from samplers.choices import SPACINGS, Spacing
 from samplers.grid import (
-    SPACINGS,
     Final,
     Grid,
-    Spacing,
     grid_from_sigmas,
     grid_from_times,
     make_grid,
 )
 from samplers.schedule import EDM, VE, FlowMatching, Schedule, SubVP, VPDiscrete, VPLinear
+from samplers.spacings import spacing_name
 from tests.test_schedule import SCHEDULES
 
 ALL: tuple[Spacing, ...] = (
@@ -33,12 +37,26 @@ ALL: tuple[Spacing, ...] = (
     "log-snr",
     "karras",
     "exponential",
+    "polyexponential",
+    "kl-optimal",
+    "laplace",
+    "vp",
+    "normal",
+    "sgm-uniform",
+    "simple",
+    "ddim-uniform",
+    "beta",
+    "linear-quadratic",
 )
-TRAINED: tuple[Spacing, ...] = ("leading", "trailing", "linspace")
+OF_ONE_NETWORK: tuple[Spacing, ...] = ("ays-sd", "ays-sdxl", "ays-svd")
+TRAINED: tuple[Spacing, ...] = (
+    *("leading", "trailing", "linspace"),
+    *("simple", "ddim-uniform", "beta"),
+)
 
 
 def test_all_spacings_are_tested() -> None:
-    assert set(ALL) == set(SPACINGS)
+    assert {*ALL, *OF_ONE_NETWORK} == set(SPACINGS)
 
 
 def check(schedule: Schedule, grid: Grid, steps: int, *, clean: bool) -> None:
@@ -122,7 +140,7 @@ def test_exponential_is_log_snr() -> None:
 @pytest.mark.parametrize("schedule", [VPDiscrete.linear(), EDM(), SubVP()], ids=["vp", "ve", "sub"])
 def test_log_flow_is_even_in_the_log_of_a_time_of_flow_matching(schedule: Schedule) -> None:
     rho = make_grid(schedule, 8, "log-flow", final="sigma_min").points.rho
-    steps = (rho / (rho + grids._SHIFT)).log().diff()
+    steps = (rho / (rho + noise_levels._SHIFT)).log().diff()
     torch.testing.assert_close(steps, steps[:1].expand(8))
 
 
@@ -175,7 +193,7 @@ def test_a_schedule_that_was_trained_to_no_noise(schedule: Schedule, spacing: Sp
     """Its end is the clean one; what is spaced by the noise can't go there."""
     for steps in (1, 2, 10):
         check(schedule, make_grid(schedule, steps, spacing, sigma_min=0.01), steps, clean=True)
-        if spacing in ("log-snr", "karras", "exponential"):
+        if spacing in ("log-snr", "karras", "exponential", "polyexponential", "laplace"):
             with pytest.raises(ValueError, match="give a sigma_min"):
                 make_grid(schedule, steps, spacing)
         else:
@@ -206,7 +224,7 @@ def test_grids_of_ones_own() -> None:
         (lambda: make_grid(EDM(), -3), "whole number from 1"),
         (lambda: make_grid(EDM(), 2.0), "whole number"),  # type: ignore[arg-type]
         (lambda: make_grid(EDM(), True), "whole number"),
-        (lambda: make_grid(EDM(), 5, "even"), "must be one of"),  # type: ignore[arg-type]
+        (lambda: make_grid(EDM(), 5, "even"), "must be one of"),
         (lambda: make_grid(EDM(), 5, final="none"), "sigma_min"),  # type: ignore[arg-type]
         (lambda: make_grid(EDM(), 5, offset=-1), "offset"),
         (lambda: make_grid(EDM(), 5, sigma_min=1e-9), "trained"),
@@ -229,3 +247,133 @@ def test_impossible_grids_are_refused(make: Callable[[], Grid], said: str) -> No
 def test_grid_errors_name_what_came() -> None:
     with pytest.raises(ValueError, match=r"sigma / alpha came as 1, 2, 0"):
         grid_from_times(EDM(), [1.0, 2.0], "zero")
+
+
+# The spacings of ComfyUI and k-diffusion by their published formulas. A flow has the levels t.
+
+SD, FLOW = VPDiscrete.scaled_linear(), FlowMatching(shift=3.0)
+COUNTS = (2, 3, 7, 10, 20)
+
+
+def levels(schedule: Schedule, steps: int, spacing: Spacing) -> NDArray[Any]:
+    """The positive noise levels."""
+    points = make_grid(schedule, steps, spacing).points
+    found = points.sigma if isinstance(schedule, FlowMatching) else points.rho
+    return found[:-1].numpy()
+
+
+def table(schedule: Schedule) -> NDArray[Any]:
+    """The levels of a network that was trained at 1000 of them, the cleanest first."""
+    if isinstance(schedule, FlowMatching):
+        return shift(np.arange(1, 1001) / 1000)
+    return schedule.point(torch.arange(1000)).rho.numpy()
+
+
+def shift(u: NDArray[Any]) -> NDArray[Any]:
+    return 3 * u / (1 + 2 * u)
+
+
+ON_BOTH = pytest.mark.parametrize("schedule", [SD, FLOW], ids=["sd", "flow"])
+
+
+@ON_BOTH
+@pytest.mark.parametrize("steps", COUNTS)
+def test_trained_levels_of_comfyui(schedule: Schedule, steps: int) -> None:
+    trained = table(schedule)
+    x = np.arange(steps)
+    simple = trained[[-(1 + int(i * (1000 / steps))) for i in x]]
+    np.testing.assert_allclose(levels(schedule, steps, "simple"), simple, rtol=1e-9)
+    ddim = trained[1 + x[::-1] * (1000 // steps)]
+    np.testing.assert_allclose(levels(schedule, steps, "ddim_uniform"), ddim, rtol=1e-9)
+    for a, b in ((0.6, 0.6), (0.5, 0.7)):
+        quantile = scipy.stats.beta.ppf(1 - x / steps, a, b)
+        beta = trained[np.rint(quantile * 999).astype(int)]
+        np.testing.assert_allclose(levels(schedule, steps, f"beta:{a},{b}"), beta, rtol=1e-9)
+
+
+@pytest.mark.parametrize("steps", COUNTS)
+def test_normal_and_sgm_uniform(steps: int) -> None:
+    logs, whole = np.log(table(SD)), np.arange(1000)
+    for spacing, count in (("normal", steps), ("sgm-uniform", steps + 1)):
+        t = np.linspace(999, 0, count)[:steps]
+        expected = np.exp(np.interp(t, whole, logs))
+        np.testing.assert_allclose(levels(SD, steps, spacing), expected, rtol=1e-9)
+        u = np.linspace(1, shift(np.array(1e-3)), count)[:steps]  # the last is shifted twice
+        np.testing.assert_allclose(levels(FLOW, steps, spacing), shift(u), rtol=1e-9)
+
+
+@ON_BOTH
+@pytest.mark.parametrize("steps", COUNTS)
+def test_kl_optimal_and_linear_quadratic(schedule: Schedule, steps: int) -> None:
+    low, high = table(schedule)[[0, -1]]
+    even = np.tan(np.linspace(np.arctan(high), np.arctan(low), steps))
+    np.testing.assert_allclose(levels(schedule, steps, "KL Optimal"), even, rtol=1e-9)
+    half, noise, i = steps // 2, 0.025, np.arange(steps)
+    q = (half - noise * steps) / (half * (steps - half) ** 2)
+    slope = noise / half - 2 * half * q
+    x = np.where(i < half, i * noise / half, q * i**2 + slope * i + q * half**2)
+    np.testing.assert_allclose(
+        levels(schedule, steps, "linear_quadratic"), high * (1 - x), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("steps", COUNTS)
+def test_levels_of_k_diffusion(steps: int) -> None:
+    low, high = table(SD)[[0, -1]]
+    falling = np.linspace(1, 0, steps)
+    for rho in (1, 0.7):
+        poly = np.exp(falling**rho * np.log(high / low) + np.log(low))
+        np.testing.assert_allclose(levels(SD, steps, f"polyexponential:{rho}"), poly, rtol=1e-9)
+    karras = (low ** (1 / 5) + falling * (high ** (1 / 5) - low ** (1 / 5))) ** 5
+    np.testing.assert_allclose(levels(SD, steps, "karras:5"), karras, rtol=1e-9)
+    x = 0.5 - np.linspace(0, 1, steps)
+    log = 0.3 - 0.4 * np.sign(x) * np.log(1 - 2 * np.abs(x) + 1e-5)
+    laplace = np.clip(np.exp(log), low, high)
+    np.testing.assert_allclose(levels(SD, steps, "laplace:0.3,0.4"), laplace, rtol=1e-9)
+    t = np.linspace(1, 1e-3, steps)
+    vp = np.sqrt(np.expm1(19.9 * t**2 / 2 + 0.1 * t))
+    np.testing.assert_allclose(levels(EDM(vp[-1], vp[0]), steps, "vp"), vp, rtol=1e-9)
+
+
+@pytest.mark.parametrize("steps", COUNTS)
+@pytest.mark.parametrize(
+    ("spacing", "schedule"), [("ays-sd", SD), ("ays-sdxl", SD), ("ays-svd", EDM(0.002, 700.0))]
+)
+def test_align_your_steps(spacing: str, schedule: Schedule, steps: int) -> None:
+    published = noise_levels.AYS[spacing]
+    logs = np.interp(np.linspace(0, 10, steps + 1), np.arange(11), np.log(published))
+    np.testing.assert_allclose(levels(schedule, steps, spacing), np.exp(logs[:-1]), rtol=1e-9)
+    with pytest.raises(ValueError, match="belong to a network"):
+        make_grid(FLOW, steps, spacing)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("Karras", "karras"),
+        ("SGM Uniform", "sgm-uniform"),
+        ("sgm_uniform", "sgm-uniform"),
+        ("KL Optimal", "kl-optimal"),
+        ("DDIM", "ddim-uniform"),
+        ("Align Your Steps", "ays-sd"),
+        ("Beta:0.5,0.7", "beta:0.5,0.7"),
+    ],
+)
+def test_names_of_other_programs(written: str, name: str) -> None:
+    assert spacing_name(written) == name
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("kl-optmal", "did you mean 'kl-optimal'?"),
+        ("uniform:3", "the parameters of 'uniform' are none"),
+        ("karras:7,7", "the parameters of 'karras' are rho"),
+        ("karras:0", "a number between 0 and inf"),
+        ("beta:0.5,", "The parameter b"),
+        ("linear-quadratic:0.9", "between 0 and 0.5"),
+    ],
+)
+def test_wrong_spacings_are_refused(written: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        make_grid(SD, 5, written)

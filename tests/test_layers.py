@@ -18,10 +18,11 @@ PACKAGES = ("samplers", "adjoint", "text2pde")
 
 # From the first layer to the last; within a layer a module may import what stands before it.
 ORDER = (
-    "samplers.choices",
+    *("samplers.choices", "samplers.spacings"),
     *("samplers.checks", "samplers.errors", "samplers.schedule", "samplers.noise"),
     *("samplers.phi", "samplers.files", "samplers.notebook", "samplers.prediction"),
-    *("samplers.pullback", "samplers.denoiser", "samplers.grid", "samplers.guidance"),
+    *("samplers.pullback", "samplers.denoiser", "samplers.noise_levels"),
+    *("samplers.grid", "samplers.guidance"),
     *("samplers.tableau", "samplers.draft"),
     *("samplers.solve", "samplers.methods"),
     "samplers.registry",

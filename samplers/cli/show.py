@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from click import Choice
 
-from samplers.choices import DEFAULT_SPACING, ConfigSpacing, Spacing
+from samplers.choices import DEFAULT_SPACING, ConfigSpacing
 from samplers.cli.common.options import GridOptions, SchedulerOptions
 from samplers.cli.common.program import argument, changed, command, option
 from samplers.cli.common.text import plain
@@ -170,7 +170,7 @@ def _grid(options: ShowOptions) -> Grid:
     return make_grid(
         _schedule(options),
         options.steps or _STEPS,
-        cast("Spacing", options.grid or DEFAULT_SPACING),
+        options.grid or DEFAULT_SPACING,
         sigma_min=options.sigma_min,
         sigma_max=options.sigma_max,
         final=options.final or "zero",

@@ -17,7 +17,7 @@ import inspect
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self, cast, overload
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -400,7 +400,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):
             ends_of=None,
         )
         steps, named = _trained_steps(whole, self), self.config.grid
-        spacing = cast(ConfigSpacing, named if isinstance(named, str) else "config")
+        spacing = named if isinstance(named, str) else "config"
         self._show(whole, whole.grid(steps, spacing).points)
 
     def _show(self, settings: SchedulerSettings, points: Point) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from samplers.choices import DEFAULT_SAMPLER, DEFAULT_SPACING, ConfigSpacing
 from samplers.denoiser import Denoiser, call_network
 from samplers.diffusers.distilled import DistilledTimes, every_kth
 from samplers.grid import (
-    SPACED,
     Final,
     Grid,
     Spacing,
@@ -26,6 +25,7 @@ from samplers.grid import (
     grid_from_times,
     make_grid,
 )
+from samplers.noise_levels import SPACED
 from samplers.prediction import Correction, Prediction
 from samplers.registry import Sampler
 from samplers.schedule import FlowMatching, Point, Schedule, shifted
@@ -159,7 +159,7 @@ class SchedulerSettings:
             high = float(steps_of.start.rho) if high is None else high
         if self._plain_flow(low, high) and steps >= 1:
             return self.grid_from_sigmas(torch.linspace(1, 1 / steps, steps, dtype=torch.float64))
-        return self._made(steps, cast(Spacing, self.spacing), low, high)
+        return self._made(steps, self.spacing, low, high)
 
     def _made(self, steps: int, spacing: Spacing, low: float | None, high: float | None) -> Grid:
         return make_grid(

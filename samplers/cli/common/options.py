@@ -34,6 +34,7 @@ from samplers.cli.common.values import (
     POSITIVE_NUMBER,
     SAMPLER,
     SEEDS,
+    SPACING,
     UPDATES,
     WHOLE,
 )
@@ -52,7 +53,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 _SAMPLER = "Sampler, see `samplers list`; or the file of a tuned one, NAME.json."
 _SPACING = (
     f"Spacing of the time grid: {', '.join(CONFIG_SPACINGS)}; config is what the checkpoint's "
-    "scheduler says."
+    "scheduler says. Parameters follow a colon, as in karras:5 and beta:0.5,0.7."
 )
 
 _CARRIED = "the checkpoint's SamplerScheduler names one"
@@ -186,7 +187,7 @@ class GridOptions(NoiseLevelOptions, section="Noise levels"):
 
     grid: str | None = option(
         type=GRID,
-        help=f"{_SPACING[:-1]}; or the file of a fitted one, NAME.json.",
+        help=f"{_SPACING} Or the file of a fitted grid, NAME.json.",
         show_default=f"{DEFAULT_SPACING}, unless {_CARRIED}; config for flow matching, distilled "
         "networks, and schedulers with Karras, exponential or Lu levels",
     )
@@ -211,9 +212,8 @@ class SchedulerOptions(Options, section="Sampler"):
         multiple=True,
     )
     grid: ConfigSpacing | None = option(
-        type=Choice(CONFIG_SPACINGS),
+        type=SPACING,
         help=_SPACING,
-        metavar="SPACING",
         show_default="the checkpoint's own",
     )
 

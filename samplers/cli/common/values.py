@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from samplers.choices import CONFIG_SPACINGS, MOST_STEPS
+from samplers.spacings import spacing_name
 
 ALL = "all"
 _MOST_SEEDS = 1_000_000
@@ -81,15 +82,22 @@ class SamplerName(click.ParamType[str]):
 
 
 class GridName(click.ParamType[str]):
-    """A spacing by name, or the file of a fitted grid, which commands read: that imports torch."""
+    """A spacing by name with its parameters, ``config``, or the file of a fitted grid, if there may
+    be one, which commands read: that imports torch."""
 
     name = "SPACING"
 
+    def __init__(self, *, fitted: bool) -> None:
+        self._fitted = fitted
+
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value not in CONFIG_SPACINGS and not value.endswith(FITTED):
-            names = ", ".join(map(repr, CONFIG_SPACINGS))
-            self.fail(f"{value!r} is not one of {names}, nor a file NAME{FITTED}.", param, ctx)
-        return value
+        if value == "config" or (self._fitted and value.endswith(FITTED)):
+            return value
+        try:
+            return spacing_name(value)
+        except ValueError as error:
+            other = f"config, or a file NAME{FITTED}" if self._fitted else "config"
+            self.fail(f"{error} Or take {other}.", param, ctx)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -190,7 +198,7 @@ PATH = Place("PATH", _place)
 OUTPUT = Output("PATH", _place)
 DEVICE = Value("NAME", _device)
 SAMPLER = SamplerName()
-GRID = GridName()
+GRID, SPACING = GridName(fitted=True), GridName(fitted=False)
 SAMPLERS = Value("NAME,NAME,…", listed(str))
 
 
