@@ -57,6 +57,8 @@ ORDER = (
     "samplers.diffusers.denoiser",
     *("samplers.diffusers.blocks", "samplers.diffusers"),
     *("samplers.diffusers_scheduler", "samplers.diffusers_restoration"),
+    *("samplers.k_diffusion.levels", "samplers.k_diffusion.noise", "samplers.k_diffusion.run"),
+    *("samplers.k_diffusion.function", "samplers.k_diffusion"),
     "samplers.checkpoint",
     *("samplers.cli", "samplers.__main__"),
     "adjoint",

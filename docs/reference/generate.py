@@ -64,6 +64,7 @@ SUBPACKAGES = {
     "samplers.fitting": "Fitted grids, in detail",
     "samplers.images": "Images",
     "samplers.inverse_problems": "Inverse problems, in detail",
+    "samplers.k_diffusion": "Functions of k-diffusion's signature",
     "samplers.methods": "For authors of samplers",
     "samplers.restoration": "Restoration, in detail",
     "samplers.schedule": "Noise schedules, in detail",
