@@ -48,7 +48,7 @@ def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.M
             import_diffusers(), str(folder.class_of(component))
         ).from_pretrained(
             path,
-            dtype=options.dtype,
+            torch_dtype=options.dtype,  # known as dtype only to diffusers from 0.40
             use_safetensors=not pickled,
             local_files_only=True,
             output_loading_info=True,

@@ -153,7 +153,7 @@ def load_pipeline(folder: Folder, options: LoadOptions) -> PipelineCheckpoint:
     with load_errors(folder.path):
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             folder.path,
-            dtype=options.dtype,
+            torch_dtype=options.dtype,  # known as dtype only to diffusers from 0.40
             use_safetensors=None if pickled else True,
             local_files_only=True,
             # Without it, diffusers misses those that its class does not call optional.

@@ -21,6 +21,7 @@ groups, too. The help shows every group as a section::
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ from typing import Any, ClassVar, NamedTuple, dataclass_transform
 
 import click
 from click.core import ParameterSource
-from click.exceptions import Exit, NoSuchCommand
+from click.exceptions import Exit
 from click.shell_completion import shell_complete
 
 from samplers.cli.common.errors import exit_code, is_main_process
@@ -230,6 +231,14 @@ def _write_lines(formatter: click.HelpFormatter, text: str | None) -> None:
 # -------------------------------------------------------------------------------------- programs
 
 
+class _NoSuchCommand(click.UsageError):
+    """A mistyped command; ``possibilities`` are the nearest ones, as in ``click.NoSuchOption``."""
+
+    def __init__(self, name: str, names: Sequence[str], ctx: click.Context) -> None:
+        super().__init__(f"No such command {name!r}.", ctx)
+        self.possibilities = difflib.get_close_matches(name, names)
+
+
 class Program(click.Group):
     """A command line whose commands are modules of a package, imported when they are used.
 
@@ -279,7 +288,7 @@ class Program(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in self.names and not name.startswith("-"):
-            raise NoSuchCommand(name, possibilities=self.names, ctx=ctx)
+            raise _NoSuchCommand(name, self.names, ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

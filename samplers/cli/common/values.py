@@ -18,7 +18,7 @@ ALL = "all"
 _MOST_SEEDS = 1_000_000
 
 
-class Number(click.ParamType[Any]):
+class Number(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
     """A finite number that passes a test, which ``allowed`` says in words."""
 
     def __init__(self, kind: type, allowed: str, test: Callable[[Any], bool]) -> None:
@@ -35,7 +35,7 @@ class Number(click.ParamType[Any]):
         return number
 
 
-class Value(click.ParamType[Any]):
+class Value(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
     """What a function makes of a text; it raises ValueError, in words, for a wrong one."""
 
     def __init__(self, name: str, read: Callable[[str], object]) -> None:
@@ -64,7 +64,7 @@ class Output(Place):
     """A file that is written, and is not to exist; or a folder, which the command checks."""
 
 
-class SamplerName(click.ParamType[str]):
+class SamplerName(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
     """The name of a sampler, as it was written; commands look it up, which imports torch."""
 
     name = "NAME"
@@ -81,7 +81,7 @@ class SamplerName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-class GridName(click.ParamType[str]):
+class GridName(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
     """A spacing by name with its parameters, ``config``, or the file of a fitted grid, if there may
     be one, which commands read: that imports torch."""
 
