@@ -39,6 +39,12 @@ def reason_of(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def dtype_argument() -> str:
+    """The name of the precision in ``from_pretrained`` of the diffusers that is installed."""
+    major, minor = (int(part) for part in import_diffusers().__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (0, 40) else "torch_dtype"
+
+
 def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.Module:
     """Load a model of a checkpoint with its weights, in evaluation mode and frozen."""
     path = folder.path / component
@@ -48,7 +54,7 @@ def load_component(folder: Folder, component: str, options: LoadOptions) -> nn.M
             import_diffusers(), str(folder.class_of(component))
         ).from_pretrained(
             path,
-            torch_dtype=options.dtype,  # known as dtype only to diffusers from 0.40
+            **{dtype_argument(): options.dtype},
             use_safetensors=not pickled,
             local_files_only=True,
             output_loading_info=True,

@@ -15,7 +15,7 @@ from torch import Tensor
 from samplers.checkpoint.base import Checkpoint, LoadOptions, Recipe, Tick
 from samplers.checkpoint.folder import Folder, Identity, is_pickle
 from samplers.checkpoint.index import CheckpointError
-from samplers.checkpoint.loading import load_errors
+from samplers.checkpoint.loading import dtype_argument, load_errors
 from samplers.diffusers.scheduler import SamplerScheduler
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.errors import NotFiniteError
@@ -153,7 +153,7 @@ def load_pipeline(folder: Folder, options: LoadOptions) -> PipelineCheckpoint:
     with load_errors(folder.path):
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             folder.path,
-            torch_dtype=options.dtype,  # known as dtype only to diffusers from 0.40
+            **{dtype_argument(): options.dtype},
             use_safetensors=None if pickled else True,
             local_files_only=True,
             # Without it, diffusers misses those that its class does not call optional.
