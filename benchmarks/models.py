@@ -134,7 +134,7 @@ def cylinder_case(count: int = 2) -> Case:
 
     pipe = load_text2pde(ASSETS / "cylinder")
     sentences = [
-        f"Water flows past a cylinder of radius 0.05 m at Reynolds number {60 + 20 * i}"
+        f"Water flows past a cylinder of radius 0.05 m at Reynolds number {60 + 20 * (i % 5)}"
         for i in range(count)
     ]
     requests = [Request(read_cylinder_flow(words), words) for words in sentences]

@@ -228,6 +228,24 @@ def test_gradients_of_a_table_are_exact() -> None:
     assert torch.autograd.gradcheck(solved, leaves)
 
 
+@pytest.mark.parametrize("nfe", [3, 6, 12])
+def test_no_activation_of_a_network_is_kept(nfe: int) -> None:
+    """What waits for the backward pass has the size of samples, however wide the network is."""
+    wide = torch.nn.Sequential(torch.nn.Linear(2, 1000), torch.nn.Tanh(), torch.nn.Linear(1000, 2))
+    model = replace(DDPM, network=lambda x, t: wide.double()(x))
+    table, x, kept = random_table(nfe, nfe, float(DDPM.schedule.noisiest.lam)), noise(DDPM, 50), []
+
+    def keep(saved: Tensor) -> Tensor:
+        kept.append(saved.numel())
+        return saved
+
+    parameters = Parameters.of(table, DDPM.schedule, PARTS)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+        found = Problem(model, x, {}, x).solved(parameters.table)
+    assert max(kept) <= max(x.numel(), nfe**2)  # samples, and the weights of the table
+    found.sum().backward()
+
+
 def test_gradients_pass_through_a_tableau_to_its_numbers() -> None:
     table, x = random_table(4, 3, float(VPDiscrete.linear().noisiest.lam)), noise(DDPM, 2)
     parameters = Parameters.of(table, DDPM.schedule, PARTS)
