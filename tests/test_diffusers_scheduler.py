@@ -703,8 +703,9 @@ def test_an_edit_within_a_step_moves_the_sample(sampler: str) -> None:
         torch.testing.assert_close(drive(scheduler, x, edit=edit, model=still), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("sampler", ["heun", "unipc-2", "dpmpp-3s", "dpmpp-2m"])
-def test_an_edit_in_place_is_an_edit(sampler: str) -> None:
+def test_an_edit_in_place_is_an_edit(sampler: str, dtype: torch.dtype) -> None:
     def apart(i: int, x: Tensor) -> Tensor:
         return x + 0.5 if i % 2 else x
 
@@ -712,8 +713,8 @@ def test_an_edit_in_place_is_an_edit(sampler: str) -> None:
         return x.add_(0.5) if i % 2 else x
 
     assert torch.equal(
-        run(VP, noise(), sampler=sampler, edit=apart),
-        run(VP, noise(), sampler=sampler, edit=in_place),
+        run(VP, noise().to(dtype), sampler=sampler, edit=apart),
+        run(VP, noise().to(dtype), sampler=sampler, edit=in_place),
     )
 
 

@@ -66,7 +66,8 @@ class Run:
             )
         if self.given.dtype == x.dtype:
             return self.solver.moved(self.state, sample.to(x.dtype))
-        return self.solver.moved(self.state, x + (sample.to(x.dtype) - self.given.to(x.dtype)))
+        before = x.to(self.given.dtype)  # not ``given`` itself, which may be what was edited
+        return self.solver.moved(self.state, x + (sample.to(x.dtype) - before.to(x.dtype)))
 
 
 def _version(tensor: Tensor) -> int | None:
