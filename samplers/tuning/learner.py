@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from samplers.files import checked, refuse_special, replacing
 from samplers.tuning.config import TuningConfig
-from samplers.tuning.objective import Loss, Score
+from samplers.tuning.objective import Loss, Score, name_of
 from samplers.tuning.parameters import Parameters
 from samplers.tuning.problem import Problem
 from samplers.tuning.processes import gathered, is_main, own_rows, summed
@@ -173,8 +173,8 @@ class TableLearner:
 
     def _key(self, key: str) -> str:
         """A hash of everything that the run is a function of."""
-        loss = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
-        facts = [key, loss, dataclasses.asdict(self.config), *(v.tolist() for v in self.start)]
+        start = (values.tolist() for values in self.start)
+        facts = [key, name_of(self.loss), dataclasses.asdict(self.config), *start]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def _save(self, path: Path, key: str) -> None:

@@ -16,7 +16,7 @@ from samplers.checks import check_numbers, check_whole
 from samplers.denoiser import Denoiser, check_conditions, check_denoiser
 from samplers.tuning.config import TuningConfig
 from samplers.tuning.learner import TableLearner
-from samplers.tuning.objective import DISTANCES, Loss, Score
+from samplers.tuning.objective import DISTANCES, Loss, Score, name_of
 from samplers.tuning.problem import Problem
 from samplers.tuning.processes import rank_and_count
 from samplers.tuning.purpose import Purpose, facts_of, scores
@@ -243,7 +243,7 @@ class Tuning:
             base=str(base),
             learned=sorted(config.learn),
             memory=config.memory,
-            objective=config.distance if self.loss is None else _name(self.loss),
+            objective=config.distance if self.loss is None else name_of(self.loss),
             held_out=config.held_out,
             teacher=f"{config.teacher}, {config.teacher_steps} steps",
             teacher_error=self.taught.error,
@@ -261,10 +261,6 @@ def check_nfe(nfes: Sequence[int]) -> None:
                 f"The number of network evaluations is {nfe}; a sampler can be tuned from "
                 f"{_LEAST_NFE} on."
             )
-
-
-def _name(loss: Loss) -> str:
-    return getattr(loss, "__qualname__", type(loss).__name__)
 
 
 def _check_shares(batch: int) -> None:

@@ -21,6 +21,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 _TINY = 1e-30
 
 
+def name_of(loss: Loss) -> str:
+    """The name of a loss, by which files and the states of runs know it."""
+    return getattr(loss, "__qualname__", type(loss).__name__)
+
+
 def relative_errors(x: Tensor, target: Tensor) -> Tensor:
     """e of each sample [B], in float64."""
     error, size = (v.double().flatten(1).square().sum(dim=1) for v in (x - target, target))
