@@ -199,28 +199,41 @@ def make_grid(
         )
     closed = final == "sigma_min" or (low.clean and name not in _ABOVE_THE_END)
     count = steps + 1 if closed else steps  # else the clean end is added to them
+    settings = {"offset": offset} if name == "leading" else parameters
+    points = _points(name, settings, schedule, low, high, count, steps)
+    return _close(schedule, points, final)
+
+
+def _points(
+    name: str,
+    settings: Mapping[str, float],
+    schedule: Schedule,
+    low: Point,
+    high: Point,
+    count: int,
+    steps: int,
+) -> Point:
+    """The ``count`` points of a spacing, the noisiest first."""
     match name:
         case "kl-optimal" | "linear-quadratic" if isinstance(schedule, FlowMatching):
-            times = SPACED[name](high.sigma, low.sigma, count, **parameters)
-            points = _between(high, schedule.point(times), low, count)
+            times = SPACED[name](high.sigma, low.sigma, count, **settings)
+            return _between(high, schedule.point(times), low, count)
         case "log-flow":
             formula = partial(log_flow, scale=schedule.data_scale)
-            points = _spaced_in_noise(schedule, low, high, count, formula)
+            return _spaced_in_noise(schedule, low, high, count, formula)
         case _ if name in SPACED:
-            formula = partial(SPACED[name], **parameters)
-            points = _spaced_in_noise(schedule, low, high, count, formula)
+            formula = partial(SPACED[name], **settings)
+            return _spaced_in_noise(schedule, low, high, count, formula)
         case _ if name in AYS:
             _check_ends(name, low, high)
             inner = schedule.at_lam(-align_your_steps(name, steps + 1).log())
-            points = _between(high, inner, low, count)
+            return _between(high, inner, low, count)
         case "normal" | "sgm-uniform" if isinstance(schedule, VPDiscrete) and high.finite:
-            points = _between_trained_steps(schedule, low, high, _FRACTIONS[name](count))
+            return _between_trained_steps(schedule, low, high, _FRACTIONS[name](count))
         case _ if name in _FRACTIONS and not (name in TRAINED and isinstance(schedule, VPDiscrete)):
-            points = _spaced_in_time(schedule, low, high, _FRACTIONS[name](count))
+            return _spaced_in_time(schedule, low, high, _FRACTIONS[name](count))
         case _:
-            settings = {"offset": offset} if name == "leading" else parameters
-            points = _trained_steps(schedule, low, high, count, name, settings)
-    return _close(schedule, points, final)
+            return _trained_steps(schedule, low, high, count, name, settings)
 
 
 def grid_from_times(schedule: Schedule, times: Sequence[float] | Tensor, final: Final) -> Grid:
