@@ -44,6 +44,7 @@ from .inverse_problems import inpainting as inpainting
 from .inverse_problems import solve_inverse_problem as solve_inverse_problem
 from .noise import initial_noise as initial_noise
 from .noise import probe_noise as probe_noise
+from .noise import sample_seeds as sample_seeds
 from .prediction import ConsistencyOutput as ConsistencyOutput
 from .prediction import Conversion as Conversion
 from .prediction import EDMOutput as EDMOutput

@@ -31,6 +31,9 @@ _PATH_END = 2.0**40
 _PATH_BITS = 40
 
 
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
 class Noise(Protocol):
     """The interface of a source of noise."""
 
@@ -139,6 +142,28 @@ def hashed_seed(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
 
 
+def sample_seeds(sample: Tensor, generator: Generators | None = None) -> tuple[int, ...]:
+    """A seed for each sample, the same alone and in a batch.
+
+    With one generator per sample the seed is a hash of its state; with a shared generator, of its
+    state and the sample's index. A pipeline that passes none to the scheduler (Stable Diffusion 3,
+    Flux) has sampled the initial latents with it, so the seed is a hash of their values, rounded to
+    float32.
+    """
+    if generator is None:
+        values = sample.detach().cpu().float() + 0.0  # which makes 0 of -0
+        return tuple(hashed_seed(_bytes(row)) for row in values)
+    if isinstance(generator, torch.Generator):
+        state = _bytes(generator.get_state())
+        places = (b"" if i == 0 else i.to_bytes(8, "little") for i in range(len(sample)))
+        return tuple(hashed_seed(state + place) for place in places)
+    if len(generator) != len(sample):
+        raise ValueError(
+            f"{len(generator)} generators came for {len(sample)} samples; give one for each."
+        )
+    return tuple(hashed_seed(_bytes(own.get_state())) for own in generator)
+
+
 def probe_noise(seeds: Sequence[int], probe: int, shape: Sequence[int]) -> Tensor:
     """Standard normal noise for a probe of a stochastic estimate, independent of other noise."""
     check_seeds(seeds)
@@ -188,3 +213,7 @@ def _generators(seeds: Sequence[int], index: int) -> Iterator[np.random.Generato
         key[:] = seed, index
         bits.state = state
         yield generator
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -19,8 +19,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from samplers import SamplerScheduler
-from samplers.diffusers import sample_seeds
+from samplers import SamplerScheduler, sample_seeds
 from samplers.diffusers.config import read_config
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from samplers import SamplerScheduler, list_samplers
-from samplers.diffusers.run import sample_seeds
-from samplers.noise import hashed_seed
+from samplers.noise import hashed_seed, sample_seeds
 from samplers.registry import get_sampler
 from tests.scheduler_loops import FLOW, VP, made, network, noise
 from tests.tiny_pipelines import quiet, stable_diffusion_xl, vae

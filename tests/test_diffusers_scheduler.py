@@ -16,9 +16,8 @@ from torch import Tensor
 from samplers import SamplerScheduler, list_samplers
 from samplers.diffusers.classes import KNOWN_CLASSES
 from samplers.diffusers.config import read_config
-from samplers.diffusers.run import sample_seeds
 from samplers.grid import Grid, make_grid
-from samplers.noise import RowNoise
+from samplers.noise import RowNoise, sample_seeds
 from samplers.registry import get_sampler
 from samplers.schedule import EDMPreconditioned, FlowMatching, Point, VPDiscrete, VPLinear
 from samplers.solve import Solver, make_noise

@@ -25,10 +25,9 @@ from samplers import (
 from samplers.choices import DEFAULT_SPACING
 from samplers.diffusers.config import read_config
 from samplers.diffusers.loop import settings_of
-from samplers.diffusers.run import sample_seeds
 from samplers.diffusers.settings import SchedulerSettings
 from samplers.grid import Grid, Spacing
-from samplers.noise import RowNoise
+from samplers.noise import RowNoise, sample_seeds
 from samplers.registry import get_sampler
 from samplers.schedule import Point
 from samplers.solve import Solver

@@ -1,20 +1,16 @@
-r"""Layer 6. One run of a scheduler: its state, edits by the pipeline, the seeds of its noise.
+r"""Layer 6. One run of a scheduler: its state, and edits by the pipeline.
 
 Nothing is imported from diffusers here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from samplers.noise import hashed_seed
 from samplers.solve import Solver, State
-
-Generators = torch.Generator | Sequence[torch.Generator]
 
 
 @dataclass
@@ -72,29 +68,3 @@ class Run:
 
 def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
-
-
-def sample_seeds(sample: Tensor, generator: Generators | None = None) -> tuple[int, ...]:
-    """A seed for each sample, the same alone and in a batch.
-
-    With one generator per sample the seed is a hash of its state; with a shared generator, of its
-    state and the sample's index. A pipeline that passes none to the scheduler (Stable Diffusion 3,
-    Flux) has sampled the initial latents with it, so the seed is a hash of their values, rounded to
-    float32.
-    """
-    if generator is None:
-        values = sample.detach().cpu().float() + 0.0  # which makes 0 of -0
-        return tuple(hashed_seed(_bytes(row)) for row in values)
-    if isinstance(generator, torch.Generator):
-        state = _bytes(generator.get_state())
-        places = (b"" if i == 0 else i.to_bytes(8, "little") for i in range(len(sample)))
-        return tuple(hashed_seed(state + place) for place in places)
-    if len(generator) != len(sample):
-        raise ValueError(
-            f"{len(generator)} generators came for {len(sample)} samples; give one for each."
-        )
-    return tuple(hashed_seed(_bytes(own.get_state())) for own in generator)
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -47,7 +47,7 @@ from samplers.diffusers.loop import (
     tableau_on,
     without_fitted_grid,
 )
-from samplers.diffusers.run import Generators, Run, sample_seeds
+from samplers.diffusers.run import Run
 from samplers.diffusers.settings import Numbers, SchedulerSettings
 from samplers.diffusers.timesteps import (
     check_begin,
@@ -62,6 +62,7 @@ from samplers.diffusers.timesteps import (
 )
 from samplers.fitting.fitted import FittedGrid
 from samplers.grid import Grid, make_grid
+from samplers.noise import Generators, sample_seeds
 from samplers.schedule import FlowMatching, Point, VPDiscrete
 from samplers.solve import NoiseKind, Solver, make_noise
 from samplers.tableau import Row, Tableau

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from samplers.checks import check_one_each
-from samplers.diffusers.run import sample_seeds
-from samplers.noise import Noise
+from samplers.noise import Noise, sample_seeds
 from samplers.solve import NoiseKind, make_noise
 from samplers.tableau import Tableau
 
